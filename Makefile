@@ -1,0 +1,46 @@
+# Two commands are enough on a fresh machine with Python 3.11: `make repro` and `make test`.
+PYTHON ?= python3.11
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export HF_HUB_OFFLINE := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+INSTALLED := .venv/.installed
+
+.PHONY: help install repro test lint types pytest deps ui clean
+
+help: ## Show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: $(INSTALLED) ## Virtual environment with the locked dependencies
+
+repro: $(INSTALLED) ## Run the whole pipeline (what is up to date is not run again), print the results
+	dvc repro
+	lever-plus results
+
+test: lint types pytest ## Everything that CI checks
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	lever-plus deps
+
+types: $(INSTALLED)
+	mypy
+
+pytest: $(INSTALLED)
+	pytest -m 'not slow' -q
+	pytest -m slow -q
+
+deps: $(INSTALLED) ## Write each stage's import closure into dvc.yaml
+	lever-plus deps --write
+
+ui: $(INSTALLED) ## MLflow UI on loopback
+	lever-plus track ui
+
+clean: ## Remove what the pipeline wrote (the DVC cache stays)
+	rm -rf artifacts plots

@@ -1,0 +1,1 @@
+"""Lever-Plus: learn which in-context demonstrations a frozen vision-language model should see."""

@@ -1,0 +1,214 @@
+"""`lever-plus STAGE`: reads params.yaml, calls one function, prints what it did."""
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lever_plus.errors import UserError
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+app = typer.Typer(
+    help="Learn which in-context demonstrations a frozen vision-language model should see.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+params_app = typer.Typer(help="Check or change params.yaml.", no_args_is_help=True)
+track_app = typer.Typer(help="The MLflow side.", no_args_is_help=True)
+app.add_typer(params_app, name="params")
+app.add_typer(track_app, name="track")
+Seed = Annotated[int, typer.Option(help="Training seed: order of batches and sampling.")]
+Method = Annotated[str, typer.Option(help="A key of rce.tau in params.yaml.")]
+
+
+def _run(stage: str, **options: Any) -> None:
+    """Run one stage with the settings of params.yaml and print its summary."""
+    from lever_plus.params_file import load_params
+
+    summary = import_module(f"lever_plus.stages.{stage}").run(load_params(), **options)
+    typer.echo(f"{stage}: {summary}")
+
+
+def _train(stage: str, run_method: str, run_seed: int, **options: Any) -> None:
+    """Run a training stage; its rows go to MLflow while it runs."""
+    from lever_plus.params_file import load_params
+    from lever_plus.stages.training import find_run
+    from lever_plus.tracking.runs import live_run
+
+    params = load_params()
+    run = find_run(params, stage, run_method, run_seed)
+    with live_run(params, run) as observe:
+        train = import_module(f"lever_plus.stages.{stage}").run
+        summary = train(params, observe=observe, **options)
+    typer.echo(f"{stage}: {summary}")
+
+
+def _sync() -> str:
+    """Project everything that is on disk into MLflow."""
+    from lever_plus.params_file import load_params
+    from lever_plus.stages import paths
+    from lever_plus.stages.training import training_runs
+    from lever_plus.tracking.runs import sync
+    from lever_plus.tracking.store import tracking_uri
+
+    params = load_params()
+    made, evaluated = sync(params, training_runs(params), paths.SUMMARY)
+    return f"{made} runs made, {evaluated} got the evaluation; store {tracking_uri()}"
+
+
+@app.command()
+def prepare() -> None:
+    """Make or read the examples of every split, and check them."""
+    _run("prepare")
+
+
+@app.command()
+def pool() -> None:
+    """Draw the pool of every query."""
+    _run("pool")
+
+
+@app.command()
+def pretrain() -> None:
+    """Train the tiny CLIP and the tiny VLM of the embedded data set."""
+    _run("pretrain")
+
+
+@app.command()
+def embed() -> None:
+    """Compute CLIP features of every example."""
+    _run("embed")
+
+
+@app.command("sft_data")
+def sft_data() -> None:
+    """Search InfoScore sequences for the SFT queries."""
+    _run("sft_data")
+
+
+@app.command()
+def sft() -> None:
+    """Train the first policy by imitation."""
+    from lever_plus.params_file import load_params
+
+    _train("sft", "sft", load_params().seed)
+
+
+@app.command("rl_data")
+def rl_data() -> None:
+    """Propose candidates and score them: the RL data."""
+    _run("rl_data")
+
+
+@app.command()
+def rce(method: Method = "rce", seed: Seed = 1) -> None:
+    """Train the RCE-only policy."""
+    _train("rce", method, seed, method=method, seed=seed)
+
+
+@app.command()
+def grpo(seed: Seed = 1) -> None:
+    """Train the GRPO policy, from the RCE policy of the same seed."""
+    _train("grpo", "grpo", seed, seed=seed)
+
+
+@app.command()
+def evaluate() -> None:
+    """Score all policies and baselines on the test questions; log to their MLflow runs."""
+    _run("evaluate")
+    try:
+        typer.echo(f"track: {_sync()}")
+    except Exception as error:
+        typer.echo(f"MLflow: {error}; run `lever-plus track sync` later.", err=True)
+
+
+@app.command()
+def report() -> None:
+    """Write tables, plots and the HTML page."""
+    _run("report")
+
+
+@app.command()
+def results() -> None:
+    """Print the results tables and where to look next."""
+    from rich.console import Console
+
+    from lever_plus.report.tables import print_tables
+    from lever_plus.stages import paths
+    from lever_plus.stages.report import read_summary
+
+    print_tables(read_summary(), Console())
+    typer.echo(f"\nReport:  {paths.REPORT / 'index.html'} (open it in a browser)")
+    typer.echo("MLflow:  make ui")
+    typer.echo("DVC:     .venv/bin/dvc metrics show, .venv/bin/dvc plots show")
+
+
+@app.command()
+def deps(write: Annotated[bool, typer.Option(help="Write them into dvc.yaml.")] = False) -> None:
+    """Check that each stage's code dependencies in dvc.yaml are its import closure."""
+    from lever_plus.tracking.lineage import with_code_deps
+
+    path = Path("dvc.yaml")
+    before = path.read_text(encoding="utf-8")
+    after = with_code_deps(before, Path.cwd())
+    if write:
+        path.write_text(after, encoding="utf-8", newline="\n")
+    elif before != after:
+        raise UserError("dvc.yaml does not list what the stages import: run `make deps`.")
+    typer.echo("dvc.yaml lists the import closure of every stage")
+
+
+@track_app.command("sync")
+def track_sync() -> None:
+    """Make the MLflow runs that are missing, from the files that DVC keeps."""
+    typer.echo(f"track: {_sync()}")
+
+
+@track_app.command("ui")
+def track_ui(port: int = 5000) -> None:
+    """Serve the MLflow UI on loopback."""
+    import subprocess
+    import sys
+
+    from lever_plus.tracking.store import tracking_uri
+
+    typer.echo(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
+    raise typer.Exit(subprocess.call([*command, "--host", "127.0.0.1", "--port", str(port)]))
+
+
+@params_app.command("check")
+def params_check(path: Path = Path("params.yaml")) -> None:
+    """Check params.yaml."""
+    from lever_plus.params_file import load_params
+
+    load_params(path)
+    typer.echo(f"{path} is valid")
+
+
+@params_app.command("overlay")
+def params_overlay(preset: Path, path: Path = Path("params.yaml")) -> None:
+    """Merge a preset into params.yaml, keeping its comments."""
+    from lever_plus.params_file import overlay
+
+    overlay(path, preset)
+    typer.echo(f"{preset} merged into {path}")
+
+
+def main() -> None:
+    """Entry point: errors meant for people are printed without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        typer.secho(f"lever-plus: {error}", err=True, fg=typer.colors.RED)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Examples, splits with their leakage guard, candidate pools, and the embedded data set's maker."""

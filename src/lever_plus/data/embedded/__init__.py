@@ -1,0 +1,1 @@
+"""The embedded data set (house words): its vocabulary, its cards, and the maker of its files."""

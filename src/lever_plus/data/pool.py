@@ -1,0 +1,166 @@
+"""Pools: the ordered list of example ids that the policy may choose from, for every query.
+
+A pool file names example ids, never positions; positions exist only inside a batch. The file's
+sha256 is written into every checkpoint and RL data set, so that a policy can't be evaluated on
+another pool by accident.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from lever_plus.data.examples import Example
+from lever_plus.errors import PointerError, UserError
+
+PoolPolicy = Literal["per_query", "shared"]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The pool of every query, and the hash that identifies them all.
+
+    Attributes:
+        ids: {query id: (example id, ...)}; every pool holds distinct ids.
+        sha256: Hash of the pool file's content.
+    """
+
+    ids: Mapping[int, tuple[int, ...]]
+    sha256: str
+
+    def of(self, query_id: int) -> tuple[int, ...]:
+        """Return the pool of one query; KeyError names a query that has none."""
+        if query_id not in self.ids:
+            raise PointerError(f"query {query_id} has no pool: run `dvc repro pool` again.")
+        return self.ids[query_id]
+
+    def positions(self, query_id: int, pointer: Sequence[int]) -> list[int]:
+        """Turn a pointer (example ids) into positions in the query's pool.
+
+        Raises:
+            PointerError: The pointer names an id outside the pool, or one twice.
+        """
+        pool = {example_id: i for i, example_id in enumerate(self.of(query_id))}
+        for example_id in pointer:
+            if example_id not in pool:
+                raise PointerError(
+                    f"query {query_id}: example {example_id} of the pointer is not in its pool. "
+                    "The pointer was made for another pool; regenerate it from this one."
+                )
+        if len(set(pointer)) != len(pointer):
+            raise PointerError(
+                f"query {query_id}: pointer {tuple(pointer)} names an example twice."
+            )
+        return [pool[example_id] for example_id in pointer]
+
+
+def draw_pools(
+    queries: Sequence[Example],
+    candidates: Sequence[Example],
+    size: int,
+    policy: PoolPolicy,
+    rng: np.random.Generator,
+) -> dict[int, tuple[int, ...]]:
+    """Draw the pool of every query at random from the candidates.
+
+    A query is never in its own pool, nor is any example with the query's image. With `shared`, all
+    queries get the same `size` examples (drawn from those that no query is, where there are
+    enough), less the forbidden ones.
+
+    Raises:
+        UserError: There are fewer candidates than `size`.
+    """
+    if policy == "shared":
+        query_ids = {q.question_id for q in queries}
+        free = [c for c in candidates if c.question_id not in query_ids]
+        candidates = _draw(free if len(free) >= size else candidates, size, rng)
+    pools = {}
+    for query in queries:
+        allowed = [
+            c
+            for c in candidates
+            if c.image_id != query.image_id and c.question_id != query.question_id
+        ]
+        drawn = allowed if policy == "shared" else _draw(allowed, size, rng)
+        pools[query.question_id] = tuple(c.question_id for c in drawn)
+    return pools
+
+
+def make_scarce(
+    pools: Mapping[int, tuple[int, ...]],
+    twins: Mapping[int, tuple[str, ...]],
+    candidates: Sequence[int],
+    share: float,
+    rng: np.random.Generator,
+) -> dict[int, tuple[int, ...]]:
+    """Replace the exact twins of the query in a share of the pools by other candidates.
+
+    Args:
+        pools: {query id: pool}.
+        twins: {example id: key}; two examples with the same key are twins.
+        candidates: Example ids to take replacements from.
+        share: Share of pools, in [0, 1], that lose their twins.
+        rng: Source of randomness.
+
+    Returns:
+        New pools of the same sizes.
+    """
+    scarce = {}
+    for query_id, pool in pools.items():
+        if rng.random() >= share:
+            scarce[query_id] = pool
+            continue
+        kept = [i for i in pool if twins[i] != twins[query_id]]
+        taken = {query_id, *pool}
+        spare = [c for c in candidates if c not in taken and twins[c] != twins[query_id]]
+        missing = rng.choice(len(spare), size=len(pool) - len(kept), replace=False)
+        scarce[query_id] = (*kept, *(spare[i] for i in missing))
+    return scarce
+
+
+def write_pools(path: Path, pools: Mapping[int, tuple[int, ...]]) -> Pools:
+    """Write pools as JSON lines {"pool": [...], "query_id": ...} in order of the query id."""
+    lines = [json.dumps({"query_id": q, "pool": pools[q]}, sort_keys=True) for q in sorted(pools)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
+    return read_pools(path)
+
+
+def read_pools(path: Path) -> Pools:
+    """Read a pool file.
+
+    Raises:
+        UserError: The file is missing, a line is damaged, or a pool names an id twice.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `lever-plus pool` (or `dvc repro pool`).")
+    content = path.read_bytes()
+    pools = dict(_parse(path, content.decode("utf-8").splitlines()))
+    return Pools(ids=pools, sha256=hashlib.sha256(content).hexdigest())
+
+
+def _parse(path: Path, lines: Iterable[str]) -> Iterable[tuple[int, tuple[int, ...]]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            query_id, pool = int(row["query_id"]), tuple(row["pool"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}, line {number}: not a pool ({error}). Run pool again."
+            ) from error
+        if len(set(pool)) != len(pool) or query_id in pool:
+            raise UserError(f"{path}, line {number}: pool of {query_id} repeats an id or itself.")
+        yield query_id, pool
+
+
+def _draw(examples: Sequence[Example], size: int, rng: np.random.Generator) -> list[Example]:
+    if len(examples) < size:
+        raise UserError(
+            f"pool.size is {size} but only {len(examples)} examples may stand in a pool: "
+            "lower pool.size or add training examples."
+        )
+    return [examples[i] for i in rng.choice(len(examples), size=size, replace=False)]

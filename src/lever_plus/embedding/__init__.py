@@ -1,0 +1,1 @@
+"""CLIP features of images, questions and answers."""

@@ -1,0 +1,1 @@
+"""Baselines, per-shot evaluation and its statistics."""

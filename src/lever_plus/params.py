@@ -1,0 +1,223 @@
+"""params.yaml as frozen models: every setting has a unit or meaning, a range, and no unknown keys.
+
+`params_file.py` reads and writes the file itself.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PrepareParams(Section):
+    """The embedded data set and the division of its training items."""
+
+    train: Count = Field(description="training items; every one is a possible ICD")
+    dev: Count = Field(description="items that choices (epochs, settings) are made on")
+    test: Count = Field(description="items that are only reported")
+    rl_queries: Count = Field(description="training items that are RL queries (the first ones)")
+    sft_queries: Count = Field(description="RL queries that are SFT queries too (the first ones)")
+    plain_share: Share = Field(description="probability of a plain word, per word slot")
+    image_size: Count = Field(description="side of the rendered cards, pixels")
+
+    @model_validator(mode="after")
+    def _nested(self) -> "PrepareParams":
+        if not self.sft_queries <= self.rl_queries <= self.train:
+            raise ValueError("needs sft_queries <= rl_queries <= train")
+        return self
+
+
+class PoolParams(Section):
+    """What the policy may choose from."""
+
+    policy: Literal["per_query", "shared"] = Field(description="one pool a query, or one for all")
+    size: Annotated[int, Field(ge=2)] = Field(description="examples in a pool (K)")
+    scarcity: Share = Field(description="share of pools without an exact twin of their query")
+
+
+class ClipPretrainParams(Section):
+    """The tiny CLIP."""
+
+    cards: Count = Field(description="training images rendered for both tiny models")
+    width: Count = Field(description="width of the text tower")
+    vision_width: Count = Field(description="width of the vision tower")
+    text_layers: Count
+    vision_layers: Annotated[int, Field(ge=2)]
+    projection: Count = Field(description="dimensions of an embedding")
+    learning_rate: Positive
+    batch_size: Count = Field(description="image-caption pairs a step")
+    hard_groups: Count = Field(description="groups that differ in the digit alone, every 2nd step")
+    steps: Count
+
+
+class VlmPretrainParams(Section):
+    """The tiny VLM."""
+
+    width: Count
+    mlp_width: Count
+    layers: Count
+    heads: Count
+    learning_rate: Positive
+    warmup: Count = Field(description="warm-up steps")
+    plain_steps: Count = Field(description="steps of plain VQA, before the episodes")
+    steps: Count = Field(description="steps of few-shot episodes")
+    batch_size: Count = Field(description="episodes a step")
+    episode_length: Count = Field(description="examples in an episode")
+    plain_share: Share = Field(description="probability of a plain word in an episode")
+    theme_share: Share = Field(description="probability that an example keeps the episode's theme")
+
+
+class PretrainParams(Section):
+    """The tiny models of the embedded world."""
+
+    clip: ClipPretrainParams
+    vlm: VlmPretrainParams
+    probes: Count = Field(description="questions per row of the in-context table")
+
+
+class VlmParams(Section):
+    """The frozen vision-language model."""
+
+    path: str | None = Field(description="folder of a Hugging Face VLM; null: the pretrained one")
+    max_new_tokens: Count = Field(description="tokens of an answer; house-word answers are one")
+    batch_size: Count = Field(description="requests in one forward pass")
+    workers: Count = Field(description="threads that run forward passes side by side")
+
+
+class EmbedParams(Section):
+    """CLIP features."""
+
+    path: str | None = Field(description="folder of a Hugging Face CLIP; null: the pretrained one")
+    batch_size: Count = Field(description="images or texts in one forward pass")
+    variance: Share = Field(
+        description="share of variance that the policy's whitened features keep"
+    )
+
+
+class PolicyParams(Section):
+    """The selector network."""
+
+    hidden: Count = Field(description="width of the selector")
+    logit_clip: Positive = Field(description="logits are clip * tanh(score / clip)")
+
+
+class PointerParams(Section):
+    """Pointers."""
+
+    shots: Annotated[int, Field(ge=1, le=16)] = Field(description="ICDs in a pointer (K of shot K)")
+
+
+class RewardParams(Section):
+    """The reward of a pointer."""
+
+    shot_weights: list[Annotated[float, Field(ge=0)]] = Field(
+        description="weight of the accuracy at shots 1, 2, ...; one for each shot of a pointer"
+    )
+
+
+class SftDataParams(Section):
+    """InfoScore beam search."""
+
+    beam: Count = Field(description="sequences kept a step; all of them become targets")
+    shots: Count = Field(description="ICDs in a sequence")
+
+
+class OptimParams(Section):
+    """What all three training stages share."""
+
+    epochs: Count
+    learning_rate: Positive
+    batch_size: Count = Field(description="queries a step")
+    weight_decay: Annotated[float, Field(ge=0)]
+    grad_clip: Positive = Field(description="largest norm of a gradient")
+
+
+class SftParams(OptimParams):
+    """Imitation of the InfoScore sequences."""
+
+    temperature: Positive = Field(description="targets weigh softmax(InfoScore / temperature)")
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    dev_every: Count = Field(description="epochs between two dev evaluations")
+
+
+class RlDataParams(Section):
+    """Candidates of the RL data."""
+
+    beam: Annotated[int, Field(ge=0)] = Field(description="candidates from beam search")
+    samples: dict[str, Count] = Field(description="{temperature: sampled candidates}")
+    random: Annotated[int, Field(ge=0)] = Field(description="uniform candidates")
+
+
+class TauSchedule(Section):
+    """Temperature of the reward softmax, linear over the optimiser steps."""
+
+    start: Positive
+    end: Positive
+
+
+class RceParams(OptimParams):
+    """Reward-weighted cross-entropy."""
+
+    tau: dict[str, TauSchedule] = Field(description="{method: schedule}; each method is a row")
+
+
+class GrpoParams(OptimParams):
+    """Group-relative policy optimisation."""
+
+    rounds: Annotated[int, Field(ge=0)] = Field(
+        description="rounds of fresh candidates; 0: RL data"
+    )
+    group_size: Annotated[int, Field(ge=2)] = Field(description="fresh candidates a query")
+    clip_low: Positive = Field(description="ratios below 1 - clip_low give no gradient")
+    clip_high: Positive = Field(description="ratios above 1 + clip_high give no gradient")
+    kl_beta: Annotated[float, Field(ge=0)] = Field(description="weight of the exact KL, per step")
+
+
+class EvaluateParams(Section):
+    """Evaluation on the test split."""
+
+    random_seeds: Count = Field(description="draws of the random baseline")
+    oracle_queries: Count = Field(description="test questions of the oracle (the first ones)")
+    oracle_beam: Count = Field(description="beam of the oracle's InfoScore search")
+    resamples: Annotated[int, Field(ge=100)] = Field(description="bootstrap resamples")
+
+
+class Params(Section):
+    """params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(description="seed of data, pools, models and SFT")
+    training_seeds: list[int] = Field(min_length=1, description="seeds of RCE and GRPO runs")
+    threads: Count = Field(description="torch threads; results are equal for equal numbers")
+    prepare: PrepareParams
+    pool: PoolParams
+    pretrain: PretrainParams
+    vlm: VlmParams
+    embed: EmbedParams
+    policy: PolicyParams
+    pointer: PointerParams
+    reward: RewardParams
+    sft_data: SftDataParams
+    sft: SftParams
+    rl_data: RlDataParams
+    rce: RceParams
+    grpo: GrpoParams
+    evaluate: EvaluateParams
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Params":
+        if len(self.reward.shot_weights) != self.pointer.shots:
+            raise ValueError("reward.shot_weights needs one weight for each of pointer.shots")
+        if sum(self.reward.shot_weights) <= 0:
+            raise ValueError("reward.shot_weights are all zero: nothing would be learned")
+        if self.pool.size <= max(self.pointer.shots, self.sft_data.shots):
+            raise ValueError("pool.size must be larger than pointer.shots and sft_data.shots")
+        return self

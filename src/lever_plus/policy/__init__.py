@@ -1,0 +1,1 @@
+"""The pointer policy: selector network, decoding, checkpoint."""

@@ -1,0 +1,91 @@
+"""The results table, for the terminal and for Markdown."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Summary = dict[str, Any]
+
+
+def shots_of(summary: Summary) -> list[int]:
+    """Return the shots that the summary has, without 0."""
+    return sorted({row["shots"] for row in summary["rows"]} - {0})
+
+
+def percent(row: dict[str, Any]) -> str:
+    """Return "66.8 [64.1, 69.4]" from a row of the summary."""
+    low, high = row["ci95"]
+    return f"{100 * row['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def points(row: dict[str, Any]) -> str:
+    """Return "+6.0 [+4.4, +7.8]" from a difference, marked where it does not separate."""
+    low, high = row["ci95"]
+    text = f"{100 * row['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return text if row["separable"] else f"{text} not separable"
+
+
+def accuracy_rows(summary: Summary) -> Iterator[list[str]]:
+    """Yield one line a method: name, accuracy at each shot, mean, n, seeds with their spread."""
+    shots = shots_of(summary)
+    means = {row["method"]: row for row in summary["means"]}
+    for method in dict.fromkeys(row["method"] for row in summary["rows"]):
+        at = {row["shots"]: row for row in summary["rows"] if row["method"] == method}
+        if 0 in at:
+            row = at[0]
+            yield [method, *[""] * len(shots), percent(row), str(row["n"]), str(row["seeds"])]
+            continue
+        mean = means[method]
+        cells = [f"{100 * at[shot]['accuracy']:.1f}" for shot in shots]
+        yield [method, *cells, percent(mean), str(mean["n"]), _seeds(mean)]
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    values = [100 * value for value in row["seed_accuracies"]]
+    if len(values) == 1:
+        return "1"
+    return f"{len(values)} ({min(values):.1f}-{max(values):.1f})"
+
+
+def difference_rows(summary: Summary) -> Iterator[list[str]]:
+    """Yield one line a method: its paired differences of the mean over shots."""
+    means = [row for row in summary["differences"] if row["shots"] == "mean"]
+    for method in dict.fromkeys(row["method"] for row in means):
+        versus = {row["versus"]: points(row) for row in means if row["method"] == method}
+        yield [method, versus.get("sft", ""), versus.get("rce", "")]
+
+
+def accuracy_header(summary: Summary) -> list[str]:
+    """Return the heads of `accuracy_rows`."""
+    shots = [f"{shot} shot" + "s" * (shot > 1) for shot in shots_of(summary)]
+    return ["method", *shots, "mean of shots [95 %]", "n", "seeds (range of means)"]
+
+
+DIFFERENCE_HEADER = ["method", "minus SFT [95 %, paired]", "minus RCE [95 %, paired]"]
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def print_tables(summary: Summary, console: Console) -> None:
+    """Print both tables to a terminal."""
+    tables = (
+        (
+            "VQA accuracy x 100 on the test questions",
+            accuracy_header(summary),
+            accuracy_rows(summary),
+        ),
+        ("Differences of the mean over shots, points", DIFFERENCE_HEADER, difference_rows(summary)),
+    )
+    for title, header, rows in tables:
+        table = Table(title=title, title_justify="left")
+        for head in header:
+            table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)

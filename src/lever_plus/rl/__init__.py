@@ -1,0 +1,1 @@
+"""InfoScore, candidates, RL records, rewards, groups, losses and the training loop."""

@@ -1,0 +1,81 @@
+"""The training objectives, as pure functions of tensors.
+
+Shapes: B queries, G candidates, T steps, K pool. `log_probs` are those of the listed pointers under
+the policy being trained; no model is in here. Groups that are not informative are dropped from
+numerator and denominator by the caller (`rewards.informative`).
+"""
+
+import torch
+from torch import Tensor
+
+LARGEST_LOG_RATIO = 20.0
+
+
+def sft(log_probs: Tensor, weights: Tensor) -> Tensor:
+    """Return -mean_B sum_G weight * log pi(pointer).
+
+    Args:
+        log_probs: [B, G, T].
+        weights: [B, G], summing to 1 over a group.
+    """
+    return -(weights * log_probs.sum(-1)).sum(-1).mean()
+
+
+def rce(log_probs: Tensor, returns: Tensor, keep: Tensor, tau: float) -> Tensor:
+    """Return reward-weighted cross-entropy: -mean_B sum_G softmax(R / tau) log pi(pointer).
+
+    Its optimum is mu exp(R / tau) with mu the mixture that filled the list: a baseline.
+
+    Args:
+        log_probs: [B, G, T].
+        returns: Total returns [B, G].
+        keep: Bool [B, G].
+        tau: Temperature in units of the reward.
+    """
+    weights = (returns / tau).masked_fill(~keep, -torch.inf).softmax(-1)
+    return sft(log_probs, weights)
+
+
+def grpo(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    keep: Tensor,
+    clip_low: float,
+    clip_high: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the clipped surrogate with one ratio a step, and the share of clipped steps.
+
+    loss = -mean_B mean_G sum_T min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), rho = pi/old
+    (Shao et al. 2024, arXiv 2402.03300; clip-higher: Yu et al. 2025, arXiv 2503.14476).
+    Deviations: advantages per step, no division by a standard deviation.
+
+    Args:
+        log_probs: [B, G, T]; with gradient.
+        old_log_probs: [B, G, T] of the policy that the candidates were sampled from.
+        advantages: [B, G, T].
+        keep: Bool [B, G].
+        clip_low: Lower clip distance.
+        clip_high: Upper clip distance.
+    """
+    difference = (log_probs - old_log_probs).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    ratio = difference.exp()
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    surrogate = torch.minimum(ratio * advantages, clipped * advantages).sum(-1)
+    kept = keep.to(surrogate.dtype)
+    loss = -((surrogate * kept).sum(-1) / kept.sum(-1).clamp(min=1)).mean()
+    active = ((ratio * advantages > clipped * advantages) & keep.unsqueeze(-1)).float()
+    return loss, (active.sum() / (kept.sum() * ratio.shape[-1]).clamp(min=1)).detach()
+
+
+def exact_kl(step_log_probs: Tensor, reference: Tensor) -> Tensor:
+    """Return KL(pi || reference) of every step distribution, exact: [B, G, T] from [B, G, T, K]."""
+    live = step_log_probs > -torch.inf
+    difference = (step_log_probs - reference).masked_fill(~live, 0.0)
+    return (step_log_probs.exp() * difference).sum(-1)
+
+
+def entropy(step_log_probs: Tensor) -> Tensor:
+    """Return the entropy of every step distribution in nats, [B, G, T] from [B, G, T, K]."""
+    live = step_log_probs > -torch.inf
+    return -(step_log_probs.exp() * step_log_probs.masked_fill(~live, 0.0)).sum(-1)

@@ -1,0 +1,119 @@
+"""RL data: a folder with `meta.json`, `records.jsonl` (one query a line) and `schema.json`.
+
+Every pointer names example ids. Every line is checked against the schema when it is read, and every
+pointer against its query's pool; a file that was cut off is noticed by its number of records.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lever_plus.data.pool import Pools
+from lever_plus.errors import UserError
+from lever_plus.vlm.request import VlmIdentity
+
+GenMethod = Literal["beam", "sample", "random"]
+
+
+class Record(BaseModel):
+    """Base of all parts: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Shot(Record):
+    """The VLM's answer with the first `shot` ICDs of a pointer, and its score."""
+
+    shot: Annotated[int, Field(ge=1)]
+    answer: str
+    vqa_correct: Literal[0, 1]
+    vqa_acc_score: Annotated[float, Field(ge=0, le=1)]
+
+
+class Candidate(Record):
+    """A pointer with its origin and its scores at shots 1..T."""
+
+    pointer: tuple[int, ...]
+    gen_method: GenMethod
+    temperature: float | None = Field(description="of the sampling; null for beam and random")
+    step_log_probs: tuple[float, ...] = Field(description="under the distribution it came from")
+    shots: tuple[Shot, ...]
+
+
+class QueryRecord(Record):
+    """All candidates of one query: a group."""
+
+    query_id: int
+    question_id: int
+    pool: tuple[int, ...]
+    candidates: tuple[Candidate, ...]
+
+
+class Meta(Record):
+    """What the whole data set was made with."""
+
+    vlm: VlmIdentity
+    metric: str
+    pool_sha256: str
+    encoder: str
+    policy_sha256: str
+    records: int
+
+
+def write_rl_data(folder: Path, meta: Meta, records: Sequence[QueryRecord]) -> None:
+    """Write the three files; equal data give equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "meta.json", json.dumps(meta.model_dump(), indent=2, sort_keys=True))
+    schema = json.dumps(QueryRecord.model_json_schema(), indent=2, sort_keys=True)
+    _write(folder / "schema.json", schema)
+    lines = [json.dumps(r.model_dump(), ensure_ascii=False, sort_keys=True) for r in records]
+    _write(folder / "records.jsonl", "\n".join(lines))
+
+
+def read_rl_data(folder: Path, pools: Pools) -> tuple[Meta, list[QueryRecord]]:
+    """Read RL data and check it.
+
+    Raises:
+        UserError: A file is missing, cut off or damaged (file and line are named), or the data
+            were made for other pools.
+        PointerError: A pointer names an example outside its query's pool, or one twice.
+    """
+    meta_path, path = folder / "meta.json", folder / "records.jsonl"
+    if not meta_path.is_file() or not path.is_file():
+        raise UserError(f"{folder} holds no RL data: run `dvc repro rl_data`.")
+    meta = Meta.model_validate_json(meta_path.read_text(encoding="utf-8"))
+    if meta.pool_sha256 != pools.sha256:
+        raise UserError(
+            f"{meta_path}: made for pools {meta.pool_sha256[:12]}, not {pools.sha256[:12]}: "
+            "run `dvc repro rl_data`."
+        )
+    records = list(_records(path))
+    if len(records) != meta.records:
+        raise UserError(
+            f"{path} holds {len(records)} records, {meta_path} promises {meta.records}: the file "
+            "was cut off. Run `dvc checkout`, or `dvc repro rl_data`."
+        )
+    for record in records:
+        for candidate in record.candidates:
+            pools.positions(record.query_id, candidate.pointer)
+    return meta, records
+
+
+def _records(path: Path) -> Iterator[QueryRecord]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            yield QueryRecord.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the line"
+            raise UserError(
+                f"{path}, line {number}: {place}: {first['msg']}. The file is damaged: run "
+                "`dvc checkout`, or `dvc repro rl_data`."
+            ) from error
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")

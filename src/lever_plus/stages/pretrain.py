@@ -1,0 +1,92 @@
+"""Stage pretrain: the embedded world's cards -> tiny CLIP and tiny VLM as Hugging Face folders."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import CLIPModel, CLIPProcessor
+
+from lever_plus.data.embedded.cards import Card, draw_card, render
+from lever_plus.data.embedded.maker import read_meanings, split_scans
+from lever_plus.params import Params
+from lever_plus.pretrain import clip as tiny_clip
+from lever_plus.pretrain import vlm as tiny_vlm
+from lever_plus.pretrain.probe import in_context_table
+from lever_plus.stages import paths
+from lever_plus.stages.workspace import Workspace, write_metrics
+
+
+def run(params: Params) -> str:
+    """Train both models and measure what the VLM reads from demonstrations."""
+    torch.set_num_threads(params.threads)
+    torch.manual_seed(params.seed)
+    processor = tiny_clip.make_processor()
+    cards, pixels = _draw(params, processor)
+    clip = _train_clip(params, processor, cards, pixels)
+    _train_vlm(params, clip, processor, cards, pixels)
+    workspace = Workspace(params)
+    table = in_context_table(
+        workspace.vlm,
+        workspace.splits["dev"],
+        workspace.splits["train"],
+        read_meanings(paths.SOURCE),
+        params.pretrain.probes,
+        params.seed,
+    )
+    write_metrics(paths.METRICS / "pretrain.json", {"share_right": table})
+    rows = "\n".join(f"  {rule:<22} {share:6.1%}" for rule, share in table.items())
+    return f"share of right answers of the tiny VLM by demonstration rule:\n{rows}"
+
+
+def _draw(params: Params, processor: CLIPProcessor) -> tuple[list[Card], torch.Tensor]:
+    """Render training cards, from training scans only, as the processor's pixel values."""
+    rng = np.random.default_rng([params.seed, 100])
+    scan_ids = split_scans(params.seed)["train"]
+    cards = [draw_card(rng, scan_ids) for _ in range(params.pretrain.clip.cards)]
+    images = [
+        render(card, params.prepare.image_size, rng)
+        for card in tqdm(cards, desc="cards", disable=None)
+    ]
+    pixels = processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
+    return cards, pixels
+
+
+def _train_clip(
+    params: Params, processor: CLIPProcessor, cards: list[Card], pixels: torch.Tensor
+) -> CLIPModel:
+    settings = params.pretrain.clip
+    model = tiny_clip.make_model(settings, processor)
+    with tqdm(total=settings.steps, desc="tiny CLIP", disable=None) as bar:
+        data = (cards, pixels)
+        tiny_clip.train(model, processor, data, settings, params.seed, _show(bar))
+    model.save_pretrained(paths.CLIP)
+    processor.save_pretrained(paths.CLIP)
+    model.eval()
+    return model
+
+
+def _train_vlm(
+    params: Params,
+    clip: CLIPModel,
+    clip_processor: CLIPProcessor,
+    cards: list[Card],
+    pixels: torch.Tensor,
+) -> None:
+    settings = params.pretrain.vlm
+    processor = tiny_vlm.make_processor(clip_processor, tiny_clip.PATCH_SIZE)
+    model = tiny_vlm.make_model(settings, clip, processor)
+    trainer = tiny_vlm.Trainer(model, processor, cards, tiny_vlm.patch_features(clip, pixels))
+    with tqdm(total=settings.plain_steps + settings.steps, desc="tiny VLM", disable=None) as bar:
+        trainer.train(settings, params.seed, _show(bar))
+    model.save_pretrained(paths.VLM)
+    processor.save_pretrained(paths.VLM)
+
+
+def _show(bar: "tqdm[None]") -> Callable[[int, float], None]:
+    def on_step(step: int, loss: float) -> None:
+        bar.update()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{loss:.3f}")
+
+    return on_step

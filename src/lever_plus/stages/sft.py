@@ -1,0 +1,61 @@
+"""Stage sft: InfoScore sequences -> the first policy."""
+
+import json
+
+import torch
+
+from lever_plus.errors import UserError
+from lever_plus.params import Params
+from lever_plus.policy.network import Selector, SelectorConfig
+from lever_plus.rl.fitting import Observe
+from lever_plus.rl.infoscore import ScoredSequence
+from lever_plus.rl.sft import train_sft
+from lever_plus.stages import paths
+from lever_plus.stages.workspace import Workspace, write_metrics
+from lever_plus.tracking.history import History
+
+
+def run(params: Params, observe: Observe) -> str:
+    """Train the selector from scratch; its epoch is chosen by realised reward on dev."""
+    workspace = Workspace(params)
+    torch.manual_seed(params.seed)
+    config = SelectorConfig(
+        query_size=workspace.embeddings.query_size,
+        candidate_size=workspace.embeddings.candidate_size,
+        hidden=params.policy.hidden,
+        shots=params.pointer.shots,
+        logit_clip=params.policy.logit_clip,
+        dropout=params.sft.dropout,
+    )
+    with History(paths.SFT / paths.HISTORY, observe) as history:
+        fitting = train_sft(
+            Selector(config),
+            workspace.environment,
+            read_sequences(),
+            workspace.queries("dev"),
+            params.sft,
+            params.seed,
+            history.write,
+        )
+    workspace.save_policy(paths.SFT, fitting.best())
+    best = {"dev_reward": fitting.best_reward, "best_epoch": fitting.best_epoch}
+    write_metrics(paths.METRICS / "sft.json", {**best})
+    return f"epoch {fitting.best_epoch} is best, dev reward {fitting.best_reward:.3f}"
+
+
+def read_sequences() -> dict[int, list[ScoredSequence]]:
+    """Read the InfoScore sequences; UserError names a damaged line."""
+    if not paths.SEQUENCES.is_file():
+        raise UserError(f"{paths.SEQUENCES} is missing: run `dvc repro sft_data`.")
+    sequences = {}
+    lines = paths.SEQUENCES.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            beams = [ScoredSequence(tuple(b["pointer"]), b["info_score"]) for b in row["beams"]]
+            sequences[int(row["query_id"])] = beams
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{paths.SEQUENCES}, line {number}: damaged ({error}). Run `dvc repro sft_data`."
+            ) from error
+    return sequences

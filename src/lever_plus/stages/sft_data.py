@@ -1,0 +1,29 @@
+"""Stage sft_data: VLM + pools -> InfoScore sequences of the SFT queries."""
+
+import json
+
+from lever_plus.params import Params
+from lever_plus.rl.infoscore import ScoredSequence, beam_search
+from lever_plus.stages import paths
+from lever_plus.stages.workspace import Workspace
+
+
+def run(params: Params) -> str:
+    """Search the best sequences of every SFT query by InfoScore."""
+    workspace, settings = Workspace(params), params.sft_data
+    queries = workspace.queries("train", params.prepare.sft_queries)
+    steps = beam_search(
+        workspace.vlm, workspace.pools, queries, shots=settings.shots, beam=settings.beam
+    )
+    lines = [_line(query, steps[-1][query]) for query in queries]
+    paths.SEQUENCES.parent.mkdir(parents=True, exist_ok=True)
+    paths.SEQUENCES.write_text("".join(lines), encoding="utf-8", newline="\n")
+    meta = {"vlm": workspace.vlm.identity, "pool_sha256": workspace.pools.sha256}
+    text = json.dumps(meta, indent=2, sort_keys=True) + "\n"
+    paths.SEQUENCES.with_name("meta.json").write_text(text, encoding="utf-8", newline="\n")
+    return f"{len(queries)} queries x {settings.beam} sequences in {paths.SEQUENCES}"
+
+
+def _line(query: int, sequences: list[ScoredSequence]) -> str:
+    beams = [{"pointer": s.pointer, "info_score": round(s.info_score, 6)} for s in sequences]
+    return json.dumps({"query_id": query, "beams": beams}, sort_keys=True) + "\n"

@@ -1,0 +1,28 @@
+"""The training runs that params.yaml names, and where each keeps its history."""
+
+from lever_plus.errors import UserError
+from lever_plus.params import Params
+from lever_plus.stages import paths
+from lever_plus.tracking.runs import TrainingRun
+
+
+def training_runs(params: Params) -> list[TrainingRun]:
+    """Return all runs: sft, every RCE schedule and GRPO, for each training seed."""
+    runs = [TrainingRun("sft", "sft", params.seed, paths.SFT / paths.HISTORY)]
+    for seed in params.training_seeds:
+        runs += [
+            TrainingRun("rce", method, seed, paths.rce(method, seed) / paths.HISTORY)
+            for method in params.rce.tau
+        ]
+        runs.append(TrainingRun("grpo", "grpo", seed, paths.grpo(seed) / paths.HISTORY))
+    return runs
+
+
+def find_run(params: Params, stage: str, method: str, seed: int) -> TrainingRun:
+    """Return one of them; UserError says which there are."""
+    runs = training_runs(params)
+    for run in runs:
+        if (run.stage, run.method, run.seed) == (stage, method, seed):
+            return run
+    known = ", ".join(run.name for run in runs)
+    raise UserError(f"params.yaml has no run {stage}/{method}/seed{seed}: it has {known}.")

@@ -1,0 +1,94 @@
+"""What several stages load the same way from the outputs of earlier ones."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from lever_plus.data.examples import Example, read_splits
+from lever_plus.data.pool import Pools, read_pools
+from lever_plus.embedding.encoder import Embeddings, read_embeddings
+from lever_plus.params import Params
+from lever_plus.policy.checkpoint import load_policy, save_policy
+from lever_plus.policy.network import Selector
+from lever_plus.rl.environment import Environment
+from lever_plus.stages import paths
+from lever_plus.vlm.backend import HuggingFaceVlm
+from lever_plus.vlm.scorer import Scorer, by_id
+
+
+class Workspace:
+    """The outputs of earlier stages, each loaded when it is first used."""
+
+    def __init__(self, params: Params) -> None:
+        """Set torch's threads, so that results do not depend on the machine's number of cores."""
+        self.params = params
+        torch.set_num_threads(params.threads)
+
+    @cached_property
+    def splits(self) -> dict[str, list[Example]]:
+        """Examples of all splits."""
+        return read_splits(paths.PREPARE)
+
+    @cached_property
+    def pools(self) -> Pools:
+        """The pool of every query."""
+        return read_pools(paths.POOLS)
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """CLIP features."""
+        return read_embeddings(paths.EMBED)
+
+    @cached_property
+    def vlm(self) -> HuggingFaceVlm:
+        """The frozen VLM."""
+        settings = self.params.vlm
+        return HuggingFaceVlm(
+            Path(settings.path) if settings.path else paths.VLM,
+            by_id(self.splits),
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+        )
+
+    @cached_property
+    def environment(self) -> Environment:
+        """Pools, features and rewards."""
+        weights = self.params.reward.shot_weights
+        return Environment(
+            pools=self.pools,
+            embeddings=self.embeddings,
+            scorer=Scorer(self.vlm),
+            shots=self.params.pointer.shots,
+            shot_weights=tuple(weight / sum(weights) for weight in weights),
+        )
+
+    def queries(self, split: str, count: int | None = None) -> list[int]:
+        """Return the ids of the first `count` examples of a split."""
+        return [example.question_id for example in self.splits[split][:count]]
+
+    def load_policy(self, folder: Path) -> Selector:
+        """Load a checkpoint; refused if it was trained on other pools or features."""
+        return load_policy(
+            folder / paths.POLICY,
+            pool_sha256=self.pools.sha256,
+            encoder=self.embeddings.encoder,
+        )
+
+    def save_policy(self, folder: Path, policy: Selector) -> None:
+        """Write a checkpoint."""
+        save_policy(
+            folder / paths.POLICY,
+            policy,
+            pool_sha256=self.pools.sha256,
+            encoder=self.embeddings.encoder,
+        )
+
+
+def write_metrics(path: Path, values: dict[str, object]) -> None:
+    """Write a metrics file: sorted, indented JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(values, indent=2, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")

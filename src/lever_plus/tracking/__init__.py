@@ -1,0 +1,1 @@
+"""History files, their MLflow projection, and lineage."""

@@ -1,0 +1,86 @@
+"""Where a result comes from: the commit, and the source files that a stage's result depends on."""
+
+import ast
+import os
+import subprocess
+from io import StringIO
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+PACKAGE = "lever_plus"
+SOURCE = Path("src")
+
+
+def git_commit() -> tuple[str, bool]:
+    """Return the commit and whether the working tree differs from it.
+
+    Where there is no repository (an image without .git), GIT_COMMIT of the environment is used,
+    and "unknown" if that is not set either.
+    """
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("GIT_COMMIT", "unknown"), False
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def import_closure(module: str, root: Path) -> list[Path]:
+    """Return the files that importing a module can run, itself included, sorted.
+
+    Every import statement counts, those inside functions too. Package `__init__` files are left
+    out: they hold docstrings only (a test sees to that).
+
+    Args:
+        module: Dotted name, such as "lever_plus.stages.sft".
+        root: Folder that holds the package, such as src/.
+    """
+    found: set[Path] = set()
+    open_modules = [module]
+    while open_modules:
+        path = _file(open_modules.pop(), root)
+        if path is None or path in found:
+            continue
+        found.add(path)
+        open_modules += _imports(path)
+    return sorted(path for path in found if path.name != "__init__.py")
+
+
+def _file(module: str, root: Path) -> Path | None:
+    path = root.joinpath(*module.split("."))
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _imports(path: Path) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name.startswith(PACKAGE)]
+
+
+def with_code_deps(dvc_yaml: str, root: Path) -> str:
+    """Return dvc.yaml with every stage's code dependencies equal to its import closure.
+
+    Args:
+        dvc_yaml: Content of the file; comments and all other entries stay as they are.
+        root: The project's root; stage X is the module `lever_plus.stages.X`.
+    """
+    yaml = YAML()
+    yaml.width = 4096
+    content = yaml.load(dvc_yaml)
+    for stage, entry in content["stages"].items():
+        data = [dep for dep in entry["deps"] if not str(dep).startswith(f"{SOURCE}/")]
+        code = import_closure(f"{PACKAGE}.stages.{stage}", root / SOURCE)
+        entry["deps"] = [*data, *(str(path.relative_to(root)) for path in code)]
+    stream = StringIO()
+    yaml.dump(content, stream)
+    return stream.getvalue()

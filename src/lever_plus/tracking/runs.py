@@ -1,0 +1,165 @@
+"""MLflow as a projection of the files that DVC keeps.
+
+A training stage logs to its run while it trains; `sync` makes the runs that are missing (a stage
+that DVC took from its cache, a fresh clone) from the same history files, and adds evaluations.
+Both are idempotent: a run is known by the md5 of its history file.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lever_plus.params import Params
+from lever_plus.tracking.history import Row, read_history
+from lever_plus.tracking.store import Run, Store
+
+HISTORY_MD5 = "history.md5"
+SUMMARY_MD5 = "summary.md5"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A training run: who it is and where its history lies."""
+
+    stage: str
+    method: str
+    seed: int
+    history: Path
+
+    @property
+    def name(self) -> str:
+        """Return the run's name, `<stage>/<method>/seed<k>`."""
+        return f"{self.stage}/{self.method}/seed{self.seed}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return the tags that say which run this is."""
+        return {
+            "pipeline.stage": self.stage,
+            "pipeline.method": self.method,
+            "pipeline.seed": str(self.seed),
+        }
+
+    @property
+    def described(self) -> dict[str, str]:
+        """Return the tags with the command that reproduces the run."""
+        command = "git checkout <git.commit> && dvc repro"
+        return {**self.tags, "mlflow.note.content": f"Reproduce: `{command}`"}
+
+    def key(self) -> dict[str, str]:
+        """Return the tags that find this very run, with this very history."""
+        return {**self.tags, HISTORY_MD5: md5(self.history)}
+
+
+def md5(path: Path) -> str:
+    """Return the md5 of a file, as DVC writes it."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {"grpo.kl_beta": 0.003, ...} from nested dictionaries."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = isinstance(value, dict)
+        flat.update(flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value})
+    return flat
+
+
+@contextmanager
+def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]]:
+    """Open a run for a training stage; yields the observer of its history rows.
+
+    If MLflow can't be reached, training goes on: the history file has everything, and `lever-plus
+    track sync` projects it later.
+    """
+    try:
+        opened = Store().create(run.name, run.described, flatten(params.model_dump()))
+    except Exception as error:
+        message = f"MLflow is not reachable ({error}): run `lever-plus track sync` later."
+        warnings.warn(message, stacklevel=2)
+        yield lambda _row: None
+        return
+    try:
+        yield opened.log_row
+    except BaseException:
+        opened.end("FAILED")
+        raise
+    opened.tag({HISTORY_MD5: md5(run.history)})
+    opened.end()
+
+
+def sync(params: Params, runs: list[TrainingRun], summary: Path) -> tuple[int, int]:
+    """Make missing runs from history files and add the evaluation.
+
+    Args:
+        params: Logged with every new run.
+        runs: All training runs that params.yaml names; those without a history are passed over.
+        summary: metrics/summary.json; nothing is added where it is missing.
+
+    Returns:
+        How many runs were made, and how many got the evaluation.
+    """
+    store, made, evaluated = Store(), 0, 0
+    for run in runs:
+        if run.history.is_file() and store.find(run.key()) is None:
+            _project_history(store, params, run)
+            made += 1
+    if summary.is_file():
+        rows = json.loads(summary.read_text(encoding="utf-8"))
+        for method in dict.fromkeys(row["method"] for row in rows["rows"]):
+            evaluated += _project_method(store, method, runs, rows, md5(summary))
+    return made, evaluated
+
+
+def _project_history(store: Store, params: Params, run: TrainingRun) -> None:
+    tags = {**run.described, HISTORY_MD5: md5(run.history)}
+    opened = store.create(run.name, tags, flatten(params.model_dump()))
+    for row in read_history(run.history):
+        opened.log_row(row)
+    opened.end()
+
+
+def _project_method(
+    store: Store,
+    method: str,
+    runs: list[TrainingRun],
+    summary: dict[str, Any],
+    summary_md5: str,
+) -> int:
+    """Log a method's evaluation to the runs of its checkpoints, or to a run of its own."""
+    trained = [run for run in runs if run.method == method and run.history.is_file()]
+    added = 0
+    for index, run in enumerate(trained):
+        run_id = store.find(run.key())
+        if run_id and store.find({**run.key(), SUMMARY_MD5: summary_md5}) is None:
+            _log_evaluation(store.open(run_id), method, summary, index)
+            store.open(run_id).tag({SUMMARY_MD5: summary_md5})
+            added += 1
+    tags = {"pipeline.stage": "evaluate", "pipeline.method": method}
+    if not trained and store.find({**tags, SUMMARY_MD5: summary_md5}) is None:
+        opened = store.create(f"evaluate/{method}", {**tags, SUMMARY_MD5: summary_md5}, {})
+        _log_evaluation(opened, method, summary, None)
+        opened.end()
+        added += 1
+    return added
+
+
+def _log_evaluation(run: Run, method: str, summary: dict[str, Any], seed_index: int | None) -> None:
+    """Log accuracies of one seed (or of all), and the curve with step = number of shots."""
+    for row in (row for row in summary["rows"] if row["method"] == method):
+        value = row["accuracy"] if seed_index is None else row["seed_accuracies"][seed_index]
+        run.log({f"eval/acc/shot_{row['shots']:02d}": value}, 0)
+        run.log({"curve/acc": value}, row["shots"])
+    for row in (row for row in summary["means"] if row["method"] == method):
+        value = row["accuracy"] if seed_index is None else row["seed_accuracies"][seed_index]
+        low, high = row["ci95"]
+        run.log({"eval/acc/mean": value, "eval/acc/ci95_low": low, "eval/acc/ci95_high": high}, 0)
+    for row in summary["differences"]:
+        if row["method"] == method and row["shots"] == "mean":
+            run.log({f"delta/vs_{row['versus']}": row["difference"]}, 0)
+    run.flush()

@@ -1,0 +1,1 @@
+"""Everything that talks to the frozen VLM: prompt, backend, prefix engine, scorer."""

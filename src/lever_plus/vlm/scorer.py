@@ -1,0 +1,92 @@
+"""Scores of pointers: every distinct request is asked once, then scored by the official metric."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lever_plus.data.examples import Example
+from lever_plus.metric.vqa import vqa_accuracy
+from lever_plus.vlm.backend import HuggingFaceVlm
+from lever_plus.vlm.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class ShotScore:
+    """The VLM's answer to a query at one shot, and its score.
+
+    Attributes:
+        answer: The generated answer.
+        vqa_correct: 1 if any human gave this answer (accuracy above 0), else 0.
+        vqa_acc_score: Official VQA accuracy in [0, 1], convention "community".
+    """
+
+    answer: str
+    vqa_correct: int
+    vqa_acc_score: float
+
+
+class Scorer:
+    """Asks a VLM and scores its answers; remembers every answer of its lifetime."""
+
+    def __init__(self, vlm: HuggingFaceVlm) -> None:
+        """Start with no answers."""
+        self.vlm = vlm
+        self._answers: dict[Request, ShotScore] = {}
+        self.asked = 0
+        self.answered = 0
+
+    def score(self, requests: Sequence[Request], description: str = "answers") -> list[ShotScore]:
+        """Score requests; those that were answered before, or stand twice here, are asked once."""
+        new = sorted(set(requests) - self._answers.keys())
+        self.asked += len(new)
+        self.answered += len(requests)
+        if new:
+            for request, answer in zip(new, self.vlm.answers(new, description), strict=True):
+                self._answers[request] = _score(answer, self.vlm.examples[request.query])
+        return [self._answers[request] for request in requests]
+
+    def score_pointers(
+        self,
+        queries: Sequence[int],
+        pointers: Sequence[Sequence[int]],
+        description: str = "answers",
+    ) -> list[list[ShotScore]]:
+        """Score every pointer at every shot 1..K.
+
+        Args:
+            queries: Query id of each pointer.
+            pointers: Example ids, in the order in which they stand in the prompt.
+            description: Label of the progress bar.
+
+        Returns:
+            For each pointer, its scores at shots 1, 2, ..., len(pointer).
+        """
+        requests = [
+            Request(tuple(pointer[:shot]), query)
+            for query, pointer in zip(queries, pointers, strict=True)
+            for shot in range(1, len(pointer) + 1)
+        ]
+        scores = iter(self.score(requests, description))
+        return [[next(scores) for _ in pointer] for pointer in pointers]
+
+    def rewards(
+        self,
+        queries: Sequence[int],
+        pointers: Sequence[Sequence[int]],
+        description: str = "rewards",
+    ) -> NDArray[np.float32]:
+        """Return the accuracies of equally long pointers at shots 1..K, float [pointers, K]."""
+        scored = self.score_pointers(queries, pointers, description)
+        return np.array([[s.vqa_acc_score for s in row] for row in scored], dtype=np.float32)
+
+
+def _score(answer: str, query: Example) -> ShotScore:
+    accuracy = vqa_accuracy(answer, query.answers)
+    return ShotScore(answer=answer, vqa_correct=int(accuracy > 0), vqa_acc_score=accuracy)
+
+
+def by_id(splits: Mapping[str, Sequence[Example]]) -> dict[int, Example]:
+    """Return all examples of all splits by their id."""
+    return {e.question_id: e for examples in splits.values() for e in examples}
