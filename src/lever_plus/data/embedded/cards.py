@@ -21,7 +21,7 @@ INKS: Final = (
     (20, 20, 25),
 )
 """RGB of each ink, in the order of VALUES["ink"]."""
-LINE: Final = 60
+LINE: Final = 45
 """How much darker than the paper a pattern's lines are (0-255)."""
 PERIOD: Final = 56
 """Distance between pattern lines at 224 pixels: 8 pixels are left of it at 32."""
@@ -80,18 +80,18 @@ def _stamp(
     paper: NDArray[np.float32], card: Card, size: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Blend the scan onto the paper, in its ink, in its corner's quadrant."""
-    side = int(size * rng.uniform(0.40, 0.44))
+    side = int(size * rng.uniform(0.44, 0.47))
     glyph = Image.fromarray((scans()[0][card.scan] * 255).astype(np.uint8))
     alpha = np.asarray(glyph.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32) / 255
     top = (
         size // 2 * (card.corner // 2)
         + (size // 2 - side) // 2
-        + int(rng.integers(-size // 56, size // 56 + 1))
+        + int(rng.integers(-size // 112, size // 112 + 1))
     )
     left = (
         size // 2 * (card.corner % 2)
         + (size // 2 - side) // 2
-        + int(rng.integers(-size // 56, size // 56 + 1))
+        + int(rng.integers(-size // 112, size // 112 + 1))
     )
     area = paper[top : top + side, left : left + side]
     ink = np.asarray(INKS[card.ink], dtype=np.float32)

@@ -1,0 +1,118 @@
+"""Bad question and annotation files stop the run with one sentence that names the offenders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lever_plus.data.examples import Example, read_examples, write_examples
+from lever_plus.data.splits import check_leakage
+from lever_plus.data.vqa_files import read_vqa_files
+from lever_plus.errors import UserError
+
+
+class Files:
+    """Two questions with annotations and images, to be damaged by a test."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write the images."""
+        self.folder = folder
+        self.questions = [self.question(1), self.question(2)]
+        self.annotations = [self.annotation(1), self.annotation(2)]
+        for image in (1, 2):
+            (folder / f"{image}.png").write_bytes(b"x")
+
+    def question(self, number: int) -> dict[str, Any]:
+        return {"question_id": number, "image_id": number, "question": f"q{number}?"}
+
+    def annotation(self, number: int) -> dict[str, Any]:
+        answers = [{"answer_id": i, "answer": "yes" if i < 7 else "no"} for i in range(1, 11)]
+        return {"question_id": number, "image_id": number, "answers": answers}
+
+    def read(self) -> list[Example]:
+        questions, annotations = self.folder / "q.json", self.folder / "a.json"
+        questions.write_text(json.dumps({"questions": self.questions}))
+        annotations.write_text(json.dumps({"annotations": self.annotations}))
+        return read_vqa_files(questions, annotations, lambda i: self.folder / f"{i}.png", 10)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_good_files_are_read_in_the_order_of_the_questions(files: Files) -> None:
+    examples = files.read()
+    assert [e.question_id for e in examples] == [1, 2]
+    assert examples[0].answer == "yes"
+    assert len(examples[0].answers) == 10
+
+
+def test_a_question_without_annotation_is_refused(files: Files) -> None:
+    files.annotations.pop()
+    with pytest.raises(UserError, match=r"1 questions of .*have no annotation \(first ids: 2\)"):
+        files.read()
+
+
+def test_an_annotation_without_question_is_refused(files: Files) -> None:
+    files.questions.pop(0)
+    with pytest.raises(UserError, match=r"have no question \(first ids: 1\)"):
+        files.read()
+
+
+def test_a_question_id_that_occurs_twice_is_refused(files: Files) -> None:
+    files.questions.append(files.question(2))
+    with pytest.raises(UserError, match=r"occur twice in .*q.json \(first ids: 2\)"):
+        files.read()
+
+
+def test_a_wrong_number_of_answers_is_refused(files: Files) -> None:
+    files.annotations[1]["answers"].pop()
+    with pytest.raises(UserError, match=r"do not have 10 answers \(first ids: 2\)"):
+        files.read()
+
+
+def test_a_missing_image_is_refused(files: Files) -> None:
+    (files.folder / "2.png").unlink()
+    with pytest.raises(UserError, match=r"images of .*missing \(first ids: 2\)"):
+        files.read()
+
+
+def test_files_that_name_different_images_are_refused(files: Files) -> None:
+    files.annotations[0]["image_id"] = 2
+    with pytest.raises(UserError, match="name different images"):
+        files.read()
+
+
+def test_a_file_that_is_not_json_is_refused(files: Files) -> None:
+    files.read()
+    (files.folder / "q.json").write_text("{")
+    with pytest.raises(UserError, match="not a VQAv2 questions file"):
+        read_vqa_files(files.folder / "q.json", files.folder / "a.json", lambda _: Path(), 10)
+
+
+def example(number: int, image: int) -> Example:
+    return Example(number, image, "x.png", "q?", ("a",) * 10, "a")
+
+
+def test_examples_survive_writing_and_reading(tmp_path: Path) -> None:
+    examples = [example(1, 1), Example(2, 2, "y.png", "señal?", ("ü",) * 10, "ü")]
+    write_examples(tmp_path / "e.jsonl", examples)
+    assert read_examples(tmp_path / "e.jsonl") == examples
+
+
+def test_a_damaged_example_names_its_line(tmp_path: Path) -> None:
+    write_examples(tmp_path / "e.jsonl", [example(1, 1), example(2, 2)])
+    text = (tmp_path / "e.jsonl").read_text()
+    (tmp_path / "e.jsonl").write_text(text[:-30])
+    with pytest.raises(UserError, match=r"e.jsonl, line 2"):
+        read_examples(tmp_path / "e.jsonl")
+
+
+def test_an_image_or_question_in_two_splits_is_refused() -> None:
+    with pytest.raises(UserError, match=r"image_ids occur in both train and test \(first: 7\)"):
+        check_leakage({"train": [example(1, 7)], "test": [example(2, 7)]})
+    with pytest.raises(UserError, match="question_ids occur in both train and dev"):
+        check_leakage({"train": [example(1, 7)], "dev": [example(1, 8)]})
+    check_leakage({"train": [example(1, 7)], "test": [example(2, 8)]})

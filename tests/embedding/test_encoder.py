@@ -1,0 +1,63 @@
+"""Embeddings: unit and whitened features, whitened by the training split alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Folders, World
+from lever_plus.embedding.encoder import ClipEncoder, Embeddings, embed_examples, read_embeddings
+from lever_plus.errors import PointerError, UserError
+
+
+@pytest.fixture(scope="module")
+def embeddings(
+    world: World, folders: Folders, tmp_path_factory: pytest.TempPathFactory
+) -> Embeddings:
+    folder = tmp_path_factory.mktemp("embed")
+    embed_examples(folder, ClipEncoder(folders.clip, 8), "hash", world.splits, 0.999)
+    return read_embeddings(folder)
+
+
+def test_every_example_has_unit_features(world: World, embeddings: Embeddings) -> None:
+    assert set(embeddings.rows) == set(world.examples)
+    for part in ("image", "question", "answer"):
+        features = embeddings.unit_of(list(world.examples), part)
+        np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
+
+
+def test_whitened_features_have_unit_variance_on_train_only(
+    world: World, embeddings: Embeddings
+) -> None:
+    rows = [embeddings.rows[e.question_id] for e in world.splits["train"]]
+    white = np.asarray(embeddings.white["question"])[rows]
+    np.testing.assert_allclose(white.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(white.std(0, ddof=1), 1, atol=1e-3)
+    everything = np.asarray(embeddings.white["question"])
+    assert not np.allclose(everything.std(0, ddof=1), 1, atol=1e-3)
+
+
+def test_the_policy_does_not_see_the_query_s_answer(world: World, embeddings: Embeddings) -> None:
+    ids = [e.question_id for e in world.splits["train"][:4]]
+    sizes = {part: embeddings.white[part].shape[1] for part in embeddings.white}
+    assert embeddings.queries(ids).shape == (4, sizes["question"] + sizes["image"])
+    assert embeddings.candidates([ids, ids]).shape == (2, 4, sum(sizes.values()))
+    assert embeddings.candidates([ids]).shape[-1] == embeddings.candidate_size
+
+
+def test_features_do_not_depend_on_the_batch(world: World, folders: Folders) -> None:
+    questions = [e.question for e in world.splits["train"]]
+    one, many = (ClipEncoder(folders.clip, size).texts(questions) for size in (1, 24))
+    np.testing.assert_allclose(one, many, atol=1e-5)
+
+
+def test_an_unknown_example_is_named(embeddings: Embeddings) -> None:
+    with pytest.raises(PointerError, match="example 99 has no embedding"):
+        embeddings.queries([99])
+
+
+def test_missing_folders_say_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dvc repro embed"):
+        read_embeddings(tmp_path)
+    with pytest.raises(UserError, match=r"embed.path"):
+        ClipEncoder(tmp_path, 4)

@@ -1,0 +1,83 @@
+"""The summary: right numbers, intervals that cover, differences paired by question."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lever_plus.errors import UserError
+from lever_plus.evaluation.evaluate import COLUMNS
+from lever_plus.evaluation.statistics import bootstrap, paired
+from lever_plus.evaluation.summary import summarise
+
+
+def table(method: str, seed: int, scores: dict[int, list[float]]) -> pd.DataFrame:
+    """Return a score table; scores[query] are the accuracies at shots 1, 2, ..."""
+    rows = [
+        (method, seed, query, shot, [], "x", 0, value)
+        for query, values in scores.items()
+        for shot, value in enumerate(values, start=1)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+SFT = {1: [1.0, 0.0], 2: [0.3, 0.3], 3: [0.0, 0.6]}
+RCE = {1: [1.0, 1.0], 2: [0.3, 0.3], 3: [0.6, 0.6]}
+
+
+def test_accuracies_are_means_over_questions_and_seeds() -> None:
+    both = pd.concat([table("sft", 1, SFT), table("rce", 1, RCE), table("rce", 2, SFT)])
+    summary = json.loads(json.dumps(summarise(both, 200)))
+    rows = {(r["method"], r["shots"]): r for r in summary["rows"]}
+    assert rows["sft", 1]["accuracy"] == pytest.approx((1 + 0.3 + 0) / 3, abs=1e-6)
+    assert rows["rce", 1]["accuracy"] == pytest.approx((1 + 0.3 + 0.3) / 3, abs=1e-6)
+    assert rows["rce", 1]["seed_accuracies"] == pytest.approx([1.9 / 3, 1.3 / 3], abs=1e-6)
+    assert (rows["rce", 1]["n"], rows["rce", 1]["seeds"]) == (3, 2)
+    for row in rows.values():
+        assert row["ci95"][0] <= row["accuracy"] <= row["ci95"][1]
+
+
+def test_differences_are_paired_on_the_questions_of_the_method() -> None:
+    few = {1: [1.0, 1.0], 2: [1.0, 1.0]}
+    both = pd.concat([table("sft", 1, SFT), table("rce", 1, RCE), table("oracle", 0, few)])
+    differences = {
+        (r["method"], r["versus"], r["shots"]): r for r in summarise(both, 200)["differences"]
+    }
+    mean = differences["rce", "sft", "mean"]
+    assert mean["difference"] == pytest.approx((0.5 + 0 + 0.3) / 3, abs=1e-6)
+    oracle = differences["oracle", "sft", 1]
+    assert (oracle["n"], oracle["difference"]) == (2, pytest.approx(0.35))
+    assert ("sft", "sft", 1) not in differences
+
+
+def test_a_missing_or_repeated_question_is_refused() -> None:
+    whole = table("sft", 1, SFT)
+    with pytest.raises(UserError, match=r"method sft, shot 1: question 1 is missing or stands"):
+        summarise(pd.concat([whole, whole.iloc[:1]]), 100)
+    two_seeds = pd.concat([whole, table("sft", 2, SFT).iloc[2:]])
+    with pytest.raises(UserError, match="method sft"):
+        summarise(two_seeds, 100)
+
+
+def test_the_paired_interval_is_narrower_than_the_unpaired_one() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random(500)
+    better = base + 0.05 + 0.01 * rng.standard_normal(500)
+    together, alone = paired(better, base, 500), bootstrap(better, 500)
+    assert together.low > 0
+    assert together.high - together.low < 0.2 * (alone.high - alone.low)
+
+
+def test_paired_scores_of_different_questions_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in shape"):
+        paired(np.zeros(3), np.zeros(4), 100)
+
+
+def test_intervals_cover_the_truth_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(300):
+        estimate = bootstrap(rng.choice([0.0, 0.3, 0.6, 0.9, 1.0], 150), 200, seed=trial)
+        covered += estimate.low <= 0.56 <= estimate.high
+    assert 0.90 <= covered / 300 <= 0.985

@@ -1,0 +1,57 @@
+"""dvc.yaml: a verb and a description per stage, real params, and the flow of the design."""
+
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from conftest import ROOT
+from lever_plus.params import Params
+
+YAML_ = YAML(typ="safe")
+PIPELINE: dict[str, Any] = YAML_.load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+STAGES = PIPELINE["stages"]
+VALUES: dict[str, Any] = YAML_.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_stages_are_those_of_the_design_in_order() -> None:
+    expected = "prepare pool pretrain embed sft_data sft rl_data rce grpo evaluate report"
+    assert list(STAGES) == expected.split()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_a_description_and_calls_the_cli(stage: str) -> None:
+    assert STAGES[stage]["desc"]
+    assert STAGES[stage]["cmd"].startswith(f"lever-plus {stage}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_params_that_exist(stage: str) -> None:
+    for key in STAGES[stage]["params"]:
+        value = VALUES
+        for part in key.split("."):
+            assert part in value, f"{stage}: {key} is not in params.yaml"
+            value = value[part]
+
+
+def test_every_param_is_a_dependency_of_some_stage() -> None:
+    """A parameter that no stage depends on would change nothing, or change it unnoticed."""
+    used = {key.split(".")[0] for entry in STAGES.values() for key in entry["params"]}
+    assert used == set(Params.model_fields)
+
+
+def test_the_rce_matrix_names_the_schedules_of_the_params() -> None:
+    assert STAGES["rce"]["matrix"]["method"] == list(VALUES["rce"]["tau"])
+
+
+def test_only_grpo_evaluate_and_report_depend_on_grpo_params() -> None:
+    uses = {stage for stage, e in STAGES.items() if any("grpo" in key for key in e["params"])}
+    reads = {stage for stage, e in STAGES.items() if "artifacts/grpo" in e["deps"]}
+    assert uses == {"grpo"}
+    assert reads == {"evaluate", "report"}
+
+
+def test_metrics_are_kept_in_git() -> None:
+    for entry in STAGES.values():
+        for metric in entry.get("metrics", []):
+            assert next(iter(metric.values())) == {"cache": False}

@@ -1,0 +1,138 @@
+"""The real pipeline, from images to the results table, in a temporary copy of the project."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from lever_plus.data.pool import read_pools
+from lever_plus.rl.records import read_rl_data
+
+pytestmark = pytest.mark.slow
+METHODS = {
+    "zero-shot",
+    "random",
+    "sttr",
+    "siir",
+    "mixed",
+    "sft",
+    "rce",
+    "rce-seed",
+    "grpo",
+    "oracle",
+}
+
+
+class Project:
+    """A copy of the working tree, with its own repository, store and cache."""
+
+    def __init__(self, folder: Path) -> None:
+        """Copy what git knows or would add, and merge the smoke preset."""
+        self.folder = folder
+        listed = self._run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT)
+        for name in listed.splitlines():
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        for stale in ("dvc.lock", "metrics", "plots"):
+            path = folder / stale
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self.cli("params", "overlay", "presets/smoke.yaml")
+        self._run("git", "init", "--quiet")
+        self._run("git", "add", "--all")
+        identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+        self._run("git", *identity, "commit", "--quiet", "--message", "copy")
+
+    def cli(self, *arguments: str) -> str:
+        return self._run(sys.executable, "-m", "lever_plus.cli", *arguments)
+
+    def dvc(self, *arguments: str) -> str:
+        return self._run(sys.executable, "-m", "dvc", *arguments)
+
+    def _run(self, *command: str, cwd: Path | None = None) -> str:
+        binaries = str(Path(sys.executable).parent)
+        environment = {
+            **os.environ,
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder / "src"),
+            "DVC_NO_ANALYTICS": "1",
+        }
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        done = subprocess.run(
+            command,
+            cwd=cwd or self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.dvc("repro")
+    return project
+
+
+def test_the_summary_has_every_method_with_interval_n_and_seeds(project: Project) -> None:
+    summary = json.loads((project.folder / "metrics" / "summary.json").read_text())
+    assert {row["method"] for row in summary["rows"]} == METHODS
+    for row in summary["rows"]:
+        low, high = row["ci95"]
+        assert 0 <= low <= row["accuracy"] <= high <= 1
+        assert row["n"] == (20 if row["method"] == "oracle" else 60)
+    versus = {(row["method"], row["versus"]) for row in summary["differences"]}
+    assert {("rce", "sft"), ("grpo", "sft"), ("grpo", "rce"), ("sft", "rce")} <= versus
+
+
+def test_nothing_is_run_again(project: Project) -> None:
+    assert "Data and pipelines are up to date" in project.dvc("repro")
+
+
+def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
+    """RL data and checkpoints of a second run equal those of the first, byte for byte."""
+    folders = [project.folder / "artifacts" / name for name in ("rl_data", "rce", "grpo", "sft")]
+    files = sorted(p for folder in folders for p in folder.rglob("*") if p.is_file())
+    assert {p.name for p in files} >= {"records.jsonl", "policy.safetensors", "history.jsonl"}
+    before = {path: path.read_bytes() for path in files}
+    for command in (("sft",), ("rl_data",), ("rce", "--seed", "1"), ("grpo", "--seed", "1")):
+        project.cli(*command)
+    changed = [str(path) for path in files if path.read_bytes() != before[path]]
+    assert changed == []
+
+
+def test_the_rl_data_are_valid_and_inside_their_pools(project: Project) -> None:
+    pools = read_pools(project.folder / "artifacts" / "pool" / "pools.jsonl")
+    meta, records = read_rl_data(project.folder / "artifacts" / "rl_data", pools)
+    assert meta.records == len(records) == 120
+    assert {c.gen_method for r in records for c in r.candidates} == {"beam", "sample", "random"}
+    assert all(len(c.shots) == 4 for r in records for c in r.candidates)
+    assert all(r.query_id not in c.pointer for r in records for c in r.candidates)
+
+
+def test_mlflow_has_a_run_for_every_training_stage(project: Project) -> None:
+    assert "0 runs made, 0 got the evaluation" in project.cli("track", "sync")
+
+
+def test_dvc_shows_the_metrics_and_the_report_is_there(project: Project) -> None:
+    assert "metrics/sft.json" in project.dvc("metrics", "show")
+    page = (project.folder / "artifacts" / "report" / "index.html").read_text(encoding="utf-8")
+    assert all(method in page for method in METHODS)
+    assert "grpo" in project.cli("results")
+
+
+def test_a_grpo_parameter_runs_grpo_evaluate_and_report_again(project: Project) -> None:
+    params = project.folder / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    params.write_text(text.replace("kl_beta: 0.003", "kl_beta: 0.004"), encoding="utf-8")
+    lines = project.dvc("repro").splitlines()
+    ran = {line.split("'")[1] for line in lines if line.startswith("Running stage")}
+    assert ran == {"grpo@1", "evaluate", "report"}

@@ -1,0 +1,56 @@
+"""A policy small enough to enumerate: 60 pointers of 3 picks from pools of 5, in float64."""
+
+from itertools import permutations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lever_plus.policy.network import Encoded, Selector, SelectorConfig
+
+torch.set_num_threads(1)
+
+POOL, SHOTS, QUERIES = 5, 3, 4
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def config() -> SelectorConfig:
+    return SelectorConfig(query_size=4, candidate_size=6, hidden=8, shots=SHOTS, logit_clip=10.0)
+
+
+@pytest.fixture
+def policy(config: SelectorConfig) -> Selector:
+    """A random policy whose probabilities are far from uniform."""
+    torch.manual_seed(3)
+    policy = Selector(config).double().eval()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+    return policy
+
+
+@pytest.fixture
+def features(config: SelectorConfig) -> tuple[Tensor, Tensor]:
+    """Features of the queries and of their pools."""
+    generator = torch.Generator().manual_seed(5)
+    queries = torch.randn(QUERIES, config.query_size, generator=generator, dtype=torch.float64)
+    pools = torch.randn(
+        QUERIES, POOL, config.candidate_size, generator=generator, dtype=torch.float64
+    )
+    return queries, pools
+
+
+@pytest.fixture
+def encoded(policy: Selector, features: tuple[Tensor, Tensor]) -> Encoded:
+    return policy.encode(*features)
+
+
+@pytest.fixture
+def every() -> Tensor:
+    """Every pointer there is, for every query: [QUERIES, 60, SHOTS]."""
+    return torch.tensor(list(permutations(range(POOL), SHOTS))).expand(QUERIES, -1, -1)

@@ -1,0 +1,78 @@
+"""params.yaml: wrong keys and values stop the run with a sentence that helps."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from lever_plus.errors import UserError
+from lever_plus.params import Params
+from lever_plus.params_file import load_params, overlay
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    copy = tmp_path / "params.yaml"
+    copy.write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    return copy
+
+
+def change(path: Path, before: str, after: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after, 1), encoding="utf-8")
+
+
+def test_the_project_s_params_are_valid(path: Path) -> None:
+    params = load_params(path)
+    assert params.pointer.shots == len(params.reward.shot_weights)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("kl_beta:", "kl_bta:", "unknown key grpo.kl_bta (did you mean kl_beta?)"),
+        ("evaluate:", "evalute:", "unknown key evalute (did you mean evaluate?)"),
+        ("kl_beta: 0.003", "kl_beta: -1.0", "grpo.kl_beta: input should be greater than or equal"),
+        ("rounds: 4", "rounds: four", "grpo.rounds is the text 'four', not a number"),
+        ("rounds: 4", "rounds: '4'", "grpo.rounds is the text '4', not a number"),
+        ("policy: per_query", "policy: global", "pool.policy: input should be 'per_query' or"),
+        ("shots: 4", "shots: 3", "needs one weight for each of pointer.shots"),
+        ("sft_queries: 300", "sft_queries: 3000", "needs sft_queries <= rl_queries <= train"),
+        ("size: 64", "size: 4", "pool.size must be larger than pointer.shots"),
+        ("[0.25, 0.25, 0.25, 0.25]", "[0.0, 0.0, 0.0, 0.0]", "nothing would be learned"),
+        ("seed: 1", "seed: [", "is not YAML"),
+    ],
+)
+def test_a_mistake_is_explained(path: Path, before: str, after: str, message: str) -> None:
+    change(path, before, after)
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_params(path)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run from the project's root"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_an_overlay_changes_values_and_keeps_comments(path: Path) -> None:
+    overlay(path, ROOT / "presets" / "smoke.yaml")
+    params = load_params(path)
+    assert (params.prepare.train, params.training_seeds) == (240, [1])
+    assert params.rl_data.samples == {"1.0": 2}
+    assert "# the embedded data set: house words" in path.read_text(encoding="utf-8")
+
+
+def test_a_bad_overlay_leaves_the_file_alone(path: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("grpo: {roundz: 1}\n")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"grpo.roundz \(did you mean rounds\?\)"):
+        overlay(path, preset)
+    assert path.read_bytes() == before
+
+
+def test_params_are_frozen(params: Params) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        params.seed = 2  # type: ignore[misc]

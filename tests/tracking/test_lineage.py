@@ -1,0 +1,53 @@
+"""A stage can't be up to date though its code changed: dvc.yaml lists the import closures."""
+
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from lever_plus.tracking.lineage import git_commit, import_closure, with_code_deps
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    root = tmp_path / "src"
+    files = {
+        "stages/one.py": "from lever_plus.a import f\n",
+        "a.py": "def f():\n    from lever_plus.room import b\n    return b\n",
+        "room/__init__.py": '"""Room."""\n',
+        "room/b.py": "import json\n",
+        "unused.py": "",
+    }
+    for name, text in files.items():
+        path = root / "lever_plus" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_the_closure_follows_imports_inside_functions(package: Path) -> None:
+    closure = import_closure("lever_plus.stages.one", package)
+    names = [str(path.relative_to(package / "lever_plus")) for path in closure]
+    assert names == ["a.py", "room/b.py", "stages/one.py"]
+
+
+def test_dvc_yaml_lists_the_closure_of_every_stage() -> None:
+    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    assert with_code_deps(text, ROOT) == text, "run `make deps`"
+
+
+def test_a_dependency_that_is_missing_is_added(package: Path) -> None:
+    text = "stages:\n  one:\n    deps:\n    - data.json\n    - src/lever_plus/old.py\n"
+    after = with_code_deps(text, package.parent)
+    assert "src/lever_plus/room/b.py" in after
+    assert "data.json" in after
+    assert "old.py" not in after
+
+
+def test_the_commit_comes_from_the_environment_where_there_is_no_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.setenv("GIT_COMMIT", "abc")
+    assert git_commit() == ("abc", False)

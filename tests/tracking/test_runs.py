@@ -1,0 +1,140 @@
+"""MLflow holds what the files hold: live, after the fact, and twice the same."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lever_plus.params import Params
+from lever_plus.tracking.history import History
+from lever_plus.tracking.runs import TrainingRun, flatten, live_run, sync
+from lever_plus.tracking.store import EXPERIMENT, tracking_uri
+
+pytestmark = pytest.mark.slow
+ROWS = [{"step": 0, "dev_reward": 0.5}, {"step": 7, "kl": 0.25, "dev_reward": 0.75}]
+SUMMARY = {
+    "rows": [
+        {"method": "random", "shots": 1, "accuracy": 0.3, "seed_accuracies": [0.2, 0.4]},
+        {"method": "grpo", "shots": 1, "accuracy": 0.7, "seed_accuracies": [0.6, 0.8]},
+        {"method": "grpo", "shots": 2, "accuracy": 0.8, "seed_accuracies": [0.7, 0.9]},
+    ],
+    "means": [
+        {"method": "grpo", "accuracy": 0.75, "ci95": [0.7, 0.8], "seed_accuracies": [0.65, 0.85]}
+    ],
+    "differences": [{"method": "grpo", "versus": "rce", "shots": "mean", "difference": 0.1}],
+}
+
+
+@pytest.fixture(scope="session")
+def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite store; making one takes seconds, copying it does not."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").create_experiment(EXPERIMENT)
+    return path
+
+
+@pytest.fixture
+def client(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from mlflow import MlflowClient
+
+    shutil.copy(fresh_store, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def all_runs(client: Any) -> list[Any]:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def grpo(tmp_path: Path, seed: int) -> TrainingRun:
+    return TrainingRun("grpo", "grpo", seed, tmp_path / f"seed{seed}" / "history.jsonl")
+
+
+def train(params: Params, run: TrainingRun) -> None:
+    with live_run(params, run) as observe, History(run.history, observe) as history:
+        for row in ROWS:
+            history.write({**row, "seed": run.seed})
+
+
+def test_a_live_run_has_params_tags_and_traces(client: Any, params: Params, tmp_path: Path) -> None:
+    train(params, grpo(tmp_path, 1))
+    (run,) = all_runs(client)
+    assert run.info.run_name == "grpo/grpo/seed1"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["grpo.kl_beta"] == str(params.grpo.kl_beta)
+    assert run.data.tags["pipeline.method"] == "grpo"
+    assert "git.commit" in run.data.tags
+    points = client.get_metric_history(run.info.run_id, "dev/reward")
+    assert [(p.step, p.value) for p in points] == [(0, 0.5), (7, 0.75)]
+    assert client.get_metric_history(run.info.run_id, "train/kl")[0].step == 7
+
+
+def test_sync_makes_what_is_missing_and_nothing_twice(
+    client: Any, params: Params, tmp_path: Path
+) -> None:
+    runs = [grpo(tmp_path, 1), grpo(tmp_path, 2)]
+    train(params, runs[0])
+    with History(runs[1].history, lambda _: None) as history:
+        for row in ROWS:
+            history.write({**row, "seed": 2})
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps(SUMMARY))
+    assert sync(params, runs, summary) == (1, 3)  # a run for seed 2; grpo twice and random
+    assert sync(params, runs, summary) == (0, 0)
+    assert len(all_runs(client)) == 3
+
+
+def test_the_evaluation_goes_to_the_run_of_its_checkpoint(
+    client: Any, params: Params, tmp_path: Path
+) -> None:
+    runs = [grpo(tmp_path, 1), grpo(tmp_path, 2)]
+    for run in runs:
+        train(params, run)
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps(SUMMARY))
+    sync(params, runs, summary)
+    by_name = {run.info.run_name: run for run in all_runs(client)}
+    metrics = by_name["grpo/grpo/seed2"].data.metrics
+    assert metrics["eval/acc/shot_01"] == 0.8
+    assert metrics["eval/acc/mean"] == 0.85
+    assert metrics["delta/vs_rce"] == 0.1
+    run_id = by_name["grpo/grpo/seed1"].info.run_id
+    curve = client.get_metric_history(run_id, "curve/acc")
+    assert [(p.step, p.value) for p in curve] == [(1, 0.6), (2, 0.7)]
+    assert by_name["evaluate/random"].data.metrics["eval/acc/shot_01"] == 0.3
+
+
+def test_a_run_that_breaks_is_marked_failed(client: Any, params: Params, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), live_run(params, grpo(tmp_path, 1)):
+        raise RuntimeError("boom")
+    assert all_runs(client)[0].info.status == "FAILED"
+
+
+def test_training_goes_on_where_mlflow_is_not_reachable(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'file' / 'x.db'}")
+    with pytest.warns(UserWarning, match="track sync"):
+        train(params, grpo(tmp_path, 1))
+    assert grpo(tmp_path, 1).history.is_file()
+
+
+def test_the_store_is_in_the_project_s_root_even_in_dvc_s_temporary_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", "/somewhere")
+    assert tracking_uri() == "sqlite:////somewhere/mlflow.db"
+    monkeypatch.delenv("DVC_ROOT")
+    assert tracking_uri() == f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def test_params_are_flattened() -> None:
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}

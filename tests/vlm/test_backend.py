@@ -1,0 +1,177 @@
+"""The prefix engine gives the answers of the processor and `generate`, and nothing else."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import Folders, World
+from lever_plus.data.examples import Example
+from lever_plus.errors import UserError
+from lever_plus.vlm.backend import HuggingFaceVlm, folder_hash
+from lever_plus.vlm.prompt import prompt_hash, render
+from lever_plus.vlm.request import Request
+from lever_plus.vlm.scorer import Scorer
+from lever_plus.vlm.segments import open_image
+
+
+def load(
+    folders: Folders, examples: dict[int, Example], tokens: int = 3, batch: int = 7
+) -> HuggingFaceVlm:
+    return HuggingFaceVlm(folders.vlm, examples, max_new_tokens=tokens, batch_size=batch, workers=2)
+
+
+@pytest.fixture(scope="module")
+def vlm(folders: Folders, world: World) -> HuggingFaceVlm:
+    return load(folders, world.examples)
+
+
+@pytest.fixture(scope="module")
+def requests(world: World) -> list[Request]:
+    """Requests of 0-4 demonstrations, with shared prefixes, in random order."""
+    rng = np.random.default_rng(0)
+    train = [e.question_id for e in world.splits["train"]]
+    made = []
+    for query in world.splits["test"]:
+        pointer = tuple(int(i) for i in rng.choice(train, 4, replace=False))
+        made += [Request(pointer[:shot], query.question_id) for shot in range(5)]
+    return [made[i] for i in rng.permutation(len(made))]
+
+
+def test_answers_equal_those_of_generate_one_by_one(
+    vlm: HuggingFaceVlm, requests: list[Request]
+) -> None:
+    alone = [vlm.answer_alone(request) for request in requests]
+    assert vlm.answers(requests) == alone
+    assert len(set(alone)) > 1
+
+
+def test_answers_do_not_depend_on_batch_size(
+    folders: Folders, world: World, vlm: HuggingFaceVlm, requests: list[Request]
+) -> None:
+    assert load(folders, world.examples, batch=1).answers(requests) == vlm.answers(requests)
+
+
+def whole_prompt_likelihood(vlm: HuggingFaceVlm, request: Request) -> float:
+    """The answer's mean log-probability from one plain forward pass over the whole prompt."""
+    examples = [vlm.examples[i] for i in (*request.demonstrations, request.query)]
+    text = render(vlm.processor, examples, None)
+    images = [open_image(e.image) for e in examples]
+    inputs = vlm.processor(
+        text=[text], images=images, add_special_tokens=False, return_tensors="pt"
+    )
+    with torch.no_grad():
+        log_probs = vlm.model(**inputs).logits[0].log_softmax(-1)
+    ids = inputs["input_ids"][0]
+    answer = vlm.processor.tokenizer(examples[-1].answer, add_special_tokens=False)["input_ids"]
+    last = len(ids) - 1  # the end-of-turn token
+    places = range(last - len(answer), last)
+    assert [int(ids[i]) for i in places] == answer
+    return float(np.mean([float(log_probs[i - 1, ids[i]]) for i in places]))
+
+
+def test_likelihoods_equal_those_of_the_whole_prompt(
+    vlm: HuggingFaceVlm, requests: list[Request]
+) -> None:
+    expected = [whole_prompt_likelihood(vlm, request) for request in requests[:20]]
+    np.testing.assert_allclose(vlm.log_likelihoods(requests[:20]), expected, atol=1e-4)
+
+
+def test_answers_of_several_tokens_are_scored_on_all_of_them(
+    folders: Folders, world: World
+) -> None:
+    """A wrong answer mask would be noticed here: 'red blue' is two tokens."""
+    source = world.splits["test"][0]
+    long = Example(1, 1, source.image, source.question, ("red blue",) * 10, "red blue")
+    vlm = load(folders, {**world.examples, 1: long})
+    requests = [Request((), 1), Request((world.splits["train"][0].question_id,), 1)]
+    requests.append(Request((), source.question_id))
+    expected = [whole_prompt_likelihood(vlm, request) for request in requests]
+    np.testing.assert_allclose(vlm.log_likelihoods(requests), expected, atol=1e-4)
+
+
+def test_the_order_of_demonstrations_matters(vlm: HuggingFaceVlm, world: World) -> None:
+    first, second = (e.question_id for e in world.splits["train"][:2])
+    query = world.splits["test"][0].question_id
+    one, other = vlm.log_likelihoods(
+        [Request((first, second), query), Request((second, first), query)]
+    )
+    assert not math.isclose(one, other, abs_tol=1e-7)
+
+
+def test_the_prompt_holds_real_turns_in_order(vlm: HuggingFaceVlm, world: World) -> None:
+    first, second, query = world.splits["train"][:3]
+    text = render(vlm.processor, [first, second], query)
+    places = [text.index(e.question) for e in (first, second, query)]
+    assert places == sorted(places)
+    assert text.count("<image>") == 3
+    assert text.endswith("<assistant>")
+    assert f" {first.answer}</s>" in text
+    assert f" {query.answer}</s>" not in text[places[2] :]
+
+
+def test_the_prompt_hash_changes_with_the_template(vlm: HuggingFaceVlm) -> None:
+    before, template = prompt_hash(vlm.processor), vlm.processor.chat_template
+    try:
+        vlm.processor.chat_template = template.replace(
+            "{{ part['text'] }}", "Q: {{ part['text'] }}"
+        )
+        assert prompt_hash(vlm.processor) != before
+    finally:
+        vlm.processor.chat_template = template
+    assert prompt_hash(vlm.processor) == before == vlm.identity["prompt_hash"]
+
+
+def test_the_revision_changes_with_the_weights(folders: Folders, tmp_path: Path) -> None:
+    for path in folders.vlm.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert folder_hash(tmp_path) == folder_hash(folders.vlm)
+    weights = tmp_path / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    assert folder_hash(tmp_path) != folder_hash(folders.vlm)
+
+
+def test_an_unreadable_image_is_named(folders: Folders, world: World, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    source = world.splits["test"][0]
+    damaged = Example(1, 1, str(broken), source.question, source.answers, source.answer)
+    vlm = load(folders, {**world.examples, 1: damaged})
+    with pytest.raises(UserError, match=r"broken.png cannot be read"):
+        vlm.answers([Request((), 1)])
+
+
+def test_a_folder_without_model_is_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no model"):
+        load(Folders(tmp_path, tmp_path), world.examples)
+
+
+def test_the_scorer_asks_each_distinct_request_once(vlm: HuggingFaceVlm, world: World) -> None:
+    scorer = Scorer(vlm)
+    query = world.splits["test"][0].question_id
+    a, b, c = (e.question_id for e in world.splits["train"][:3])
+    scorer.score_pointers([query, query, query], [(a, b), (a, c), (a, b)])
+    assert scorer.asked == 3  # (a), (a, b), (a, c): shot 1 is shared by all three pointers
+    scorer.score_pointers([query], [(b, a)])
+    assert scorer.asked == 5  # order matters: (b) and (b, a) are new
+
+
+def test_scores_are_the_official_metric(vlm: HuggingFaceVlm, world: World) -> None:
+    source = world.splits["test"][0]
+    request = Request((), source.question_id)
+    answer = vlm.answers([request])[0]
+    humans = (answer,) * 2 + ("something else",) * 8
+    vlm.examples = {
+        **world.examples,
+        source.question_id: Example(
+            source.question_id, 1, source.image, source.question, humans, "something else"
+        ),
+    }
+    (score,) = Scorer(vlm).score([request])
+    assert (score.answer, score.vqa_correct) == (answer, 1)
+    assert score.vqa_acc_score == pytest.approx(0.6)
+    vlm.examples = world.examples
