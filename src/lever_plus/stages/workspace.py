@@ -22,8 +22,10 @@ class Workspace:
     """The outputs of earlier stages, each loaded when it is first used."""
 
     def __init__(self, params: Params) -> None:
-        """Set one torch thread: results do not depend on the machine, and small operations are
-        as fast as on two (where another process takes a core, many times as fast).
+        """Set one torch thread.
+
+        Results then do not depend on the machine, and small operations are as fast as on two
+        threads (where another process takes a core, many times as fast).
         """
         self.params = params
         torch.set_num_threads(1)
