@@ -91,7 +91,7 @@ def test_what_is_not_kept_has_no_say_and_no_advantage() -> None:
     changed[:, 2] = 100.0
     assert leave_one_out(changed, keep).equal(leave_one_out(returns, keep))
     assert (leave_one_out(changed, keep)[:, 2] == 0).all()
-    assert informative(changed[..., 0], keep).equal(informative(returns[..., 0], keep))
+    assert informative(changed, keep).equal(informative(returns, keep))
 
 
 @pytest.mark.invariant
@@ -126,7 +126,7 @@ def test_a_constant_group_is_not_informative_and_does_not_push(reward: float) ->
     for size in range(2, 34):
         returns = reward_to_go(torch.full((1, size, 3), reward), weights)
         keep = everyone(returns)
-        assert not informative(returns[..., 0], keep).any()
+        assert not informative(returns, keep).any()
         assert leave_one_out(returns, keep).abs().max() < 1e-6
 
 
@@ -136,7 +136,7 @@ def test_one_different_reward_makes_a_group_informative() -> None:
     returns[2:, 3] = torch.tensor([0.9, 0.0])
     keep = torch.ones(4, 4, dtype=torch.bool)
     keep[2:, 3] = False
-    assert informative(returns, keep).tolist() == [False, True, False, False]
+    assert informative(returns.unsqueeze(-1), keep).tolist() == [False, True, False, False]
 
 
 @pytest.mark.invariant

@@ -54,11 +54,12 @@ def read_examples(path: Path) -> list[Example]:
     if not path.is_file():
         raise UserError(f"{path} is missing: run `lever-plus prepare` (or `dvc repro prepare`).")
     examples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Bytes: only a line feed ends an example; a question may hold other line separators.
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
         try:
             fields = json.loads(line)
             examples.append(Example(**{**fields, "answers": tuple(fields["answers"])}))
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path}, line {number}: not an example ({error}). Run `lever-plus prepare` again."
             ) from error

@@ -1,9 +1,10 @@
 """What the three training loops share: the optimiser step, and the choice of the best epoch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from lever_plus.params import OptimParams
 from lever_plus.policy.network import Selector
@@ -70,7 +71,14 @@ class Fitting:
 
 def shuffled_batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield the row numbers of all batches of one epoch, in random order."""
-    yield from torch.randperm(count, generator=generator).split(size)
+    if count:  # an empty tensor splits into one empty part
+        yield from torch.randperm(count, generator=generator).split(size)
+
+
+def epochs(count: int, name: str) -> Iterable[int]:
+    """Return the epochs 1..count behind a progress bar (quiet where there is no terminal)."""
+    bar: Iterable[int] = tqdm(range(1, count + 1), desc=f"{name} epochs", disable=None)
+    return bar
 
 
 class Means:

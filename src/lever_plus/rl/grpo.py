@@ -22,7 +22,7 @@ from lever_plus.policy.decoding import sample
 from lever_plus.policy.network import Selector
 from lever_plus.rl import losses
 from lever_plus.rl.environment import DECODE_BATCH, Environment
-from lever_plus.rl.fitting import Fitting, Means, Observe, shuffled_batches
+from lever_plus.rl.fitting import Fitting, Means, Observe, epochs, shuffled_batches
 from lever_plus.rl.groups import Groups, first_occurrences
 from lever_plus.rl.rewards import informative, leave_one_out, reward_to_go
 
@@ -72,7 +72,7 @@ def train_grpo(
         if params.rounds:
             groups = sample_groups(policy, environment, offline.queries, params, generator)
         current = _prepare(policy, environment, groups)
-        for epoch in range(1, params.epochs + 1):
+        for epoch in epochs(params.epochs, f"GRPO round {number + 1}"):
             row = _epoch(fitting, current, reference, params, generator)
             total = number * params.epochs + epoch
             fitting.evaluate(total, {"round": number + 1, **row, **current.statistics})
@@ -113,14 +113,14 @@ def sample_groups(
 def _prepare(policy: Selector, environment: Environment, groups: Groups) -> Round:
     """Compute advantages and old log-probs, and drop constant groups."""
     returns = reward_to_go(groups.rewards, torch.tensor(environment.shot_weights))
-    useful = informative(returns[..., 0], groups.keep)
+    useful = informative(returns, groups.keep)
     advantages = leave_one_out(returns, groups.keep)
     distinct = first_occurrences(groups.pointers) & groups.keep
     statistics = {
         "reward": returns[..., 0][groups.keep].mean().item(),
         "reward_std": returns[..., 0].std(1).mean().item(),
         "frac_reward_zero_std": 1.0 - useful.float().mean().item(),
-        "advantage_std": advantages[useful].std().item(),
+        "advantage_std": advantages[useful].std().item() if useful.any() else 0.0,
         "distinct_share": (distinct.sum() / groups.keep.sum()).item(),
     }
     rows = useful.nonzero().flatten()
@@ -128,9 +128,10 @@ def _prepare(policy: Selector, environment: Environment, groups: Groups) -> Roun
     policy.eval()
     old = [
         policy.log_probs(environment.encode(policy, part.queries), part.pointers)
-        for part in (kept.rows(r) for r in torch.arange(len(rows)).split(DECODE_BATCH))
+        for part in (kept.rows(r) for r in torch.arange(len(rows)).split(DECODE_BATCH) if len(r))
     ]
-    return Round(kept, advantages[rows], torch.cat(old), statistics)
+    log_probs = torch.cat(old) if old else torch.empty_like(advantages[rows])
+    return Round(kept, advantages[rows], log_probs, statistics)
 
 
 def _epoch(

@@ -13,7 +13,7 @@ from lever_plus.params import RceParams, TauSchedule
 from lever_plus.policy.network import Selector
 from lever_plus.rl import losses
 from lever_plus.rl.environment import Environment
-from lever_plus.rl.fitting import Fitting, Means, Observe, shuffled_batches
+from lever_plus.rl.fitting import Fitting, Means, Observe, epochs, shuffled_batches
 from lever_plus.rl.groups import Groups
 from lever_plus.rl.rewards import informative, reward_to_go
 
@@ -30,14 +30,14 @@ def train_rce(
 ) -> Fitting:
     """Train a policy on groups of scored candidates and return the fitting with its best epoch."""
     weights = torch.tensor(environment.shot_weights)
-    returns = reward_to_go(groups.rewards, weights)[..., 0]
-    useful = informative(returns, groups.keep)
+    totals = reward_to_go(groups.rewards, weights)[..., :1]
+    useful, returns = informative(totals, groups.keep), totals[..., 0]
     constant = 1.0 - useful.float().mean().item()
     groups, returns = groups.rows(useful.nonzero().flatten()), returns[useful]
     generator = torch.Generator().manual_seed(seed)
     fitting = Fitting(policy.eval(), environment, params, dev, observe)
     steps = params.epochs * -(-len(groups.queries) // params.batch_size)
-    for epoch in range(1, params.epochs + 1):
+    for epoch in epochs(params.epochs, "RCE"):
         means = Means()
         for rows in shuffled_batches(len(groups.queries), params.batch_size, generator):
             part = groups.rows(rows)

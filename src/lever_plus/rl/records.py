@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lever_plus.data.pool import Pools
 from lever_plus.errors import UserError
@@ -42,6 +42,15 @@ class Candidate(Record):
     step_log_probs: tuple[float, ...] = Field(description="under the distribution it came from")
     shots: tuple[Shot, ...]
 
+    @model_validator(mode="after")
+    def _one_of_each_per_pick(self) -> "Candidate":
+        numbers = [shot.shot for shot in self.shots]
+        if numbers != list(range(1, len(self.pointer) + 1)):
+            raise ValueError(f"shots are {numbers}, but the pointer has {len(self.pointer)} ICDs")
+        if len(self.step_log_probs) != len(self.pointer):
+            raise ValueError("step_log_probs and pointer differ in length")
+        return self
+
 
 class QueryRecord(Record):
     """All candidates of one query: a group."""
@@ -49,7 +58,7 @@ class QueryRecord(Record):
     query_id: int
     question_id: int
     pool: tuple[int, ...]
-    candidates: tuple[Candidate, ...]
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
 
 
 class Meta(Record):
@@ -84,7 +93,7 @@ def read_rl_data(folder: Path, pools: Pools) -> tuple[Meta, list[QueryRecord]]:
     meta_path, path = folder / "meta.json", folder / "records.jsonl"
     if not meta_path.is_file() or not path.is_file():
         raise UserError(f"{folder} holds no RL data: run `dvc repro rl_data`.")
-    meta = Meta.model_validate_json(meta_path.read_text(encoding="utf-8"))
+    meta = _read_meta(meta_path)
     if meta.pool_sha256 != pools.sha256:
         raise UserError(
             f"{meta_path}: made for pools {meta.pool_sha256[:12]}, not {pools.sha256[:12]}: "
@@ -102,8 +111,19 @@ def read_rl_data(folder: Path, pools: Pools) -> tuple[Meta, list[QueryRecord]]:
     return meta, records
 
 
+def _read_meta(path: Path) -> Meta:
+    try:
+        return Meta.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is damaged ({error.errors()[0]['msg']}): run `dvc checkout`, or "
+            "`dvc repro rl_data`."
+        ) from error
+
+
 def _records(path: Path) -> Iterator[QueryRecord]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Bytes: only a line feed ends a record, and half a letter at a cut is the validator's to find.
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
         try:
             yield QueryRecord.model_validate_json(line)
         except ValidationError as error:

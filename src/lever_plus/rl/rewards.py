@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 CONSTANT = 1e-6
-"""Groups whose total returns differ by less are constant: float residue must not push a policy."""
+"""Groups whose returns differ by less are constant: float residue must not push a policy."""
 
 
 def reward_to_go(rewards: Tensor, shot_weights: Tensor) -> Tensor:
@@ -19,10 +19,16 @@ def reward_to_go(rewards: Tensor, shot_weights: Tensor) -> Tensor:
 
 
 def informative(returns: Tensor, keep: Tensor) -> Tensor:
-    """Return bool [n]: groups whose kept candidates differ in their total return [n, G]."""
-    low = returns.masked_fill(~keep, torch.inf).amin(-1)
-    high = returns.masked_fill(~keep, -torch.inf).amax(-1)
-    return high - low > CONSTANT
+    """Return bool [n]: groups whose kept candidates differ in their return at any step.
+
+    Args:
+        returns: [n, G, T]; equal totals (step 1) may still differ at later steps.
+        keep: Bool [n, G].
+    """
+    drop = ~keep.unsqueeze(-1)
+    low = returns.masked_fill(drop, torch.inf).amin(1)
+    high = returns.masked_fill(drop, -torch.inf).amax(1)
+    return (high - low > CONSTANT).any(-1)
 
 
 def leave_one_out(returns: Tensor, keep: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from lever_plus.params import SftParams
 from lever_plus.policy.network import Selector
 from lever_plus.rl import losses
 from lever_plus.rl.environment import Environment
-from lever_plus.rl.fitting import Fitting, Means, Observe, shuffled_batches
+from lever_plus.rl.fitting import Fitting, Means, Observe, epochs, shuffled_batches
 from lever_plus.rl.infoscore import ScoredSequence
 
 
@@ -35,7 +35,7 @@ def train_sft(
     weights = (scores / params.temperature).softmax(-1)
     generator = torch.Generator().manual_seed(seed)
     fitting = Fitting(policy, environment, params, dev, observe)
-    for epoch in range(1, params.epochs + 1):
+    for epoch in epochs(params.epochs, "SFT"):
         means = Means()
         for rows in shuffled_batches(len(queries), params.batch_size, generator):
             policy.train()

@@ -78,6 +78,8 @@ def describe(groups: Groups) -> dict[str, float]:
     return {
         "reward": round(returns[groups.keep].mean().item(), 6),
         "best_of_group": round(returns.amax(-1).mean().item(), 6),
-        "constant_groups": round(1 - informative(returns, groups.keep).float().mean().item(), 6),
+        "constant_groups": round(
+            1 - informative(groups.rewards, groups.keep).float().mean().item(), 6
+        ),
         "distinct_share": round(groups.keep.float().mean().item(), 6),
     }

@@ -113,7 +113,9 @@ class HuggingFaceVlm:
         try:
             with (
                 ThreadPoolExecutor(self._workers) as pool,
-                tqdm(total=len(requests), desc=description, unit="req", disable=None) as bar,
+                tqdm(
+                    total=len(requests), desc=description, unit="req", leave=False, disable=None
+                ) as bar,
             ):
                 answered = pool.map(lambda chunk: ask([requests[i] for i in chunk]), chunks)
                 for chunk, answers in zip(chunks, answered, strict=True):

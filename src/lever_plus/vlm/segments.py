@@ -90,7 +90,7 @@ class Segments:
         missing = sorted(set(example_ids) - self._made.keys())
         starts = range(0, len(missing), IMAGE_BATCH)
         with ThreadPoolExecutor(READERS) as readers:
-            for start in tqdm(starts, desc="images", unit_scale=IMAGE_BATCH, disable=None):
+            for start in tqdm(starts, desc="images", leave=False, disable=None):
                 batch = [self._examples[i] for i in missing[start : start + IMAGE_BATCH]]
                 images = list(readers.map(lambda example: open_image(example.image), batch))
                 segments = self._segments(batch, images)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from lever_plus.data.embedded.cards import Card, draw_card, render, scans
 from lever_plus.data.embedded.words import (
@@ -137,7 +138,7 @@ def make_embedded(
         rng = np.random.default_rng([seed, number])
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)
         questions, annotations = [], []
-        for index in range(size):
+        for index in tqdm(range(size), desc=f"{split} cards", disable=None):
             item_id = number * 1_000_000 + index
             card, meaning = draw_card(rng, scan_ids[split]), draw_meaning(rng, plain_share)
             image = render(card, image_size, rng)
