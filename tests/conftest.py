@@ -1,47 +1,16 @@
 """Fixtures that several rooms share: a small embedded data set and tiny untrained models."""
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
-from lever_plus.data.embedded.maker import image_file, make_embedded
-from lever_plus.data.examples import SPLITS, Example
-from lever_plus.data.vqa_files import read_vqa_files
+from lever_plus.data.embedded.maker import make_embedded
 from lever_plus.params import Params
 from lever_plus.params_file import load_params, overlay
-
-ROOT = Path(__file__).parent.parent
-
-
-@dataclass(frozen=True)
-class World:
-    """A small data set on disk and its examples."""
-
-    folder: Path
-    splits: dict[str, list[Example]]
-
-    @property
-    def examples(self) -> dict[int, Example]:
-        """All examples by id."""
-        return {e.question_id: e for split in self.splits.values() for e in split}
-
-
-def read_world(folder: Path) -> World:
-    splits = {
-        split: read_vqa_files(
-            folder / f"questions_{split}.json",
-            folder / f"annotations_{split}.json",
-            lambda i, split=split: image_file(folder, split, i),
-            10,
-        )
-        for split in SPLITS
-    }
-    return World(folder, splits)
+from tiny_world import ROOT, Folders, World, read_world
 
 
 @pytest.fixture(scope="session")
@@ -58,14 +27,6 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
     path.write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     overlay(path, ROOT / "presets" / "smoke.yaml")
     return load_params(path)
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Hugging Face folders of tiny models."""
-
-    clip: Path
-    vlm: Path
 
 
 @pytest.fixture(scope="session")

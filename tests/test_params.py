@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
 from lever_plus.errors import UserError
 from lever_plus.params import Params
 from lever_plus.params_file import load_params, overlay
+from tiny_world import ROOT
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from tiny_world import ROOT
 
 PACKAGE = ROOT / "src" / "lever_plus"
 ROOMS = [

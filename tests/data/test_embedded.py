@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import World
 from lever_plus.data.embedded.cards import Card, draw_card, render, scans
 from lever_plus.data.embedded.maker import (
     SCAN_SHARES,
@@ -27,6 +26,7 @@ from lever_plus.data.embedded.words import (
     VALUES,
 )
 from lever_plus.metric.vqa import vqa_accuracy
+from tiny_world import World
 
 
 def tree_hash(folder: Path) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Folders, World
 from lever_plus.embedding.encoder import ClipEncoder, Embeddings, embed_examples, read_embeddings
 from lever_plus.errors import PointerError, UserError
+from tiny_world import Folders, World
 
 
 @pytest.fixture(scope="module")

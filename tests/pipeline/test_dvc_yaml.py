@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from conftest import ROOT
 from lever_plus.params import Params
+from tiny_world import ROOT
 
 YAML_ = YAML(typ="safe")
 PIPELINE: dict[str, Any] = YAML_.load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
 from lever_plus.data.pool import read_pools
 from lever_plus.rl.records import read_rl_data
+from tiny_world import ROOT
 
 pytestmark = pytest.mark.slow
 METHODS = {

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import Folders
 from lever_plus.data.embedded.cards import draw_card
 from lever_plus.data.embedded.words import ATTRIBUTES, HOUSE_ATTRIBUTES, LANGUAGES, VALUES
 from lever_plus.pretrain.episodes import episode, plain_item, reshuffled
 from lever_plus.pretrain.optim import warmup_cosine
 from lever_plus.pretrain.tokenizer import UNK, make_tokenizer, vocabulary
 from lever_plus.pretrain.vlm import answer_mask
+from tiny_world import Folders
 
 CARDS = [draw_card(np.random.default_rng(i), np.arange(100)) for i in range(20)]
 

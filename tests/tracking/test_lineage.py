@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
 from lever_plus.tracking.lineage import git_commit, import_closure, with_code_deps
+from tiny_world import ROOT
 
 
 @pytest.fixture

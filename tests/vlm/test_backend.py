@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import Folders, World
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.vlm.backend import HuggingFaceVlm, folder_hash
@@ -15,6 +14,7 @@ from lever_plus.vlm.prompt import prompt_hash, render
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import Scorer
 from lever_plus.vlm.segments import open_image
+from tiny_world import Folders, World
 
 
 def load(

@@ -1,0 +1,46 @@
+"""A small embedded data set and where tiny models lie: what several rooms' tests share."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from lever_plus.data.embedded.maker import image_file
+from lever_plus.data.examples import SPLITS, Example
+from lever_plus.data.vqa_files import read_vqa_files
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class World:
+    """A small data set on disk and its examples."""
+
+    folder: Path
+    splits: dict[str, list[Example]]
+
+    @property
+    def examples(self) -> dict[int, Example]:
+        """All examples by id."""
+        return {e.question_id: e for split in self.splits.values() for e in split}
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Hugging Face folders of tiny models."""
+
+    clip: Path
+    vlm: Path
+
+
+def read_world(folder: Path) -> World:
+    """Read a data set that the maker wrote."""
+    splits = {
+        split: read_vqa_files(
+            folder / f"questions_{split}.json",
+            folder / f"annotations_{split}.json",
+            partial(image_file, folder, split),
+            10,
+        )
+        for split in SPLITS
+    }
+    return World(folder, splits)
