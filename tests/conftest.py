@@ -16,7 +16,7 @@ from tiny_world import ROOT, Folders, World, read_world
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
-    make_embedded(folder, {"train": 24, "dev": 8, "test": 8}, 0.4, 64, seed=3)
+    make_embedded(folder, folder / "images", {"train": 24, "dev": 8, "test": 8}, 0.4, 64, seed=3)
     return read_world(folder)
 
 

@@ -38,7 +38,7 @@ def read_world(folder: Path) -> World:
         split: read_vqa_files(
             folder / f"questions_{split}.json",
             folder / f"annotations_{split}.json",
-            partial(image_file, folder, split),
+            partial(image_file, folder / "images", split),
             10,
         )
         for split in SPLITS

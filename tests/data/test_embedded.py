@@ -39,7 +39,7 @@ def tree_hash(folder: Path) -> str:
 def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(tmp_path: Path) -> None:
     sizes = {"train": 4, "dev": 2, "test": 2}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        make_embedded(tmp_path / name, sizes, 0.4, 64, seed)
+        make_embedded(tmp_path / name, tmp_path / name / "images", sizes, 0.4, 64, seed)
     assert tree_hash(tmp_path / "a") == tree_hash(tmp_path / "b")
     assert tree_hash(tmp_path / "a") != tree_hash(tmp_path / "c")
 

@@ -93,11 +93,11 @@ def test_a_file_that_is_not_json_is_refused(files: Files) -> None:
 
 
 def example(number: int, image: int) -> Example:
-    return Example(number, image, "x.png", "q?", ("a",) * 10, "a")
+    return Example(number, image, "x.png", "0", "q?", ("a",) * 10, "a")
 
 
 def test_examples_survive_writing_and_reading(tmp_path: Path) -> None:
-    examples = [example(1, 1), Example(2, 2, "y.png", "señal?", ("ü",) * 10, "ü")]
+    examples = [example(1, 1), Example(2, 2, "y.png", "0", "señal?", ("ü",) * 10, "ü")]
     write_examples(tmp_path / "e.jsonl", examples)
     assert read_examples(tmp_path / "e.jsonl") == examples
 
@@ -116,3 +116,11 @@ def test_an_image_or_question_in_two_splits_is_refused() -> None:
     with pytest.raises(UserError, match="question_ids occur in both train and dev"):
         check_leakage({"train": [example(1, 7)], "dev": [example(1, 8)]})
     check_leakage({"train": [example(1, 7)], "test": [example(2, 8)]})
+
+
+def test_the_examples_change_when_an_image_changes(files: Files) -> None:
+    before = files.read()
+    (files.folder / "2.png").write_bytes(b"y")
+    after = files.read()
+    assert before[0] == after[0]
+    assert before[1] != after[1]

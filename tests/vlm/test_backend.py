@@ -84,7 +84,7 @@ def test_answers_of_several_tokens_are_scored_on_all_of_them(
 ) -> None:
     """A wrong answer mask would be noticed here: 'red blue' is two tokens."""
     source = world.splits["test"][0]
-    long = Example(1, 1, source.image, source.question, ("red blue",) * 10, "red blue")
+    long = Example(1, 1, source.image, "0", source.question, ("red blue",) * 10, "red blue")
     vlm = load(folders, {**world.examples, 1: long})
     requests = [Request((), 1), Request((world.splits["train"][0].question_id,), 1)]
     requests.append(Request((), source.question_id))
@@ -139,7 +139,7 @@ def test_an_unreadable_image_is_named(folders: Folders, world: World, tmp_path: 
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     source = world.splits["test"][0]
-    damaged = Example(1, 1, str(broken), source.question, source.answers, source.answer)
+    damaged = Example(1, 1, str(broken), "0", source.question, source.answers, source.answer)
     vlm = load(folders, {**world.examples, 1: damaged})
     with pytest.raises(UserError, match=r"broken.png cannot be read"):
         vlm.answers([Request((), 1)])
@@ -168,7 +168,7 @@ def test_scores_are_the_official_metric(vlm: HuggingFaceVlm, world: World) -> No
     vlm.examples = {
         **world.examples,
         source.question_id: Example(
-            source.question_id, 1, source.image, source.question, humans, "something else"
+            source.question_id, 1, source.image, "0", source.question, humans, "something else"
         ),
     }
     (score,) = Scorer(vlm).score([request])

@@ -19,6 +19,7 @@ class Example:
         question_id: Unique over all splits; pointers and pools name examples by it.
         image_id: Examples that share it show the same image.
         image: Path of the image file, relative to the folder the command runs in.
+        image_sha256: Hash of its bytes, so that the file of examples changes when an image does.
         question: The question as it stands in the question file.
         answers: The human answers (10 in VQAv2).
         answer: The most frequent of them, the one a demonstration shows.
@@ -27,6 +28,7 @@ class Example:
     question_id: int
     image_id: int
     image: str
+    image_sha256: str
     question: str
     answers: tuple[str, ...]
     answer: str

@@ -5,6 +5,7 @@ an annotation without its question, an id used twice or a missing image stops th
 model is loaded, because a metric computed on mismatched files is a wrong number that looks right.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -44,15 +45,16 @@ def read_vqa_files(
     _refuse(moved, f"questions of {questions} and {annotations} name different images")
     images = {q["image_id"]: image_path(q["image_id"]) for q in asked.values()}
     _refuse([i for i, p in images.items() if not p.is_file()], f"images of {questions} are missing")
-    return [_example(asked[i], annotated[i], str(images[asked[i]["image_id"]])) for i in asked]
+    return [_example(asked[i], annotated[i], images[asked[i]["image_id"]]) for i in asked]
 
 
-def _example(question: dict[str, Any], annotation: dict[str, Any], image: str) -> Example:
+def _example(question: dict[str, Any], annotation: dict[str, Any], image: Path) -> Example:
     answers = tuple(str(answer["answer"]) for answer in annotation["answers"])
     return Example(
         question_id=question["question_id"],
         image_id=question["image_id"],
-        image=image,
+        image=str(image),
+        image_sha256=hashlib.sha256(image.read_bytes()).hexdigest(),
         question=question["question"],
         answers=answers,
         answer=most_frequent_answer(answers),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -59,8 +60,8 @@ def difference_rows(summary: Summary) -> Iterator[list[str]]:
 
 def accuracy_header(summary: Summary) -> list[str]:
     """Return the heads of `accuracy_rows`."""
-    shots = [f"{shot} shot" + "s" * (shot > 1) for shot in shots_of(summary)]
-    return ["method", *shots, "mean of shots [95 %]", "n", "seeds (range of means)"]
+    shots = [f"shot {shot}" for shot in shots_of(summary)]
+    return ["method", *shots, "mean of shots [95 %]", "n", "seeds (range)"]
 
 
 DIFFERENCE_HEADER = ["method", "minus SFT [95 %, paired]", "minus RCE [95 %, paired]"]
@@ -83,7 +84,7 @@ def print_tables(summary: Summary, console: Console) -> None:
         ("Differences of the mean over shots, points", DIFFERENCE_HEADER, difference_rows(summary)),
     )
     for title, header, rows in tables:
-        table = Table(title=title, title_justify="left")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for head in header:
             table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
         for row in rows:

@@ -6,6 +6,7 @@ from typing import Final
 ARTIFACTS: Final = Path("artifacts")
 PREPARE: Final = ARTIFACTS / "prepare"
 SOURCE: Final = PREPARE / "source"
+IMAGES: Final = ARTIFACTS / "images"
 POOLS: Final = ARTIFACTS / "pool" / "pools.jsonl"
 CLIP: Final = ARTIFACTS / "pretrain" / "clip"
 VLM: Final = ARTIFACTS / "pretrain" / "vlm"

@@ -16,9 +16,11 @@ ANSWERS = 10
 def run(params: Params) -> str:
     """Make the embedded data set's files, read them back as any VQAv2 files, and check them."""
     settings = params.prepare
-    shutil.rmtree(paths.PREPARE, ignore_errors=True)
+    for folder in (paths.PREPARE, paths.IMAGES):
+        shutil.rmtree(folder, ignore_errors=True)
     make_embedded(
         paths.SOURCE,
+        paths.IMAGES,
         sizes={"train": settings.train, "dev": settings.dev, "test": settings.test},
         plain_share=settings.plain_share,
         image_size=settings.image_size,
@@ -28,7 +30,7 @@ def run(params: Params) -> str:
         split: read_vqa_files(
             paths.SOURCE / f"questions_{split}.json",
             paths.SOURCE / f"annotations_{split}.json",
-            partial(image_file, paths.SOURCE, split),
+            partial(image_file, paths.IMAGES, split),
             ANSWERS,
         )
         for split in SPLITS

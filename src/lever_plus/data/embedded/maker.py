@@ -120,29 +120,35 @@ def human_answers(rng: np.random.Generator, meaning: Meaning, card: Card) -> lis
 
 
 def make_embedded(
-    folder: Path, sizes: Mapping[str, int], plain_share: float, image_size: int, seed: int
+    folder: Path,
+    images: Path,
+    sizes: Mapping[str, int],
+    plain_share: float,
+    image_size: int,
+    seed: int,
 ) -> None:
     """Write the embedded data set.
 
     Args:
-        folder: Gets `images/<split>/*.png`, `questions_<split>.json`, `annotations_<split>.json`
-            and `latent.json`.
+        folder: Gets `questions_<split>.json`, `annotations_<split>.json` and `latent.json`.
+        images: Gets `<split>/*.png`.
         sizes: Number of items of each split.
         plain_share: Probability of a plain word, for the attribute and for the language each.
         image_size: Side of the square images, in pixels.
         seed: Equal seeds give equal bytes.
     """
     latent: dict[str, dict[str, str]] = {}
+    folder.mkdir(parents=True, exist_ok=True)
     scan_ids = split_scans(seed)
     for number, (split, size) in enumerate(sizes.items(), start=1):
         rng = np.random.default_rng([seed, number])
-        (folder / "images" / split).mkdir(parents=True, exist_ok=True)
+        (images / split).mkdir(parents=True, exist_ok=True)
         questions, annotations = [], []
         for index in tqdm(range(size), desc=f"{split} cards", disable=None):
             item_id = number * 1_000_000 + index
             card, meaning = draw_card(rng, scan_ids[split]), draw_meaning(rng, plain_share)
             image = render(card, image_size, rng)
-            image.save(image_file(folder, split, item_id), compress_level=1)
+            image.save(image_file(images, split, item_id), compress_level=1)
             ids = {"question_id": item_id, "image_id": item_id}
             questions.append({**ids, "question": meaning.question(str(rng.choice(PHRASINGS)))})
             annotations.append({**ids, "answers": _answer_rows(human_answers(rng, meaning, card))})
@@ -152,9 +158,9 @@ def make_embedded(
     _write_json(folder / "latent.json", latent)
 
 
-def image_file(folder: Path, split: str, image_id: int) -> Path:
+def image_file(images: Path, split: str, image_id: int) -> Path:
     """Return where the maker puts an image."""
-    return folder / "images" / split / f"{image_id:012d}.png"
+    return images / split / f"{image_id:012d}.png"
 
 
 def read_meanings(folder: Path) -> dict[int, Meaning]:
