@@ -60,11 +60,11 @@ def difference_rows(summary: Summary) -> Iterator[list[str]]:
 
 def accuracy_header(summary: Summary) -> list[str]:
     """Return the heads of `accuracy_rows`."""
-    shots = [f"shot {shot}" for shot in shots_of(summary)]
-    return ["method", *shots, "mean of shots [95 %]", "n", "seeds (range)"]
+    shots = [str(shot) for shot in shots_of(summary)]
+    return ["method", *shots, "mean [95 %]", "n", "seeds (range)"]
 
 
-DIFFERENCE_HEADER = ["method", "minus SFT [95 %, paired]", "minus RCE [95 %, paired]"]
+DIFFERENCE_HEADER = ["method", "minus SFT [95 %]", "minus RCE [95 %]"]
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -77,11 +77,15 @@ def print_tables(summary: Summary, console: Console) -> None:
     """Print both tables to a terminal."""
     tables = (
         (
-            "VQA accuracy x 100 on the test questions",
+            "VQA accuracy x 100 on test questions, by number of shots",
             accuracy_header(summary),
             accuracy_rows(summary),
         ),
-        ("Differences of the mean over shots, points", DIFFERENCE_HEADER, difference_rows(summary)),
+        (
+            "Differences of the mean over shots, points, paired by question",
+            DIFFERENCE_HEADER,
+            difference_rows(summary),
+        ),
     )
     for title, header, rows in tables:
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
