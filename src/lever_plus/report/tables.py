@@ -88,7 +88,13 @@ def print_tables(summary: Summary, console: Console) -> None:
         ),
     )
     for title, header, rows in tables:
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(
+            title=title,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
+        )
         for head in header:
             table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
         for row in rows:
