@@ -45,7 +45,6 @@ def test_a_file_imports_only_rooms_above_its_own(path: Path) -> None:
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if room == "__init__":
         return
-    # History files are written by the stages; the training loops only hand rows to an observer.
     assert all(ROOMS.index(other) <= ROOMS.index(room) for other in rooms_imported(path))
 
 

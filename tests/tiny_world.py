@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from lever_plus.data.embedded.maker import image_file
 from lever_plus.data.examples import SPLITS, Example
 from lever_plus.data.vqa_files import read_vqa_files
+from lever_plus.policy.network import Selector, SelectorConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,3 +47,13 @@ def read_world(folder: Path) -> World:
         for split in SPLITS
     }
     return World(folder, splits)
+
+
+def random_policy(config: SelectorConfig) -> Selector:
+    """A random policy in float64 whose probabilities are far from uniform."""
+    torch.manual_seed(3)
+    policy = Selector(config).double().eval()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+    return policy

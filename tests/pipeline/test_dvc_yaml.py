@@ -1,7 +1,9 @@
 """dvc.yaml: a verb and a description per stage, real params, and the flow of the design."""
 
+import re
 from typing import Any
 
+import networkx as nx
 import pytest
 from ruamel.yaml import YAML
 
@@ -55,3 +57,26 @@ def test_metrics_are_kept_in_git() -> None:
     for entry in STAGES.values():
         for metric in entry.get("metrics", []):
             assert next(iter(metric.values())) == {"cache": False}
+
+
+def place(path: str) -> str:
+    """Return the part of an output's path that all items of a matrix share."""
+    return "/".join(path.split("/")[:2])
+
+
+def test_the_picture_in_the_readme_is_the_pipeline() -> None:
+    """Its arrows are the transitive reduction of what the stages read of one another."""
+    writes = {
+        place(out): stage
+        for stage, entry in STAGES.items()
+        for out in [*entry["outs"], *(next(iter(m)) for m in entry.get("metrics", []))]
+    }
+    graph = nx.DiGraph(
+        (writes[place(dep)], stage)
+        for stage, entry in STAGES.items()
+        for dep in entry["deps"]
+        if not dep.startswith("src/")
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    drawn = set(re.findall(r"^\t(\w+) --> (\w+)$", readme, flags=re.MULTILINE))
+    assert drawn == set(nx.transitive_reduction(graph).edges)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lever_plus.policy.network import Encoded, Selector, SelectorConfig
+from tiny_world import random_policy
 
 torch.set_num_threads(1)
 
@@ -26,12 +27,7 @@ def config() -> SelectorConfig:
 @pytest.fixture
 def policy(config: SelectorConfig) -> Selector:
     """A random policy whose probabilities are far from uniform."""
-    torch.manual_seed(3)
-    policy = Selector(config).double().eval()
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.copy_(0.3 * torch.randn_like(parameter))
-    return policy
+    return random_policy(config)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from identity_task import IdentityTask, make_task
 from torch import Tensor
 
 from lever_plus.policy.network import Encoded, Selector, SelectorConfig
+from tiny_world import random_policy
 
 torch.set_num_threads(1)
 
@@ -22,13 +23,8 @@ def _seeded() -> None:
 @pytest.fixture
 def policy() -> Selector:
     """A random policy over 60 pointers, well away from uniform."""
-    torch.manual_seed(3)
     config = SelectorConfig(query_size=4, candidate_size=6, hidden=8, shots=SHOTS, logit_clip=10.0)
-    policy = Selector(config).double().eval()
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.copy_(0.3 * torch.randn_like(parameter))
-    return policy
+    return random_policy(config)
 
 
 @pytest.fixture
