@@ -24,7 +24,6 @@ track_app = typer.Typer(help="The MLflow side.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
 app.add_typer(track_app, name="track")
 Seed = Annotated[int, typer.Option(help="Training seed: order of batches and sampling.")]
-Method = Annotated[str, typer.Option(help="A key of rce.tau in params.yaml.")]
 
 
 def _run(stage: str, **options: Any) -> None:
@@ -35,17 +34,19 @@ def _run(stage: str, **options: Any) -> None:
     typer.echo(f"{stage}: {summary}")
 
 
-def _train(stage: str, run_method: str, run_seed: int, **options: Any) -> None:
-    """Run a training stage; its rows go to MLflow while it runs."""
+def _train(stage: str, run_seed: int, **options: Any) -> None:
+    """Run a training stage; the rows of each of its runs go to MLflow while it trains."""
     from lever_plus.params_file import load_params
     from lever_plus.stages.training import find_run
     from lever_plus.tracking.runs import live_run
 
     params = load_params()
-    run = find_run(params, stage, run_method, run_seed)
-    with live_run(params, run) as observe:
-        train = import_module(f"lever_plus.stages.{stage}").run
-        summary = train(params, observe=observe, **options)
+    find_run(params, stage, run_seed)
+
+    def track(method: str) -> Any:
+        return live_run(params, find_run(params, stage, run_seed, method))
+
+    summary = import_module(f"lever_plus.stages.{stage}").run(params, track=track, **options)
     typer.echo(f"{stage}: {summary}")
 
 
@@ -97,7 +98,7 @@ def sft() -> None:
     """Train the first policy by imitation."""
     from lever_plus.params_file import load_params
 
-    _train("sft", "sft", load_params().seed)
+    _train("sft", load_params().seed)
 
 
 @app.command("rl_data")
@@ -107,15 +108,15 @@ def rl_data() -> None:
 
 
 @app.command()
-def rce(method: Method = "rce", seed: Seed = 1) -> None:
-    """Train the RCE-only policy."""
-    _train("rce", method, seed, method=method, seed=seed)
+def rce(seed: Seed = 1) -> None:
+    """Train the RCE-only policies of a seed, one for each schedule in rce.tau."""
+    _train("rce", seed, seed=seed)
 
 
 @app.command()
 def grpo(seed: Seed = 1) -> None:
     """Train the GRPO policy, from the RCE policy of the same seed."""
-    _train("grpo", "grpo", seed, seed=seed)
+    _train("grpo", seed, seed=seed)
 
 
 @app.command()

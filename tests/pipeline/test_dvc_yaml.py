@@ -42,8 +42,9 @@ def test_every_param_is_a_dependency_of_some_stage() -> None:
     assert used == set(Params.model_fields)
 
 
-def test_the_rce_matrix_names_the_schedules_of_the_params() -> None:
-    assert STAGES["rce"]["matrix"]["method"] == list(VALUES["rce"]["tau"])
+def test_rce_and_grpo_run_once_for_every_training_seed() -> None:
+    for stage in ("rce", "grpo"):
+        assert STAGES[stage]["matrix"] == {"seed": "${training_seeds}"}
 
 
 def test_only_grpo_evaluate_and_report_depend_on_grpo_params() -> None:

@@ -39,9 +39,20 @@ def test_dvc_yaml_lists_the_closure_of_every_stage() -> None:
 def test_a_dependency_that_is_missing_is_added(package: Path) -> None:
     text = "stages:\n  one:\n    deps:\n    - data.json\n    - src/lever_plus/old.py\n"
     after = with_code_deps(text, package.parent)
-    assert "src/lever_plus/room/b.py" in after
+    assert "src/lever_plus/a.py" in after
     assert "data.json" in after
     assert "old.py" not in after
+
+
+def test_a_folder_stands_for_its_files_where_all_of_them_are_imported(package: Path) -> None:
+    """One that holds another file too would make the stage depend on what it does not import."""
+    text = "stages:\n  one:\n    deps: []\n"
+    room = package / "lever_plus" / "room"
+    assert "- src/lever_plus/room\n" in with_code_deps(text, package.parent)
+    (room / "other.py").write_text("")
+    after = with_code_deps(text, package.parent)
+    assert "- src/lever_plus/room/b.py\n" in after
+    assert "other.py" not in after
 
 
 def test_the_commit_comes_from_the_environment_where_there_is_no_repository(

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lever_plus.data.examples import Example
+from lever_plus.data.images import open_image
 from lever_plus.errors import PointerError, UserError
-from lever_plus.vlm.segments import open_image
 
 PARTS: Final = ("image", "question", "answer")
 QUERY_PARTS: Final = ("question", "image")

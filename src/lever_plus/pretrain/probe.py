@@ -12,8 +12,7 @@ import numpy as np
 
 from lever_plus.data.embedded.maker import Meaning
 from lever_plus.data.examples import Example
-from lever_plus.vlm.backend import HuggingFaceVlm
-from lever_plus.vlm.request import Request
+from lever_plus.vlm.request import Request, Vlm
 
 Kind = Callable[[Meaning, Meaning], bool]
 RULES: Final[dict[str, tuple[str, ...]]] = {
@@ -39,7 +38,7 @@ def _same(query: Meaning, other: Meaning) -> tuple[bool, bool]:
 
 
 def in_context_table(
-    vlm: HuggingFaceVlm,
+    vlm: Vlm,
     queries: Sequence[Example],
     demonstrations: Sequence[Example],
     meanings: dict[int, Meaning],
@@ -79,7 +78,7 @@ def _draw(
             return drawn
 
 
-def _share(vlm: HuggingFaceVlm, asked: dict[int, Example], requests: Sequence[Request]) -> float:
+def _share(vlm: Vlm, asked: dict[int, Example], requests: Sequence[Request]) -> float:
     answers = vlm.answers(requests, "in-context table")
     right = [a == asked[r.query].answer for a, r in zip(answers, requests, strict=True)]
     return round(float(np.mean(right)), 4)

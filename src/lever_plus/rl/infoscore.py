@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lever_plus.data.pool import Pools
-from lever_plus.vlm.backend import HuggingFaceVlm
-from lever_plus.vlm.request import Request
+from lever_plus.vlm.request import Request, Vlm
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class ScoredSequence:
 
 
 def beam_search(
-    vlm: HuggingFaceVlm,
+    vlm: Vlm,
     pools: Pools,
     queries: Sequence[int],
     *,

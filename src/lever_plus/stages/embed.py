@@ -8,7 +8,7 @@ from lever_plus.data.examples import read_splits
 from lever_plus.embedding.encoder import ClipEncoder, embed_examples
 from lever_plus.params import Params
 from lever_plus.stages import paths
-from lever_plus.vlm.backend import folder_hash
+from lever_plus.vlm.loading import folder_hash
 
 
 def run(params: Params) -> str:

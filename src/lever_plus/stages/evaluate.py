@@ -9,7 +9,8 @@ from lever_plus.evaluation.evaluate import evaluate_oracle, evaluate_pointers, e
 from lever_plus.evaluation.summary import summarise
 from lever_plus.params import Params
 from lever_plus.stages import paths
-from lever_plus.stages.workspace import Workspace, write_metrics
+from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.workspace import Workspace
 
 
 def run(params: Params) -> str:

@@ -1,20 +1,20 @@
 """Stage grpo: RCE policy + VLM -> the GRPO policy of one seed."""
 
 from lever_plus.params import Params
-from lever_plus.rl.fitting import Observe
 from lever_plus.rl.groups import groups_from_records
 from lever_plus.rl.grpo import train_grpo
 from lever_plus.rl.records import read_rl_data
 from lever_plus.stages import paths
-from lever_plus.stages.workspace import Workspace, write_metrics
+from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.workspace import Track, Workspace, best_epoch
 from lever_plus.tracking.history import History
 
 
-def run(params: Params, seed: int, observe: Observe) -> str:
+def run(params: Params, seed: int, track: Track) -> str:
     """Train from the RCE policy of the same seed; its start is the reference of the KL."""
     workspace, folder = Workspace(params), paths.grpo(seed)
     _, records = read_rl_data(paths.RL_DATA, workspace.pools)
-    with History(folder / paths.HISTORY, observe) as history:
+    with track("grpo") as observe, History(folder / paths.HISTORY, observe) as history:
         fitting = train_grpo(
             workspace.load_policy(paths.rce("rce", seed)),
             workspace.environment,
@@ -25,6 +25,5 @@ def run(params: Params, seed: int, observe: Observe) -> str:
             history.write,
         )
     workspace.save_policy(folder, fitting.best())
-    best = {"dev_reward": fitting.best_reward, "best_epoch": fitting.best_epoch}
-    write_metrics(paths.METRICS / "grpo" / f"seed{seed}.json", {**best})
+    write_metrics(paths.METRICS / "grpo" / f"seed{seed}.json", best_epoch(fitting))
     return f"epoch {fitting.best_epoch} is best, dev reward {fitting.best_reward:.3f}"

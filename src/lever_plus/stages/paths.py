@@ -25,7 +25,7 @@ HISTORY: Final = "history.jsonl"
 
 def rce(method: str, seed: int) -> Path:
     """Return the folder of one RCE run."""
-    return ARTIFACTS / "rce" / f"{method}-seed{seed}"
+    return ARTIFACTS / "rce" / f"seed{seed}" / method
 
 
 def grpo(seed: int) -> Path:

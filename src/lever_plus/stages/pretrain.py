@@ -9,12 +9,16 @@ from transformers import CLIPModel, CLIPProcessor
 
 from lever_plus.data.embedded.cards import Card, draw_card, render
 from lever_plus.data.embedded.maker import read_meanings, split_scans
+from lever_plus.data.examples import read_splits
 from lever_plus.params import Params
 from lever_plus.pretrain import clip as tiny_clip
 from lever_plus.pretrain import vlm as tiny_vlm
 from lever_plus.pretrain.probe import in_context_table
 from lever_plus.stages import paths
-from lever_plus.stages.workspace import Workspace, write_metrics
+from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.vlm import open_vlm
+
+PART = 500
 
 
 def run(params: Params) -> str:
@@ -25,11 +29,11 @@ def run(params: Params) -> str:
     cards, pixels = _draw(params, processor)
     clip = _train_clip(params, processor, cards, pixels)
     _train_vlm(params, clip, processor, cards, pixels)
-    workspace = Workspace(params)
+    splits = read_splits(paths.PREPARE)
     table = in_context_table(
-        workspace.vlm,
-        workspace.splits["dev"],
-        workspace.splits["train"],
+        open_vlm(params.vlm, splits),
+        splits["dev"],
+        splits["train"],
         read_meanings(paths.SOURCE),
         params.pretrain.probes,
         params.seed,
@@ -42,14 +46,16 @@ def run(params: Params) -> str:
 def _draw(params: Params, processor: CLIPProcessor) -> tuple[list[Card], torch.Tensor]:
     """Render training cards, from training scans only, as the processor's pixel values."""
     rng = np.random.default_rng([params.seed, 100])
-    scan_ids = split_scans(params.seed)["train"]
-    cards = [draw_card(rng, scan_ids) for _ in range(params.pretrain.clip.cards)]
-    images = [
-        render(card, params.prepare.image_size, rng)
-        for card in tqdm(cards, desc="cards", disable=None)
-    ]
-    pixels = processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
-    return cards, pixels
+    scan_ids, count = split_scans(params.seed)["train"], params.pretrain.clip.cards
+    cards = [draw_card(rng, scan_ids) for _ in range(count)]
+    pixels = []
+    # In parts: all cards at their full size would take gigabytes.
+    for start in tqdm(range(0, count, PART), desc="cards", disable=None):
+        part = cards[start : start + PART]
+        images = [render(card, params.prepare.image_size, rng) for card in part]
+        inputs = processor.image_processor(images=images, return_tensors="pt")
+        pixels.append(inputs["pixel_values"])
+    return cards, torch.cat(pixels)
 
 
 def _train_clip(

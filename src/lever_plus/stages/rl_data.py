@@ -8,7 +8,8 @@ from lever_plus.rl.groups import Groups, groups_from_records
 from lever_plus.rl.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
 from lever_plus.rl.rewards import informative
 from lever_plus.stages import paths
-from lever_plus.stages.workspace import Workspace, write_metrics
+from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.workspace import Workspace
 from lever_plus.vlm.scorer import ShotScore
 
 METRIC = "VQA accuracy, convention community"

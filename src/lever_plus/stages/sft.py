@@ -7,15 +7,15 @@ import torch
 from lever_plus.errors import UserError
 from lever_plus.params import Params
 from lever_plus.policy.network import Selector, SelectorConfig
-from lever_plus.rl.fitting import Observe
 from lever_plus.rl.infoscore import ScoredSequence
 from lever_plus.rl.sft import train_sft
 from lever_plus.stages import paths
-from lever_plus.stages.workspace import Workspace, write_metrics
+from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.workspace import Track, Workspace, best_epoch
 from lever_plus.tracking.history import History
 
 
-def run(params: Params, observe: Observe) -> str:
+def run(params: Params, track: Track) -> str:
     """Train the selector from scratch; its epoch is chosen by realised reward on dev."""
     workspace = Workspace(params)
     torch.manual_seed(params.seed)
@@ -27,7 +27,7 @@ def run(params: Params, observe: Observe) -> str:
         logit_clip=params.policy.logit_clip,
         dropout=params.sft.dropout,
     )
-    with History(paths.SFT / paths.HISTORY, observe) as history:
+    with track("sft") as observe, History(paths.SFT / paths.HISTORY, observe) as history:
         fitting = train_sft(
             Selector(config),
             workspace.environment,
@@ -38,8 +38,7 @@ def run(params: Params, observe: Observe) -> str:
             history.write,
         )
     workspace.save_policy(paths.SFT, fitting.best())
-    best = {"dev_reward": fitting.best_reward, "best_epoch": fitting.best_epoch}
-    write_metrics(paths.METRICS / "sft.json", {**best})
+    write_metrics(paths.METRICS / "sft.json", best_epoch(fitting))
     return f"epoch {fitting.best_epoch} is best, dev reward {fitting.best_reward:.3f}"
 
 

@@ -2,23 +2,24 @@
 
 import json
 
+from lever_plus.data.examples import read_splits
+from lever_plus.data.pool import read_pools
 from lever_plus.params import Params
 from lever_plus.rl.infoscore import ScoredSequence, beam_search
 from lever_plus.stages import paths
-from lever_plus.stages.workspace import Workspace
+from lever_plus.stages.vlm import open_vlm
 
 
 def run(params: Params) -> str:
     """Search the best sequences of every SFT query by InfoScore."""
-    workspace, settings = Workspace(params), params.sft_data
-    queries = workspace.queries("train", params.prepare.sft_queries)
-    steps = beam_search(
-        workspace.vlm, workspace.pools, queries, shots=settings.shots, beam=settings.beam
-    )
+    settings, splits, pools = params.sft_data, read_splits(paths.PREPARE), read_pools(paths.POOLS)
+    queries = [example.question_id for example in splits["train"][: params.prepare.sft_queries]]
+    vlm = open_vlm(params.vlm, splits)
+    steps = beam_search(vlm, pools, queries, shots=settings.shots, beam=settings.beam)
     lines = [_line(query, steps[-1][query]) for query in queries]
     paths.SEQUENCES.parent.mkdir(parents=True, exist_ok=True)
     paths.SEQUENCES.write_text("".join(lines), encoding="utf-8", newline="\n")
-    meta = {"vlm": workspace.vlm.identity, "pool_sha256": workspace.pools.sha256}
+    meta = {"vlm": vlm.identity, "pool_sha256": pools.sha256}
     text = json.dumps(meta, indent=2, sort_keys=True) + "\n"
     paths.SEQUENCES.with_name("meta.json").write_text(text, encoding="utf-8", newline="\n")
     return f"{len(queries)} queries x {settings.beam} sequences in {paths.SEQUENCES}"

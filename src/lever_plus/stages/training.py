@@ -18,11 +18,11 @@ def training_runs(params: Params) -> list[TrainingRun]:
     return runs
 
 
-def find_run(params: Params, stage: str, method: str, seed: int) -> TrainingRun:
-    """Return one of them; UserError says which there are."""
+def find_run(params: Params, stage: str, seed: int, method: str | None = None) -> TrainingRun:
+    """Return one of them (without `method`, the stage's first); UserError says which there are."""
     runs = training_runs(params)
     for run in runs:
-        if (run.stage, run.method, run.seed) == (stage, method, seed):
+        if (run.stage, run.seed) == (stage, seed) and method in (None, run.method):
             return run
     known = ", ".join(run.name for run in runs)
-    raise UserError(f"params.yaml has no run {stage}/{method}/seed{seed}: it has {known}.")
+    raise UserError(f"params.yaml has no run {stage}/{method or '*'}/seed{seed}: it has {known}.")

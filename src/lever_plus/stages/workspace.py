@@ -1,6 +1,7 @@
 """What several stages load the same way from the outputs of earlier ones."""
 
-import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
@@ -13,9 +14,14 @@ from lever_plus.params import Params
 from lever_plus.policy.checkpoint import load_policy, save_policy
 from lever_plus.policy.network import Selector
 from lever_plus.rl.environment import Environment
+from lever_plus.rl.fitting import Fitting, Observe
 from lever_plus.stages import paths
-from lever_plus.vlm.backend import HuggingFaceVlm
-from lever_plus.vlm.scorer import Scorer, by_id
+from lever_plus.stages.vlm import open_vlm
+from lever_plus.vlm.request import Vlm
+from lever_plus.vlm.scorer import Scorer
+
+Track = Callable[[str], AbstractContextManager[Observe]]
+"""Opens the tracked run of a method; it gets every history row while the method trains."""
 
 
 class Workspace:
@@ -46,16 +52,9 @@ class Workspace:
         return read_embeddings(paths.EMBED)
 
     @cached_property
-    def vlm(self) -> HuggingFaceVlm:
+    def vlm(self) -> Vlm:
         """The frozen VLM."""
-        settings = self.params.vlm
-        return HuggingFaceVlm(
-            Path(settings.path) if settings.path else paths.VLM,
-            by_id(self.splits),
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-        )
+        return open_vlm(self.params.vlm, self.splits)
 
     @cached_property
     def environment(self) -> Environment:
@@ -91,8 +90,6 @@ class Workspace:
         )
 
 
-def write_metrics(path: Path, values: dict[str, object]) -> None:
-    """Write a metrics file: sorted, indented JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(values, indent=2, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+def best_epoch(fitting: Fitting) -> dict[str, float | int]:
+    """Return what a training stage's metrics file says about a run."""
+    return {"dev_reward": fitting.best_reward, "best_epoch": fitting.best_epoch}

@@ -67,6 +67,19 @@ def _imports(path: Path) -> list[str]:
     return [name for name in names if name.startswith(PACKAGE)]
 
 
+def _folded(code: list[Path]) -> list[Path]:
+    """Replace the files of a folder by the folder, where all its modules are among them.
+
+    DVC then keeps one entry instead of many: its lock file is parsed between any two stages.
+    """
+    folded: set[Path] = set()
+    for path in code:
+        modules = {p for p in path.parent.rglob("*.py") if p.name != "__init__.py"}
+        whole = path.parent.name != PACKAGE and modules <= set(code)
+        folded.add(path.parent if whole else path)
+    return sorted(folded)
+
+
 def with_code_deps(dvc_yaml: str, root: Path) -> str:
     """Return dvc.yaml with every stage's code dependencies equal to its import closure.
 
@@ -80,7 +93,7 @@ def with_code_deps(dvc_yaml: str, root: Path) -> str:
     for stage, entry in content["stages"].items():
         data = [dep for dep in entry["deps"] if not str(dep).startswith(f"{SOURCE}/")]
         code = import_closure(f"{PACKAGE}.stages.{stage}", root / SOURCE)
-        entry["deps"] = [*data, *(str(path.relative_to(root)) for path in code)]
+        entry["deps"] = [*data, *(str(path.relative_to(root)) for path in _folded(code))]
     stream = StringIO()
     yaml.dump(content, stream)
     return stream.getvalue()

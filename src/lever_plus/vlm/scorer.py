@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from lever_plus.data.examples import Example
 from lever_plus.metric.vqa import vqa_accuracy
-from lever_plus.vlm.backend import HuggingFaceVlm
-from lever_plus.vlm.request import Request
+from lever_plus.vlm.request import Request, Vlm
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class ShotScore:
 class Scorer:
     """Asks a VLM and scores its answers; remembers every answer of its lifetime."""
 
-    def __init__(self, vlm: HuggingFaceVlm) -> None:
+    def __init__(self, vlm: Vlm) -> None:
         """Start with no answers."""
         self.vlm = vlm
         self._answers: dict[Request, ShotScore] = {}

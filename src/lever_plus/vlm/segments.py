@@ -1,184 +1,188 @@
-"""A prompt cut at its turns: token ids and image features of every example, computed once.
+"""A prompt cut at its turns: what the language model sees of every example, computed once.
 
 The prompt of a request is the concatenation head + demonstration + ... + query turn. That this
-holds for the processor at hand, token for token, is checked before anything is asked.
+holds for the processor at hand, token for token, is checked before anything is asked. A segment
+holds input embeddings, image features included; they are taken from the model itself on their way
+into its language model, so that every architecture merges its images in its own way.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from lever_plus.data.examples import Example
-from lever_plus.errors import UserError
-from lever_plus.vlm.prompt import render
+from lever_plus.data.images import open_image
+from lever_plus.vlm.processing import input_embeddings, process
+from lever_plus.vlm.prompt import PromptFormat, render
+from lever_plus.vlm.turns import Turn, text_ids, turn
 
-IMAGE_BATCH: Final = 256
 READERS: Final = 2
 
 
 class Segment(NamedTuple):
     """What one example contributes to prompts.
 
-    demonstration: token ids of its user turn and answer turn; query: of its user turn and the
-    generation prompt; answer: of its answer alone, end-of-turn tokens excluded; image: features of
-    its image as the language model sees them, float [image tokens, width].
+    embeds: [length, width] of its user turn and answer turn; query: tokens of the user turn and the
+    generation prompt, which stand first; answer: ids of the answer, which follow.
     """
 
-    demonstration: tuple[int, ...]
-    query: tuple[int, ...]
+    embeds: Tensor
+    query: int
     answer: tuple[int, ...]
-    image: Tensor
-
-
-class Turns(NamedTuple):
-    """Token ids of n turns, padded on the right with 0, and what belongs to them.
-
-    ids: Int [n, longest]; lengths: int [n]; images: float [n, image tokens, width].
-    """
-
-    ids: Tensor
-    lengths: Tensor
-    images: Tensor
 
 
 class Table(NamedTuple):
-    """The segments of all prepared examples, a row each, so that a batch is one indexing."""
+    """The segments of all prepared examples, a row each, so that a batch is one indexing.
 
-    demonstrations: Turns
-    queries: Turns
-    forced: Turns
-    answers: Turns
-
-
-def open_image(path: str) -> Image.Image:
-    """Open an image as RGB.
-
-    Raises:
-        UserError: The file is missing or is not an image.
+    embeds: [n, longest, width], padded on the right; lengths, queries, answer_lengths: int [n];
+    answers: int [n, longest answer].
     """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(
-            f"image {path} cannot be read ({error}). Restore it, or run `dvc repro prepare`."
-        ) from error
+
+    embeds: Tensor
+    lengths: Tensor
+    queries: Tensor
+    answers: Tensor
+    answer_lengths: Tensor
+
+
+class NotSeparableError(Exception):
+    """Prompts of this model are not the concatenation of their turns; the message says why."""
 
 
 class Segments:
-    """Segments of examples, made when they are first needed."""
+    """Segments of examples, made when they are first needed, within a memory budget."""
 
-    def __init__(self, model: Any, processor: Any, examples: Mapping[int, Example]) -> None:
-        """Keep the model (for image features), its processor and the examples by id."""
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        examples: Mapping[int, Example],
+        prompt: PromptFormat,
+        batch: int,
+        budget: int,
+    ) -> None:
+        """Keep the model (for image features), its processor and the examples by id.
+
+        Args:
+            model: The VLM.
+            processor: Its processor.
+            examples: All examples that may be asked for.
+            prompt: Style and instruction.
+            batch: Images in one pass of the vision tower.
+            budget: Bytes of segments that are kept when others are asked for.
+
+        Raises:
+            NotSeparableError: Prompts cannot be cut at their turns.
+        """
         self._model, self._processor, self._examples = model, processor, examples
+        self._prompt, self._batch, self._budget = prompt, batch, budget
         self._made: dict[int, Segment] = {}
         self._rows: dict[int, int] = {}
         self._table: Table
         first = next(iter(examples.values()))
-        self._head_text, _ = _split(processor, first)
-        self.head = self._text_ids(self._head_text)
+        self._head_text = _head(processor, first, prompt)
+        self._head_ids = text_ids(processor, self._head_text)
         self._check(first)
-
-    def prepare(self, example_ids: Iterable[int]) -> None:
-        """Make the segments of all these examples that are not there yet, in batches."""
-        missing = sorted(set(example_ids) - self._made.keys())
-        starts = range(0, len(missing), IMAGE_BATCH)
-        with ThreadPoolExecutor(READERS) as readers:
-            for start in tqdm(starts, desc="images", leave=False, disable=None):
-                batch = [self._examples[i] for i in missing[start : start + IMAGE_BATCH]]
-                images = list(readers.map(lambda example: open_image(example.image), batch))
-                segments = self._segments(batch, images)
-                self._made.update({e.question_id: s for e, s in zip(batch, segments, strict=True)})
-        if missing:
-            self._table = _tabulate(list(self._made.values()))
-            self._rows = {example_id: row for row, example_id in enumerate(self._made)}
-
-    def rows(self, example_ids: Sequence[int]) -> Tensor:
-        """Return the rows of prepared examples in the table."""
-        return torch.tensor([self._rows[i] for i in example_ids])
 
     @property
     def table(self) -> Table:
         """All prepared segments."""
         return self._table
 
+    @property
+    def head(self) -> Tensor:
+        """Embeddings [1, length, width] of what precedes the first turn."""
+        ids = torch.tensor([self._head_ids], dtype=torch.long, device=self._model.device)
+        with torch.inference_mode():
+            embeds: Tensor = self._model.get_input_embeddings()(ids)
+        return embeds
+
+    def rows(self, example_ids: Sequence[int]) -> Tensor:
+        """Return the rows of prepared examples in the table."""
+        rows = [self._rows[i] for i in example_ids]
+        return torch.tensor(rows, device=self._table.lengths.device)
+
+    def prepare(self, example_ids: Iterable[int]) -> None:
+        """Make the segments of these examples; others go where the budget does not hold both."""
+        wanted = set(example_ids)
+        missing = sorted(wanted - self._made.keys())
+        if not missing:
+            return
+        starts = range(0, len(missing), self._batch)
+        with ThreadPoolExecutor(READERS) as readers:
+            for start in tqdm(starts, desc="images", leave=False, disable=None):
+                batch = [self._examples[i] for i in missing[start : start + self._batch]]
+                images = list(readers.map(lambda example: open_image(example.image), batch))
+                segments = self._segments(batch, images)
+                self._made.update({e.question_id: s for e, s in zip(batch, segments, strict=True)})
+        if self.size > self._budget:
+            self._made = {i: s for i, s in self._made.items() if i in wanted}
+        self._table = _tabulate(list(self._made.values()))
+        self._rows = {example_id: row for row, example_id in enumerate(self._made)}
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments."""
+        return sum(s.embeds.numel() * s.embeds.element_size() for s in self._made.values())
+
     @torch.inference_mode()
-    def _segments(
-        self, examples: Sequence[Example], images: Sequence[Image.Image]
-    ) -> list[Segment]:
-        texts = [_split(self._processor, example)[1] for example in examples]
-        inputs = self._processor(text=texts, images=list(images), add_special_tokens=False)
-        pixels = torch.from_numpy(np.stack(inputs["pixel_values"])).to(self._model.dtype)
-        features = self._model.get_image_features(pixel_values=pixels).pooler_output
+    def _segments(self, examples: Sequence[Example], images: Sequence[Any]) -> list[Segment]:
+        turns = [self._turn(example) for example in examples]
+        texts = [turn.text.removeprefix(self._head_text) for turn in turns]
+        inputs = process(self._processor, texts, [[image] for image in images], side="right")
+        embeds = input_embeddings(self._model, inputs)
+        lengths = inputs["attention_mask"].sum(-1).tolist()
         return [
-            self._segment(example, text, ids, feature)
-            for example, text, ids, feature in zip(
-                examples, texts, inputs["input_ids"], features, strict=True
-            )
+            # No image stands after the query's turn, so its tail is as long as its text says.
+            Segment(row[:length].clone(), length - len(t.whole) + len(t.query), tuple(t.answer))
+            for t, row, length in zip(turns, embeds, lengths, strict=True)
         ]
 
-    def _segment(
-        self, example: Example, text: str, demonstration: Sequence[int], image: Tensor
-    ) -> Segment:
-        """Cut the demonstration's token ids where its answer begins."""
-        query_text = render(self._processor, [], example).removeprefix(self._head_text)
-        query, whole = self._text_ids(query_text), self._text_ids(text)
-        tail = whole[len(query) :]
-        special = set(self._processor.tokenizer.all_special_ids)
-        answer = tuple(token for token in tail if token not in special)
-        if not answer or whole[: len(query)] != query:
-            raise UserError(
-                f"the chat template does not put the answer of example {example.question_id} "
-                "right after the generation prompt: use a model with a plain chat template."
+    def _turn(self, example: Example) -> Turn:
+        cut = turn(self._processor, example, self._prompt)
+        if not cut.follows or cut.whole[: len(self._head_ids)] != self._head_ids:
+            raise NotSeparableError(
+                f"the answer {example.answer!r} merges with the prompt before it"
             )
-        return Segment(tuple(demonstration), tuple(demonstration[: -len(tail)]), answer, image)
-
-    def _text_ids(self, text: str) -> list[int]:
-        return list(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return cut
 
     def _check(self, example: Example) -> None:
         """Refuse a processor for which prompts are not the concatenation of segments."""
-        image = open_image(example.image)
-        (segment,) = self._segments([example], [image])
-        text = render(self._processor, [example] * 2, example)
-        inputs = self._processor(text=[text], images=[image] * 3, add_special_tokens=False)
-        whole = inputs["input_ids"][0]
-        if whole != [*self.head, *segment.demonstration * 2, *segment.query]:
-            raise UserError(
-                f"{type(self._processor).__name__}: a prompt is not the concatenation of its "
-                "turns, so shared prefixes cannot be reused with this model."
-            )
+        image, head = open_image(example.image), self._head_text
+        texts = [
+            render(self._processor, [example] * shots, query, self._prompt)
+            for shots, query in ((1, None), (0, example), (2, example))
+        ]
+        prompts = [texts[0].removeprefix(head), texts[1].removeprefix(head), texts[2]]
+        one, last, three = (
+            process(self._processor, [text], [[image] * count], "right")["input_ids"][0].tolist()
+            for text, count in zip(prompts, (1, 1, 3), strict=True)
+        )
+        if three != [*self._head_ids, *one * 2, *last]:
+            raise NotSeparableError("a prompt is not the concatenation of its turns")
 
 
-def _split(processor: Any, example: Example) -> tuple[str, str]:
-    """Return the text before the first turn, and the text of one demonstration."""
-    one, two = (render(processor, [example] * shots, None) for shots in (1, 2))
+def _head(processor: Any, example: Example, prompt: PromptFormat) -> str:
+    """Return the text before the first turn."""
+    one, two = (render(processor, [example] * shots, None, prompt) for shots in (1, 2))
     demonstration = two[len(one) :]
     if not one.endswith(demonstration):
-        raise UserError(
-            f"{type(processor).__name__}: its chat template renders the second demonstration "
-            "differently from the first, so prompts cannot be cut into segments."
-        )
-    return one[: len(one) - len(demonstration)], demonstration
+        raise NotSeparableError("the second demonstration is rendered differently from the first")
+    return one[: len(one) - len(demonstration)]
 
 
 def _tabulate(segments: Sequence[Segment]) -> Table:
-    images = torch.stack([segment.image for segment in segments])
+    device = segments[0].embeds.device
+    answers = [torch.tensor(s.answer) for s in segments]
     return Table(
-        demonstrations=_turns([s.demonstration for s in segments], images),
-        queries=_turns([s.query for s in segments], images),
-        # Teacher forcing: every answer token but the last is an input.
-        forced=_turns([s.query + s.answer[:-1] for s in segments], images),
-        answers=_turns([s.answer for s in segments], images),
+        embeds=pad_sequence([s.embeds for s in segments], batch_first=True),
+        lengths=torch.tensor([len(s.embeds) for s in segments], device=device),
+        queries=torch.tensor([s.query for s in segments], device=device),
+        answers=pad_sequence(answers, batch_first=True).to(device),
+        answer_lengths=torch.tensor([len(s.answer) for s in segments], device=device),
     )
-
-
-def _turns(ids: Sequence[tuple[int, ...]], images: Tensor) -> Turns:
-    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
-    return Turns(padded, torch.tensor([len(row) for row in ids]), images)

@@ -66,6 +66,7 @@ def render(card: Card, size: int, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(_stamp(paper, card, size, rng).round().clip(0, 255).astype(np.uint8))
 
 
+@cache
 def _pattern(pattern: int, size: int, shift: int) -> NDArray[np.float32]:
     """Return the mask [size, size] of a pattern's lines: blank, stripes, dots, checks, diagonal."""
     period = max(2, PERIOD * size // 224)

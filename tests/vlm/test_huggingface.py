@@ -1,6 +1,8 @@
 """The prefix engine gives the answers of the processor and `generate`, and nothing else."""
 
 import math
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,24 +10,37 @@ import pytest
 import torch
 
 from lever_plus.data.examples import Example
+from lever_plus.data.images import open_image
 from lever_plus.errors import UserError
-from lever_plus.vlm.backend import HuggingFaceVlm, folder_hash
+from lever_plus.params import Params
+from lever_plus.vlm.huggingface import HuggingFaceVlm
+from lever_plus.vlm.loading import folder_hash
 from lever_plus.vlm.prompt import prompt_hash, render
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import Scorer
-from lever_plus.vlm.segments import open_image
 from tiny_world import Folders, World
 
-
-def load(
-    folders: Folders, examples: dict[int, Example], tokens: int = 3, batch: int = 7
-) -> HuggingFaceVlm:
-    return HuggingFaceVlm(folders.vlm, examples, max_new_tokens=tokens, batch_size=batch, workers=2)
+Load = Callable[..., HuggingFaceVlm]
 
 
 @pytest.fixture(scope="module")
-def vlm(folders: Folders, world: World) -> HuggingFaceVlm:
-    return load(folders, world.examples)
+def load(folders: Folders, world: World, params: Params) -> Load:
+    """Load the tiny VLM with other settings, or other examples."""
+
+    def load(
+        path: Path = folders.vlm, examples: dict[int, Example] | None = None, **settings: object
+    ) -> HuggingFaceVlm:
+        defaults = {"max_new_tokens": 3, "batch_tokens": 200}
+        changed = params.vlm.model_copy(update={**defaults, **settings})
+        assert changed.kind == "huggingface"
+        return HuggingFaceVlm(str(path), examples or world.examples, changed)
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def vlm(load: Load) -> HuggingFaceVlm:
+    return load()
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +63,75 @@ def test_answers_equal_those_of_generate_one_by_one(
     assert len(set(alone)) > 1
 
 
-def test_answers_do_not_depend_on_batch_size(
-    folders: Folders, world: World, vlm: HuggingFaceVlm, requests: list[Request]
+@pytest.mark.parametrize("settings", [{"batch_tokens": 1}, {"prefix_reuse": False}], ids=str)
+def test_answers_and_likelihoods_do_not_depend_on_batches(
+    load: Load, vlm: HuggingFaceVlm, requests: list[Request], settings: dict[str, object]
 ) -> None:
-    assert load(folders, world.examples, batch=1).answers(requests) == vlm.answers(requests)
+    other = load(**settings)
+    assert other.answers(requests) == vlm.answers(requests)
+    np.testing.assert_allclose(
+        other.log_likelihoods(requests), vlm.log_likelihoods(requests), atol=1e-4
+    )
+
+
+def test_segments_outside_the_memory_budget_are_made_again(
+    load: Load, vlm: HuggingFaceVlm, requests: list[Request]
+) -> None:
+    small = load()
+    small._engine.segments._budget = 1
+    for start in range(0, len(requests), 8):
+        part = requests[start : start + 8]
+        assert small.answers(part) == vlm.answers(part)
+        named = {i for r in part for i in (*r.demonstrations, r.query)}
+        assert set(small._engine.segments._made) == named
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(
+    load: Load, vlm: HuggingFaceVlm, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = load(batch_tokens=10_000)
+    generate, sizes = small._engine.generate, []
+
+    def limited(chunk: Sequence[Request], tokens: int) -> list[list[int]]:
+        sizes.append(len(chunk))
+        if len(chunk) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(chunk, tokens)
+
+    monkeypatch.setattr(small._engine, "generate", limited)
+    with pytest.warns(UserWarning, match="out of memory: going on with batches of"):
+        assert small.answers(requests) == vlm.answers(requests)
+    assert max(sizes) == len(requests)
+    before = len(sizes)
+    small.answers(requests)
+    assert max(sizes[before:]) < sizes[0]  # what was learned is kept
+
+
+def test_one_prompt_that_does_not_fit_is_an_error(
+    load: Load, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(_chunk: object, _tokens: int) -> list[list[int]]:
+        raise MemoryError
+
+    small = load()
+    monkeypatch.setattr(small._engine, "generate", never)
+    with (
+        pytest.raises(UserError, match=r"one prompt of about .* does not fit"),
+        pytest.warns(UserWarning, match="out of memory"),
+    ):
+        small.answers(requests)
+
+
+def test_an_error_that_is_no_lack_of_memory_is_not_swallowed(
+    load: Load, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_chunk: object, _tokens: int) -> list[list[int]]:
+        raise RuntimeError("shapes do not match")
+
+    small = load()
+    monkeypatch.setattr(small._engine, "generate", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        small.answers(requests)
 
 
 def whole_prompt_likelihood(vlm: HuggingFaceVlm, request: Request) -> float:
@@ -79,13 +159,11 @@ def test_likelihoods_equal_those_of_the_whole_prompt(
     np.testing.assert_allclose(vlm.log_likelihoods(requests[:20]), expected, atol=1e-4)
 
 
-def test_answers_of_several_tokens_are_scored_on_all_of_them(
-    folders: Folders, world: World
-) -> None:
+def test_answers_of_several_tokens_are_scored_on_all_of_them(load: Load, world: World) -> None:
     """A wrong answer mask would be noticed here: 'red blue' is two tokens."""
     source = world.splits["test"][0]
     long = Example(1, 1, source.image, "0", source.question, ("red blue",) * 10, "red blue")
-    vlm = load(folders, {**world.examples, 1: long})
+    vlm = load(examples={**world.examples, 1: long})
     requests = [Request((), 1), Request((world.splits["train"][0].question_id,), 1)]
     requests.append(Request((), source.question_id))
     expected = [whole_prompt_likelihood(vlm, request) for request in requests]
@@ -135,19 +213,33 @@ def test_the_revision_changes_with_the_weights(folders: Folders, tmp_path: Path)
     assert folder_hash(tmp_path) != folder_hash(folders.vlm)
 
 
-def test_an_unreadable_image_is_named(folders: Folders, world: World, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named(load: Load, world: World, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     source = world.splits["test"][0]
     damaged = Example(1, 1, str(broken), "0", source.question, source.answers, source.answer)
-    vlm = load(folders, {**world.examples, 1: damaged})
+    vlm = load(examples={**world.examples, 1: damaged})
     with pytest.raises(UserError, match=r"broken.png cannot be read"):
         vlm.answers([Request((), 1)])
 
 
-def test_a_folder_without_model_is_refused(world: World, tmp_path: Path) -> None:
+def test_a_folder_without_model_is_refused(load: Load, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no model"):
-        load(Folders(tmp_path, tmp_path), world.examples)
+        load(tmp_path)
+
+
+def test_weights_that_are_missing_are_never_random(
+    load: Load, folders: Folders, tmp_path: Path
+) -> None:
+    """The reference system went on with 23 of 23 tensors missing."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folders.vlm, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights[next(name for name in weights if "q_proj" in name)]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"1 missing keys .*would be random"):
+        load(tmp_path)
 
 
 def test_the_scorer_asks_each_distinct_request_once(vlm: HuggingFaceVlm, world: World) -> None:

@@ -1,0 +1,245 @@
+"""A VLM of the transformers library, asked in batches on this machine."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from tqdm import tqdm
+
+from lever_plus.data.examples import Example
+from lever_plus.errors import UserError
+from lever_plus.params import HuggingFaceVlmParams
+from lever_plus.vlm.batch import BatchEngine
+from lever_plus.vlm.loading import load_vlm
+from lever_plus.vlm.prefix import PrefixEngine
+from lever_plus.vlm.prompt import PromptFormat, extract_answer, prompt_hash
+from lever_plus.vlm.request import Request, VlmIdentity
+from lever_plus.vlm.segments import NotSeparableError, Segments
+
+Result = TypeVar("Result")
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Largest difference of log-likelihoods at which prefix reuse counts as exact (a nat's share)."""
+IMAGE_BATCH = 256
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
+
+
+class HuggingFaceVlm:
+    """A frozen VLM.
+
+    On a CPU, chunks of requests run side by side in threads of one torch thread each: for small
+    models that is faster than one forward pass on all threads, and the result does not depend on
+    their number. On a GPU one chunk runs at a time.
+    """
+
+    def __init__(
+        self, path: str, examples: Mapping[int, Example], params: HuggingFaceVlmParams
+    ) -> None:
+        """Load the model, and find out whether prompt prefixes can be shared exactly.
+
+        Args:
+            path: Hugging Face folder or hub id.
+            examples: All examples that requests may name, by id.
+            params: Device, precision, prompt, decoding and batch size.
+
+        Raises:
+            UserError: The model cannot be loaded.
+        """
+        self.examples, self.params = examples, params
+        self.prompt = PromptFormat(params.prompt.style, params.prompt.instruction)
+        self.model, self.processor, revision = load_vlm(
+            path, params.revision, params.device, params.dtype, params.attn_implementation
+        )
+        self._batch_tokens = params.batch_tokens
+        self._lock = threading.Lock()
+        self._plain = BatchEngine(self.model, self.processor, examples, self.prompt)
+        self._tokens_each = self._plain.tokens(next(iter(examples)))
+        self._engine: PrefixEngine | None = None
+        self.why_plain = "vlm.prefix_reuse is off"
+        if params.prefix_reuse:
+            self._engine, self.why_plain = self._prefix_engine()
+            if self._engine is None:
+                self._say_plain()
+        self.identity = VlmIdentity(
+            model=type(self.model).__name__,
+            revision=revision,
+            dtype=params.dtype,
+            prompt_hash=prompt_hash(self.processor, self.prompt),
+            generation=f"num_beams={params.num_beams}, max_new_tokens={params.max_new_tokens}",
+        )
+
+    def answers(self, requests: Sequence[Request], description: str = "answers") -> list[str]:
+        """Return the answer to each request, by greedy decoding or beam search."""
+        settings = self.params
+
+        def decode(chunk: Sequence[Request]) -> list[str]:
+            if self._engine is None or settings.num_beams > 1:
+                ids = self._plain.generate(chunk, settings.max_new_tokens, settings.num_beams)
+            else:
+                ids = self._engine.generate(chunk, settings.max_new_tokens)
+            texts = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            return [extract_answer(text, self.prompt.style) for text in texts]
+
+        return self._run(requests, decode, description)
+
+    def log_likelihoods(
+        self, requests: Sequence[Request], description: str = "likelihoods"
+    ) -> list[float]:
+        """Return the mean log-probability of the tokens of each query's own answer."""
+
+        def score(chunk: Sequence[Request]) -> list[float]:
+            return (self._engine or self._plain).log_likelihoods(chunk)
+
+        return self._run(requests, score, description)
+
+    def answer_alone(self, request: Request) -> str:
+        """Answer one request with the processor and `generate`, nothing shared: the reference."""
+        settings = self.params
+        (ids,) = self._plain.generate([request], settings.max_new_tokens, settings.num_beams)
+        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        return extract_answer(text, self.prompt.style)
+
+    def _prefix_engine(self) -> tuple[PrefixEngine | None, str]:
+        """Return an engine that was seen to give the model's own results, or why there is none."""
+        try:
+            segments = Segments(
+                self.model,
+                self.processor,
+                self.examples,
+                self.prompt,
+                IMAGE_BATCH if self.params.device == "cpu" else 16,
+                self.params.segment_megabytes * 2**20,
+            )
+            engine = PrefixEngine(self.model, segments)
+            first, *others = list(self.examples)[:3]
+            segments.prepare([first, *others])
+        except (NotSeparableError, ValueError) as error:
+            return None, str(error)
+        probes = [Request(tuple(others[:shots]), first) for shots in range(len(others) + 1)]
+        shared = torch.tensor(engine.log_likelihoods(probes))
+        alone = torch.tensor([self._plain.log_likelihoods([probe])[0] for probe in probes])
+        difference = (shared - alone).abs().max().item()
+        if not difference <= TOLERANCE[self.model.dtype]:
+            return None, f"its likelihoods would differ by {difference:.2g}"
+        return engine, ""
+
+    def _say_plain(self) -> None:
+        message = f"prompts run whole, without prefix reuse, because {self.why_plain}."
+        warnings.warn(message, stacklevel=3)
+
+    def _run(
+        self,
+        requests: Sequence[Request],
+        ask: Callable[[Sequence[Request]], list[Result]],
+        description: str,
+    ) -> list[Result]:
+        """Ask everything; from the first example that cannot be cut, in whole prompts."""
+        try:
+            return self._ask_all(requests, ask, description)
+        except NotSeparableError as error:
+            self._engine, self.why_plain = None, str(error)
+            self._say_plain()
+        return self._ask_all(requests, ask, description)
+
+    def _ask_all(
+        self,
+        requests: Sequence[Request],
+        ask: Callable[[Sequence[Request]], list[Result]],
+        description: str,
+    ) -> list[Result]:
+        """Ask in chunks of neighbours in prefix order, in threads; return in request order."""
+        order = sorted(range(len(requests)), key=lambda i: requests[i])
+        results: dict[int, Result] = {}
+        threads, on_cpu = torch.get_num_threads(), self.params.device == "cpu"
+        workers = self.params.workers if on_cpu and self._engine else 1
+        if on_cpu and workers > 1:
+            torch.set_num_threads(1)
+        bar = tqdm(total=len(requests), desc=description, unit="req", leave=False, disable=None)
+        try:
+            with ThreadPoolExecutor(workers) as pool, bar:
+                for stretch in self._stretches(requests, order):
+                    chunks = list(self._chunks(requests, stretch))
+                    answered = pool.map(
+                        lambda chunk: self._ask([requests[i] for i in chunk], ask), chunks
+                    )
+                    for chunk, answers in zip(chunks, answered, strict=True):
+                        results.update(zip(chunk, answers, strict=True))
+                        bar.update(len(chunk))
+        finally:
+            torch.set_num_threads(threads)
+        return [results[i] for i in range(len(requests))]
+
+    def _stretches(self, requests: Sequence[Request], order: Sequence[int]) -> Iterator[list[int]]:
+        """Cut the order into stretches whose segments fit in memory together, and make those."""
+        if self._engine is None:
+            yield list(order)
+            return
+        width = self.model.get_input_embeddings().weight.shape[1]
+        each = self._tokens_each * width * self.model.dtype.itemsize
+        most = max(64, self.params.segment_megabytes * 2**20 // each)
+        stretch: list[int] = []
+        named: set[int] = set()
+        for i in order:
+            names = {*requests[i].demonstrations, requests[i].query}
+            if stretch and len(named | names) > most:
+                self._engine.segments.prepare(named)
+                yield stretch
+                stretch, named = [], set()
+            stretch.append(i)
+            named |= names
+        if stretch:
+            self._engine.segments.prepare(named)
+            yield stretch
+
+    def _chunks(self, requests: Sequence[Request], stretch: Sequence[int]) -> Iterator[list[int]]:
+        """Cut a stretch into chunks of at most `batch_tokens` prompt tokens."""
+        chunk: list[int] = []
+        used = 0
+        for i in stretch:
+            cost = self._cost(requests[i])
+            if chunk and used + cost > self._batch_tokens:
+                yield chunk
+                chunk, used = [], 0
+            chunk.append(i)
+            used += cost
+        if chunk:
+            yield chunk
+
+    def _cost(self, request: Request) -> int:
+        return self._tokens_each * (len(request.demonstrations) + 1)
+
+    def _ask(
+        self, chunk: Sequence[Request], ask: Callable[[Sequence[Request]], list[Result]]
+    ) -> list[Result]:
+        """Ask one chunk; where memory runs out, halve the batch, say so, and go on."""
+        cost = sum(map(self._cost, chunk))
+        if len(chunk) > 1 and cost > self._batch_tokens:
+            middle = len(chunk) // 2
+            return self._ask(chunk[:middle], ask) + self._ask(chunk[middle:], ask)
+        try:
+            return ask(chunk)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _ran_out_of_memory(error):
+                raise
+            self._shrink(len(chunk), cost, error)
+        return self._ask(chunk, ask)
+
+    def _shrink(self, requests: int, cost: int, error: BaseException) -> None:
+        if requests == 1:
+            raise UserError(
+                f"one prompt of about {cost} tokens does not fit into the memory of "
+                f"{self.params.device}: use fewer shots, a smaller model or a shorter dtype."
+            ) from error
+        with self._lock:
+            self._batch_tokens = min(self._batch_tokens, max(1, cost // 2))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        message = f"out of memory: going on with batches of {self._batch_tokens} tokens"
+        warnings.warn(message, stacklevel=2)
+
+
+def _ran_out_of_memory(error: BaseException) -> bool:
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(text in str(error) for text in OUT_OF_MEMORY)

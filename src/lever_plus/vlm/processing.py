@@ -1,0 +1,66 @@
+"""One way to call a Hugging Face processor and its model, for prompts with any number of images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+
+def process(
+    processor: Any,
+    texts: Sequence[str],
+    images: Sequence[Sequence[Any]],
+    side: Literal["left", "right"],
+) -> dict[str, Tensor]:
+    """Return model inputs.
+
+    Args:
+        processor: Of the VLM.
+        texts: n rendered prompts, every mark of theirs included.
+        images: For each prompt its images, in order.
+        side: Where shorter prompts are padded.
+
+    Returns:
+        Tensors by name: input_ids and attention_mask [n, length], and what the images need.
+    """
+    inputs = processor(
+        text=list(texts),
+        images=[list(row) for row in images],
+        add_special_tokens=False,
+        padding=True,
+        padding_side=side,
+        return_tensors="pt",
+    )
+    return dict(inputs)
+
+
+def on_device(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return inputs where the model is, pixels in its precision."""
+    return {
+        name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
+        for name, value in inputs.items()
+    }
+
+
+class _CapturedError(Exception):
+    """Ends a forward pass where the language model would begin."""
+
+
+@torch.inference_mode()
+def input_embeddings(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return what the language model is given: embeddings [n, length, width], images merged in."""
+    found: list[Tensor] = []
+
+    def capture(_module: Any, _arguments: Any, options: dict[str, Any]) -> None:
+        found.append(options["inputs_embeds"])
+        raise _CapturedError
+
+    handle = model.get_decoder().register_forward_pre_hook(capture, with_kwargs=True)
+    try:
+        model.model(**on_device(model, inputs))
+    except _CapturedError:
+        pass
+    finally:
+        handle.remove()
+    return found[0]

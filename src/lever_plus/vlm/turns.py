@@ -1,0 +1,63 @@
+"""Where an answer begins: the token ids of a query's turn, and those of its answer.
+
+Text is counted nowhere: ids come from the processor's own tokenizer. An answer's ids are the tail
+of the ids of the turn with its answer, less end-of-turn marks; where the tokenizer merges the
+answer with what stands before it, they are those of the answer alone, because a model continues
+from the prompt's own tokens.
+"""
+
+from typing import Any, NamedTuple
+
+from lever_plus.errors import UserError
+from lever_plus.vlm.prompt import HasQuestion, PromptFormat, render
+
+
+class Turn(NamedTuple):
+    """One example as a query, and with its answer; image placeholders are not expanded.
+
+    query, whole: token ids of the prompt without demonstrations, and of one demonstration alone;
+    text: what `whole` are the ids of; answer: ids of the answer; follows: whether `whole` is
+    `query`, then `answer`, then end-of-turn marks.
+    """
+
+    query: list[int]
+    whole: list[int]
+    text: str
+    answer: list[int]
+    follows: bool
+
+
+def turn(processor: Any, example: HasQuestion, prompt: PromptFormat) -> Turn:
+    """Return where the answer of one example begins and ends.
+
+    Raises:
+        UserError: The answer has no token of its own.
+    """
+    text = render(processor, [example], None, prompt)
+    query = text_ids(processor, render(processor, [], example, prompt))
+    whole = text_ids(processor, text)
+    follows = whole[: len(query)] == query
+    answer = without_end(
+        processor, whole[len(query) :] if follows else text_ids(processor, example.answer)
+    )
+    if not answer:
+        raise UserError(
+            f"the answer {example.answer!r} has no token of its own, so its likelihood is not "
+            "defined: mend the answer, or use another tokenizer."
+        )
+    return Turn(query, whole, text, answer, follows)
+
+
+def without_end(processor: Any, ids: list[int]) -> list[int]:
+    """Return ids without the special tokens and the white space at their end."""
+    tokenizer, kept = processor.tokenizer, list(ids)
+    while kept and kept[-1] != tokenizer.unk_token_id:
+        if tokenizer.decode(kept[-1:], skip_special_tokens=True).strip():
+            break
+        kept.pop()
+    return kept
+
+
+def text_ids(processor: Any, text: str) -> list[int]:
+    """Return the token ids of a text that has all its marks already."""
+    return list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,127 @@
+"""Every supported VLM family gives the same results in batches, with shared prefixes and alone."""
+
+import importlib.util
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lever_plus.data.images import open_image
+from lever_plus.params import HuggingFaceVlmParams, Params, PromptParams
+from lever_plus.vlm.huggingface import HuggingFaceVlm
+from lever_plus.vlm.processing import process
+from lever_plus.vlm.prompt import render
+from lever_plus.vlm.request import Request
+from lever_plus.vlm.turns import turn
+from tiny_world import World
+from vlm.model_zoo import FAMILIES, Family, save
+
+needs_torchvision = pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is None,
+    reason="its processor needs torchvision (extra [vision]), which is not installed",
+)
+CHOICES = [
+    pytest.param(name, marks=[needs_torchvision] if family.torchvision else [], id=name)
+    for name, family in FAMILIES.items()
+]
+
+
+@pytest.fixture(scope="module", params=CHOICES)
+def family(request: pytest.FixtureRequest) -> Family:
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(scope="module")
+def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(family, tmp_path_factory.mktemp("vlm"))
+
+
+def load(folder: Path, world: World, params: Params, **settings: object) -> HuggingFaceVlm:
+    defaults = {"max_new_tokens": 3, "batch_tokens": 600}
+    changed = params.vlm.model_copy(update={**defaults, **settings})
+    assert isinstance(changed, HuggingFaceVlmParams)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*without prefix reuse")
+        return HuggingFaceVlm(str(folder), world.examples, changed)
+
+
+@pytest.fixture(scope="module")
+def vlm(folder: Path, world: World, params: Params) -> HuggingFaceVlm:
+    return load(folder, world, params)
+
+
+@pytest.fixture(scope="module")
+def requests(world: World) -> list[Request]:
+    """Requests of 0-4 demonstrations, some with shared prefixes."""
+    a, b, c, d = (e.question_id for e in world.splits["train"][:4])
+    first, second = (e.question_id for e in world.splits["test"][:2])
+    shots = [Request((a, b, c, d)[:shot], first) for shot in range(5)]
+    return [*shots, Request((b, a), first), Request((a, b), second)]
+
+
+def test_answers_in_batches_equal_those_one_by_one(
+    vlm: HuggingFaceVlm, requests: list[Request]
+) -> None:
+    alone = [vlm.answer_alone(request) for request in requests]
+    assert vlm.answers(requests) == alone
+    assert len(set(alone)) > 1
+
+
+def test_beams_in_batches_equal_those_one_by_one(
+    folder: Path, world: World, params: Params, requests: list[Request]
+) -> None:
+    beams = load(folder, world, params, num_beams=2)
+    assert beams.answers(requests[:4]) == [beams.answer_alone(r) for r in requests[:4]]
+
+
+@pytest.mark.parametrize("style", ["chat", "flat"])
+def test_likelihoods_in_batches_equal_those_of_the_whole_text(
+    folder: Path, world: World, params: Params, requests: list[Request], style: str
+) -> None:
+    """The answer's tokens are found in the processor's own output of prompt and answer."""
+    prompt = PromptParams.model_validate({"style": style, "instruction": "Answer in one word."})
+    vlm = load(folder, world, params, prompt=prompt)
+    expected = [whole_text_likelihood(vlm, request) for request in requests]
+    np.testing.assert_allclose(vlm.log_likelihoods(requests), expected, atol=2e-4)
+
+
+def whole_text_likelihood(vlm: HuggingFaceVlm, request: Request) -> float:
+    """Score the answer in a forward pass over the prompt's and the answer's ids, one request."""
+    examples = [vlm.examples[i] for i in (*request.demonstrations, request.query)]
+    prompt = vlm._plain.inputs([request])
+    cut = turn(vlm.processor, examples[-1], vlm.prompt)
+    # Exactly the answer: no end-of-turn mark, no space that the answer has not.
+    assert vlm.processor.tokenizer.decode(cut.answer).strip() == examples[-1].answer
+    if cut.follows:
+        images = [open_image(example.image) for example in examples]
+        text = render(vlm.processor, examples, None, vlm.prompt)
+        whole = process(vlm.processor, [text], [images], "left")["input_ids"][0].tolist()
+        ids = [*prompt["input_ids"][0].tolist(), *cut.answer]
+        assert whole[: len(ids)] == ids
+    ids = torch.tensor([cut.answer])
+    extra = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs = {
+        name: torch.cat([value, extra.get(name, torch.zeros_like(ids)).to(value.dtype)], dim=1)
+        if value.shape == prompt["input_ids"].shape
+        else value
+        for name, value in prompt.items()
+    }
+    with torch.no_grad():
+        log_probs = vlm.model(**inputs).logits[0].log_softmax(-1)
+    start = prompt["input_ids"].shape[1] - 1
+    return float(np.mean([log_probs[start + t, i].item() for t, i in enumerate(cut.answer)]))
+
+
+def test_prefixes_are_shared_where_that_is_exact(vlm: HuggingFaceVlm, family: Family) -> None:
+    assert (vlm._engine is not None) == family.prefix_reuse, vlm.why_plain
+
+
+def test_demonstrations_are_turns_in_order(vlm: HuggingFaceVlm, world: World) -> None:
+    first, second, query = world.splits["train"][:3]
+    text = render(vlm.processor, [first, second], query)
+    places = [text.index(e.question) for e in (first, second, query)]
+    assert places == sorted(places)
+    assert text.count(first.answer) >= 1
+    assert not text.rstrip().endswith(query.answer)
