@@ -43,6 +43,10 @@ def test_the_project_s_params_are_valid(path: Path) -> None:
         ("size: 64", "size: 4", "pool.size must be larger than pointer.shots"),
         ("[0.25, 0.25, 0.25, 0.25]", "[0.0, 0.0, 0.0, 0.0]", "nothing would be learned"),
         ("seed: 1", "seed: [", "is not YAML"),
+        ("  train: 2000", "  trainn: 2000", "data.source.trainn (did you mean train?)"),
+        ("workers: 2", "wrokers: 2", "unknown key vlm.wrokers (did you mean workers?)"),
+        ("sampler: random", "sampler: texts", "pool.sampler: input should be 'random', 'text'"),
+        ("policy: per_query\n  sampler: random", "policy: shared\n  sampler: text", "no query to"),
     ],
 )
 def test_a_mistake_is_explained(path: Path, before: str, after: str, message: str) -> None:
@@ -59,9 +63,43 @@ def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
 def test_an_overlay_changes_values_and_keeps_comments(path: Path) -> None:
     overlay(path, ROOT / "presets" / "smoke.yaml")
     params = load_params(path)
-    assert (params.prepare.train, params.training_seeds) == (240, [1])
+    assert (params.data.source.train, params.training_seeds) == (240, [1])
     assert params.rl_data.samples == {"1.0": 2}
     assert "# the embedded data set: house words" in path.read_text(encoding="utf-8")
+
+
+def test_an_overlay_of_another_kind_replaces_its_section(path: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(
+        "vlm: {kind: openai, url: 'http://127.0.0.1:1/v1', model: m, revision: r, dtype: bfloat16, "
+        "instruction: '', max_new_tokens: 5, concurrency: 8, timeout_s: 60.0, retries: 2}\n"
+    )
+    overlay(path, preset)
+    assert load_params(path).vlm.model_dump()["model"] == "m"
+
+
+FILES = """
+data:
+  source:
+    kind: vqa_files
+    root: data
+    answers_per_question: 10
+    allow_fallback: false
+    train: &split {questions: q, annotations: a, images: i, image_name: "{image_id}", sample: null}
+    dev: {held_out: 5}
+    test: *split
+"""
+
+
+def test_files_need_models_of_their_own(path: Path, tmp_path: Path) -> None:
+    """The tiny models would answer VQAv2 with house words."""
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(FILES)
+    with pytest.raises(UserError, match=r"set vlm.path \(or a server\) and embed.path"):
+        overlay(path, preset)
+    preset.write_text(FILES + "vlm: {path: vlm}\nembed: {path: clip}\n")
+    overlay(path, preset)
+    assert not load_params(path).needs_pretraining
 
 
 def test_a_bad_overlay_leaves_the_file_alone(path: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from tiny_world import ROOT
 PACKAGE = ROOT / "src" / "lever_plus"
 ROOMS = [
     "errors",
+    "params_sources",
     "params",
     "params_file",
     "data",

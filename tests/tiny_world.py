@@ -1,14 +1,13 @@
 """A small embedded data set and where tiny models lie: what several rooms' tests share."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from lever_plus.data.embedded.maker import image_file
+from lever_plus.data.embedded.maker import IMAGE_NAME
 from lever_plus.data.examples import SPLITS, Example
-from lever_plus.data.vqa_files import read_vqa_files
+from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
 from lever_plus.policy.network import Selector, SelectorConfig
 
 ROOT = Path(__file__).parent.parent
@@ -38,11 +37,13 @@ class Folders:
 def read_world(folder: Path) -> World:
     """Read a data set that the maker wrote."""
     splits = {
-        split: read_vqa_files(
-            folder / f"questions_{split}.json",
-            folder / f"annotations_{split}.json",
-            partial(image_file, folder / "images", split),
-            10,
+        split: with_image_hashes(
+            read_vqa_files(
+                folder / f"questions_{split}.json",
+                folder / f"annotations_{split}.json",
+                folder / "images" / split,
+                IMAGE_NAME,
+            )
         )
         for split in SPLITS
     }

@@ -1,47 +1,40 @@
 """params.yaml as frozen models: every setting has a unit or meaning, a range, and no unknown keys.
 
-`params_file.py` reads and writes the file itself.
+`params_sources.py` holds the parts about data and models; `params_file.py` reads and writes the
+file itself.
 """
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """A section of params.yaml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class PrepareParams(Section):
-    """The embedded data set and the division of its training items."""
-
-    train: Count = Field(description="training items; every one is a possible ICD")
-    dev: Count = Field(description="items that choices (epochs, settings) are made on")
-    test: Count = Field(description="items that are only reported")
-    rl_queries: Count = Field(description="training items that are RL queries (the first ones)")
-    sft_queries: Count = Field(description="RL queries that are SFT queries too (the first ones)")
-    plain_share: Share = Field(description="probability of a plain word, per word slot")
-    image_size: Count = Field(description="side of the rendered cards, pixels")
-
-    @model_validator(mode="after")
-    def _nested(self) -> "PrepareParams":
-        if not self.sft_queries <= self.rl_queries <= self.train:
-            raise ValueError("needs sft_queries <= rl_queries <= train")
-        return self
+from lever_plus.params_sources import (
+    Count,
+    DataParams,
+    EmbedParams,
+    Positive,
+    Section,
+    Share,
+    VlmParams,
+)
 
 
 class PoolParams(Section):
     """What the policy may choose from."""
 
     policy: Literal["per_query", "shared"] = Field(description="one pool a query, or one for all")
+    sampler: Literal["random", "text", "image", "mixed"] = Field(
+        description="how a query's pool is drawn: at random, the nearest by question or image, or "
+        "half at random and a quarter by each"
+    )
     size: Annotated[int, Field(ge=2)] = Field(description="examples in a pool (K)")
     scarcity: Share = Field(description="share of pools without an exact twin of their query")
+
+    @model_validator(mode="after")
+    def _effective(self) -> "PoolParams":
+        if self.policy == "shared" and self.sampler != "random":
+            raise ValueError("a shared pool has no query to be near: sampler must be random")
+        return self
 
 
 class ClipPretrainParams(Section):
@@ -82,62 +75,6 @@ class PretrainParams(Section):
     clip: ClipPretrainParams
     vlm: VlmPretrainParams
     probes: Count = Field(description="questions per row of the in-context table")
-
-
-class PromptParams(Section):
-    """How prompts look."""
-
-    style: Literal["chat", "flat"] = Field(
-        description="the model's chat template, or 'Question:<Q> Short answer:<A>'"
-    )
-    instruction: str = Field(description="text after every question; may be empty")
-
-
-class HuggingFaceVlmParams(Section):
-    """A frozen vision-language model on this machine."""
-
-    kind: Literal["huggingface"]
-    path: str | None = Field(description="Hugging Face folder or hub id; null: the pretrained one")
-    revision: str | None = Field(description="commit of a hub id; null for a folder")
-    device: str = Field(description="cpu, cuda, cuda:1, ...")
-    dtype: Literal["float32", "float16", "bfloat16"]
-    attn_implementation: str = Field(description="sdpa, eager, flash_attention_2, ...")
-    prompt: PromptParams
-    max_new_tokens: Count = Field(description="tokens of an answer; house-word answers are one")
-    num_beams: Count = Field(description="1 is greedy decoding")
-    batch_tokens: Count = Field(description="prompt tokens in one forward pass")
-    segment_megabytes: Count = Field(description="memory for image and question embeddings")
-    prefix_reuse: bool = Field(description="compute shared demonstrations once, where exact")
-    workers: Count = Field(description="threads that run forward passes side by side on a CPU")
-
-
-class OpenAiVlmParams(Section):
-    """A frozen vision-language model behind an OpenAI-compatible server (vLLM, SGLang, ...)."""
-
-    kind: Literal["openai"]
-    url: str = Field(description="base URL, such as http://127.0.0.1:8000/v1")
-    model: str = Field(description="name under which the server offers the model")
-    revision: str = Field(description="what identifies its weights, such as the hub's commit")
-    dtype: str = Field(description="precision that the server was started with")
-    instruction: str = Field(description="text after every question; may be empty")
-    max_new_tokens: Count = Field(description="tokens of an answer")
-    concurrency: Count = Field(description="requests under way at once")
-    timeout_s: Positive = Field(description="longest wait for one answer, seconds")
-    retries: Annotated[int, Field(ge=0)] = Field(description="tries after the first, with backoff")
-
-
-VlmParams = Annotated[HuggingFaceVlmParams | OpenAiVlmParams, Field(discriminator="kind")]
-"""The frozen vision-language model."""
-
-
-class EmbedParams(Section):
-    """CLIP features."""
-
-    path: str | None = Field(description="folder of a Hugging Face CLIP; null: the pretrained one")
-    batch_size: Count = Field(description="images or texts in one forward pass")
-    variance: Share = Field(
-        description="share of variance that the policy's whitened features keep"
-    )
 
 
 class PolicyParams(Section):
@@ -234,7 +171,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0)] = Field(description="seed of data, pools, models and SFT")
     training_seeds: list[int] = Field(min_length=1, description="seeds of RCE and GRPO runs")
     threads: Count = Field(description="torch threads of pretraining and embedding")
-    prepare: PrepareParams
+    data: DataParams
     pool: PoolParams
     pretrain: PretrainParams
     vlm: VlmParams
@@ -258,3 +195,22 @@ class Params(Section):
         if self.pool.size <= max(self.pointer.shots, self.sft_data.shots):
             raise ValueError("pool.size must be larger than pointer.shots and sft_data.shots")
         return self
+
+    @model_validator(mode="after")
+    def _answerable(self) -> "Params":
+        if self.data.source.kind == "embedded":
+            return self
+        if self.needs_pretraining:
+            raise ValueError(
+                "the pretrained tiny models know the embedded data set alone: set vlm.path (or a "
+                "server) and embed.path"
+            )
+        if self.pool.scarcity > 0:
+            raise ValueError("pool.scarcity is a setting of the embedded data set: set it to 0.0")
+        return self
+
+    @property
+    def needs_pretraining(self) -> bool:
+        """Whether a tiny model is used: of the VLM or of the encoder."""
+        own_vlm = self.vlm.kind == "huggingface" and self.vlm.path is None
+        return own_vlm or self.embed.path is None

@@ -7,7 +7,7 @@ run with a suggestion.
 import difflib
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -33,7 +33,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{path}: " + "; ".join(map(_explain, error.errors())) + ".") from error
+        raise UserError(f"{path}: " + _explain_all(error, content) + ".") from error
 
 
 def overlay(path: Path, preset: Path) -> None:
@@ -47,10 +47,11 @@ def overlay(path: Path, preset: Path) -> None:
     yaml = YAML()
     content = yaml.load(path.read_text(encoding="utf-8"))
     _merge(content, YAML(typ="safe").load(preset.read_text(encoding="utf-8")))
+    merged = YAML(typ="safe").load(_dump(yaml, content))
     try:
-        Params.model_validate(YAML(typ="safe").load(_dump(yaml, content)))
+        Params.model_validate(merged)
     except ValidationError as error:
-        raise UserError(f"{preset}: " + "; ".join(map(_explain, error.errors())) + ".") from error
+        raise UserError(f"{preset}: " + _explain_all(error, merged) + ".") from error
     path.write_text(_dump(yaml, content), encoding="utf-8", newline="\n")
 
 
@@ -61,16 +62,33 @@ def _dump(yaml: YAML, content: Any) -> str:
 
 
 def _merge(target: Any, changes: Any) -> None:
+    """Merge nested settings; a section of another `kind` is replaced, with all its keys."""
     for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict) and key != "samples":
-            _merge(target[key], value)
+        before = target.get(key)
+        sections = isinstance(value, dict) and isinstance(before, dict) and key != "samples"
+        if sections and before.get("kind") == value.get("kind", before.get("kind")):
+            _merge(before, value)
         else:
             target[key] = value
 
 
-def _explain(error: ErrorDetails) -> str:
+def _explain_all(error: ValidationError, content: Any) -> str:
+    return "; ".join(_explain(each, _place(each["loc"], content)) for each in error.errors())
+
+
+def _place(loc: tuple[int | str, ...], content: Any) -> str:
+    """Return where an error is, as it stands in the file: the kind of a section is no key of it."""
+    names: list[str] = []
+    for part in loc:
+        if isinstance(content, dict) and content.get("kind") == part:
+            continue
+        names.append(str(part))
+        content = content.get(part) if isinstance(content, dict) else None
+    return ".".join(names) or "params"
+
+
+def _explain(error: ErrorDetails, place: str) -> str:
     """Turn a pydantic error into one sentence with a suggestion."""
-    place = ".".join(map(str, error["loc"])) or "params"
     if error["type"] == "extra_forbidden":
         known = _known_keys(error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
@@ -81,8 +99,16 @@ def _explain(error: ErrorDetails) -> str:
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    model: Any = Params
+    """Return the keys of a section; of a union, those of the kinds that the path names."""
+    models: list[Any] = [Params]
     for part in path:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else None
-    return list(getattr(model, "model_fields", {}))
+        fields = [getattr(model, "model_fields", {}).get(part) for model in models]
+        found = [field.annotation for field in fields if field]
+        # A path names the kind of a section between its own key and those of its fields.
+        models = [m for annotation in found for m in _members(annotation)] or models
+    return [key for model in models for key in getattr(model, "model_fields", {})]
+
+
+def _members(annotation: Any) -> list[Any]:
+    parts = [member for part in get_args(annotation) for member in _members(part)]
+    return parts or [annotation]

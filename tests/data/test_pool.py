@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from lever_plus.data.examples import Example
-from lever_plus.data.pool import PoolPolicy, draw_pools, make_scarce, read_pools, write_pools
+from lever_plus.data.pool import (
+    Nearest,
+    PoolPolicy,
+    draw_pools,
+    make_scarce,
+    read_pools,
+    write_pools,
+)
 from lever_plus.errors import PointerError, UserError
 
 
@@ -36,6 +43,22 @@ def test_no_query_and_no_example_with_its_image_is_in_its_pool(policy: str) -> N
 def test_shared_pools_are_equal_and_per_query_pools_are_not() -> None:
     assert len(set(draw("shared").values())) == 1
     assert len(set(draw("per_query").values())) > 1
+
+
+def test_pools_of_neighbours_hold_them_first_and_are_filled_at_random() -> None:
+    """Mixed pools: a quarter by text, a quarter by image without repeats, the rest at random."""
+    ids = [e.question_id for e in EXAMPLES]
+    text = Nearest({q.question_id: ids for q in QUERIES}, 3)
+    image = Nearest({q.question_id: ids for q in QUERIES}, 2)
+    rng = np.random.default_rng(0)
+    pools = draw_pools(QUERIES, EXAMPLES, 8, "per_query", rng, {"question": text, "image": image})
+    images = {e.question_id: e.image_id for e in EXAMPLES}
+    for query, pool in pools.items():
+        allowed = [i for i in ids if images[i] != images[query]]
+        assert list(pool[:5]) == allowed[:5]
+        assert len(set(pool)) == len(pool) == 8
+        assert images[query] not in {images[i] for i in pool}
+    assert len({pool[5:] for pool in pools.values()}) > 1
 
 
 def test_equal_seeds_draw_equal_pools() -> None:

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lever_plus.data.examples import Example, read_examples, write_examples
-from lever_plus.data.splits import check_leakage
-from lever_plus.data.vqa_files import read_vqa_files
+from lever_plus.data.splits import check_leakage, hold_out, sample, without_images_of
+from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
 from lever_plus.errors import UserError
+from lever_plus.vlm.scorer import score_answer
 
 
 class Files:
@@ -30,11 +32,19 @@ class Files:
         answers = [{"answer_id": i, "answer": "yes" if i < 7 else "no"} for i in range(1, 11)]
         return {"question_id": number, "image_id": number, "answers": answers}
 
-    def read(self) -> list[Example]:
+    def read(self, *, allow_fallback: bool = False) -> list[Example]:
         questions, annotations = self.folder / "q.json", self.folder / "a.json"
         questions.write_text(json.dumps({"questions": self.questions}))
         annotations.write_text(json.dumps({"annotations": self.annotations}))
-        return read_vqa_files(questions, annotations, lambda i: self.folder / f"{i}.png", 10)
+        examples = read_vqa_files(
+            questions,
+            annotations,
+            self.folder,
+            "{image_id}.png",
+            answers_per_question=10,
+            allow_fallback=allow_fallback,
+        )
+        return with_image_hashes(examples)
 
 
 @pytest.fixture
@@ -75,7 +85,7 @@ def test_a_wrong_number_of_answers_is_refused(files: Files) -> None:
 
 def test_a_missing_image_is_refused(files: Files) -> None:
     (files.folder / "2.png").unlink()
-    with pytest.raises(UserError, match=r"images of .*missing \(first ids: 2\)"):
+    with pytest.raises(UserError, match=r"1 images of .* are missing in .*\(first ids: 2\)"):
         files.read()
 
 
@@ -89,7 +99,37 @@ def test_a_file_that_is_not_json_is_refused(files: Files) -> None:
     files.read()
     (files.folder / "q.json").write_text("{")
     with pytest.raises(UserError, match="not a VQAv2 questions file"):
-        read_vqa_files(files.folder / "q.json", files.folder / "a.json", lambda _: Path(), 10)
+        read_vqa_files(files.folder / "q.json", files.folder / "a.json", files.folder, "{image_id}")
+
+
+def test_an_answer_that_is_no_text_is_refused_with_its_place(files: Files) -> None:
+    files.annotations[1]["answers"][3]["answer"] = 7
+    with pytest.raises(UserError, match=r"annotations\[1\]\.answers\[3\]\.answer"):
+        files.read()
+
+
+def test_a_missing_folder_of_images_is_named(files: Files, tmp_path: Path) -> None:
+    files.read()
+    with pytest.raises(UserError, match=r"nowhere is missing: point data.source at your image"):
+        read_vqa_files(
+            files.folder / "q.json", files.folder / "a.json", tmp_path / "nowhere", "{image_id}"
+        )
+
+
+def test_another_number_of_answers_is_a_marked_fallback_only_on_request(files: Files) -> None:
+    """Without ten answers there is no official metric: an exact match says that it is one."""
+    files.annotations[1]["answers"] = [{"answer_id": 1, "answer": "Yes."}]
+    with pytest.raises(UserError, match="do not have 10 answers"):
+        files.read()
+    official, fallback = files.read(allow_fallback=True)
+    assert (official.fallback, fallback.fallback) == (False, True)
+    score = score_answer("yes", fallback)
+    assert (score.vqa_correct, score.vqa_acc_score, score.fallback) == (1, 1.0, True)
+    assert score_answer("yesterday", fallback).vqa_acc_score == 0.0  # no substring matching
+    assert not score_answer("yes", official).fallback
+    files.annotations[1]["answers"] = []
+    with pytest.raises(UserError, match="do not have 10 answers"):
+        files.read(allow_fallback=True)
 
 
 def example(number: int, image: int) -> Example:
@@ -124,3 +164,30 @@ def test_the_examples_change_when_an_image_changes(files: Files) -> None:
     after = files.read()
     assert before[0] == after[0]
     assert before[1] != after[1]
+
+
+def test_what_is_held_out_shares_no_image_with_what_stays() -> None:
+    examples = [example(i, 100 + i // 3) for i in range(30)]
+    kept, out = hold_out(examples, 7, np.random.default_rng(0))
+    assert len(out) == 7
+    assert not {e.image_id for e in kept} & {e.image_id for e in out}
+    check_leakage({"train": kept, "dev": out})
+    again = hold_out(examples, 7, np.random.default_rng(0))
+    assert again == (kept, out)
+    with pytest.raises(UserError, match="30 questions cannot be held out of 30"):
+        hold_out(examples, 30, np.random.default_rng(0))
+
+
+def test_training_loses_the_questions_about_images_of_other_splits() -> None:
+    examples = [example(i, 100 + i // 3) for i in range(9)]
+    kept = without_images_of(examples, [example(50, 101)])
+    assert [e.image_id for e in kept] == [100] * 3 + [102] * 3
+
+
+def test_a_sample_has_no_repeats_and_needs_enough_questions() -> None:
+    examples = [example(i, i) for i in range(9)]
+    drawn = sample(examples, 5, np.random.default_rng(0))
+    assert len({e.question_id for e in drawn}) == 5
+    assert sample(examples, None, np.random.default_rng(0)) == examples
+    with pytest.raises(UserError, match="a sample of 10 questions was asked for"):
+        sample(examples, 10, np.random.default_rng(0))

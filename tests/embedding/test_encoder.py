@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from lever_plus.embedding.encoder import ClipEncoder, Embeddings, embed_examples, read_embeddings
+from lever_plus.embedding.neighbours import nearest_ids
+from lever_plus.embedding.progress import Progress
 from lever_plus.errors import PointerError, UserError
 from tiny_world import Folders, World
+
+
+def load(folder: Path, batch: int = 8) -> ClipEncoder:
+    return ClipEncoder(str(folder), None, "cpu", batch)
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +21,7 @@ def embeddings(
     world: World, folders: Folders, tmp_path_factory: pytest.TempPathFactory
 ) -> Embeddings:
     folder = tmp_path_factory.mktemp("embed")
-    embed_examples(folder, ClipEncoder(folders.clip, 8), "hash", world.splits, 0.999)
+    embed_examples(folder, folder / "cache", load(folders.clip), world.splits, 0.999)
     return read_embeddings(folder)
 
 
@@ -45,9 +51,14 @@ def test_the_policy_does_not_see_the_query_s_answer(world: World, embeddings: Em
     assert embeddings.candidates([ids]).shape[-1] == embeddings.candidate_size
 
 
-def test_features_do_not_depend_on_the_batch(world: World, folders: Folders) -> None:
+def test_features_do_not_depend_on_the_batch(
+    world: World, folders: Folders, tmp_path: Path
+) -> None:
     questions = [e.question for e in world.splits["train"]]
-    one, many = (ClipEncoder(folders.clip, size).texts(questions) for size in (1, 24))
+    one, many = (
+        load(folders.clip, size).texts(questions, Progress(tmp_path / str(size), "question"))
+        for size in (1, 24)
+    )
     np.testing.assert_allclose(one, many, atol=1e-5)
 
 
@@ -59,5 +70,46 @@ def test_an_unknown_example_is_named(embeddings: Embeddings) -> None:
 def test_missing_folders_say_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dvc repro embed"):
         read_embeddings(tmp_path)
-    with pytest.raises(UserError, match=r"embed.path"):
-        ClipEncoder(tmp_path, 4)
+    with pytest.raises(UserError, match="holds no model"):
+        load(tmp_path)
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(
+    world: World, folders: Folders, embeddings: Embeddings, tmp_path: Path
+) -> None:
+    """Killed in the middle of the images: the batches before are not encoded again."""
+    cache, calls = tmp_path / "cache", []
+
+    class Killed(BaseException):
+        pass
+
+    def stopped(encoder: ClipEncoder, after: int | None) -> ClipEncoder:
+        encode = encoder._model.get_image_features
+
+        def counted(**inputs: object) -> object:
+            calls.append(1)
+            if len(calls) == after:
+                raise Killed
+            return encode(**inputs)
+
+        encoder._model.get_image_features = counted
+        return encoder
+
+    with pytest.raises(Killed):
+        embed_examples(tmp_path, cache, stopped(load(folders.clip), 3), world.splits, 0.999)
+    calls.clear()
+    embed_examples(tmp_path, cache, stopped(load(folders.clip), None), world.splits, 0.999)
+    assert len(calls) == len(world.examples) // 8 - 2
+    again = read_embeddings(tmp_path)
+    np.testing.assert_allclose(again.unit["image"], embeddings.unit["image"], atol=1e-6)
+    assert not any(cache.iterdir())
+
+
+def test_neighbours_are_the_most_similar_first(world: World, embeddings: Embeddings) -> None:
+    train, test = ([e.question_id for e in world.splits[s]] for s in ("train", "test"))
+    found = nearest_ids(embeddings, "question", test, train, 5)
+    cosines = embeddings.unit_of(test, "question") @ embeddings.unit_of(train, "question").T
+    for query, row in zip(test, cosines, strict=True):
+        expected = np.sort(row)[::-1][:5]
+        at = [train.index(i) for i in found[query]]
+        np.testing.assert_allclose(row[at], expected, atol=1e-6)

@@ -17,7 +17,7 @@ VALUES: dict[str, Any] = YAML_.load((ROOT / "params.yaml").read_text(encoding="u
 
 
 def test_the_stages_are_those_of_the_design_in_order() -> None:
-    expected = "prepare pool pretrain embed sft_data sft rl_data rce grpo evaluate report"
+    expected = "prepare pretrain embed pool sft_data sft rl_data rce grpo evaluate report"
     assert list(STAGES) == expected.split()
 
 

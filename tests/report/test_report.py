@@ -15,7 +15,7 @@ from lever_plus.report.page import page, table
 @pytest.fixture(scope="module")
 def summary() -> tables.Summary:
     rows = [
-        (method, seed, query, shot, [], "x", 0, score)
+        (method, seed, query, shot, [], "x", 0, score, False)
         for method, seeds, score in (("sft", 1, 0.3), ("rce", 2, 0.6), ("zero-shot", 1, 0.9))
         for seed in range(seeds)
         for query in range(10)

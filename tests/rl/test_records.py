@@ -38,8 +38,8 @@ Line = dict[str, Any]
 
 def record(query: int, answer: str = "café") -> QueryRecord:
     shots = (
-        Shot(shot=1, answer=answer, vqa_correct=0, vqa_acc_score=0.0),
-        Shot(shot=2, answer="2", vqa_correct=1, vqa_acc_score=0.3),
+        Shot(shot=1, answer=answer, vqa_correct=0, vqa_acc_score=0.0, fallback=False),
+        Shot(shot=2, answer="2", vqa_correct=1, vqa_acc_score=0.3, fallback=False),
     )
     return QueryRecord(
         query_id=query,
@@ -97,14 +97,21 @@ def test_equal_data_give_equal_bytes(folder: Path, tmp_path: Path) -> None:
 def test_a_line_holds_origin_and_scores_of_every_candidate(folder: Path) -> None:
     lines = (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3
+    official = {"fallback": False}
     assert json.loads(lines[0])["candidates"][0] == {
         "pointer": [11, 10],
         "gen_method": "sample",
         "temperature": 1.3,
         "step_log_probs": [-1.25, -0.125],
         "shots": [
-            {"shot": 1, "answer": "café", "vqa_correct": 0, "vqa_acc_score": 0.0},
-            {"shot": 2, "answer": "2", "vqa_correct": 1, "vqa_acc_score": 0.3},
+            {
+                "shot": 1,
+                "answer": "café",
+                "vqa_correct": 0,
+                "vqa_acc_score": 0.0,
+                "fallback": False,
+            },
+            {"shot": 2, "answer": "2", "vqa_correct": 1, "vqa_acc_score": 0.3, "fallback": False},
         ],
     }
 
@@ -126,6 +133,8 @@ def test_the_schema_describes_the_lines(folder: Path) -> None:
         "beam",
         "sample",
         "random",
+        "retrieval",
+        "augmented",
     ]
 
 

@@ -412,7 +412,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "Qwen2.5-VL": Family(qwen2_5_vl, "Qwen/Qwen2.5-VL-3B-Instruct", True, False),
     "SmolVLM": Family(smolvlm, "HuggingFaceTB/SmolVLM-Instruct", True, True),
     "LLaVA-OneVision": Family(
-        llava_onevision, "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", True, True
+        llava_onevision, "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", True, False
     ),
     "LFM2-VL": Family(lfm2_vl, "LiquidAI/LFM2-VL-450M", True, False),
 }

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lever_plus.data.images import open_image
-from lever_plus.params import HuggingFaceVlmParams, Params, PromptParams
+from lever_plus.params import Params
+from lever_plus.params_sources import HuggingFaceVlmParams, PromptParams
 from lever_plus.vlm.huggingface import HuggingFaceVlm
 from lever_plus.vlm.processing import process
 from lever_plus.vlm.prompt import render

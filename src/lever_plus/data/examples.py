@@ -23,6 +23,8 @@ class Example:
         question: The question as it stands in the question file.
         answers: The human answers (10 in VQAv2).
         answer: The most frequent of them, the one a demonstration shows.
+        fallback: Whether its scores are exact matches, not the official metric: it has another
+            number of answers than the metric needs, and the settings allow that.
     """
 
     question_id: int
@@ -32,6 +34,7 @@ class Example:
     question: str
     answers: tuple[str, ...]
     answer: str
+    fallback: bool = False
 
 
 def most_frequent_answer(answers: Sequence[str]) -> str:

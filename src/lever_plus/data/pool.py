@@ -9,15 +9,32 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lever_plus.data.examples import Example
 from lever_plus.errors import PointerError, UserError
 
 PoolPolicy = Literal["per_query", "shared"]
+SAMPLERS: Final[dict[str, dict[str, float]]] = {
+    "random": {},
+    "text": {"question": 1.0},
+    "image": {"image": 1.0},
+    "mixed": {"question": 0.25, "image": 0.25},
+}
+"""Share of a pool that is the query's nearest by each part (mixed: Yang et al. 2024, Lever LM)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The neighbours of every query by one part, nearest first, and how many a pool takes."""
+
+    ids: Mapping[int, Sequence[int]]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -64,12 +81,22 @@ def draw_pools(
     size: int,
     policy: PoolPolicy,
     rng: np.random.Generator,
+    nearest: Mapping[str, Nearest] | None = None,
 ) -> dict[int, tuple[int, ...]]:
-    """Draw the pool of every query at random from the candidates.
+    """Draw the pool of every query.
 
     A query is never in its own pool, nor is any example with the query's image. With `shared`, all
     queries get the same `size` examples (drawn from those that no query is, where there are
     enough), less the forbidden ones.
+
+    Args:
+        queries: Who needs a pool.
+        candidates: What may stand in one.
+        size: Examples in a pool.
+        policy: One pool a query, or one for all.
+        rng: Source of randomness.
+        nearest: {"text": ..., "image": ...}: neighbours that come first, see `SAMPLERS`; what they
+            leave open is drawn at random. None draws everything.
 
     Raises:
         UserError: There are fewer candidates than `size`.
@@ -78,16 +105,48 @@ def draw_pools(
         query_ids = {q.question_id for q in queries}
         free = [c for c in candidates if c.question_id not in query_ids]
         candidates = _draw(free if len(free) >= size else candidates, size, rng)
+    images: dict[int, set[int]] = {}
+    for candidate in candidates:
+        images.setdefault(candidate.image_id, set()).add(candidate.question_id)
+    ids = np.array([c.question_id for c in candidates])
     pools = {}
     for query in queries:
-        allowed = [
-            c
-            for c in candidates
-            if c.image_id != query.image_id and c.question_id != query.question_id
-        ]
-        drawn = allowed if policy == "shared" else _draw(allowed, size, rng)
-        pools[query.question_id] = tuple(c.question_id for c in drawn)
+        forbidden = {query.question_id, *images.get(query.image_id, ())}
+        if policy == "shared":
+            pools[query.question_id] = tuple(int(i) for i in ids if i not in forbidden)
+        else:
+            near = [] if nearest is None else _nearest(query, nearest, forbidden)
+            pools[query.question_id] = _fill(ids, size, near, forbidden, rng)
     return pools
+
+
+def _nearest(query: Example, nearest: Mapping[str, Nearest], forbidden: set[int]) -> list[int]:
+    """Return the neighbours of a query by each part in turn, without repeats."""
+    near: dict[int, None] = {}
+    for neighbours in nearest.values():
+        fresh = (i for i in neighbours.ids[query.question_id] if i not in forbidden | near.keys())
+        near.update(dict.fromkeys(islice(fresh, neighbours.count)))
+    return list(near)
+
+
+def _fill(
+    ids: NDArray[np.int64],
+    size: int,
+    near: Sequence[int],
+    forbidden: set[int],
+    rng: np.random.Generator,
+) -> tuple[int, ...]:
+    """Return `near` and, drawn at random, as many others as a pool of `size` lacks."""
+    taken = forbidden | set(near)
+    free = ids[~np.isin(ids, list(taken))]
+    missing = size - len(near)
+    if len(free) < missing:
+        raise UserError(
+            f"pool.size is {size} but only {len(free) + len(near)} examples may stand in a pool: "
+            "lower pool.size or add training examples."
+        )
+    drawn = rng.choice(free, size=missing, replace=False)
+    return (*near, *(int(i) for i in drawn))
 
 
 def make_scarce(

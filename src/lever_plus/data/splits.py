@@ -1,10 +1,66 @@
-"""The leakage guard: no image and no question of dev or test may occur in training."""
+"""Splits by image: what is held out, and the guard against leaks between training and test."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+import numpy as np
+
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
+
+
+def sample(
+    examples: Sequence[Example], count: int | None, rng: np.random.Generator
+) -> list[Example]:
+    """Draw examples at random, without repeats, in random order; None keeps all as they are.
+
+    Raises:
+        UserError: There are fewer than `count`.
+    """
+    if count is None:
+        return list(examples)
+    if count > len(examples):
+        raise UserError(
+            f"a sample of {count} questions was asked for, but the files have {len(examples)}: "
+            "lower `sample` in data.source, or set it to null."
+        )
+    return [examples[i] for i in rng.choice(len(examples), size=count, replace=False)]
+
+
+def hold_out(
+    examples: Sequence[Example], count: int, rng: np.random.Generator
+) -> tuple[list[Example], list[Example]]:
+    """Split off about `count` examples, whole images at a time.
+
+    Returns:
+        What stays, and what was held out (exactly `count`; further questions about the last image
+        are in neither).
+
+    Raises:
+        UserError: Nothing would stay.
+    """
+    if count >= len(examples):
+        raise UserError(
+            f"{count} questions cannot be held out of {len(examples)}: lower data.source.dev."
+        )
+    by_image: dict[int, list[Example]] = {}
+    for example in examples:
+        by_image.setdefault(example.image_id, []).append(example)
+    images, out = list(by_image), list[Example]()
+    for i in rng.permutation(len(images)):
+        if len(out) >= count:
+            break
+        out += by_image.pop(images[i])
+    kept = [example for rows in by_image.values() for example in rows]
+    if not kept:
+        raise UserError("holding dev out by image leaves no training question: lower its size.")
+    return kept, out[:count]
+
+
+def without_images_of(examples: Sequence[Example], others: Sequence[Example]) -> list[Example]:
+    """Return the examples whose image no other example shows."""
+    images = {other.image_id for other in others}
+    return [example for example in examples if example.image_id not in images]
 
 
 def check_leakage(splits: Mapping[str, Sequence[Example]]) -> None:

@@ -1,33 +1,86 @@
 """Reader for files in VQAv2 format: a questions JSON, an annotations JSON and a folder of images.
 
-Format: https://visualqa.org/download.html. Strict on purpose: a question without its annotation,
-an annotation without its question, an id used twice or a missing image stops the run before any
-model is loaded, because a metric computed on mismatched files is a wrong number that looks right.
+Format: https://visualqa.org/download.html; OK-VQA has the same. Strict on purpose: a question
+without its annotation, an annotation without its question, an id used twice or a missing image
+stops the run before any model is loaded, because a metric computed on mismatched files is a wrong
+number that looks right. Only the fields that are needed are decoded, so that the 444 thousand
+questions of VQAv2's training split fit into a laptop's memory.
 """
 
 import hashlib
-import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+import msgspec
 
 from lever_plus.data.examples import Example, most_frequent_answer
 from lever_plus.errors import UserError
 
 SHOWN_OFFENDERS = 5
+READERS = 4
+
+
+class Question(msgspec.Struct, gc=False):
+    """A question, as it stands in its file."""
+
+    question_id: int
+    image_id: int
+    question: str
+
+
+class Answer(msgspec.Struct, gc=False):
+    """One human answer."""
+
+    answer: str
+
+
+class Annotation(msgspec.Struct, gc=False):
+    """The human answers to a question."""
+
+    question_id: int
+    image_id: int
+    answers: list[Answer]
+
+
+class QuestionsFile(msgspec.Struct):
+    """The questions JSON."""
+
+    questions: list[Question]
+
+
+class AnnotationsFile(msgspec.Struct):
+    """The annotations JSON."""
+
+    annotations: list[Annotation]
+
+
+File = TypeVar("File", QuestionsFile, AnnotationsFile)
+Row = TypeVar("Row", Question, Annotation)
 
 
 def read_vqa_files(
-    questions: Path, annotations: Path, image_path: Callable[[int], Path], answers_per_question: int
+    questions: Path,
+    annotations: Path,
+    images: Path,
+    image_name: str,
+    *,
+    answers_per_question: int = 10,
+    allow_fallback: bool = False,
 ) -> list[Example]:
-    """Read one split.
+    """Read one split; `with_image_hashes` completes the examples that are used.
 
     Args:
         questions: File with {"questions": [{"question_id", "image_id", "question"}, ...]}.
         annotations: File with {"annotations": [{"question_id", "image_id", "answers"}, ...]}.
-        image_path: Maps an image id to the path of its file.
+        images: Folder of the images.
+        image_name: File name of an image, such as "COCO_val2014_{image_id:012d}.jpg".
         answers_per_question: Human answers that every question must have (10 in VQAv2).
+        allow_fallback: Take questions with another number of answers too, and mark them.
 
     Returns:
         The examples in the order of the question file.
@@ -35,46 +88,78 @@ def read_vqa_files(
     Raises:
         UserError: Files are missing, unreadable or do not match; the first offenders are named.
     """
-    asked = _by_id(questions, _load(questions, "questions"))
-    annotated = _by_id(annotations, _load(annotations, "annotations"))
+    asked = _by_id(questions, _load(questions, QuestionsFile, "questions").questions)
+    annotated = _by_id(annotations, _load(annotations, AnnotationsFile, "annotations").annotations)
     _refuse(asked.keys() - annotated.keys(), f"questions of {questions} have no annotation")
     _refuse(annotated.keys() - asked.keys(), f"annotations of {annotations} have no question")
-    wrong = [i for i, a in annotated.items() if len(a["answers"]) != answers_per_question]
-    _refuse(wrong, f"annotations of {annotations} do not have {answers_per_question} answers")
-    moved = [i for i, q in asked.items() if q["image_id"] != annotated[i]["image_id"]]
+    odd = {i for i, a in annotated.items() if len(a.answers) != answers_per_question}
+    _refuse(
+        {i for i in odd if not (allow_fallback and annotated[i].answers)},
+        f"annotations of {annotations} do not have {answers_per_question} answers",
+    )
+    moved = [i for i, q in asked.items() if q.image_id != annotated[i].image_id]
     _refuse(moved, f"questions of {questions} and {annotations} name different images")
-    images = {q["image_id"]: image_path(q["image_id"]) for q in asked.values()}
-    _refuse([i for i, p in images.items() if not p.is_file()], f"images of {questions} are missing")
-    return [_example(asked[i], annotated[i], images[asked[i]["image_id"]]) for i in asked]
+    names = {q.image_id: image_name.format(image_id=q.image_id) for q in asked.values()}
+    there = _file_names(images)
+    _refuse(
+        [i for i, name in names.items() if name not in there],
+        f"images of {questions} are missing in {images}, such as {image_name}",
+    )
+    return [
+        _example(q, annotated[i], str(images / names[q.image_id]), fallback=i in odd)
+        for i, q in asked.items()
+    ]
 
 
-def _example(question: dict[str, Any], annotation: dict[str, Any], image: Path) -> Example:
-    answers = tuple(str(answer["answer"]) for answer in annotation["answers"])
+def with_image_hashes(examples: Sequence[Example]) -> list[Example]:
+    """Return the examples with the sha256 of their images' bytes."""
+    paths = list(dict.fromkeys(example.image for example in examples))
+    with ThreadPoolExecutor(READERS) as readers:
+        hashes = dict(zip(paths, readers.map(_sha256, paths), strict=True))
+    return [replace(example, image_sha256=hashes[example.image]) for example in examples]
+
+
+def _sha256(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"image {path} cannot be read ({error}): restore it.") from error
+
+
+def _example(question: Question, annotation: Annotation, image: str, *, fallback: bool) -> Example:
+    answers = tuple(answer.answer for answer in annotation.answers)
     return Example(
-        question_id=question["question_id"],
-        image_id=question["image_id"],
-        image=str(image),
-        image_sha256=hashlib.sha256(image.read_bytes()).hexdigest(),
-        question=question["question"],
+        question_id=question.question_id,
+        image_id=question.image_id,
+        image=image,
+        image_sha256="",
+        question=question.question,
         answers=answers,
         answer=most_frequent_answer(answers),
+        fallback=fallback,
     )
 
 
-def _load(path: Path, key: str) -> list[dict[str, Any]]:
+def _load(path: Path, kind: type[File], key: str) -> File:
     if not path.is_file():
-        raise UserError(f"{path} is missing: point params.yaml `data` at your {key} file.")
+        raise UserError(f"{path} is missing: point data.source in params.yaml at your {key} file.")
     try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))[key]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a VQAv2 {key} file: {error!r}.") from error
-    return rows
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a VQAv2 {key} file: {error}.") from error
 
 
-def _by_id(path: Path, rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    counts = Counter(row["question_id"] for row in rows)
+def _by_id(path: Path, rows: list[Row]) -> dict[int, Row]:
+    counts = Counter(row.question_id for row in rows)
     _refuse([i for i, n in counts.items() if n > 1], f"question ids occur twice in {path}")
-    return {row["question_id"]: row for row in rows}
+    return {row.question_id: row for row in rows}
+
+
+def _file_names(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing: point data.source at your image folder.")
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries}
 
 
 def _refuse(offenders: Iterable[int], what: str) -> None:

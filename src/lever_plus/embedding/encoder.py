@@ -6,6 +6,7 @@ along few directions, and what tells two house words apart lies in the small one
 whitening SFT learned half as much. Files are .npy arrays, read memory-mapped.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from tqdm import tqdm
 
 from lever_plus.data.examples import Example
 from lever_plus.data.images import open_image
+from lever_plus.embedding.progress import Progress
 from lever_plus.errors import PointerError, UserError
+from lever_plus.vlm.loading import load_pretrained
+from lever_plus.vlm.processing import on_device
 
 PARTS: Final = ("image", "question", "answer")
 QUERY_PARTS: Final = ("question", "image")
@@ -81,58 +85,73 @@ class Embeddings:
 
 
 class ClipEncoder:
-    """A CLIP (or SigLIP) in a Hugging Face folder."""
+    """A CLIP or SigLIP."""
 
-    def __init__(self, folder: Path, batch_size: int) -> None:
-        """Load the encoder; UserError if the folder holds none."""
+    def __init__(self, path: str, revision: str | None, device: str, batch_size: int) -> None:
+        """Load the encoder.
+
+        Args:
+            path: Hugging Face folder or hub id.
+            revision: Commit of a hub id; None for a folder.
+            device: Such as "cpu" or "cuda".
+            batch_size: Images or texts in one forward pass.
+
+        Raises:
+            UserError: There is no such model, or weights are missing in its file.
+        """
         from transformers import AutoModel, AutoProcessor
 
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} holds no model: set embed.path or run `dvc repro pretrain`.")
-        self._model: Any = AutoModel.from_pretrained(folder).eval()
-        self._processor: Any = AutoProcessor.from_pretrained(folder)
+        self._model, self._processor, self.identity = load_pretrained(
+            AutoModel, AutoProcessor, path, revision, device
+        )
         self._batch_size = batch_size
 
-    def images(self, paths: Sequence[str]) -> Array:
+    def images(self, paths: Sequence[str], kept: Progress) -> Array:
         """Encode image files, [images, dimensions], unit length."""
 
         def encode(batch: Sequence[str]) -> Any:
             images = [open_image(path) for path in batch]
             inputs = self._processor.image_processor(images=images, return_tensors="pt")
-            return self._model.get_image_features(**inputs)
+            return self._model.get_image_features(**on_device(self._model, dict(inputs)))
 
-        return self._encode(paths, encode, "embed images")
+        return self._encode(paths, encode, kept, "embed images")
 
-    def texts(self, texts: Sequence[str]) -> Array:
+    def texts(self, texts: Sequence[str], kept: Progress) -> Array:
         """Encode texts, [texts, dimensions], unit length; equal texts are encoded once."""
         distinct = sorted(set(texts))
+        padding = "max_length" if "siglip" in self._model.config.model_type else True
 
         def encode(batch: Sequence[str]) -> Any:
             inputs = self._processor.tokenizer(
-                list(batch), padding=True, truncation=True, return_tensors="pt"
+                list(batch), padding=padding, truncation=True, return_tensors="pt"
             )
             inputs.pop("token_type_ids", None)
-            return self._model.get_text_features(**inputs)
+            return self._model.get_text_features(**on_device(self._model, dict(inputs)))
 
         rows = {text: row for row, text in enumerate(distinct)}
-        return self._encode(distinct, encode, "embed texts")[[rows[text] for text in texts]]
+        return self._encode(distinct, encode, kept, "embed texts")[[rows[text] for text in texts]]
 
     @torch.inference_mode()
     def _encode(
-        self, items: Sequence[str], encode: Callable[[Sequence[str]], Any], description: str
+        self,
+        items: Sequence[str],
+        encode: Callable[[Sequence[str]], Any],
+        kept: Progress,
+        description: str,
     ) -> Array:
-        parts = []
-        for start in tqdm(range(0, len(items), self._batch_size), desc=description, disable=None):
+        starts = range(kept.rows, len(items), self._batch_size)
+        for start in tqdm(starts, desc=description, disable=None):
             output = encode(items[start : start + self._batch_size])
             features = getattr(output, "pooler_output", output)
-            parts.append(torch.nn.functional.normalize(features.float(), dim=-1).numpy())
-        return np.concatenate(parts)
+            unit = torch.nn.functional.normalize(features.float(), dim=-1)
+            kept.add(unit.cpu().numpy(), len(items))
+        return kept.finished()
 
 
 def embed_examples(
     folder: Path,
+    cache: Path,
     encoder: ClipEncoder,
-    encoder_hash: str,
     splits: Mapping[str, Sequence[Example]],
     variance: float,
 ) -> None:
@@ -140,8 +159,8 @@ def embed_examples(
 
     Args:
         folder: Gets `<part>.npy`, `<part>_white.npy` and `meta.json`.
-        encoder: The CLIP.
-        encoder_hash: Identifies it; policies refuse features of another one.
+        cache: Keeps what is encoded so far, by encoder and data: a run that was stopped goes on.
+        encoder: The CLIP; policies refuse features of another one.
         splits: Examples by split; components and scale come from "train" alone.
         variance: Share of the variance that the kept components explain, in (0, 1).
     """
@@ -149,10 +168,12 @@ def embed_examples(
 
     folder.mkdir(parents=True, exist_ok=True)
     examples = [example for split in splits.values() for example in split]
+    data = data_hash(examples)
+    parts = {part: Progress(cache / f"{encoder.identity[:16]}-{data[:16]}", part) for part in PARTS}
     features = {
-        "image": encoder.images([e.image for e in examples]),
-        "question": encoder.texts([e.question for e in examples]),
-        "answer": encoder.texts([e.answer for e in examples]),
+        "image": encoder.images([e.image for e in examples], parts["image"]),
+        "question": encoder.texts([e.question for e in examples], parts["question"]),
+        "answer": encoder.texts([e.answer for e in examples], parts["answer"]),
     }
     train = {e.question_id for e in splits["train"]}
     fitted_on = [row for row, e in enumerate(examples) if e.question_id in train]
@@ -160,8 +181,20 @@ def embed_examples(
         whitening = PCA(n_components=variance, whiten=True, svd_solver="full").fit(unit[fitted_on])
         np.save(folder / f"{part}.npy", unit)
         np.save(folder / f"{part}_white.npy", whitening.transform(unit).astype(np.float32))
-    meta = {"encoder": encoder_hash, "ids": [e.question_id for e in examples]}
+    ids = [e.question_id for e in examples]
+    meta = {"encoder": encoder.identity, "data": data, "ids": ids}
     (folder / "meta.json").write_text(json.dumps(meta, sort_keys=True) + "\n", encoding="utf-8")
+    for progress in parts.values():
+        progress.remove()
+
+
+def data_hash(examples: Sequence[Example]) -> str:
+    """Return a sha256 of everything that is encoded, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        row = (example.question_id, example.image_sha256, example.question, example.answer)
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
 
 
 def read_embeddings(folder: Path) -> Embeddings:

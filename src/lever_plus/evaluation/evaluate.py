@@ -23,6 +23,7 @@ COLUMNS = (
     "answer",
     "vqa_correct",
     "vqa_acc_score",
+    "fallback",
 )
 
 
@@ -85,4 +86,5 @@ def _row(
         "answer": score.answer,
         "vqa_correct": score.vqa_correct,
         "vqa_acc_score": score.vqa_acc_score,
+        "fallback": score.fallback,
     }

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lever_plus.data.pool import Pools
-from lever_plus.rl.records import QueryRecord
+from lever_plus.errors import UserError
+from lever_plus.rl.records import Candidate, QueryRecord
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,29 @@ class Groups:
         return Groups(ids, self.pointers[index], self.rewards[index], self.keep[index])
 
 
-def groups_from_records(records: Sequence[QueryRecord], pools: Pools) -> Groups:
-    """Build groups from RL data; PointerError if a pointer leaves its pool."""
+def groups_from_records(
+    records: Sequence[QueryRecord], pools: Pools, shot_weights: Sequence[float]
+) -> Groups:
+    """Build groups from RL data.
+
+    Args:
+        records: The RL data.
+        pools: Pools that the pointers are positions in.
+        shot_weights: Weights of the accuracies at shots 1..T in the reward; imported data may lack
+            scores at shots that weigh nothing (they count as 0).
+
+    Raises:
+        PointerError: A pointer leaves its pool.
+        UserError: A pointer has another length than `shot_weights`, or no score at a shot that has
+            weight.
+    """
     largest = max(len(record.candidates) for record in records)
     pointers, rewards, real = [], [], []
     for record in records:
         padding = largest - len(record.candidates)
         candidates = (*record.candidates, *record.candidates[:1] * padding)
         pointers.append([pools.positions(record.query_id, c.pointer) for c in candidates])
-        rewards.append([[shot.vqa_acc_score for shot in c.shots] for c in candidates])
+        rewards.append([_scores(record.query_id, c, shot_weights) for c in candidates])
         real.append([True] * len(record.candidates) + [False] * padding)
     positions = torch.tensor(pointers)
     return Groups(
@@ -49,6 +64,23 @@ def groups_from_records(records: Sequence[QueryRecord], pools: Pools) -> Groups:
         rewards=torch.tensor(rewards, dtype=torch.float32),
         keep=first_occurrences(positions) & torch.tensor(real),
     )
+
+
+def _scores(query_id: int, candidate: Candidate, weights: Sequence[float]) -> list[float]:
+    if len(candidate.pointer) != len(weights):
+        raise UserError(
+            f"query {query_id}: a pointer of the RL data has {len(candidate.pointer)} ICDs, but "
+            f"reward.shot_weights has {len(weights)} weights: set pointer.shots to the data's."
+        )
+    scored = {shot.shot: shot.vqa_acc_score for shot in candidate.shots}
+    lacking = [k for k, w in enumerate(weights, start=1) if w > 0 and k not in scored]
+    if lacking:
+        raise UserError(
+            f"query {query_id}: the RL data have no score at shot {lacking[0]}, but "
+            "reward.shot_weights gives it weight: set that weight to 0.0, or run "
+            "`dvc repro rl_data`."
+        )
+    return [scored.get(k, 0.0) for k in range(1, len(weights) + 1)]
 
 
 def first_occurrences(pointers: Tensor) -> Tensor:

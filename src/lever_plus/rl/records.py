@@ -15,7 +15,7 @@ from lever_plus.data.pool import Pools
 from lever_plus.errors import UserError
 from lever_plus.vlm.request import VlmIdentity
 
-GenMethod = Literal["beam", "sample", "random"]
+GenMethod = Literal["beam", "sample", "random", "retrieval", "augmented"]
 
 
 class Record(BaseModel):
@@ -31,23 +31,29 @@ class Shot(Record):
     answer: str
     vqa_correct: Literal[0, 1]
     vqa_acc_score: Annotated[float, Field(ge=0, le=1)]
+    fallback: bool = Field(description="an exact match, not the official metric")
 
 
 class Candidate(Record):
-    """A pointer with its origin and its scores at shots 1..T."""
+    """A pointer with its origin and its scores.
+
+    Lever-Plus scores every shot 1..T; imported data may have the score at shot T alone.
+    """
 
     pointer: tuple[int, ...]
     gen_method: GenMethod
     temperature: float | None = Field(description="of the sampling; null for beam and random")
-    step_log_probs: tuple[float, ...] = Field(description="under the distribution it came from")
-    shots: tuple[Shot, ...]
+    step_log_probs: tuple[float, ...] | None = Field(
+        description="under the distribution it came from; null where that is not known"
+    )
+    shots: Annotated[tuple[Shot, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _one_of_each_per_pick(self) -> "Candidate":
         numbers = [shot.shot for shot in self.shots]
-        if numbers != list(range(1, len(self.pointer) + 1)):
+        if numbers != sorted(set(numbers)) or numbers[-1] != len(self.pointer):
             raise ValueError(f"shots are {numbers}, but the pointer has {len(self.pointer)} ICDs")
-        if len(self.step_log_probs) != len(self.pointer):
+        if self.step_log_probs is not None and len(self.step_log_probs) != len(self.pointer):
             raise ValueError("step_log_probs and pointer differ in length")
         return self
 

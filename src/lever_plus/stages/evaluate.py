@@ -1,6 +1,7 @@
 """Stage evaluate: all policies and baselines -> per-question scores and metrics/summary.json."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -11,6 +12,7 @@ from lever_plus.params import Params
 from lever_plus.stages import paths
 from lever_plus.stages.outputs import write_metrics
 from lever_plus.stages.workspace import Workspace
+from lever_plus.vlm.scorer import METRIC
 
 
 def run(params: Params) -> str:
@@ -18,9 +20,12 @@ def run(params: Params) -> str:
     workspace = Workspace(params)
     scores = pd.concat(_tables(params, workspace), ignore_index=True)
     paths.SCORES.parent.mkdir(parents=True, exist_ok=True)
+    made_with: dict[Any, Any] = {"vlm": workspace.vlm.identity, "metric": METRIC}
+    scores.attrs = made_with  # kept in the file's metadata
     scores.to_parquet(paths.SCORES, index=False)
     summary = summarise(scores, params.evaluate.resamples)
-    write_metrics(paths.SUMMARY, summary)
+    marked = {"fallback_scores": int(scores["fallback"].sum())}
+    write_metrics(paths.SUMMARY, {**summary, **made_with, **marked})
     scorer = workspace.environment.scorer
     return f"{len(scores)} scores ({scorer.asked} distinct requests) in {paths.SCORES}"
 

@@ -18,7 +18,7 @@ def run(params: Params, seed: int, track: Track) -> str:
         fitting = train_grpo(
             workspace.load_policy(paths.rce("rce", seed)),
             workspace.environment,
-            groups_from_records(records, workspace.pools),
+            groups_from_records(records, workspace.pools, params.reward.shot_weights),
             workspace.queries("dev"),
             params.grpo,
             seed,

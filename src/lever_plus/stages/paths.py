@@ -16,6 +16,8 @@ SFT: Final = ARTIFACTS / "sft"
 RL_DATA: Final = ARTIFACTS / "rl_data"
 SCORES: Final = ARTIFACTS / "evaluate" / "scores.parquet"
 REPORT: Final = ARTIFACTS / "report"
+CACHE: Final = Path("cache")
+"""What only saves time: it may be deleted, and no result depends on it."""
 METRICS: Final = Path("metrics")
 SUMMARY: Final = METRICS / "summary.json"
 PLOTS: Final = Path("plots")

@@ -1,10 +1,15 @@
-"""Stage pool: examples -> the pool of every query."""
+"""Stage pool: examples (and features, for pools of neighbours) -> the pool of every query."""
+
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from lever_plus.data.embedded.maker import read_twins
-from lever_plus.data.examples import read_splits
-from lever_plus.data.pool import draw_pools, make_scarce, write_pools
+from lever_plus.data.examples import Example, read_splits
+from lever_plus.data.pool import SAMPLERS, Nearest, draw_pools, make_scarce, write_pools
+from lever_plus.embedding.encoder import Embeddings, read_embeddings
+from lever_plus.embedding.neighbours import nearest_ids
 from lever_plus.params import Params
 from lever_plus.stages import paths
 
@@ -12,13 +17,38 @@ from lever_plus.stages import paths
 def run(params: Params) -> str:
     """Draw the pools of RL, dev and test queries from the training examples."""
     splits, settings = read_splits(paths.PREPARE), params.pool
-    queries = splits["train"][: params.prepare.rl_queries] + splits["dev"] + splits["test"]
+    queries = splits["train"][: params.data.rl_queries] + splits["dev"] + splits["test"]
     rng = np.random.default_rng([params.seed, 10])
-    pools = draw_pools(queries, splits["train"], settings.size, settings.policy, rng)
+    shares = SAMPLERS[settings.sampler]
+    nearest = None
+    if shares:
+        embeddings = read_embeddings(paths.EMBED)
+        nearest = {
+            part: _nearest(part, round(share * settings.size), embeddings, queries, splits["train"])
+            for part, share in shares.items()
+        }
+    pools = draw_pools(queries, splits["train"], settings.size, settings.policy, rng, nearest)
     if settings.scarcity > 0:
         candidates = [example.question_id for example in splits["train"]]
         pools = make_scarce(pools, read_twins(paths.SOURCE), candidates, settings.scarcity, rng)
     written = write_pools(paths.POOLS, pools)
     return (
-        f"{len(pools)} pools of {settings.size} ({settings.policy}), sha256 {written.sha256[:12]}"
+        f"{len(pools)} pools of {settings.size} ({settings.policy}, {settings.sampler}), "
+        f"sha256 {written.sha256[:12]}"
     )
+
+
+def _nearest(
+    part: str,
+    count: int,
+    embeddings: Embeddings,
+    queries: Sequence[Example],
+    candidates: Sequence[Example],
+) -> Nearest:
+    """Search enough neighbours for a pool after the query's own image has been left out."""
+    same_image = max(Counter(candidate.image_id for candidate in candidates).values())
+    # Mixed pools leave out what another part has taken already.
+    most = min(2 * count + same_image, len(candidates))
+    ids = [candidate.question_id for candidate in candidates]
+    found = nearest_ids(embeddings, part, [q.question_id for q in queries], ids, most)
+    return Nearest(found, count)

@@ -1,5 +1,6 @@
 """Stage pretrain: the embedded world's cards -> tiny CLIP and tiny VLM as Hugging Face folders."""
 
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -23,10 +24,13 @@ PART = 500
 
 def run(params: Params) -> str:
     """Train both models and measure what the VLM reads from demonstrations."""
+    source = params.data.source
+    if not params.needs_pretraining or source.kind != "embedded":
+        return _skip()
     torch.set_num_threads(params.threads)
     torch.manual_seed(params.seed)
     processor = tiny_clip.make_processor()
-    cards, pixels = _draw(params, processor)
+    cards, pixels = _draw(params, processor, source.image_size)
     clip = _train_clip(params, processor, cards, pixels)
     _train_vlm(params, clip, processor, cards, pixels)
     splits = read_splits(paths.PREPARE)
@@ -43,7 +47,17 @@ def run(params: Params) -> str:
     return f"share of right answers of the tiny VLM by demonstration rule:\n{rows}"
 
 
-def _draw(params: Params, processor: CLIPProcessor) -> tuple[list[Card], torch.Tensor]:
+def _skip() -> str:
+    """Leave the outputs empty: params.yaml names models of its own."""
+    shutil.rmtree(paths.CLIP.parent, ignore_errors=True)
+    paths.CLIP.parent.mkdir(parents=True)
+    write_metrics(paths.METRICS / "pretrain.json", {})
+    return "nothing to do, params.yaml names a VLM and an encoder"
+
+
+def _draw(
+    params: Params, processor: CLIPProcessor, image_size: int
+) -> tuple[list[Card], torch.Tensor]:
     """Render training cards, from training scans only, as the processor's pixel values."""
     rng = np.random.default_rng([params.seed, 100])
     scan_ids, count = split_scans(params.seed)["train"], params.pretrain.clip.cards
@@ -52,7 +66,7 @@ def _draw(params: Params, processor: CLIPProcessor) -> tuple[list[Card], torch.T
     # In parts: all cards at their full size would take gigabytes.
     for start in tqdm(range(0, count, PART), desc="cards", disable=None):
         part = cards[start : start + PART]
-        images = [render(card, params.prepare.image_size, rng) for card in part]
+        images = [render(card, image_size, rng) for card in part]
         inputs = processor.image_processor(images=images, return_tensors="pt")
         pixels.append(inputs["pixel_values"])
     return cards, torch.cat(pixels)

@@ -21,7 +21,7 @@ def run(params: Params, seed: int, track: Track) -> str:
             fitting = train_rce(
                 workspace.load_policy(paths.SFT),
                 workspace.environment,
-                groups_from_records(records, workspace.pools),
+                groups_from_records(records, workspace.pools, params.reward.shot_weights),
                 workspace.queries("dev"),
                 params.rce,
                 tau,

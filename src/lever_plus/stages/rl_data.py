@@ -10,15 +10,13 @@ from lever_plus.rl.rewards import informative
 from lever_plus.stages import paths
 from lever_plus.stages.outputs import write_metrics
 from lever_plus.stages.workspace import Workspace
-from lever_plus.vlm.scorer import ShotScore
-
-METRIC = "VQA accuracy, convention community"
+from lever_plus.vlm.scorer import METRIC, ShotScore
 
 
 def run(params: Params) -> str:
     """Propose candidates for every RL query and score each at every shot."""
     workspace = Workspace(params)
-    queries = workspace.queries("train", params.prepare.rl_queries)
+    queries = workspace.queries("train", params.data.rl_queries)
     policy = workspace.load_policy(paths.SFT)
     environment = workspace.environment
     proposals = propose(environment, policy, queries, params.rl_data, params.seed)
@@ -47,7 +45,7 @@ def run(params: Params) -> str:
         records=len(records),
     )
     write_rl_data(paths.RL_DATA, meta, records)
-    statistics = describe(groups_from_records(records, workspace.pools))
+    statistics = describe(groups_from_records(records, workspace.pools, params.reward.shot_weights))
     write_metrics(paths.METRICS / "rl_data.json", {**statistics})
     return (
         f"{len(records)} queries, mean reward {statistics['reward']:.3f}, "
@@ -67,6 +65,7 @@ def _candidate(proposal: Proposal, scores: list[ShotScore]) -> Candidate:
                 answer=score.answer,
                 vqa_correct=1 if score.vqa_correct else 0,
                 vqa_acc_score=score.vqa_acc_score,
+                fallback=score.fallback,
             )
             for number, score in enumerate(scores, start=1)
         ),

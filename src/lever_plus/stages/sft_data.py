@@ -13,7 +13,7 @@ from lever_plus.stages.vlm import open_vlm
 def run(params: Params) -> str:
     """Search the best sequences of every SFT query by InfoScore."""
     settings, splits, pools = params.sft_data, read_splits(paths.PREPARE), read_pools(paths.POOLS)
-    queries = [example.question_id for example in splits["train"][: params.prepare.sft_queries]]
+    queries = [example.question_id for example in splits["train"][: params.data.sft_queries]]
     vlm = open_vlm(params.vlm, splits)
     steps = beam_search(vlm, pools, queries, shots=settings.shots, beam=settings.beam)
     lines = [_line(query, steps[-1][query]) for query in queries]

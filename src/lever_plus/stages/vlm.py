@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lever_plus.data.examples import Example
-from lever_plus.params import VlmParams
+from lever_plus.params_sources import VlmParams
 from lever_plus.stages import paths
 from lever_plus.vlm.huggingface import HuggingFaceVlm
 from lever_plus.vlm.request import Vlm

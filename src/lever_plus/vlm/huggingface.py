@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
-from lever_plus.params import HuggingFaceVlmParams
+from lever_plus.params_sources import HuggingFaceVlmParams
 from lever_plus.vlm.batch import BatchEngine
 from lever_plus.vlm.loading import load_vlm
 from lever_plus.vlm.prefix import PrefixEngine

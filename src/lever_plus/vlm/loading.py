@@ -1,4 +1,4 @@
-"""Loading a VLM by path or hub id: every weight from the file, and a hash that identifies it."""
+"""Loading a model by path or hub id: every weight from the file, and a hash that identifies it."""
 
 import hashlib
 from pathlib import Path
@@ -11,43 +11,40 @@ from lever_plus.errors import UserError
 IDENTIFYING = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 
 
-def load_vlm(
-    path: str, revision: str | None, device: str, dtype: str, attn_implementation: str
+def load_pretrained(
+    model_class: Any,
+    processor_class: Any,
+    path: str,
+    revision: str | None,
+    device: str,
+    **options: Any,
 ) -> tuple[Any, Any, str]:
     """Load a model and its processor.
 
     Args:
+        model_class: Auto class of the model.
+        processor_class: Auto class of the processor.
         path: Hugging Face folder, or hub id (found in the local cache, or fetched where the
             environment allows it: `HF_HUB_OFFLINE=0`).
         revision: Commit of a hub id; None for a folder.
         device: Such as "cpu" or "cuda:0".
-        dtype: Such as "float32".
-        attn_implementation: Such as "sdpa".
+        **options: Passed on to the model, such as dtype.
 
     Returns:
         Model in eval mode, processor, and what identifies the weights: the folder's hash or the
         hub's commit.
 
     Raises:
-        UserError: There is no such model, the processor needs a package that is missing, or
-            weights are missing in the file, so that some would be random.
+        UserError: There is no such model, the processor needs a package that is missing, the device
+            is not there, or weights are missing in the file, so that some would be random.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     _check_path(path)
-    options = {} if revision is None else {"revision": revision}
+    at = {} if revision is None else {"revision": revision}
     try:
-        processor: Any = AutoProcessor.from_pretrained(path, **options)
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            path,
-            dtype=getattr(torch, dtype),
-            attn_implementation=attn_implementation,
-            output_loading_info=True,
-            **options,
-        )
-        model, report = loaded
+        processor = processor_class.from_pretrained(path, **at)
+        model, report = model_class.from_pretrained(path, output_loading_info=True, **options, **at)
     except (OSError, ImportError, ValueError) as error:
-        raise UserError(f"{path} cannot be loaded as a VLM: {_first_line(error)}") from error
+        raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
     for kind in ("missing_keys", "mismatched_keys"):
         if report[kind]:
             raise UserError(
@@ -57,7 +54,29 @@ def load_vlm(
             )
     commit = getattr(model.config, "_commit_hash", None)
     identity = folder_hash(Path(path)) if Path(path).is_dir() else str(commit or revision)
-    return model.to(device).eval(), processor, identity
+    try:
+        return model.to(device).eval(), processor, identity
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device {device} cannot be used ({_first_line(error)}): set the device to cpu."
+        ) from error
+
+
+def load_vlm(
+    path: str, revision: str | None, device: str, dtype: str, attn_implementation: str
+) -> tuple[Any, Any, str]:
+    """Load a VLM, its processor and what identifies it, as `load_pretrained` does."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    return load_pretrained(
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        path,
+        revision,
+        device,
+        dtype=getattr(torch, dtype),
+        attn_implementation=attn_implementation,
+    )
 
 
 def folder_hash(folder: Path) -> str:
@@ -76,7 +95,9 @@ def _check_path(path: str) -> None:
         path.count("/") == 1 and not path.startswith((".", "/", "~")) and not folder.exists()
     )
     if not is_hub_id and not (folder / "config.json").is_file():
-        raise UserError(f"{path} holds no model: set vlm.path, or run `dvc repro pretrain`.")
+        raise UserError(
+            f"{path} holds no model: correct the path in params.yaml, or run `dvc repro pretrain`."
+        )
 
 
 def _first_line(error: BaseException) -> str:

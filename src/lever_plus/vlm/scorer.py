@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lever_plus.data.examples import Example
-from lever_plus.metric.vqa import vqa_accuracy
+from lever_plus.metric.vqa import normalize_answer, vqa_accuracy
 from lever_plus.vlm.request import Request, Vlm
+
+METRIC: Final = "VQA accuracy, convention community"
+"""Convention of every score; records that are exact matches instead say so one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +23,13 @@ class ShotScore:
         answer: The generated answer.
         vqa_correct: 1 if any human gave this answer (accuracy above 0), else 0.
         vqa_acc_score: Official VQA accuracy in [0, 1], convention "community".
+        fallback: Whether it is an exact match instead, see `Example.fallback`.
     """
 
     answer: str
     vqa_correct: int
     vqa_acc_score: float
+    fallback: bool = False
 
 
 class Scorer:
@@ -43,7 +49,7 @@ class Scorer:
         self.answered += len(requests)
         if new:
             for request, answer in zip(new, self.vlm.answers(new, description), strict=True):
-                self._answers[request] = _score(answer, self.vlm.examples[request.query])
+                self._answers[request] = score_answer(answer, self.vlm.examples[request.query])
         return [self._answers[request] for request in requests]
 
     def score_pointers(
@@ -81,7 +87,11 @@ class Scorer:
         return np.array([[s.vqa_acc_score for s in row] for row in scored], dtype=np.float32)
 
 
-def _score(answer: str, query: Example) -> ShotScore:
+def score_answer(answer: str, query: Example) -> ShotScore:
+    """Score an answer by the official metric; by exact match only where the example says so."""
+    if query.fallback:
+        right = normalize_answer(answer) in {normalize_answer(given) for given in query.answers}
+        return ShotScore(answer, int(right), float(right), fallback=True)
     accuracy = vqa_accuracy(answer, query.answers)
     return ShotScore(answer=answer, vqa_correct=int(accuracy > 0), vqa_acc_score=accuracy)
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
-from lever_plus.params import OpenAiVlmParams
+from lever_plus.params_sources import OpenAiVlmParams
 from lever_plus.vlm.prompt import Message, PromptFormat, extract_answer, message_hash, messages
 from lever_plus.vlm.request import Request, VlmIdentity
 

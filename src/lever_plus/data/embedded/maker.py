@@ -27,6 +27,7 @@ from lever_plus.data.embedded.words import (
 )
 
 HUMANS: Final = 10
+IMAGE_NAME: Final = "{image_id:012d}.png"
 SLIP_RATE: Final = 0.3
 SCAN_SHARES: Final = {"train": 0.6, "dev": 0.1, "test": 0.3}
 """Share of the 1,797 scans that each split may show; no scan is in two splits."""
@@ -160,7 +161,7 @@ def make_embedded(
 
 def image_file(images: Path, split: str, image_id: int) -> Path:
     """Return where the maker puts an image."""
-    return images / split / f"{image_id:012d}.png"
+    return images / split / IMAGE_NAME.format(image_id=image_id)
 
 
 def read_meanings(folder: Path) -> dict[int, Meaning]:

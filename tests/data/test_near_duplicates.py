@@ -1,0 +1,33 @@
+"""An image that was saved twice is found, whatever its id and format."""
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from lever_plus.data.examples import Example
+from lever_plus.data.near_duplicates import near_duplicates
+
+
+def picture(path: Path, shapes: list[tuple[int, int, int, int]]) -> Example:
+    image = Image.new("RGB", (96, 96), "white")
+    draw = ImageDraw.Draw(image)
+    for shape in shapes:
+        draw.ellipse(shape, fill="black")
+    image.save(path)
+    number = len(list(path.parent.iterdir()))
+    return Example(number, number, str(path), "", "q?", ("a",) * 10, "a")
+
+
+def test_a_picture_saved_again_in_another_split_is_reported(tmp_path: Path) -> None:
+    circles, others = [(5, 5, 50, 40), (60, 60, 90, 95)], [(40, 0, 95, 30), (0, 70, 20, 95)]
+    train = [picture(tmp_path / "a.png", circles), picture(tmp_path / "b.png", others)]
+    test = [picture(tmp_path / "c.jpg", circles)]  # the same picture, compressed
+    (pair,) = near_duplicates({"train": train, "test": test}, bits=4)
+    assert (Path(pair.first).name, Path(pair.second).name) == ("a.png", "c.jpg")
+    assert pair.bits <= 4
+
+
+def test_pictures_of_one_split_are_not_compared(tmp_path: Path) -> None:
+    circles = [(5, 5, 50, 40)]
+    train = [picture(tmp_path / "a.png", circles), picture(tmp_path / "b.png", circles)]
+    assert near_duplicates({"train": train, "dev": [], "test": []}, bits=4) == []
