@@ -36,23 +36,40 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise UserError(f"{path}: " + _explain_all(error, content) + ".") from error
 
 
+def load_with_preset(path: Path, preset: Path) -> Params:
+    """Return what a params file and a preset give together; nothing is written.
+
+    Raises:
+        UserError: A file is missing, or the result would not be valid.
+    """
+    return _merged(path, preset)[1]
+
+
 def overlay(path: Path, preset: Path) -> None:
     """Merge a preset into a params file in place, keeping the comments of the file.
 
     Raises:
-        UserError: The preset is missing, or the result would not be valid (nothing is written).
+        UserError: A file is missing, or the result would not be valid (nothing is written).
     """
-    if not preset.is_file():
-        raise UserError(f"{preset} is missing: presets lie in presets/.")
+    path.write_text(_merged(path, preset)[0], encoding="utf-8", newline="\n")
+
+
+def _merged(path: Path, preset: Path) -> tuple[str, Params]:
+    for file, where in ((path, "run from the project's root folder"), (preset, "see presets/")):
+        if not file.is_file():
+            raise UserError(f"{file} is missing: {where}.")
     yaml = YAML()
     content = yaml.load(path.read_text(encoding="utf-8"))
-    _merge(content, YAML(typ="safe").load(preset.read_text(encoding="utf-8")))
-    merged = YAML(typ="safe").load(_dump(yaml, content))
     try:
-        Params.model_validate(merged)
+        _merge(content, YAML(typ="safe").load(preset.read_text(encoding="utf-8")))
+    except (YAMLError, AttributeError) as error:
+        raise UserError(f"{preset} is not YAML that maps settings to values: {error}") from error
+    text = _dump(yaml, content)
+    merged = YAML(typ="safe").load(text)
+    try:
+        return text, Params.model_validate(merged)
     except ValidationError as error:
         raise UserError(f"{preset}: " + _explain_all(error, merged) + ".") from error
-    path.write_text(_dump(yaml, content), encoding="utf-8", newline="\n")
 
 
 def _dump(yaml: YAML, content: Any) -> str:

@@ -1,21 +1,17 @@
 """Agreement of the VQA metric with the official script, and its general properties."""
 
-import json
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lever_plus.metric import normalize_answer, vqa_accuracy
+from lever_plus.metric.check import CONVENTIONS, FIELDS, read_vectors
 from lever_plus.metric.contractions import CONTRACTIONS
-from lever_plus.metric.vqa import Convention, normalize_answer, vqa_accuracy
+from lever_plus.metric.vqa import Convention
 
-VECTORS: dict[str, Any] = json.loads(
-    Path(__file__).with_name("official_vectors.json").read_text(encoding="utf-8")
-)
-CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
-FIELDS: dict[Convention, str] = {"official": "official_head", "pre2021": "official_pre2021"}
+VECTORS = read_vectors()
 SCORED = [
     pytest.param(case, convention, id=f"{convention}-{case['name']}")
     for case in VECTORS["accuracy"]

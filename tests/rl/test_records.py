@@ -97,7 +97,6 @@ def test_equal_data_give_equal_bytes(folder: Path, tmp_path: Path) -> None:
 def test_a_line_holds_origin_and_scores_of_every_candidate(folder: Path) -> None:
     lines = (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3
-    official = {"fallback": False}
     assert json.loads(lines[0])["candidates"][0] == {
         "pointer": [11, 10],
         "gen_method": "sample",

@@ -1,0 +1,56 @@
+"""A temporary copy of the project, small, with its own repository, store and cache."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tiny_world import ROOT
+
+
+class Project:
+    """A copy of the working tree, with its own repository, store and cache."""
+
+    def __init__(self, folder: Path) -> None:
+        """Copy what git knows or would add, without results, and merge the smoke preset."""
+        self.folder = folder
+        listed = self._run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT)
+        for name in listed.splitlines():
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        for stale in ("dvc.lock", "metrics", "plots"):
+            path = folder / stale
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self.cli("params", "overlay", "presets/smoke.yaml")
+        self._run("git", "init", "--quiet")
+        self._run("git", "add", "--all")
+        identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+        self._run("git", *identity, "commit", "--quiet", "--message", "copy")
+
+    def cli(self, *arguments: str) -> str:
+        return self._run(sys.executable, "-m", "lever_plus.cli", *arguments)
+
+    def dvc(self, *arguments: str) -> str:
+        return self._run(sys.executable, "-m", "dvc", *arguments)
+
+    def _run(self, *command: str, cwd: Path | None = None) -> str:
+        binaries = str(Path(sys.executable).parent)
+        environment = {
+            **os.environ,
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder / "src"),
+            "DVC_NO_ANALYTICS": "1",
+        }
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        done = subprocess.run(
+            command,
+            cwd=cwd or self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout

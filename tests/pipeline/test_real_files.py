@@ -1,0 +1,104 @@
+"""The same pipeline on files in OK-VQA's format and a VLM from a folder, by params alone."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lever_plus.data.examples import read_splits
+from lever_plus.params import Params
+from lever_plus.pretrain import clip as tiny_clip
+from pipeline.okvqa_fixture import PRESET, make_files
+from pipeline.project import Project
+from vlm.model_zoo import FAMILIES, save
+
+pytestmark = pytest.mark.slow
+needs_torchvision = pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is None,
+    reason="its processor needs torchvision (extra [vision]), which is not installed",
+)
+
+
+@pytest.fixture(
+    scope="module", params=["Idefics3", pytest.param("Qwen2.5-VL", marks=needs_torchvision)]
+)
+def project(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, params: Params
+) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"))
+    make_files(project.folder / "data")
+    vlm = save(FAMILIES[request.param], project.folder / "models" / "vlm")
+    torch.manual_seed(0)
+    processor = tiny_clip.make_processor()
+    tiny_clip.make_model(params.pretrain.clip, processor).save_pretrained(vlm.parent / "clip")
+    processor.save_pretrained(vlm.parent / "clip")
+    preset = project.folder / "preset.yaml"
+    preset.write_text(PRESET.format(root="data", vlm="models/vlm", clip="models/clip"))
+    project.cli("params", "overlay", "preset.yaml")
+    assert "MISSING" not in project.cli("doctor")
+    project.dvc("repro")
+    return project
+
+
+def test_the_results_table_has_every_method(project: Project) -> None:
+    summary = json.loads((project.folder / "metrics" / "summary.json").read_text())
+    methods = {row["method"] for row in summary["rows"]}
+    assert {"zero-shot", "random", "sttr", "sft", "rce", "grpo", "oracle"} <= methods
+    assert all(row["n"] == 12 for row in summary["rows"] if row["method"] != "oracle")
+    assert summary["vlm"]["model"].endswith("ForConditionalGeneration")
+    assert summary["metric"] == "VQA accuracy, convention community"
+    assert summary["fallback_scores"] == 0
+    assert "zero-shot" in project.cli("results")
+
+
+def test_no_image_is_in_two_splits_or_beside_its_own_question(project: Project) -> None:
+    splits = read_splits(project.folder / "artifacts" / "prepare")
+    images = {split: {e.image_id for e in rows} for split, rows in splits.items()}
+    assert not images["train"] & images["dev"]
+    assert not (images["train"] | images["dev"]) & images["test"]
+    image_of = {e.question_id: e.image_id for rows in splits.values() for e in rows}
+    lines = (project.folder / "artifacts" / "pool" / "pools.jsonl").read_text().splitlines()
+    for row in map(json.loads, lines):
+        assert image_of[row["query_id"]] not in {image_of[i] for i in row["pool"]}
+
+
+def test_pretraining_is_skipped(project: Project) -> None:
+    assert json.loads((project.folder / "metrics" / "pretrain.json").read_text()) == {}
+    assert not any((project.folder / "artifacts" / "pretrain").iterdir())
+
+
+def test_rl_data_leave_and_come_back_as_the_older_format(project: Project) -> None:
+    pools = "artifacts/pool/pools.jsonl"
+    project.cli("export-rl", "artifacts/rl_data", "rl.json", "--pool", pools)
+    said = project.cli("import-rl", "rl.json", "--index-space", "global", "--pool", pools)
+    assert "variant B: 10 queries" in said
+    first = (project.folder / "artifacts" / "rl_data" / "records.jsonl").read_text()
+    again = (project.folder / "imported" / "records.jsonl").read_text()
+    for before, after in zip(first.splitlines(), again.splitlines(), strict=True):
+        one, other = json.loads(before), json.loads(after)
+        for candidate, imported in zip(one["candidates"], other["candidates"], strict=True):
+            assert candidate["pointer"] == imported["pointer"]
+            assert candidate["shots"][-1] == imported["shots"][-1]
+
+
+def test_a_missing_annotation_stops_before_any_model_is_loaded(project: Project) -> None:
+    path = project.folder / "data" / "mscoco_val2014_annotations.json"
+    whole = path.read_text()
+    content = json.loads(whole)
+    content["annotations"].pop()
+    path.write_text(json.dumps(content))
+    try:
+        with pytest.raises(AssertionError, match="1 questions of .* have no annotation"):
+            project.cli("prepare")
+    finally:
+        path.write_text(whole)
+        project.cli("prepare")
+
+
+def test_the_presets_are_valid(project: Project) -> None:
+    for preset in sorted(Path(project.folder / "presets").glob("*.yaml")):
+        if preset.name not in {"smoke.yaml", "vllm.yaml"}:
+            with pytest.raises(AssertionError, match="MISSING"):
+                project.cli("doctor", "--params", str(preset))
