@@ -113,3 +113,30 @@ def test_neighbours_are_the_most_similar_first(world: World, embeddings: Embeddi
         expected = np.sort(row)[::-1][:5]
         at = [train.index(i) for i in found[query]]
         np.testing.assert_allclose(row[at], expected, atol=1e-6)
+
+
+def test_a_siglip_folder_works_like_a_clip(world: World, tmp_path: Path) -> None:
+    import torch
+    import transformers as hf
+
+    from vlm.model_zoo import tokenizer
+
+    torch.manual_seed(0)
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    tok = tokenizer()
+    tok.model_max_length = 64
+    heads = {"num_attention_heads": 4}
+    config = hf.SiglipConfig(
+        text_config={**tower, **heads, "vocab_size": len(tok), "projection_size": 32},
+        vision_config={**tower, **heads, "image_size": 32, "patch_size": 8},
+    )
+    hf.SiglipModel(config).save_pretrained(tmp_path / "siglip")
+    images = hf.SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    hf.SiglipProcessor(images, tok).save_pretrained(tmp_path / "siglip")
+    encoder = load(tmp_path / "siglip")
+    embed_examples(tmp_path / "out", tmp_path / "cache", encoder, world.splits, 0.99)
+    features = read_embeddings(tmp_path / "out")
+    assert features.unit["image"].shape == (len(world.examples), 32)
+    np.testing.assert_allclose(np.linalg.norm(features.unit["question"], axis=1), 1, atol=1e-5)
+    one, two = features.unit["question"][:2]
+    assert not np.allclose(one, two, atol=1e-3)
