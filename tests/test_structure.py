@@ -27,6 +27,7 @@ ROOMS = [
     "stages",
     "doctor",
     "bench",
+    "tools",
     "cli",
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,7 +1,6 @@
 """`lever-plus STAGE`: reads params.yaml, calls one function, prints what it did."""
 
 import os
-from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lever_plus.errors import UserError
+from lever_plus.tools import tools
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -22,19 +22,9 @@ app = typer.Typer(
 )
 params_app = typer.Typer(help="Check or change params.yaml.", no_args_is_help=True)
 track_app = typer.Typer(help="The MLflow side.", no_args_is_help=True)
-metric_app = typer.Typer(help="The official VQA accuracy.", no_args_is_help=True)
-bench_app = typer.Typer(help="Speed and memory, measured on this machine.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
-app.add_typer(metric_app, name="metric")
-app.add_typer(bench_app, name="bench")
+app.add_typer(tools)
 app.add_typer(track_app, name="track")
-
-
-class IndexSpace(StrEnum):
-    """What the pointers of a file count."""
-
-    GLOBAL = "global"
-    POOL = "pool"
 
 
 Seed = Annotated[int, typer.Option(help="Training seed: order of batches and sampling.")]
@@ -44,8 +34,14 @@ def _run(stage: str, **options: Any) -> None:
     """Run one stage with the settings of params.yaml and print its summary."""
     from lever_plus.params_file import load_params
 
-    summary = import_module(f"lever_plus.stages.{stage}").run(load_params(), **options)
-    typer.echo(f"{stage}: {summary}")
+    params = load_params()
+    text, usage = import_module(f"lever_plus.stages.{stage}").run(params, **options)
+    typer.echo(f"{stage}: {text}")
+    if usage is not None:
+        from lever_plus.tracking.runs import log_scoring
+
+        typer.echo(f"{stage}: {usage.describe()}")
+        log_scoring(params, stage, usage.figures())
 
 
 def _train(stage: str, run_seed: int, **options: Any) -> None:
@@ -60,8 +56,9 @@ def _train(stage: str, run_seed: int, **options: Any) -> None:
     def track(method: str) -> Any:
         return live_run(params, find_run(params, stage, run_seed, method))
 
-    summary = import_module(f"lever_plus.stages.{stage}").run(params, track=track, **options)
-    typer.echo(f"{stage}: {summary}")
+    text, usage = import_module(f"lever_plus.stages.{stage}").run(params, track=track, **options)
+    typer.echo(f"{stage}: {text}")
+    typer.echo(f"{stage}: {usage.describe()}")
 
 
 def _sync() -> str:
@@ -162,102 +159,6 @@ def results() -> None:
     typer.echo(f"\nReport:  {paths.REPORT / 'index.html'} (open it in a browser)")
     typer.echo("MLflow:  make ui")
     typer.echo("DVC:     .venv/bin/dvc metrics show, .venv/bin/dvc plots show")
-
-
-@app.command()
-def doctor(params: Path = Path("params.yaml")) -> None:
-    """Say what a run needs and what of it is missing; --params may name a preset."""
-    from lever_plus.doctor import examine
-    from lever_plus.params_file import load_params, load_with_preset
-
-    is_preset = params != Path("params.yaml")
-    items = examine(load_with_preset(Path("params.yaml"), params) if is_preset else load_params())
-    width = max(len(item.name) for item in items)
-    for item in items:
-        typer.echo(f"{'ok     ' if item.found else 'MISSING'} {item.name:<{width}}  {item.note}")
-    if not all(item.found for item in items):
-        raise typer.Exit(1)
-
-
-@app.command("import-rl")
-def import_rl(
-    file: Path,
-    pool: Annotated[Path, typer.Option(help="Pool file that the pointers belong to.")],
-    index_space: Annotated[
-        IndexSpace | None, typer.Option(help="What pointers count: example ids, or positions.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder that gets the RL data.")] = Path("imported"),
-) -> None:
-    """Read RL JSON of the older system into RL data."""
-    from lever_plus.data.pool import read_pools
-    from lever_plus.rl.exchange import read_exchange
-    from lever_plus.rl.records import write_rl_data
-
-    found = read_exchange(file, index_space.value if index_space else None, read_pools(pool))
-    write_rl_data(out, found.meta, found.records)
-    candidates = sum(len(record.candidates) for record in found.records)
-    typer.echo(
-        f"variant {found.variant}: {len(found.records)} queries, {candidates} candidates in {out}; "
-        f"{found.skipped} candidates without an official score were left out"
-    )
-
-
-@app.command("export-rl")
-def export_rl(
-    folder: Path, file: Path, pool: Annotated[Path, typer.Option(help="Its pool file.")]
-) -> None:
-    """Write RL data as the older system's JSON; pointers are example ids."""
-    from lever_plus.data.pool import read_pools
-    from lever_plus.rl.exchange import write_exchange
-    from lever_plus.rl.records import read_rl_data
-
-    _, records = read_rl_data(folder, read_pools(pool))
-    write_exchange(file, records)
-    typer.echo(f"{len(records)} queries in {file}; its pointers are example ids (global)")
-
-
-@metric_app.command("check")
-def metric_check(
-    predictions: Annotated[
-        Path | None, typer.Option(help="Results file in VQAv2 format, to score.")
-    ] = None,
-    annotations: Annotated[Path | None, typer.Option(help="Their annotations file.")] = None,
-) -> None:
-    """Compare with the official script's recorded results; score a file under all conventions."""
-    from lever_plus.metric.check import agreement, compare
-
-    found = agreement()
-    typer.echo(f"{found.agreeing} of {found.total} recorded results of the official script agree")
-    for difference in found.differences:
-        typer.echo(f"  {difference}", err=True)
-    if (predictions is None) != (annotations is None):
-        raise UserError("a predictions file is scored with --predictions and --annotations.")
-    if predictions and annotations:
-        scored = compare(predictions, annotations)
-        typer.echo(f"{predictions}: {scored.n} predictions, accuracy x 100")
-        for convention, accuracy in scored.accuracy.items():
-            typer.echo(f"  {convention:<10} {100 * accuracy:6.2f}")
-        typer.echo(f"  (answers identical in {scored.unanimous:.1%} of the questions)")
-    if found.differences:
-        raise typer.Exit(1)
-
-
-@bench_app.command("reader")
-def bench_reader(json_: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Read files as large as VQAv2's training split."""
-    from lever_plus.bench.reader import run
-
-    _print_bench(run(), json_=json_)
-
-
-def _print_bench(measured: dict[str, Any], *, json_: bool) -> None:
-    import json
-
-    if json_:
-        typer.echo(json.dumps(measured))
-        return
-    for key, value in measured.items():
-        typer.echo(f"{key:<12} {value}")
 
 
 @app.command()

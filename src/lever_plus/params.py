@@ -13,6 +13,7 @@ from lever_plus.params_sources import (
     DataParams,
     EmbedParams,
     Positive,
+    ScoringParams,
     Section,
     Share,
     VlmParams,
@@ -175,6 +176,7 @@ class Params(Section):
     pool: PoolParams
     pretrain: PretrainParams
     vlm: VlmParams
+    scoring: ScoringParams
     embed: EmbedParams
     policy: PolicyParams
     pointer: PointerParams

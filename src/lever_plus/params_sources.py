@@ -138,3 +138,20 @@ class EmbedParams(Section):
     variance: Share = Field(
         description="share of variance that the policy's whitened features keep"
     )
+
+
+class RayParams(Section):
+    """Ray actors that score shards of queries (`scoring.executor: ray`)."""
+
+    address: str | None = Field(description="cluster, such as ray://head:10001; null: a local one")
+    actors: Count = Field(description="copies of the VLM")
+    num_cpus: Positive = Field(description="CPU cores of an actor")
+    num_gpus: Annotated[float, Field(ge=0)] = Field(description="GPUs of an actor")
+
+
+class ScoringParams(Section):
+    """Where answers are computed and kept; this changes no result, so no stage depends on it."""
+
+    store: str = Field(description="file of the answer store")
+    executor: Literal["local", "ray"] = Field(description="this process, or Ray actors")
+    ray: RayParams

@@ -91,7 +91,7 @@ def test_likelihoods_in_batches_equal_those_of_the_whole_text(
 def whole_text_likelihood(vlm: HuggingFaceVlm, request: Request) -> float:
     """Score the answer in a forward pass over the prompt's and the answer's ids, one request."""
     examples = [vlm.examples[i] for i in (*request.demonstrations, request.query)]
-    prompt = vlm._plain.inputs([request])
+    prompt = vlm.plain.inputs([request])
     cut = turn(vlm.processor, examples[-1], vlm.prompt)
     # Exactly the answer: no end-of-turn mark, no space that the answer has not.
     assert vlm.processor.tokenizer.decode(cut.answer).strip() == examples[-1].answer
@@ -116,7 +116,7 @@ def whole_text_likelihood(vlm: HuggingFaceVlm, request: Request) -> float:
 
 
 def test_prefixes_are_shared_where_that_is_exact(vlm: HuggingFaceVlm, family: Family) -> None:
-    assert (vlm._engine is not None) == family.prefix_reuse, vlm.why_plain
+    assert (vlm.engine is not None) == family.prefix_reuse, vlm.why_plain
 
 
 def test_demonstrations_are_turns_in_order(vlm: HuggingFaceVlm, world: World) -> None:

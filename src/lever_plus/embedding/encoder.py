@@ -22,7 +22,7 @@ from lever_plus.data.examples import Example
 from lever_plus.data.images import open_image
 from lever_plus.embedding.progress import Progress
 from lever_plus.errors import PointerError, UserError
-from lever_plus.vlm.loading import load_pretrained
+from lever_plus.vlm.loading import identify, load_model, load_processor
 from lever_plus.vlm.processing import on_device
 
 PARTS: Final = ("image", "question", "answer")
@@ -101,9 +101,9 @@ class ClipEncoder:
         """
         from transformers import AutoModel, AutoProcessor
 
-        self._model, self._processor, self.identity = load_pretrained(
-            AutoModel, AutoProcessor, path, revision, device
-        )
+        self._processor = load_processor(AutoProcessor, path, revision)
+        self._model = load_model(AutoModel, path, revision, device)
+        _, self.identity = identify(path, revision)
         self._batch_size = batch_size
 
     def images(self, paths: Sequence[str], kept: Progress) -> Array:

@@ -79,6 +79,6 @@ def _draw(
 
 
 def _share(vlm: Vlm, asked: dict[int, Example], requests: Sequence[Request]) -> float:
-    answers = vlm.answers(requests, "in-context table")
+    answers = vlm.answers(requests, description="in-context table")
     right = [a == asked[r.query].answer for a, r in zip(answers, requests, strict=True)]
     return round(float(np.mean(right)), 4)

@@ -46,7 +46,9 @@ def beam_search(
     Returns:
         One mapping a step (lengths 1..shots): {query id: its `beam` best sequences, best first}.
     """
-    alone = vlm.log_likelihoods([Request((), q) for q in queries], f"{description}, 0 shots")
+    alone = vlm.log_likelihoods(
+        [Request((), q) for q in queries], description=f"{description}, 0 shots"
+    )
     base = {q: float(np.exp(value)) for q, value in zip(queries, alone, strict=True)}
     steps: list[Mapping[int, list[ScoredSequence]]] = []
     kept = {q: [ScoredSequence((), 0.0)] for q in queries}
@@ -58,7 +60,7 @@ def beam_search(
             for candidate in pools.of(q)
             if candidate not in sequence.pointer
         ]
-        values = vlm.log_likelihoods(requests, f"{description}, shot {shot}")
+        values = vlm.log_likelihoods(requests, description=f"{description}, shot {shot}")
         found: dict[int, list[ScoredSequence]] = {q: [] for q in queries}
         for request, value in zip(requests, values, strict=True):
             score = float(np.exp(value)) - base[request.query]

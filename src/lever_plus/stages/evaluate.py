@@ -10,12 +10,12 @@ from lever_plus.evaluation.evaluate import evaluate_oracle, evaluate_pointers, e
 from lever_plus.evaluation.summary import summarise
 from lever_plus.params import Params
 from lever_plus.stages import paths
-from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.outputs import Outcome, write_metrics
 from lever_plus.stages.workspace import Workspace
 from lever_plus.vlm.scorer import METRIC
 
 
-def run(params: Params) -> str:
+def run(params: Params) -> Outcome:
     """Score every method on the test questions; nothing is chosen here."""
     workspace = Workspace(params)
     scores = pd.concat(_tables(params, workspace), ignore_index=True)
@@ -26,8 +26,10 @@ def run(params: Params) -> str:
     summary = summarise(scores, params.evaluate.resamples)
     marked = {"fallback_scores": int(scores["fallback"].sum())}
     write_metrics(paths.SUMMARY, {**summary, **made_with, **marked})
-    scorer = workspace.environment.scorer
-    return f"{len(scores)} scores ({scorer.asked} distinct requests) in {paths.SCORES}"
+    return Outcome(
+        f"{len(scores)} scores in {paths.SCORES}",
+        workspace.vlm.usage,
+    )
 
 
 def _tables(params: Params, workspace: Workspace) -> Iterator[pd.DataFrame]:

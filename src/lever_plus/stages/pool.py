@@ -12,9 +12,10 @@ from lever_plus.embedding.encoder import Embeddings, read_embeddings
 from lever_plus.embedding.neighbours import nearest_ids
 from lever_plus.params import Params
 from lever_plus.stages import paths
+from lever_plus.stages.outputs import Outcome
 
 
-def run(params: Params) -> str:
+def run(params: Params) -> Outcome:
     """Draw the pools of RL, dev and test queries from the training examples."""
     splits, settings = read_splits(paths.PREPARE), params.pool
     queries = splits["train"][: params.data.rl_queries] + splits["dev"] + splits["test"]
@@ -32,7 +33,7 @@ def run(params: Params) -> str:
         candidates = [example.question_id for example in splits["train"]]
         pools = make_scarce(pools, read_twins(paths.SOURCE), candidates, settings.scarcity, rng)
     written = write_pools(paths.POOLS, pools)
-    return (
+    return Outcome(
         f"{len(pools)} pools of {settings.size} ({settings.policy}, {settings.sampler}), "
         f"sha256 {written.sha256[:12]}"
     )

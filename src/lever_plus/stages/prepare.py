@@ -15,12 +15,12 @@ from lever_plus.errors import UserError
 from lever_plus.params import Params
 from lever_plus.params_sources import EmbeddedSource, HeldOut, VqaFilesSource, VqaSplit
 from lever_plus.stages import paths
-from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.outputs import Outcome, write_metrics
 
 Splits = dict[str, list[Example]]
 
 
-def run(params: Params) -> str:
+def run(params: Params) -> Outcome:
     """Read the splits, check them for leaks, and write them as examples."""
     settings = params.data
     for folder in (paths.PREPARE, paths.IMAGES):
@@ -45,8 +45,9 @@ def run(params: Params) -> str:
     write_metrics(paths.METRICS / "prepare.json", {**sizes, **found})
     listed = ", ".join(f"{size} {split}" for split, size in sizes.items())
     pairs = "; ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items())
-    return f"{listed} examples in {paths.PREPARE}, no image in two splits" + (
-        f"; {pairs}" if pairs else ""
+    return Outcome(
+        f"{listed} examples in {paths.PREPARE}, no image in two splits"
+        + (f"; {pairs}" if pairs else "")
     )
 
 

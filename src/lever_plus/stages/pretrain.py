@@ -16,17 +16,17 @@ from lever_plus.pretrain import clip as tiny_clip
 from lever_plus.pretrain import vlm as tiny_vlm
 from lever_plus.pretrain.probe import in_context_table
 from lever_plus.stages import paths
-from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.outputs import Outcome, write_metrics
 from lever_plus.stages.vlm import open_vlm
 
 PART = 500
 
 
-def run(params: Params) -> str:
+def run(params: Params) -> Outcome:
     """Train both models and measure what the VLM reads from demonstrations."""
     source = params.data.source
     if not params.needs_pretraining or source.kind != "embedded":
-        return _skip()
+        return Outcome(_skip())
     torch.set_num_threads(params.threads)
     torch.manual_seed(params.seed)
     processor = tiny_clip.make_processor()
@@ -35,7 +35,7 @@ def run(params: Params) -> str:
     _train_vlm(params, clip, processor, cards, pixels)
     splits = read_splits(paths.PREPARE)
     table = in_context_table(
-        open_vlm(params.vlm, splits),
+        open_vlm(params, splits),
         splits["dev"],
         splits["train"],
         read_meanings(paths.SOURCE),
@@ -44,7 +44,7 @@ def run(params: Params) -> str:
     )
     write_metrics(paths.METRICS / "pretrain.json", {"share_right": table})
     rows = "\n".join(f"  {rule:<22} {share:6.1%}" for rule, share in table.items())
-    return f"share of right answers of the tiny VLM by demonstration rule:\n{rows}"
+    return Outcome(f"share of right answers of the tiny VLM by demonstration rule:\n{rows}")
 
 
 def _skip() -> str:

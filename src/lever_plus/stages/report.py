@@ -9,6 +9,7 @@ from lever_plus.params import Params
 from lever_plus.report import plots, tables
 from lever_plus.report.page import page, table
 from lever_plus.stages import paths
+from lever_plus.stages.outputs import Outcome
 from lever_plus.tracking.history import Row, read_history
 
 TRACES = {
@@ -24,7 +25,7 @@ LEAD = (
 )
 
 
-def run(params: Params) -> str:
+def run(params: Params) -> Outcome:
     """Write the page and the plot data, and print the tables."""
     summary = read_summary()
     histories = _histories(params)
@@ -45,7 +46,7 @@ def run(params: Params) -> str:
     html = page("Lever-Plus: does the selector help?", LEAD, sections)
     (paths.REPORT / "index.html").write_text(html, encoding="utf-8", newline="\n")
     tables.print_tables(summary, Console())
-    return f"open {paths.REPORT / 'index.html'}"
+    return Outcome(f"open {paths.REPORT / 'index.html'}")
 
 
 def read_summary() -> tables.Summary:

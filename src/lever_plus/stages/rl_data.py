@@ -8,12 +8,12 @@ from lever_plus.rl.groups import Groups, groups_from_records
 from lever_plus.rl.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
 from lever_plus.rl.rewards import informative
 from lever_plus.stages import paths
-from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.outputs import Outcome, write_metrics
 from lever_plus.stages.workspace import Workspace
 from lever_plus.vlm.scorer import METRIC, ShotScore
 
 
-def run(params: Params) -> str:
+def run(params: Params) -> Outcome:
     """Propose candidates for every RL query and score each at every shot."""
     workspace = Workspace(params)
     queries = workspace.queries("train", params.data.rl_queries)
@@ -47,9 +47,12 @@ def run(params: Params) -> str:
     write_rl_data(paths.RL_DATA, meta, records)
     statistics = describe(groups_from_records(records, workspace.pools, params.reward.shot_weights))
     write_metrics(paths.METRICS / "rl_data.json", {**statistics})
-    return (
-        f"{len(records)} queries, mean reward {statistics['reward']:.3f}, "
-        f"{statistics['constant_groups']:.0%} of the groups are constant"
+    return Outcome(
+        (
+            f"{len(records)} queries, mean reward {statistics['reward']:.3f}, "
+            f"{statistics['constant_groups']:.0%} of the groups are constant"
+        ),
+        workspace.vlm.usage,
     )
 
 

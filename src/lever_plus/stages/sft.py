@@ -10,12 +10,12 @@ from lever_plus.policy.network import Selector, SelectorConfig
 from lever_plus.rl.infoscore import ScoredSequence
 from lever_plus.rl.sft import train_sft
 from lever_plus.stages import paths
-from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.outputs import Outcome, write_metrics
 from lever_plus.stages.workspace import Track, Workspace, best_epoch
 from lever_plus.tracking.history import History
 
 
-def run(params: Params, track: Track) -> str:
+def run(params: Params, track: Track) -> Outcome:
     """Train the selector from scratch; its epoch is chosen by realised reward on dev."""
     workspace = Workspace(params)
     torch.manual_seed(params.seed)
@@ -37,9 +37,13 @@ def run(params: Params, track: Track) -> str:
             params.seed,
             history.write,
         )
+        observe({"step": fitting.step, **workspace.vlm.usage.figures()})
     workspace.save_policy(paths.SFT, fitting.best())
     write_metrics(paths.METRICS / "sft.json", best_epoch(fitting))
-    return f"epoch {fitting.best_epoch} is best, dev reward {fitting.best_reward:.3f}"
+    return Outcome(
+        f"epoch {fitting.best_epoch} is best, dev reward {fitting.best_reward:.3f}",
+        workspace.vlm.usage,
+    )
 
 
 def read_sequences() -> dict[int, list[ScoredSequence]]:

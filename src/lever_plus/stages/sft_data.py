@@ -7,14 +7,15 @@ from lever_plus.data.pool import read_pools
 from lever_plus.params import Params
 from lever_plus.rl.infoscore import ScoredSequence, beam_search
 from lever_plus.stages import paths
+from lever_plus.stages.outputs import Outcome
 from lever_plus.stages.vlm import open_vlm
 
 
-def run(params: Params) -> str:
+def run(params: Params) -> Outcome:
     """Search the best sequences of every SFT query by InfoScore."""
     settings, splits, pools = params.sft_data, read_splits(paths.PREPARE), read_pools(paths.POOLS)
     queries = [example.question_id for example in splits["train"][: params.data.sft_queries]]
-    vlm = open_vlm(params.vlm, splits)
+    vlm = open_vlm(params, splits)
     steps = beam_search(vlm, pools, queries, shots=settings.shots, beam=settings.beam)
     lines = [_line(query, steps[-1][query]) for query in queries]
     paths.SEQUENCES.parent.mkdir(parents=True, exist_ok=True)
@@ -22,7 +23,10 @@ def run(params: Params) -> str:
     meta = {"vlm": vlm.identity, "pool_sha256": pools.sha256}
     text = json.dumps(meta, indent=2, sort_keys=True) + "\n"
     paths.SEQUENCES.with_name("meta.json").write_text(text, encoding="utf-8", newline="\n")
-    return f"{len(queries)} queries x {settings.beam} sequences in {paths.SEQUENCES}"
+    return Outcome(
+        f"{len(queries)} queries x {settings.beam} sequences in {paths.SEQUENCES}",
+        vlm.usage,
+    )
 
 
 def _line(query: int, sequences: list[ScoredSequence]) -> str:

@@ -1,18 +1,34 @@
 """The frozen VLM that params.yaml names, for every stage that asks it."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lever_plus.data.examples import Example
-from lever_plus.params_sources import VlmParams
+from lever_plus.params import Params
 from lever_plus.stages import paths
 from lever_plus.vlm.huggingface import HuggingFaceVlm
-from lever_plus.vlm.request import Vlm
+from lever_plus.vlm.request import Backend
 from lever_plus.vlm.scorer import by_id
 from lever_plus.vlm.server import OpenAiVlm
+from lever_plus.vlm.store import Store
+from lever_plus.vlm.stored import StoredVlm
 
 
-def open_vlm(params: VlmParams, splits: Mapping[str, Sequence[Example]]) -> Vlm:
-    """Load the model (a server is only named), for the examples of all splits."""
-    if params.kind == "openai":
-        return OpenAiVlm(by_id(splits), params)
-    return HuggingFaceVlm(params.path or str(paths.VLM), by_id(splits), params)
+def open_vlm(params: Params, splits: Mapping[str, Sequence[Example]]) -> StoredVlm:
+    """Name the VLM and open the answer store; weights are loaded when something must be asked."""
+    # DVC runs experiments in temporary folders and exports the real root to them.
+    root = Path(os.environ.get("DVC_ROOT") or Path.cwd())
+    return StoredVlm(_backend(params, by_id(splits)), Store(root / params.scoring.store))
+
+
+def _backend(params: Params, examples: Mapping[int, Example]) -> Backend:
+    vlm = params.vlm
+    if vlm.kind == "openai":
+        return OpenAiVlm(examples, vlm)
+    path = vlm.path or str(paths.VLM)
+    if params.scoring.executor == "ray":
+        from lever_plus.vlm.ray_vlm import RayVlm
+
+        return RayVlm(path, examples, vlm, params.scoring.ray)
+    return HuggingFaceVlm(path, examples, vlm)

@@ -17,8 +17,8 @@ from lever_plus.rl.environment import Environment
 from lever_plus.rl.fitting import Fitting, Observe
 from lever_plus.stages import paths
 from lever_plus.stages.vlm import open_vlm
-from lever_plus.vlm.request import Vlm
 from lever_plus.vlm.scorer import Scorer
+from lever_plus.vlm.stored import StoredVlm
 
 Track = Callable[[str], AbstractContextManager[Observe]]
 """Opens the tracked run of a method; it gets every history row while the method trains."""
@@ -52,9 +52,9 @@ class Workspace:
         return read_embeddings(paths.EMBED)
 
     @cached_property
-    def vlm(self) -> Vlm:
+    def vlm(self) -> StoredVlm:
         """The frozen VLM."""
-        return open_vlm(self.params.vlm, self.splits)
+        return open_vlm(self.params, self.splits)
 
     @cached_property
     def environment(self) -> Environment:

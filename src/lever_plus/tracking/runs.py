@@ -93,6 +93,22 @@ def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]
     opened.end()
 
 
+def log_scoring(params: Params, stage: str, figures: dict[str, float]) -> None:
+    """Log what asking the VLM cost a stage that has no training run of its own.
+
+    These are facts about one machine on one day, so no file holds them and `sync` does not make
+    them anew.
+    """
+    tags = {"pipeline.stage": stage, "pipeline.method": "scoring"}
+    try:
+        opened = Store().create(f"{stage}/scoring", tags, flatten(params.model_dump()))
+        opened.log(figures, 0)
+        opened.end()
+    except Exception as error:
+        message = f"MLflow is not reachable ({error}): the scoring figures are not logged."
+        warnings.warn(message, stacklevel=2)
+
+
 def sync(params: Params, runs: list[TrainingRun], summary: Path) -> tuple[int, int]:
     """Make missing runs from history files and add the evaluation.
 

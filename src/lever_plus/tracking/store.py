@@ -98,9 +98,9 @@ class Run:
             self.flush()
 
     def log_row(self, row: Row) -> None:
-        """Log one row of history.jsonl: `train/<key>`, and `dev/reward`."""
+        """Log one row of history.jsonl: `train/<key>`, `dev/reward`, and `scoring/...` as it is."""
         metrics = {
-            "dev/reward" if key == "dev_reward" else f"train/{key}": value
+            _metric(key): value
             for key, value in row.items()
             if key != "step" and not isinstance(value, str)
         }
@@ -121,3 +121,9 @@ class Run:
         """Send what is left and end the run."""
         self.flush()
         self._client.set_terminated(self._id, status)
+
+
+def _metric(key: str) -> str:
+    if key == "dev_reward":
+        return "dev/reward"
+    return key if "/" in key else f"train/{key}"

@@ -4,25 +4,26 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
-from tqdm import tqdm
 
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.params_sources import HuggingFaceVlmParams
 from lever_plus.vlm.batch import BatchEngine
-from lever_plus.vlm.loading import load_vlm
+from lever_plus.vlm.loading import identify, load_model, load_processor
 from lever_plus.vlm.prefix import PrefixEngine
 from lever_plus.vlm.prompt import PromptFormat, extract_answer, prompt_hash
-from lever_plus.vlm.request import Request, VlmIdentity
+from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.segments import NotSeparableError, Segments
+from lever_plus.vlm.usage import Usage
 
 Result = TypeVar("Result")
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference of log-likelihoods at which prefix reuse counts as exact (a nat's share)."""
-IMAGE_BATCH = 256
+IMAGE_BATCH = 32
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
@@ -37,7 +38,7 @@ class HuggingFaceVlm:
     def __init__(
         self, path: str, examples: Mapping[int, Example], params: HuggingFaceVlmParams
     ) -> None:
-        """Load the model, and find out whether prompt prefixes can be shared exactly.
+        """Load the processor; the model follows when it is needed.
 
         Args:
             path: Hugging Face folder or hub id.
@@ -45,85 +46,121 @@ class HuggingFaceVlm:
             params: Device, precision, prompt, decoding and batch size.
 
         Raises:
-            UserError: The model cannot be loaded.
+            UserError: There is no such model, or its processor cannot be loaded.
         """
-        self.examples, self.params = examples, params
+        from transformers import AutoProcessor
+
+        self.examples, self.params, self._path = examples, params, path
         self.prompt = PromptFormat(params.prompt.style, params.prompt.instruction)
-        self.model, self.processor, revision = load_vlm(
-            path, params.revision, params.device, params.dtype, params.attn_implementation
-        )
-        self._batch_tokens = params.batch_tokens
-        self._lock = threading.Lock()
-        self._plain = BatchEngine(self.model, self.processor, examples, self.prompt)
-        self._tokens_each = self._plain.tokens(next(iter(examples)))
-        self._engine: PrefixEngine | None = None
-        self.why_plain = "vlm.prefix_reuse is off"
-        if params.prefix_reuse:
-            self._engine, self.why_plain = self._prefix_engine()
-            if self._engine is None:
-                self._say_plain()
+        self.processor = load_processor(AutoProcessor, path, params.revision)
+        model, revision = identify(path, params.revision)
         self.identity = VlmIdentity(
-            model=type(self.model).__name__,
+            model=model,
             revision=revision,
             dtype=params.dtype,
             prompt_hash=prompt_hash(self.processor, self.prompt),
             generation=f"num_beams={params.num_beams}, max_new_tokens={params.max_new_tokens}",
         )
+        self.usage = Usage()
+        self.why_plain = ""
+        self._batch_tokens = params.batch_tokens
+        self._lock = threading.Lock()
 
-    def answers(self, requests: Sequence[Request], description: str = "answers") -> list[str]:
+    @cached_property
+    def model(self) -> Any:
+        """The model; it is loaded when something has to be computed."""
+        from transformers import AutoModelForImageTextToText
+
+        settings = self.params
+        return load_model(
+            AutoModelForImageTextToText,
+            self._path,
+            settings.revision,
+            settings.device,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation=settings.attn_implementation,
+        )
+
+    @cached_property
+    def plain(self) -> BatchEngine:
+        """The engine that runs whole prompts."""
+        return BatchEngine(self.model, self.processor, self.examples, self.prompt)
+
+    @cached_property
+    def engine(self) -> PrefixEngine | None:
+        """The engine that shares prefixes, where that is exact and wanted."""
+        engine, self.why_plain = self._prefix_engine()
+        if engine is None and self.params.prefix_reuse:
+            self._say_plain()
+        return engine
+
+    @cached_property
+    def _tokens_each(self) -> int:
+        """Prompt tokens of one example, roughly: those of the first."""
+        return self.plain.tokens(next(iter(self.examples)))
+
+    def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
         """Return the answer to each request, by greedy decoding or beam search."""
         settings = self.params
 
         def decode(chunk: Sequence[Request]) -> list[str]:
-            if self._engine is None or settings.num_beams > 1:
-                ids = self._plain.generate(chunk, settings.max_new_tokens, settings.num_beams)
+            if self.engine is None or settings.num_beams > 1:
+                ids = self.plain.generate(chunk, settings.max_new_tokens, settings.num_beams)
             else:
-                ids = self._engine.generate(chunk, settings.max_new_tokens)
+                ids = self.engine.generate(chunk, settings.max_new_tokens)
             texts = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
             return [extract_answer(text, self.prompt.style) for text in texts]
 
-        return self._run(requests, decode, description)
+        return self._run(requests, decode, done)
 
     def log_likelihoods(
-        self, requests: Sequence[Request], description: str = "likelihoods"
+        self, requests: Sequence[Request], done: Done[float] = ignore
     ) -> list[float]:
         """Return the mean log-probability of the tokens of each query's own answer."""
 
         def score(chunk: Sequence[Request]) -> list[float]:
-            return (self._engine or self._plain).log_likelihoods(chunk)
+            return (self.engine or self.plain).log_likelihoods(chunk)
 
-        return self._run(requests, score, description)
+        return self._run(requests, score, done)
 
     def answer_alone(self, request: Request) -> str:
         """Answer one request with the processor and `generate`, nothing shared: the reference."""
         settings = self.params
-        (ids,) = self._plain.generate([request], settings.max_new_tokens, settings.num_beams)
+        (ids,) = self.plain.generate([request], settings.max_new_tokens, settings.num_beams)
         text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
         return extract_answer(text, self.prompt.style)
 
     def _prefix_engine(self) -> tuple[PrefixEngine | None, str]:
         """Return an engine that was seen to give the model's own results, or why there is none."""
+        if not self.params.prefix_reuse:
+            return None, "vlm.prefix_reuse is off"
         try:
             segments = Segments(
                 self.model,
                 self.processor,
                 self.examples,
                 self.prompt,
-                IMAGE_BATCH if self.params.device == "cpu" else 16,
+                IMAGE_BATCH,
+                self._workers,
                 self.params.segment_megabytes * 2**20,
             )
-            engine = PrefixEngine(self.model, segments)
+            engine = PrefixEngine(self.model, segments, self.usage)
             first, *others = list(self.examples)[:3]
             segments.prepare([first, *others])
         except (NotSeparableError, ValueError) as error:
             return None, str(error)
         probes = [Request(tuple(others[:shots]), first) for shots in range(len(others) + 1)]
         shared = torch.tensor(engine.log_likelihoods(probes))
-        alone = torch.tensor([self._plain.log_likelihoods([probe])[0] for probe in probes])
+        alone = torch.tensor([self.plain.log_likelihoods([probe])[0] for probe in probes])
         difference = (shared - alone).abs().max().item()
         if not difference <= TOLERANCE[self.model.dtype]:
             return None, f"its likelihoods would differ by {difference:.2g}"
         return engine, ""
+
+    @property
+    def _workers(self) -> int:
+        """Chunks that run side by side; a GPU is busy with one."""
+        return self.params.workers if self.params.device == "cpu" else 1
 
     def _say_plain(self) -> None:
         message = f"prompts run whole, without prefix reuse, because {self.why_plain}."
@@ -133,32 +170,30 @@ class HuggingFaceVlm:
         self,
         requests: Sequence[Request],
         ask: Callable[[Sequence[Request]], list[Result]],
-        description: str,
+        done: Done[Result],
     ) -> list[Result]:
         """Ask everything; from the first example that cannot be cut, in whole prompts."""
         try:
-            return self._ask_all(requests, ask, description)
+            return self._ask_all(requests, ask, done)
         except NotSeparableError as error:
-            self._engine, self.why_plain = None, str(error)
+            self.engine, self.why_plain = None, str(error)
             self._say_plain()
-        return self._ask_all(requests, ask, description)
+        return self._ask_all(requests, ask, done)
 
     def _ask_all(
         self,
         requests: Sequence[Request],
         ask: Callable[[Sequence[Request]], list[Result]],
-        description: str,
+        done: Done[Result],
     ) -> list[Result]:
         """Ask in chunks of neighbours in prefix order, in threads; return in request order."""
         order = sorted(range(len(requests)), key=lambda i: requests[i])
         results: dict[int, Result] = {}
-        threads, on_cpu = torch.get_num_threads(), self.params.device == "cpu"
-        workers = self.params.workers if on_cpu and self._engine else 1
-        if on_cpu and workers > 1:
+        threads, workers = torch.get_num_threads(), self._workers if self.engine else 1
+        if workers > 1:
             torch.set_num_threads(1)
-        bar = tqdm(total=len(requests), desc=description, unit="req", leave=False, disable=None)
         try:
-            with ThreadPoolExecutor(workers) as pool, bar:
+            with ThreadPoolExecutor(workers) as pool:
                 for stretch in self._stretches(requests, order):
                     chunks = list(self._chunks(requests, stretch))
                     answered = pool.map(
@@ -166,14 +201,14 @@ class HuggingFaceVlm:
                     )
                     for chunk, answers in zip(chunks, answered, strict=True):
                         results.update(zip(chunk, answers, strict=True))
-                        bar.update(len(chunk))
+                        done(chunk, answers)
         finally:
             torch.set_num_threads(threads)
         return [results[i] for i in range(len(requests))]
 
     def _stretches(self, requests: Sequence[Request], order: Sequence[int]) -> Iterator[list[int]]:
         """Cut the order into stretches whose segments fit in memory together, and make those."""
-        if self._engine is None:
+        if self.engine is None:
             yield list(order)
             return
         width = self.model.get_input_embeddings().weight.shape[1]
@@ -184,13 +219,13 @@ class HuggingFaceVlm:
         for i in order:
             names = {*requests[i].demonstrations, requests[i].query}
             if stretch and len(named | names) > most:
-                self._engine.segments.prepare(named)
+                self.engine.segments.prepare(named)
                 yield stretch
                 stretch, named = [], set()
             stretch.append(i)
             named |= names
         if stretch:
-            self._engine.segments.prepare(named)
+            self.engine.segments.prepare(named)
             yield stretch
 
     def _chunks(self, requests: Sequence[Request], stretch: Sequence[int]) -> Iterator[list[int]]:

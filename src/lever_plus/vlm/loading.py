@@ -1,50 +1,54 @@
 """Loading a model by path or hub id: every weight from the file, and a hash that identifies it."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from lever_plus.errors import UserError
 
 IDENTIFYING = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 
 
-def load_pretrained(
-    model_class: Any,
-    processor_class: Any,
-    path: str,
-    revision: str | None,
-    device: str,
-    **options: Any,
-) -> tuple[Any, Any, str]:
-    """Load a model and its processor.
+def load_processor(processor_class: Any, path: str, revision: str | None) -> Any:
+    """Load the processor of a model.
 
     Args:
-        model_class: Auto class of the model.
         processor_class: Auto class of the processor.
         path: Hugging Face folder, or hub id (found in the local cache, or fetched where the
             environment allows it: `HF_HUB_OFFLINE=0`).
         revision: Commit of a hub id; None for a folder.
-        device: Such as "cpu" or "cuda:0".
-        **options: Passed on to the model, such as dtype.
-
-    Returns:
-        Model in eval mode, processor, and what identifies the weights: the folder's hash or the
-        hub's commit.
 
     Raises:
-        UserError: There is no such model, the processor needs a package that is missing, the device
-            is not there, or weights are missing in the file, so that some would be random.
+        UserError: There is no such model, or its processor needs a package that is missing.
     """
     _check_path(path)
-    at = {} if revision is None else {"revision": revision}
-    try:
-        processor = processor_class.from_pretrained(path, **at)
-        model, report = model_class.from_pretrained(path, output_loading_info=True, **options, **at)
-    except (OSError, ImportError, ValueError) as error:
-        raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
+    with _explained(path):
+        return processor_class.from_pretrained(path, **_at(revision))
+
+
+def load_model(
+    model_class: Any, path: str, revision: str | None, device: str, **options: Any
+) -> Any:
+    """Load a model in eval mode.
+
+    Args:
+        model_class: Auto class of the model.
+        path: Hugging Face folder or hub id.
+        revision: Commit of a hub id; None for a folder.
+        device: Such as "cpu" or "cuda:0".
+        **options: Passed on, such as dtype.
+
+    Raises:
+        UserError: There is no such model, the device is not there, or weights are missing in the
+            file, so that some would be random.
+    """
+    _check_path(path)
+    with _explained(path):
+        model, report = model_class.from_pretrained(
+            path, output_loading_info=True, **options, **_at(revision)
+        )
     for kind in ("missing_keys", "mismatched_keys"):
         if report[kind]:
             raise UserError(
@@ -52,31 +56,39 @@ def load_pretrained(
                 f"{sorted(map(str, report[kind]))[0]}): those weights would be random. Get the "
                 "whole checkpoint."
             )
-    commit = getattr(model.config, "_commit_hash", None)
-    identity = folder_hash(Path(path)) if Path(path).is_dir() else str(commit or revision)
     try:
-        return model.to(device).eval(), processor, identity
+        return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"device {device} cannot be used ({_first_line(error)}): set the device to cpu."
         ) from error
 
 
-def load_vlm(
-    path: str, revision: str | None, device: str, dtype: str, attn_implementation: str
-) -> tuple[Any, Any, str]:
-    """Load a VLM, its processor and what identifies it, as `load_pretrained` does."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+def identify(path: str, revision: str | None) -> tuple[str, str]:
+    """Return the class of a model and what identifies its weights, without loading them.
 
-    return load_pretrained(
-        AutoModelForImageTextToText,
-        AutoProcessor,
-        path,
-        revision,
-        device,
-        dtype=getattr(torch, dtype),
-        attn_implementation=attn_implementation,
-    )
+    That is the folder's hash, or the hub's commit.
+    """
+    from transformers import AutoConfig
+
+    _check_path(path)
+    with _explained(path):
+        config = AutoConfig.from_pretrained(path, **_at(revision))
+    name = (config.architectures or [type(config).__name__])[0]
+    commit = getattr(config, "_commit_hash", None) or revision
+    return str(name), folder_hash(Path(path)) if Path(path).is_dir() else str(commit)
+
+
+def _at(revision: str | None) -> dict[str, str]:
+    return {} if revision is None else {"revision": revision}
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ImportError, ValueError) as error:
+        raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
 
 
 def folder_hash(folder: Path) -> str:

@@ -7,6 +7,7 @@ real tokens only, so for rotary positions the result equals that of the whole pr
 rounding).
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,18 +18,22 @@ from torch import Tensor
 from lever_plus.vlm.decoder import Decoder, PrefixCache
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.segments import Segments
+from lever_plus.vlm.usage import Usage
 
 
 class PrefixEngine:
     """Runs chunks of requests on one model."""
 
-    def __init__(self, model: Any, segments: Segments) -> None:
+    def __init__(self, model: Any, segments: Segments, usage: Usage) -> None:
         """Keep the model and the segments; run the head that all prompts share.
+
+        `usage` gets the tokens of every pass.
 
         Raises:
             ValueError: The model's layers are not those that `Decoder` runs.
         """
         self.segments = segments
+        self.usage, self._lock = usage, threading.Lock()
         self._decoder = Decoder(model.get_decoder())
         self._embed, self._logits = model.get_input_embeddings(), model.get_output_embeddings()
         self._ends = _end_ids(model)
@@ -110,12 +115,21 @@ class PrefixEngine:
                 above = _indices([index[prefix[:-1]] for prefix in distinct], rows)
                 lengths = table.lengths[rows]
                 embeds = table.embeds[rows, : int(lengths.max())]
+                self._count(run=lengths)
                 cache = self._decoder.run(cache, above, embeds, lengths)[1]
                 index = {prefix: row for row, prefix in enumerate(distinct)}
             at = [i for i, request in enumerate(requests) if len(request.demonstrations) == depth]
             if at:
-                parents = [index[requests[i].demonstrations] for i in at]
-                yield Depth(at, _indices(parents, table.lengths), cache)
+                parents = _indices([index[requests[i].demonstrations] for i in at], table.lengths)
+                queries = table.queries[self.segments.rows([requests[i].query for i in at])]
+                self._count(run=queries, whole=queries + cache.lengths[parents])
+                yield Depth(at, parents, cache)
+
+    def _count(self, run: Tensor, whole: Tensor | None = None) -> None:
+        """Add to the usage; chunks run in threads."""
+        with self._lock:
+            self.usage.tokens_run += int(run.sum())
+            self.usage.tokens_whole += 0 if whole is None else int(whole.sum())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,15 @@
 """A question to the VLM, what is known about the VLM that answers it, and what a VLM can do."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from typing_extensions import TypedDict
 
 from lever_plus.data.examples import Example
+from lever_plus.vlm.usage import Usage
+
+Given = TypeVar("Given", contravariant=True)
+Both = TypeVar("Both")
 
 
 class Request(NamedTuple):
@@ -29,8 +33,28 @@ class VlmIdentity(TypedDict):
     generation: str
 
 
-class Vlm(Protocol):
-    """A frozen VLM: a model on this machine, or a server."""
+class Done(Protocol[Given]):
+    """Gets answers as soon as they are there, so that they can be stored."""
+
+    def __call__(self, indices: Sequence[int], answers: Sequence[Given], /) -> None:
+        """Take the answers to the requests at `indices`."""
+        ...
+
+
+class Ask(Protocol[Both]):
+    """A way to ask a VLM: all requests at once, answers reported on the way."""
+
+    def __call__(self, requests: Sequence[Request], done: Done[Both], /) -> list[Both]:
+        """Return the answer to each request."""
+        ...
+
+
+def ignore(_indices: Sequence[int], _answers: Sequence[object], /) -> None:
+    """Take answers and do nothing with them."""
+
+
+class Backend(Protocol):
+    """A frozen VLM that computes: a model on this machine, on several, or a server."""
 
     @property
     def identity(self) -> VlmIdentity:
@@ -42,12 +66,39 @@ class Vlm(Protocol):
         """All examples that requests may name, by id."""
         ...
 
-    def answers(self, requests: Sequence[Request], description: str = "answers") -> list[str]:
+    @property
+    def usage(self) -> Usage:
+        """What asking it cost so far."""
+        ...
+
+    def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
         """Return the answer to each request."""
         ...
 
     def log_likelihoods(
-        self, requests: Sequence[Request], description: str = "likelihoods"
+        self, requests: Sequence[Request], done: Done[float] = ignore
     ) -> list[float]:
+        """Return the mean log-probability of the tokens of each query's own answer."""
+        ...
+
+
+class Vlm(Protocol):
+    """A frozen VLM as stages ask it; `stored.StoredVlm` puts a store before a backend."""
+
+    @property
+    def identity(self) -> VlmIdentity:
+        """What its answers depend on."""
+        ...
+
+    @property
+    def examples(self) -> Mapping[int, Example]:
+        """All examples that requests may name, by id."""
+        ...
+
+    def answers(self, requests: Sequence[Request], *, description: str) -> list[str]:
+        """Return the answer to each request."""
+        ...
+
+    def log_likelihoods(self, requests: Sequence[Request], *, description: str) -> list[float]:
         """Return the mean log-probability of the tokens of each query's own answer."""
         ...

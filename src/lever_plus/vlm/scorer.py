@@ -33,24 +33,21 @@ class ShotScore:
 
 
 class Scorer:
-    """Asks a VLM and scores its answers; remembers every answer of its lifetime."""
+    """Asks a VLM and scores its answers."""
 
     def __init__(self, vlm: Vlm) -> None:
-        """Start with no answers."""
+        """Keep the VLM; it remembers answers if there is a store before it."""
         self.vlm = vlm
-        self._answers: dict[Request, ShotScore] = {}
-        self.asked = 0
-        self.answered = 0
 
     def score(self, requests: Sequence[Request], description: str = "answers") -> list[ShotScore]:
-        """Score requests; those that were answered before, or stand twice here, are asked once."""
-        new = sorted(set(requests) - self._answers.keys())
-        self.asked += len(new)
-        self.answered += len(requests)
-        if new:
-            for request, answer in zip(new, self.vlm.answers(new, description), strict=True):
-                self._answers[request] = score_answer(answer, self.vlm.examples[request.query])
-        return [self._answers[request] for request in requests]
+        """Score requests; those that stand here twice are asked once."""
+        distinct = sorted(set(requests))
+        answers = self.vlm.answers(distinct, description=description)
+        scores = {
+            request: score_answer(answer, self.vlm.examples[request.query])
+            for request, answer in zip(distinct, answers, strict=True)
+        }
+        return [scores[request] for request in requests]
 
     def score_pointers(
         self,

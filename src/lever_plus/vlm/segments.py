@@ -8,20 +8,17 @@ into its language model, so that every architecture merges its images in its own
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from lever_plus.data.examples import Example
 from lever_plus.data.images import open_image
-from lever_plus.vlm.processing import input_embeddings, process
+from lever_plus.vlm.processing import input_embeddings, process, stopped_at_language_model
 from lever_plus.vlm.prompt import PromptFormat, render
 from lever_plus.vlm.turns import Turn, text_ids, turn
-
-READERS: Final = 2
 
 
 class Segment(NamedTuple):
@@ -64,6 +61,7 @@ class Segments:
         examples: Mapping[int, Example],
         prompt: PromptFormat,
         batch: int,
+        workers: int,
         budget: int,
     ) -> None:
         """Keep the model (for image features), its processor and the examples by id.
@@ -74,6 +72,7 @@ class Segments:
             examples: All examples that may be asked for.
             prompt: Style and instruction.
             batch: Images in one pass of the vision tower.
+            workers: Threads that read images and run the vision tower side by side.
             budget: Bytes of segments that are kept when others are asked for.
 
         Raises:
@@ -81,6 +80,7 @@ class Segments:
         """
         self._model, self._processor, self._examples = model, processor, examples
         self._prompt, self._batch, self._budget = prompt, batch, budget
+        self._workers = workers
         self._made: dict[int, Segment] = {}
         self._rows: dict[int, int] = {}
         self._table: Table
@@ -113,13 +113,10 @@ class Segments:
         missing = sorted(wanted - self._made.keys())
         if not missing:
             return
-        starts = range(0, len(missing), self._batch)
-        with ThreadPoolExecutor(READERS) as readers:
-            for start in tqdm(starts, desc="images", leave=False, disable=None):
-                batch = [self._examples[i] for i in missing[start : start + self._batch]]
-                images = list(readers.map(lambda example: open_image(example.image), batch))
-                segments = self._segments(batch, images)
-                self._made.update({e.question_id: s for e, s in zip(batch, segments, strict=True)})
+        parts = [missing[i : i + self._batch] for i in range(0, len(missing), self._batch)]
+        with stopped_at_language_model(self._model), ThreadPoolExecutor(self._workers) as pool:
+            for ids, segments in zip(parts, pool.map(self._make, parts), strict=True):
+                self._made.update(zip(ids, segments, strict=True))
         if self.size > self._budget:
             self._made = {i: s for i, s in self._made.items() if i in wanted}
         self._table = _tabulate(list(self._made.values()))
@@ -131,7 +128,9 @@ class Segments:
         return sum(s.embeds.numel() * s.embeds.element_size() for s in self._made.values())
 
     @torch.inference_mode()
-    def _segments(self, examples: Sequence[Example], images: Sequence[Any]) -> list[Segment]:
+    def _make(self, example_ids: Sequence[int]) -> list[Segment]:
+        examples = [self._examples[i] for i in example_ids]
+        images = [open_image(example.image) for example in examples]
         turns = [self._turn(example) for example in examples]
         texts = [turn.text.removeprefix(self._head_text) for turn in turns]
         inputs = process(self._processor, texts, [[image] for image in images], side="right")

@@ -13,13 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.params_sources import OpenAiVlmParams
 from lever_plus.vlm.prompt import Message, PromptFormat, extract_answer, message_hash, messages
-from lever_plus.vlm.request import Request, VlmIdentity
+from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
+from lever_plus.vlm.usage import Usage
 
 Result = TypeVar("Result")
 KEPT_IMAGES = 1024
@@ -32,6 +31,7 @@ class OpenAiVlm:
         """Name the server; nothing is asked yet."""
         self.examples, self.params = examples, params
         self.prompt = PromptFormat(instruction=params.instruction)
+        self.usage = Usage()
         self.identity = VlmIdentity(
             model=params.model,
             revision=params.revision,
@@ -40,29 +40,29 @@ class OpenAiVlm:
             generation=f"server, greedy, max_new_tokens={params.max_new_tokens}",
         )
 
-    def answers(self, requests: Sequence[Request], description: str = "answers") -> list[str]:
+    def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
         """Return the greedy answer to each request.
 
         Raises:
             UserError: The server cannot be reached, does not know the model or keeps failing.
         """
-        return asyncio.run(self._all(requests, self._answer, description))
+        return asyncio.run(self._all(requests, self._answer, done))
 
     def log_likelihoods(
-        self, requests: Sequence[Request], description: str = "likelihoods"
+        self, requests: Sequence[Request], done: Done[float] = ignore
     ) -> list[float]:
         """Return the mean log-probability of the tokens of each query's own answer.
 
         Raises:
             UserError: As above, or the server does not echo the log-probabilities of its prompt.
         """
-        return asyncio.run(self._all(requests, self._log_likelihood, description))
+        return asyncio.run(self._all(requests, self._log_likelihood, done))
 
     async def _all(
         self,
         requests: Sequence[Request],
         ask: Callable[[Any, Request], Awaitable[Result]],
-        description: str,
+        done: Done[Result],
     ) -> list[Result]:
         """Ask everything with `concurrency` workers; the first failure ends them all."""
         import openai
@@ -78,16 +78,15 @@ class OpenAiVlm:
             max_retries=settings.retries,
         )
 
-        async def work(bar: "tqdm[None]") -> None:
+        async def work() -> None:
             for i in waiting:
                 results[i] = await ask(client, requests[i])
-                bar.update()
+                done([i], [results[i]])
 
-        bar = tqdm(total=len(requests), desc=description, unit="req", leave=False, disable=None)
         try:
             async with client, asyncio.TaskGroup() as group:
                 for _ in range(min(settings.concurrency, len(requests))):
-                    group.create_task(work(bar))
+                    group.create_task(work())
         except* openai.OpenAIError as errors:
             first = errors.exceptions[0]
             raise UserError(
@@ -96,8 +95,6 @@ class OpenAiVlm:
             ) from first
         except* UserError as errors:
             raise errors.exceptions[0] from None
-        finally:
-            bar.close()
         return [results[i] for i in range(len(requests))]
 
     async def _answer(self, client: Any, request: Request) -> str:

@@ -1,0 +1,217 @@
+"""The answer store: every VLM answer is computed once, by whichever stage asks first.
+
+Content-addressed: the key of an answer covers the VLM's identity (weights, precision, prompt,
+decoding) and the ordered content (image bytes, question, answer) of every demonstration and of the
+query, so that equal prompts are equal whatever their ids. The value is the model's own text, or its
+log-likelihood: scoring it by another metric asks nothing. One SQLite file in WAL mode: many readers
+and writers, and an answer whose `put` has returned survives the end of the process at any moment.
+"""
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from lever_plus.data.examples import Example
+from lever_plus.errors import UserError
+from lever_plus.vlm.request import Request, VlmIdentity
+
+Kind = Literal["answer", "log_likelihood"]
+SCHEMA: Final = 1
+KEY_BYTES: Final = 16
+LOOKUP: Final = 500
+WAIT_S: Final = 60.0
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS vlm (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS answer (
+    key BLOB PRIMARY KEY, vlm INTEGER NOT NULL REFERENCES vlm (id), text TEXT, log_likelihood REAL
+) WITHOUT ROWID;
+"""
+
+MERGE: Final = (
+    "INSERT OR IGNORE INTO vlm (identity) SELECT identity FROM source.vlm",
+    """INSERT OR IGNORE INTO answer
+       SELECT theirs.key, vlm.id, theirs.text, theirs.log_likelihood FROM source.answer AS theirs
+       JOIN source.vlm AS named ON named.id = theirs.vlm
+       JOIN vlm ON vlm.identity = named.identity""",
+)
+
+
+class Statistics(NamedTuple):
+    """What a store holds of one VLM."""
+
+    identity: VlmIdentity
+    answers: int
+    log_likelihoods: int
+    empty: int
+
+
+class Store:
+    """An open store file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a store, or make a new one.
+
+        Raises:
+            UserError: The file is damaged, was written by another version, or cannot be written.
+        """
+        self.path = path
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, SCHEMA):
+                raise UserError(
+                    f"{path} was written by schema version {version} of the answer store, this is "
+                    f"version {SCHEMA}: set scoring.store to another file, or move this one away "
+                    "(answers are then computed again)."
+                )
+            # WAL: a killed process loses nothing that was committed, and readers never wait.
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.executescript(f"BEGIN IMMEDIATE; {TABLES} COMMIT;")
+            self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def get(self, kind: Kind, keys: Sequence[bytes]) -> dict[bytes, str | float]:
+        """Return the stored values of these keys; the others are not there."""
+        column = "text" if kind == "answer" else "log_likelihood"
+        found: dict[bytes, str | float] = {}
+        with self._explained():
+            for start in range(0, len(keys), LOOKUP):
+                part = keys[start : start + LOOKUP]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, {column} FROM answer WHERE key IN ({marks})"
+                found.update(self._connection.execute(query, part).fetchall())
+        return found
+
+    def put(
+        self, kind: Kind, identity: VlmIdentity, values: Sequence[tuple[bytes, str | float]]
+    ) -> None:
+        """Store values; when this returns, they are safe. What is there already stays."""
+        text = kind == "answer"
+        with self._explained(), self._transaction():
+            vlm = self._vlm(identity)
+            rows = [(k, vlm, v if text else None, None if text else v) for k, v in values]
+            self._connection.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?)", rows)
+
+    def statistics(self) -> list[Statistics]:
+        """Return what is stored of each VLM."""
+        query = """
+            SELECT vlm.identity, COUNT(text), COUNT(log_likelihood), COUNT(NULLIF(text = '', 0))
+            FROM answer JOIN vlm ON vlm.id = answer.vlm GROUP BY vlm.id ORDER BY vlm.id"""
+        with self._explained():
+            rows = self._connection.execute(query).fetchall()
+        return [Statistics(json.loads(identity), *counts) for identity, *counts in rows]
+
+    def merge(self, other: Path) -> int:
+        """Add everything that another store holds; return how many answers were new."""
+        if not other.is_file():
+            raise UserError(f"{other} is missing: name a store file.")
+        Store(other).close()  # refuses a damaged file, or one of another version
+        before = self._count()
+        with self._explained():
+            self._connection.execute("ATTACH ? AS source", (str(other),))
+            try:
+                with self._transaction():
+                    for statement in MERGE:
+                        self._connection.execute(statement)
+            finally:
+                self._connection.execute("DETACH source")
+        return self._count() - before
+
+    def prune(self, keep: str) -> int:
+        """Remove the answers of every VLM whose revision does not start with `keep`."""
+        before = self._count()
+        with self._explained():
+            with self._transaction():
+                for number, text in self._connection.execute("SELECT id, identity FROM vlm"):
+                    if not json.loads(text)["revision"].startswith(keep):
+                        self._connection.execute("DELETE FROM answer WHERE vlm = ?", (number,))
+                        self._connection.execute("DELETE FROM vlm WHERE id = ?", (number,))
+            self._connection.execute("VACUUM")
+        return before - self._count()
+
+    def _count(self) -> int:
+        return int(self._connection.execute("SELECT COUNT(*) FROM answer").fetchone()[0])
+
+    def _vlm(self, identity: VlmIdentity) -> int:
+        text = json.dumps(identity, sort_keys=True)
+        self._connection.execute("INSERT OR IGNORE INTO vlm (identity) VALUES (?)", (text,))
+        query = "SELECT id FROM vlm WHERE identity = ?"
+        return int(self._connection.execute(query, (text,)).fetchone()[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into sentences; nothing that is stored is touched."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(f"answer store {self.path}: {_advice(error)}") from error
+
+
+def _advice(error: BaseException) -> str:
+    text = str(error)
+    if "disk is full" in text or "No space left" in text:
+        return (
+            f"{text}. Everything stored before is safe: free some space, or set scoring.store to "
+            "another disk, and run again; only the rest is asked."
+        )
+    if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
+        return f"it cannot be written ({text}): set scoring.store to a file that can."
+    if "locked" in text:
+        return f"another process holds it for over {WAIT_S:.0f} s ({text}): run again later."
+    if isinstance(error, sqlite3.DatabaseError):
+        return (
+            f"it is damaged ({text}). It only saves time: move it away and answers are computed "
+            "again, or recover it with `sqlite3 FILE .recover`."
+        )
+    return text
+
+
+class Keys:
+    """Makes the keys of requests; what an example contributes is hashed once."""
+
+    def __init__(self, kind: Kind, identity: VlmIdentity, examples: Mapping[int, Example]) -> None:
+        """Keep what all keys share."""
+        shared = json.dumps([kind, identity], sort_keys=True).encode()
+        self._shared = hashlib.blake2b(shared, digest_size=KEY_BYTES)
+        self._scored = kind == "log_likelihood"
+        self._examples = examples
+        self._made: dict[int, tuple[bytes, bytes]] = {}
+
+    def of(self, request: Request) -> bytes:
+        """Return the key of a request; the query's own answer counts only where it is scored."""
+        key = self._shared.copy()
+        question, whole = self._hashes(request.query)
+        key.update(b"".join([self._hashes(i)[1] for i in request.demonstrations]))
+        key.update(whole if self._scored else question)
+        return key.digest()
+
+    def _hashes(self, example_id: int) -> tuple[bytes, bytes]:
+        """Return the hash of an example's image and question, and of its answer too."""
+        made = self._made.get(example_id)
+        if made is None:
+            example = self._examples[example_id]
+            content = json.dumps([example.image_sha256, example.question]).encode()
+            question = hashlib.blake2b(content, digest_size=KEY_BYTES)
+            whole = question.copy()
+            whole.update(json.dumps(example.answer).encode())
+            made = self._made[example_id] = question.digest(), whole.digest()
+        return made
