@@ -153,5 +153,8 @@ class ScoringParams(Section):
     """Where answers are computed and kept; this changes no result, so no stage depends on it."""
 
     store: str = Field(description="file of the answer store")
+    features_megabytes: Annotated[int, Field(ge=0)] = Field(
+        description="image features that the store keeps for later stages; 0 for none"
+    )
     executor: Literal["local", "ray"] = Field(description="this process, or Ray actors")
     ray: RayParams

@@ -19,10 +19,11 @@ def open_vlm(params: Params, splits: Mapping[str, Sequence[Example]]) -> StoredV
     """Name the VLM and open the answer store; weights are loaded when something must be asked."""
     # DVC runs experiments in temporary folders and exports the real root to them.
     root = Path(os.environ.get("DVC_ROOT") or Path.cwd())
-    return StoredVlm(_backend(params, by_id(splits)), Store(root / params.scoring.store))
+    store = Store(root / params.scoring.store)
+    return StoredVlm(_backend(params, by_id(splits), store), store)
 
 
-def _backend(params: Params, examples: Mapping[int, Example]) -> Backend:
+def _backend(params: Params, examples: Mapping[int, Example], store: Store) -> Backend:
     vlm = params.vlm
     if vlm.kind == "openai":
         return OpenAiVlm(examples, vlm)
@@ -31,4 +32,4 @@ def _backend(params: Params, examples: Mapping[int, Example]) -> Backend:
         from lever_plus.vlm.ray_vlm import RayVlm
 
         return RayVlm(path, examples, vlm, params.scoring.ray)
-    return HuggingFaceVlm(path, examples, vlm)
+    return HuggingFaceVlm(path, examples, vlm, store, params.scoring.features_megabytes)

@@ -84,16 +84,16 @@ class Decoder:
             Normalised hidden states [n, m, width] (m = 0 without `at`), and the longer caches.
         """
         places = torch.arange(embeds.shape[1], device=embeds.device)
-        offset = past.lengths[rows]
-        real = places < lengths[:, None]
-        mask = torch.cat([past.mask[rows], real], dim=1)
-        bias = _bias(past.mask[rows], places, embeds.dtype)
+        taken = _contiguous(rows)
+        offset, seen = past.lengths[taken], past.mask[taken]
+        mask = torch.cat([seen, places < lengths[:, None]], dim=1)
+        bias = _bias(seen, places, embeds.dtype)
         rotary = self._rotary(embeds, position_ids=offset[:, None] + places)
         hidden, layers = embeds, []
         for number, layer in enumerate(self._layers):
             last = number + 1 == len(self._layers)
             states = layer.input_layernorm(hidden)
-            cached = _extend(layer.self_attn, states, rotary, past.layers[number], rows)
+            cached = _extend(layer.self_attn, states, rotary, past.layers[number], taken)
             layers.append(cached)
             if last and at is None:
                 hidden = hidden[:, :0]
@@ -106,6 +106,13 @@ class Decoder:
         cache = PrefixCache(tuple(layers), mask, offset + lengths)
         final: Tensor = self._norm(hidden)
         return final, cache
+
+
+def _contiguous(rows: Tensor) -> Tensor | slice:
+    """Return rows as a slice where they are consecutive: a view instead of a copy."""
+    first, count = int(rows[0]), len(rows)
+    consecutive = torch.arange(first, first + count, device=rows.device)
+    return slice(first, first + count) if torch.equal(rows, consecutive) else rows
 
 
 def _bias(past: Tensor, places: Tensor, dtype: torch.dtype) -> Tensor:
@@ -135,7 +142,11 @@ def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _extend(
-    attention: Any, states: Tensor, rotary: Any, past: tuple[Tensor, Tensor], rows: Tensor
+    attention: Any,
+    states: Tensor,
+    rotary: Any,
+    past: tuple[Tensor, Tensor],
+    rows: Tensor | slice,
 ) -> tuple[Tensor, Tensor]:
     """Return the keys and values of a layer, those of the past rows included."""
     keys = _rotate(_heads(attention.k_proj(states), attention.head_dim), *rotary)
@@ -143,7 +154,7 @@ def _extend(
     return _append(past[0], rows, keys), _append(past[1], rows, values)
 
 
-def _append(past: Tensor, rows: Tensor, new: Tensor) -> Tensor:
+def _append(past: Tensor, rows: Tensor | slice, new: Tensor) -> Tensor:
     return torch.cat([past[rows], new], dim=2) if past.shape[2] else new
 
 

@@ -13,17 +13,19 @@ from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.params_sources import HuggingFaceVlmParams
 from lever_plus.vlm.batch import BatchEngine
+from lever_plus.vlm.features import KeptSegments
 from lever_plus.vlm.loading import identify, load_model, load_processor
 from lever_plus.vlm.prefix import PrefixEngine
 from lever_plus.vlm.prompt import PromptFormat, extract_answer, prompt_hash
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.segments import NotSeparableError, Segments
+from lever_plus.vlm.store import Store
 from lever_plus.vlm.usage import Usage
 
 Result = TypeVar("Result")
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference of log-likelihoods at which prefix reuse counts as exact (a nat's share)."""
-IMAGE_BATCH = 32
+IMAGE_BATCH = 96
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
@@ -36,7 +38,12 @@ class HuggingFaceVlm:
     """
 
     def __init__(
-        self, path: str, examples: Mapping[int, Example], params: HuggingFaceVlmParams
+        self,
+        path: str,
+        examples: Mapping[int, Example],
+        params: HuggingFaceVlmParams,
+        store: Store | None = None,
+        store_megabytes: int = 0,
     ) -> None:
         """Load the processor; the model follows when it is needed.
 
@@ -44,6 +51,8 @@ class HuggingFaceVlm:
             path: Hugging Face folder or hub id.
             examples: All examples that requests may name, by id.
             params: Device, precision, prompt, decoding and batch size.
+            store: Where image features outlive the process; None for nowhere.
+            store_megabytes: How much of them.
 
         Raises:
             UserError: There is no such model, or its processor cannot be loaded.
@@ -61,6 +70,7 @@ class HuggingFaceVlm:
             prompt_hash=prompt_hash(self.processor, self.prompt),
             generation=f"num_beams={params.num_beams}, max_new_tokens={params.max_new_tokens}",
         )
+        self._kept = KeptSegments(store, self.identity, store_megabytes) if store else None
         self.usage = Usage()
         self.why_plain = ""
         self._batch_tokens = params.batch_tokens
@@ -143,6 +153,7 @@ class HuggingFaceVlm:
                 IMAGE_BATCH,
                 self._workers,
                 self.params.segment_megabytes * 2**20,
+                self._kept,
             )
             engine = PrefixEngine(self.model, segments, self.usage)
             first, *others = list(self.examples)[:3]

@@ -8,7 +8,7 @@ into its language model, so that every architecture merges its images in its own
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -51,6 +51,18 @@ class NotSeparableError(Exception):
     """Prompts of this model are not the concatenation of their turns; the message says why."""
 
 
+class Kept(Protocol):
+    """Segments that outlive the process."""
+
+    def get(self, examples: Sequence[Example]) -> dict[int, Segment]:
+        """Return those that are kept, by example id."""
+        ...
+
+    def put(self, examples: Sequence[Example], segments: Mapping[int, Segment]) -> None:
+        """Keep those of these examples."""
+        ...
+
+
 class Segments:
     """Segments of examples, made when they are first needed, within a memory budget."""
 
@@ -63,6 +75,7 @@ class Segments:
         batch: int,
         workers: int,
         budget: int,
+        kept: "Kept | None" = None,
     ) -> None:
         """Keep the model (for image features), its processor and the examples by id.
 
@@ -73,14 +86,15 @@ class Segments:
             prompt: Style and instruction.
             batch: Images in one pass of the vision tower.
             workers: Threads that read images and run the vision tower side by side.
-            budget: Bytes of segments that are kept when others are asked for.
+            budget: Bytes of segments that stay in memory when others are asked for.
+            kept: Where segments outlive the process; None for nowhere.
 
         Raises:
             NotSeparableError: Prompts cannot be cut at their turns.
         """
         self._model, self._processor, self._examples = model, processor, examples
         self._prompt, self._batch, self._budget = prompt, batch, budget
-        self._workers = workers
+        self._workers, self._kept = workers, kept
         self._made: dict[int, Segment] = {}
         self._rows: dict[int, int] = {}
         self._table: Table
@@ -113,14 +127,25 @@ class Segments:
         missing = sorted(wanted - self._made.keys())
         if not missing:
             return
+        self._take(missing)
+        missing = [i for i in missing if i not in self._made]
         parts = [missing[i : i + self._batch] for i in range(0, len(missing), self._batch)]
         with stopped_at_language_model(self._model), ThreadPoolExecutor(self._workers) as pool:
             for ids, segments in zip(parts, pool.map(self._make, parts), strict=True):
                 self._made.update(zip(ids, segments, strict=True))
+                if self._kept is not None:
+                    self._kept.put([self._examples[i] for i in ids], self._made)
         if self.size > self._budget:
             self._made = {i: s for i, s in self._made.items() if i in wanted}
         self._table = _tabulate(list(self._made.values()))
         self._rows = {example_id: row for row, example_id in enumerate(self._made)}
+
+    def _take(self, example_ids: Sequence[int]) -> None:
+        """Take the segments that an earlier stage has made."""
+        if self._kept is not None:
+            kept = self._kept.get([self._examples[i] for i in example_ids])
+            device = self._model.device
+            self._made.update({i: s._replace(embeds=s.embeds.to(device)) for i, s in kept.items()})
 
     @property
     def size(self) -> int:

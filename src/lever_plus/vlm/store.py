@@ -29,6 +29,9 @@ CREATE TABLE IF NOT EXISTS vlm (id INTEGER PRIMARY KEY, identity TEXT NOT NULL U
 CREATE TABLE IF NOT EXISTS answer (
     key BLOB PRIMARY KEY, vlm INTEGER NOT NULL REFERENCES vlm (id), text TEXT, log_likelihood REAL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS segment (
+    key BLOB PRIMARY KEY, vlm INTEGER NOT NULL REFERENCES vlm (id), data BLOB NOT NULL
+) WITHOUT ROWID;
 """
 
 MERGE: Final = (
@@ -101,6 +104,31 @@ class Store:
             rows = [(k, vlm, v if text else None, None if text else v) for k, v in values]
             self._connection.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?)", rows)
 
+    def segments(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the stored segments (image features) of these keys."""
+        found: dict[bytes, bytes] = {}
+        with self._explained():
+            for start in range(0, len(keys), LOOKUP):
+                part = keys[start : start + LOOKUP]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, data FROM segment WHERE key IN ({marks})"
+                found.update(self._connection.execute(query, part).fetchall())
+        return found
+
+    def put_segments(
+        self, identity: VlmIdentity, values: Sequence[tuple[bytes, bytes]], budget: int
+    ) -> bool:
+        """Store segments if they fit into `budget` bytes of them; return whether they did."""
+        with self._explained(), self._transaction():
+            query = "SELECT COALESCE(SUM(LENGTH(data)), 0) FROM segment"
+            there = int(self._connection.execute(query).fetchone()[0])
+            if there + sum(len(data) for _, data in values) > budget:
+                return False
+            vlm = self._vlm(identity)
+            rows = [(key, vlm, data) for key, data in values]
+            self._connection.executemany("INSERT OR IGNORE INTO segment VALUES (?, ?, ?)", rows)
+        return True
+
     def statistics(self) -> list[Statistics]:
         """Return what is stored of each VLM."""
         query = """
@@ -131,9 +159,13 @@ class Store:
         before = self._count()
         with self._explained():
             with self._transaction():
-                for number, text in self._connection.execute("SELECT id, identity FROM vlm"):
+                for number, text in self._connection.execute(
+                    "SELECT id, identity FROM vlm"
+                ).fetchall():
                     if not json.loads(text)["revision"].startswith(keep):
-                        self._connection.execute("DELETE FROM answer WHERE vlm = ?", (number,))
+                        for table in ("answer", "segment"):
+                            statement = f"DELETE FROM {table} WHERE vlm = ?"
+                            self._connection.execute(statement, (number,))
                         self._connection.execute("DELETE FROM vlm WHERE id = ?", (number,))
             self._connection.execute("VACUUM")
         return before - self._count()
