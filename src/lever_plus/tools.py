@@ -157,9 +157,26 @@ def bench_reader(json_: Annotated[bool, typer.Option("--json")] = False) -> None
     _print_bench(run(), json_=json_)
 
 
+@bench_app.command("scoring")
+def bench_scoring(
+    json_: Annotated[bool, typer.Option("--json")] = False,
+    ablate: Annotated[bool, typer.Option(help="Turn the engine's parts off one by one.")] = False,
+) -> None:
+    """Score the RL-data and InfoScore workloads: naive loop, plain batches, engine, full store."""
+    from lever_plus.bench.scoring import run
+    from lever_plus.params_file import load_params
+
+    _print_bench(run(load_params(), ablate=ablate), json_=json_)
+
+
 def _print_bench(measured: dict[str, Any], *, json_: bool) -> None:
     if json_:
         typer.echo(json.dumps(measured))
         return
     for key, value in measured.items():
-        typer.echo(f"{key:<12} {value}")
+        if isinstance(value, dict):
+            typer.echo(f"{key}:")
+            for name, figure in value.items():
+                typer.echo(f"  {name:<30} {figure}")
+        else:
+            typer.echo(f"{key:<32} {value}")

@@ -5,7 +5,6 @@ format; images are empty files, because the reader looks at their names only.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -59,6 +58,7 @@ def make_files(folder: Path, questions: int = QUESTIONS, images: int = IMAGES) -
 
 def measure(folder: Path) -> dict[str, float | int]:
     """Read the files of a folder in this process."""
+    from lever_plus.bench.memory import peak_rss_mb
     from lever_plus.data.vqa_files import read_vqa_files
 
     start = time.perf_counter()
@@ -69,11 +69,10 @@ def measure(folder: Path) -> dict[str, float | int]:
         "COCO_train2014_{image_id:012d}.jpg",
     )
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "questions": len(examples),
         "seconds": round(seconds, 2),
-        "peak_rss_mb": round(peak),
+        "peak_rss_mb": peak_rss_mb(),
     }
 
 

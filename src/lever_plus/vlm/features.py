@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
-from safetensors.torch import load, save
 
 from lever_plus.data.examples import Example
 from lever_plus.vlm.request import VlmIdentity
@@ -49,15 +48,15 @@ class KeptSegments:
 
 
 def _packed(segment: Segment) -> bytes:
-    tensors = {
-        "embeds": segment.embeds.cpu().contiguous(),
-        "query": torch.tensor([segment.query]),
-        "answer": torch.tensor(segment.answer),
-    }
-    return bytes(save(tensors))
+    """Return a line of JSON (query, answer, type and shape), then the raw numbers."""
+    embeds = segment.embeds.cpu().contiguous()
+    dtype = str(embeds.dtype).removeprefix("torch.")
+    head = json.dumps([segment.query, segment.answer, dtype, list(embeds.shape)])
+    return head.encode() + b"\n" + embeds.view(torch.uint8).numpy().tobytes()
 
 
 def _unpacked(data: bytes) -> Segment:
-    tensors = load(data)
-    answer = tuple(tensors["answer"].tolist())
-    return Segment(tensors["embeds"], int(tensors["query"]), answer)
+    head, _, raw = data.partition(b"\n")
+    query, answer, dtype, shape = json.loads(head)
+    embeds = torch.frombuffer(bytearray(raw), dtype=getattr(torch, dtype)).view(*shape)
+    return Segment(embeds, query, tuple(answer))

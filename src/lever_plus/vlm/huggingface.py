@@ -155,7 +155,7 @@ class HuggingFaceVlm:
                 self.params.segment_megabytes * 2**20,
                 self._kept,
             )
-            engine = PrefixEngine(self.model, segments, self.usage)
+            engine = PrefixEngine(self.model, segments, Usage())
             first, *others = list(self.examples)[:3]
             segments.prepare([first, *others])
         except (NotSeparableError, ValueError) as error:
@@ -166,6 +166,7 @@ class HuggingFaceVlm:
         difference = (shared - alone).abs().max().item()
         if not difference <= TOLERANCE[self.model.dtype]:
             return None, f"its likelihoods would differ by {difference:.2g}"
+        engine.usage = self.usage
         return engine, ""
 
     @property

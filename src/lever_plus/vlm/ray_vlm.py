@@ -109,8 +109,9 @@ class RayVlm:
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
         )
-        shared = ray.put(examples)
-        return [remote.remote(path, shared, params) for _ in range(settings.actors)]
+        # Kept, or an actor that is restarted could not be built again.
+        self._shared = ray.put(examples)
+        return [remote.remote(path, self._shared, params) for _ in range(settings.actors)]
 
     def _items(self) -> list[tuple[int, Example]]:
         return list(self.examples.items())

@@ -6,6 +6,7 @@ holds input embeddings, image features included; they are taken from the model i
 into its language model, so that every architecture merges its images in its own way.
 """
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
@@ -95,6 +96,8 @@ class Segments:
         self._model, self._processor, self._examples = model, processor, examples
         self._prompt, self._batch, self._budget = prompt, batch, budget
         self._workers, self._kept = workers, kept
+        # A fast tokenizer keeps its padding as state and is not made for several threads.
+        self._processing = threading.Lock()
         self._made: dict[int, Segment] = {}
         self._rows: dict[int, int] = {}
         self._table: Table
@@ -156,9 +159,10 @@ class Segments:
     def _make(self, example_ids: Sequence[int]) -> list[Segment]:
         examples = [self._examples[i] for i in example_ids]
         images = [open_image(example.image) for example in examples]
-        turns = [self._turn(example) for example in examples]
-        texts = [turn.text.removeprefix(self._head_text) for turn in turns]
-        inputs = process(self._processor, texts, [[image] for image in images], side="right")
+        with self._processing:
+            turns = [self._turn(example) for example in examples]
+            texts = [turn.text.removeprefix(self._head_text) for turn in turns]
+            inputs = process(self._processor, texts, [[image] for image in images], side="right")
         embeds = input_embeddings(self._model, inputs)
         lengths = inputs["attention_mask"].sum(-1).tolist()
         return [

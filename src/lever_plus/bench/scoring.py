@@ -1,0 +1,254 @@
+"""How fast the scoring engine is, beside the naive loop and plain batching, in one run.
+
+    a  naive      one processor and `generate` (or forward) call a request
+    b  batched    whole prompts in padded batches, nothing shared
+    c  engine     this engine with an empty store: no answer and no image feature is kept yet
+    d  full       the same requests again: the store has every answer
+`images_kept` is c where an earlier stage has left the image features in the store, as in the
+pipeline. Models are loaded before the clock starts; all else, reading images included, counts. The
+naive loop counts with as many torch threads as suit it best.
+Workloads: RL data, 200 queries x 12 pointers of four ICDs at shots 1-4; InfoScore, beam 5 and two
+shots, 20 queries. Pointers are drawn uniformly, so little is shared by chance.
+"""
+
+import json
+import math
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from lever_plus.bench.memory import peak_rss_mb
+from lever_plus.data.examples import Example, read_splits
+from lever_plus.data.pool import Pools, read_pools
+from lever_plus.errors import UserError
+from lever_plus.params import Params
+from lever_plus.params_sources import HuggingFaceVlmParams
+from lever_plus.rl.infoscore import beam_search
+from lever_plus.stages import paths
+from lever_plus.vlm.huggingface import HuggingFaceVlm
+from lever_plus.vlm.prefix import PrefixEngine
+from lever_plus.vlm.request import Request
+from lever_plus.vlm.scorer import by_id
+from lever_plus.vlm.store import Store
+from lever_plus.vlm.stored import StoredVlm
+
+RL_QUERIES: Final = 200
+POINTERS: Final = 12
+SHOTS: Final = 4
+INFO_QUERIES: Final = 20
+NAIVE_SAMPLE: Final = 300
+FEATURES_MB: Final = 1024
+LARGEST_DIFFERENCE: Final = 1e-4
+Figures = dict[str, float | int]
+Ask = Callable[[Sequence[Request]], list[Any]]
+
+
+class Bench:
+    """The embedded VLM, its examples, and the requests of both workloads."""
+
+    def __init__(self, params: Params) -> None:
+        """Read what the pipeline made.
+
+        Raises:
+            UserError: The VLM is a server, or a stage has not run yet.
+        """
+        if not isinstance(params.vlm, HuggingFaceVlmParams):
+            raise UserError("bench scoring times a VLM on this machine: set vlm.kind: huggingface.")
+        self.settings = params.vlm
+        self.path = params.vlm.path or str(paths.VLM)
+        self.splits = read_splits(paths.PREPARE)
+        self.examples: Mapping[int, Example] = by_id(self.splits)
+        self.pools: Pools = read_pools(paths.POOLS)
+
+    def vlm(self, store: Store | None = None, **changes: object) -> HuggingFaceVlm:
+        """Return the VLM, loaded."""
+        settings = self.settings.model_copy(update=changes)
+        vlm = HuggingFaceVlm(self.path, self.examples, settings, store, FEATURES_MB)
+        vlm.plain.tokens(next(iter(self.examples)))
+        assert vlm.engine is not None or not settings.prefix_reuse or vlm.why_plain
+        return vlm
+
+    def rl_data(self, queries: int) -> list[Request]:
+        """Return the requests of the RL-data workload, repeats included."""
+        rng, requests = np.random.default_rng(0), []
+        for query in list(self.pools.ids)[:queries]:
+            pool = np.array(self.pools.of(query))
+            for _ in range(POINTERS):
+                pointer = tuple(int(i) for i in rng.choice(pool, SHOTS, replace=False))
+                requests += [Request(pointer[:shot], query) for shot in range(1, SHOTS + 1)]
+        return requests
+
+    def info_score(self, queries: int) -> list[Request]:
+        """Return the requests of an InfoScore search."""
+        asked: list[Request] = []
+
+        class Recorder(StoredVlm):
+            def log_likelihoods(
+                self, requests: Sequence[Request], *, description: str = ""
+            ) -> list[float]:
+                asked.extend(requests)
+                return super().log_likelihoods(requests, description=description)
+
+        ids = list(self.pools.ids)[:queries]
+        beam_search(Recorder(self.vlm(), None), self.pools, ids, shots=2, beam=5)
+        return asked
+
+
+def run(params: Params, *, ablate: bool = False) -> dict[str, Figures]:
+    """Return the figures of both workloads; with `ablate`, the RL-data engine part by part too."""
+    bench = Bench(params)
+    requests = bench.rl_data(RL_QUERIES)
+    measured = {
+        "rl_data": _workload(bench, requests, "answers"),
+        "info_score": _workload(bench, bench.info_score(INFO_QUERIES), "log_likelihoods"),
+    }
+    for workload, queries in (("rl_data", RL_QUERIES), ("info_score", INFO_QUERIES)):
+        peaks = [_peak(workload, count) for count in (queries, 10 * queries)]
+        growth = round(peaks[1] / peaks[0], 3)
+        measured[workload] |= {"peak_rss_mb": peaks[0], "peak_rss_10x_queries": growth}
+    if ablate:
+        measured["ablation"] = _ablation(bench, requests)
+    return measured
+
+
+def _workload(bench: Bench, requests: Sequence[Request], kind: str) -> Figures:
+    distinct = sorted(set(requests))
+    sample = random.Random(0).sample(distinct, min(NAIVE_SAMPLE, len(distinct)))
+    plain = bench.vlm(prefix_reuse=False)
+    alone: Ask = lambda rows: [getattr(plain, kind)([row])[0] for row in rows]  # noqa: E731
+    naive, expected = _naive(alone, sample)
+    batched, _ = _rate(getattr(plain, kind), distinct)
+    with TemporaryDirectory() as folder:
+        cold, full, values = _engine(bench, kind, requests, Path(folder) / "cold.sqlite")
+        kept = Store(Path(folder) / "kept.sqlite")
+        getattr(bench.vlm(kept), kind)(distinct)
+        images_kept, _ = _rate(getattr(StoredVlm(bench.vlm(kept), kept), kind), requests)
+    answers = dict(zip(requests, values, strict=True))
+    same = [_same(answers[r], value) for r, value in zip(sample, expected, strict=True)]
+    return {
+        "requests": len(requests),
+        "distinct": len(distinct),
+        "naive_per_s": round(naive, 1),
+        "batched_per_s": round(batched, 1),
+        "engine_per_s": round(cold),
+        "images_kept_per_s": round(images_kept),
+        "full_store_per_s": round(full),
+        "speedup_vs_naive": round(cold / naive, 2),
+        "speedup_vs_batched": round(cold / batched, 2),
+        "speedup_vs_naive_images_kept": round(images_kept / naive, 2),
+        "answers_equal": sum(same) / len(same),
+    }
+
+
+def _naive(ask: Ask, sample: Sequence[Request]) -> tuple[float, list[Any]]:
+    """Return the rate of the naive loop: the better one of one torch thread and of all."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one, values = _rate(ask, sample)
+    finally:
+        torch.set_num_threads(threads)
+    return max(one, _rate(ask, sample)[0]), values
+
+
+def _engine(
+    bench: Bench, kind: str, requests: Sequence[Request], path: Path
+) -> tuple[float, float, list[Any]]:
+    """Return the rates with an empty and with a full store, and the values."""
+    store = Store(path)
+    cold, values = _rate(getattr(StoredVlm(bench.vlm(store), store), kind), requests)
+    full, again = _rate(getattr(StoredVlm(bench.vlm(store), store), kind), requests)
+    if again != values:
+        raise UserError("the store returned other values than it was given: report this.")
+    return cold, full, values
+
+
+def _rate(ask: Ask, requests: Sequence[Request]) -> tuple[float, list[Any]]:
+    """Return requests a second, and the values."""
+    begun = time.perf_counter()
+    values = ask(requests)
+    return len(requests) / (time.perf_counter() - begun), values
+
+
+def _same(value: str | float, expected: str | float) -> bool:
+    if isinstance(value, float) and isinstance(expected, float):
+        return math.isclose(value, expected, rel_tol=0, abs_tol=LARGEST_DIFFERENCE)
+    return value == expected
+
+
+def _ablation(bench: Bench, requests: Sequence[Request]) -> Figures:
+    """Return requests a second of the engine with image features kept, less one part at a time."""
+    distinct = sorted(set(requests))
+
+    def warm(vlm: HuggingFaceVlm) -> HuggingFaceVlm:
+        assert vlm.engine is not None
+        vlm.engine.segments.prepare({i for r in distinct for i in (*r.demonstrations, r.query)})
+        return vlm
+
+    vlm = warm(bench.vlm())
+    figures: Figures = {"all": round(_rate(vlm.answers, distinct)[0])}
+    figures["one thread"] = round(_rate(warm(bench.vlm(workers=1)).answers, distinct)[0])
+    whole = warm(bench.vlm())
+    assert whole.engine is not None
+    whole.engine.__class__ = WholePrompts
+    figures["prefixes not shared"] = round(_rate(whole.answers, distinct)[0])
+    figures["image features not kept"] = round(_rate(bench.vlm().answers, distinct)[0])
+    sample = random.Random(1).sample(distinct, 1000)
+    plain = bench.vlm(prefix_reuse=False)
+    figures["nothing shared (batched)"] = round(_rate(plain.answers, sample)[0], 1)
+    return figures
+
+
+class WholePrompts(PrefixEngine):
+    """Runs every prompt as one segment: embeddings are shared, prefixes are not."""
+
+    @torch.inference_mode()
+    def generate(self, requests: Sequence[Request], max_new_tokens: int) -> list[list[int]]:
+        """Return the generated token ids of each request."""
+        table = self.segments.table
+        prompts = []
+        for request in requests:
+            rows = self.segments.rows([*request.demonstrations, request.query]).tolist()
+            turns = [table.embeds[row, : table.lengths[row]] for row in rows[:-1]]
+            query = table.embeds[rows[-1], : table.queries[rows[-1]]]
+            prompts.append(torch.cat([*turns, query]))
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        embeds = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+        rows_of_root = torch.zeros(len(prompts), dtype=torch.long)
+        states, cache = self._decoder.run(
+            self._root, rows_of_root, embeds, lengths, at=lengths[:, None] - 1
+        )
+        return self._decode(states[:, 0], cache, max_new_tokens)
+
+
+def _peak(workload: str, queries: int) -> int:
+    """Return the peak memory in MB of a process that scores a workload of n queries."""
+    command = [sys.executable, "-m", "lever_plus.bench.scoring", workload, str(queries)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def _score(workload: str, queries: int) -> int:
+    from lever_plus.params_file import load_params
+
+    bench = Bench(load_params())
+    with TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "store.sqlite")
+        vlm = StoredVlm(bench.vlm(store), store)
+        if workload == "rl_data":
+            vlm.answers(bench.rl_data(queries))
+        else:
+            beam_search(vlm, bench.pools, list(bench.pools.ids)[:queries], shots=2, beam=5)
+    return peak_rss_mb()
+
+
+if __name__ == "__main__":
+    print(_score(sys.argv[1], int(sys.argv[2])))  # noqa: T201

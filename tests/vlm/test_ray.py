@@ -1,0 +1,95 @@
+"""Ray actors give the local results, and a killed actor's shard is answered all the same."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from lever_plus.errors import UserError
+from lever_plus.params import Params
+from lever_plus.params_sources import HuggingFaceVlmParams, RayParams
+from lever_plus.vlm.huggingface import HuggingFaceVlm
+from lever_plus.vlm.ray_vlm import RayVlm
+from lever_plus.vlm.request import Request
+from tiny_world import Folders, World
+
+ray = pytest.importorskip("ray", reason="Ray (extra [ray]) is not installed")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def requests(world: World) -> list[Request]:
+    rng = np.random.default_rng(0)
+    train = [e.question_id for e in world.splits["train"]]
+    return [
+        Request(tuple(int(i) for i in rng.choice(train, shots, replace=False)), query.question_id)
+        for query in world.splits["test"]
+        for shots in (0, 1, 2, 3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def settings(params: Params) -> HuggingFaceVlmParams:
+    changed = params.vlm.model_copy(update={"max_new_tokens": 3, "workers": 1})
+    assert isinstance(changed, HuggingFaceVlmParams)
+    return changed
+
+
+@pytest.fixture(scope="module")
+def vlm(folders: Folders, world: World, settings: HuggingFaceVlmParams) -> Iterator[RayVlm]:
+    actors = RayParams(address=None, actors=2, num_cpus=1.0, num_gpus=0.0)
+    yield RayVlm(str(folders.vlm), world.examples, settings, actors)
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def local(folders: Folders, world: World, settings: HuggingFaceVlmParams) -> HuggingFaceVlm:
+    return HuggingFaceVlm(str(folders.vlm), world.examples, settings)
+
+
+def test_results_are_those_of_this_process(
+    vlm: RayVlm, local: HuggingFaceVlm, requests: list[Request]
+) -> None:
+    assert vlm.identity == local.identity
+    assert vlm.answers(requests) == local.answers(requests)
+    np.testing.assert_allclose(
+        vlm.log_likelihoods(requests), local.log_likelihoods(requests), atol=1e-5
+    )
+    assert vlm.usage.tokens_whole == local.usage.tokens_whole
+
+
+def test_a_killed_actor_is_replaced_and_nothing_is_lost(
+    vlm: RayVlm, local: HuggingFaceVlm, requests: list[Request]
+) -> None:
+    """One of two actors is killed by the system, half-way, while shards are under way."""
+    before = ray.get([actor.process.remote() for actor in vlm.actors])
+    killed, counts = [], np.zeros(len(requests), dtype=int)
+
+    def done(indices: Sequence[int], _answers: Sequence[str]) -> None:
+        counts[list(indices)] += 1
+        if not killed:
+            os.kill(before[0], signal.SIGKILL)
+            killed.append(before[0])
+
+    assert vlm.answers(requests, done) == local.answers(requests)
+    assert killed == [before[0]]
+    assert counts.tolist() == [1] * len(requests)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        after = ray.get([actor.process.remote() for actor in vlm.actors])
+        if after[0] != before[0]:
+            break
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
+def test_more_than_the_cluster_has_is_refused(
+    folders: Folders, world: World, settings: HuggingFaceVlmParams, vlm: RayVlm
+) -> None:
+    assert vlm.actors  # the cluster is up
+    greedy = RayParams(address=None, actors=2, num_cpus=1.0, num_gpus=8.0)
+    with pytest.raises(UserError, match="scoring.ray asks for 16 GPUs, the cluster has 0"):
+        RayVlm(str(folders.vlm), world.examples, settings, greedy).answers([])
