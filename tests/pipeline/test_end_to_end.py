@@ -1,6 +1,7 @@
 """The real pipeline, from images to the results table, in a temporary copy of the project."""
 
 import json
+import shutil
 
 import pytest
 
@@ -51,6 +52,7 @@ def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
     files = sorted(p for folder in folders for p in folder.rglob("*") if p.is_file())
     assert {p.name for p in files} >= {"records.jsonl", "policy.safetensors", "history.jsonl"}
     before = {path: path.read_bytes() for path in files}
+    shutil.rmtree(project.folder / "cache")  # nothing may come from the store
     for command in (("sft",), ("rl_data",), ("rce", "--seed", "1"), ("grpo", "--seed", "1")):
         project.cli(*command)
     changed = [str(path) for path in files if path.read_bytes() != before[path]]
@@ -68,6 +70,17 @@ def test_the_rl_data_are_valid_and_inside_their_pools(project: Project) -> None:
 
 def test_mlflow_has_a_run_for_every_training_stage(project: Project) -> None:
     assert "0 runs made, 0 got the evaluation" in project.cli("track", "sync")
+
+
+def test_the_store_has_the_answers_of_the_tiny_vlm(project: Project) -> None:
+    said = project.cli("store", "stat")
+    assert "LlavaForConditionalGeneration" in said
+    assert "log-likelihoods" in said
+
+
+def test_a_stage_that_runs_again_asks_nothing(project: Project) -> None:
+    said = project.cli("rl_data")
+    assert "100% from the store" in said
 
 
 def test_dvc_shows_the_metrics_and_the_report_is_there(project: Project) -> None:

@@ -123,8 +123,7 @@ def _workload(bench: Bench, requests: Sequence[Request], kind: str) -> Figures:
     distinct = sorted(set(requests))
     sample = random.Random(0).sample(distinct, min(NAIVE_SAMPLE, len(distinct)))
     plain = bench.vlm(prefix_reuse=False)
-    alone: Ask = lambda rows: [getattr(plain, kind)([row])[0] for row in rows]  # noqa: E731
-    naive, expected = _naive(alone, sample)
+    naive, expected = _naive(plain, kind, sample)
     batched, _ = _rate(getattr(plain, kind), distinct)
     with TemporaryDirectory() as folder:
         cold, full, values = _engine(bench, kind, requests, Path(folder) / "cold.sqlite")
@@ -148,8 +147,14 @@ def _workload(bench: Bench, requests: Sequence[Request], kind: str) -> Figures:
     }
 
 
-def _naive(ask: Ask, sample: Sequence[Request]) -> tuple[float, list[Any]]:
+def _naive(vlm: HuggingFaceVlm, kind: str, sample: Sequence[Request]) -> tuple[float, list[Any]]:
     """Return the rate of the naive loop: the better one of one torch thread and of all."""
+
+    def ask(requests: Sequence[Request]) -> list[Any]:
+        if kind == "answers":
+            return [vlm.answer_alone(request) for request in requests]
+        return [vlm.plain.log_likelihoods([request])[0] for request in requests]
+
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

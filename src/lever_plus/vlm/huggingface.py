@@ -206,11 +206,12 @@ class HuggingFaceVlm:
             torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(workers) as pool:
+                # A thread of its own costs more than a small batch: one worker is this thread.
+                side_by_side: Any = pool.map if workers > 1 else map
                 for stretch in self._stretches(requests, order):
                     chunks = list(self._chunks(requests, stretch))
-                    answered = pool.map(
-                        lambda chunk: self._ask([requests[i] for i in chunk], ask), chunks
-                    )
+                    parts = [[requests[i] for i in chunk] for chunk in chunks]
+                    answered = side_by_side(lambda part: self._ask(part, ask), parts)
                     for chunk, answers in zip(chunks, answered, strict=True):
                         results.update(zip(chunk, answers, strict=True))
                         done(chunk, answers)
