@@ -125,6 +125,12 @@ def rce(seed: Seed = 1) -> None:
 
 
 @app.command()
+def agro(seed: Seed = 1) -> None:
+    """Train the AGRO policy, off-line on the RL data, from the SFT policy."""
+    _train("agro", seed, seed=seed)
+
+
+@app.command()
 def grpo(seed: Seed = 1) -> None:
     """Train the GRPO policy, from the RCE policy of the same seed."""
     _train("grpo", seed, seed=seed)

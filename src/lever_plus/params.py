@@ -145,6 +145,12 @@ class RceParams(OptimParams):
     tau: dict[str, TauSchedule] = Field(description="{method: schedule}; each method is a row")
 
 
+class AgroParams(OptimParams):
+    """Group-variance regression."""
+
+    beta: Positive = Field(description="temperature of reference exp(R / beta), units of reward")
+
+
 class GrpoParams(OptimParams):
     """Group-relative policy optimisation."""
 
@@ -185,6 +191,7 @@ class Params(Section):
     sft: SftParams
     rl_data: RlDataParams
     rce: RceParams
+    agro: AgroParams
     grpo: GrpoParams
     evaluate: EvaluateParams
 

@@ -19,6 +19,7 @@ METHODS = {
     "sft",
     "rce",
     "rce-seed",
+    "agro",
     "grpo",
     "oracle",
 }

@@ -8,8 +8,9 @@ import torch
 from identity_task import SHOTS, IdentityTask
 from torch import Tensor
 
-from lever_plus.params import GrpoParams, OptimParams, RceParams, SftParams, TauSchedule
+from lever_plus.params import AgroParams, GrpoParams, OptimParams, RceParams, SftParams, TauSchedule
 from lever_plus.policy.network import Selector
+from lever_plus.rl.agro import train_agro
 from lever_plus.rl.fitting import Fitting, Row
 from lever_plus.rl.groups import Groups
 from lever_plus.rl.grpo import train_grpo
@@ -29,6 +30,7 @@ GRPO = GrpoParams(
     clip_high=0.28,
     kl_beta=0.001,
 )
+AGRO = AgroParams(**OPTIM, epochs=15, beta=0.1)
 OFFLINE = GRPO.model_copy(update={"rounds": 0})
 
 
@@ -68,6 +70,19 @@ def rce(
     return Outcome(fitting, history)
 
 
+def agro(
+    task: IdentityTask,
+    policy: Selector,
+    params: AgroParams = AGRO,
+    seed: int = 0,
+    groups: Groups | None = None,
+) -> Outcome:
+    history: list[Row] = []
+    data = groups or task.groups(size=32)
+    fitting = train_agro(policy, task.environment, data, task.dev, params, seed, history.append)
+    return Outcome(fitting, history)
+
+
 def grpo(
     task: IdentityTask,
     policy: Selector,
@@ -89,6 +104,10 @@ def short_rce(task: IdentityTask, policy: Selector, seed: int = 0) -> Outcome:
     return rce(task, policy, RCE.model_copy(update={"epochs": 2}), seed)
 
 
+def short_agro(task: IdentityTask, policy: Selector, seed: int = 0) -> Outcome:
+    return agro(task, policy, AGRO.model_copy(update={"epochs": 2}), seed)
+
+
 def short_grpo(task: IdentityTask, policy: Selector, seed: int = 0) -> Outcome:
     return grpo(task, policy, GRPO.model_copy(update={"rounds": 2}), seed)
 
@@ -98,9 +117,16 @@ def short_offline(task: IdentityTask, policy: Selector, seed: int = 0) -> Outcom
 
 
 Train = Callable[..., Outcome]
-LOSSES = pytest.mark.parametrize("train", [sft, rce, grpo])
-SHORT = pytest.mark.parametrize("train", [short_sft, short_rce, short_grpo, short_offline])
-COMPARING = pytest.mark.parametrize("train", [short_rce, short_grpo, short_offline])
+FEW = {
+    rce: RCE.model_copy(update={"epochs": 2}),
+    agro: AGRO.model_copy(update={"epochs": 2}),
+    grpo: OFFLINE,
+}
+LOSSES = pytest.mark.parametrize("train", [sft, rce, agro, grpo])
+SHORT = pytest.mark.parametrize(
+    "train", [short_sft, short_rce, short_agro, short_grpo, short_offline]
+)
+COMPARING = pytest.mark.parametrize("train", [short_rce, short_agro, short_grpo, short_offline])
 
 
 def constant(groups: Groups, rows: slice) -> Groups:
@@ -163,10 +189,10 @@ def test_training_on_train_never_sees_dev_but_to_score_it(task: IdentityTask, tr
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize("train", [rce, grpo])
+@pytest.mark.parametrize("train", [rce, agro, grpo])
 def test_constant_groups_do_not_push_the_policy(task: IdentityTask, train: Train) -> None:
     """Training is bit for bit that without them: they are in no sum and in no denominator."""
-    params = {rce: RCE.model_copy(update={"epochs": 2}), grpo: OFFLINE}[train]
+    params = FEW[train]
     groups = constant(task.groups(size=8), slice(32, None))
     with_them = train(task, task.policy(), params, groups=groups)
     alone = groups.rows(torch.arange(32))
@@ -177,9 +203,9 @@ def test_constant_groups_do_not_push_the_policy(task: IdentityTask, train: Train
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize("train", [rce, grpo])
+@pytest.mark.parametrize("train", [rce, agro, grpo])
 def test_constant_groups_alone_leave_the_policy_as_it_is(task: IdentityTask, train: Train) -> None:
-    params = {rce: RCE.model_copy(update={"epochs": 2}), grpo: OFFLINE}[train]
+    params = FEW[train]
     before = task.policy()
     outcome = train(task, task.policy(), params, groups=constant(task.groups(size=8), slice(None)))
     for name, weight in before.state_dict().items():
@@ -206,7 +232,7 @@ def test_repeats_in_the_rl_data_do_not_push_twice(task: IdentityTask) -> None:
         rewards=torch.cat([groups.rewards, groups.rewards[:, :3]], dim=1),
         keep=torch.cat([groups.keep, ~groups.keep[:, :3]], dim=1),
     )
-    for train, params in ((rce, RCE.model_copy(update={"epochs": 1})), (grpo, OFFLINE)):
+    for train, params in FEW.items():
         once = train(task, task.policy(), params, groups=groups)
         twice = train(task, task.policy(), params, groups=doubled)
         torch.testing.assert_close(once.weights, twice.weights, rtol=0, atol=1e-4)

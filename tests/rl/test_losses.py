@@ -219,3 +219,114 @@ def test_entropy_of_the_steps_adds_up_to_the_enumerated_one(
     totals = policy.log_probs(encoded, every).sum(-1)
     steps = losses.entropy(step_distributions(policy, encoded, every)).sum(-1)
     assert_close((totals.exp() * steps).sum(), -(totals.exp() * totals).sum(), rtol=0, atol=1e-12)
+
+
+BETA = 0.3
+
+
+def whole(policy: Selector, encoded: Encoded, every: Tensor) -> Tensor:
+    """Return the log-probability of every pointer, [60]."""
+    return policy.log_probs(encoded, every).sum(-1)[0]
+
+
+def gradient(value: Tensor, policy: Selector) -> Tensor:
+    parts = torch.autograd.grad(value, list(policy.parameters()), retain_graph=True)
+    return torch.cat([part.flatten() for part in parts])
+
+
+def agro_of(log_pi: Tensor, log_ref: Tensor, returns: Tensor, members: Tensor) -> Tensor:
+    """Return the loss over all groups [n, size] of pointers."""
+    keep = torch.ones(members.shape, dtype=torch.bool)
+    picked = log_pi[members].unsqueeze(-1)
+    return losses.agro(picked, log_ref[members], returns[members], keep, BETA)
+
+
+@pytest.mark.invariant
+def test_agro_is_half_the_mean_squared_difference_over_pairs() -> None:
+    log_probs, reference, returns = numbers(2, 4, 3), numbers(2, 4, seed=1), numbers(2, 4, seed=2)
+    residual = returns - BETA * (log_probs.sum(-1) - reference)
+    pairs = [(residual[:, i] - residual[:, j]).square() / 2 for i in range(4) for j in range(i)]
+    expected = torch.stack(pairs).mean() / (2 * BETA)
+    assert_close(losses.agro(log_probs, reference, returns, ALL, BETA), expected)
+
+
+@pytest.mark.invariant
+def test_agro_has_its_minimum_at_the_tilted_reference_whatever_filled_the_list(
+    reference: Selector, reference_encoded: Encoded, every: Tensor, rewards: Tensor
+) -> None:
+    """At reference exp(R / beta) / Z no list has variance, so none has a gradient."""
+    returns = rewards[0].mean(-1)
+    log_ref = whole(reference, reference_encoded, every).detach()
+    tilted = (log_ref + returns / BETA).log_softmax(-1).requires_grad_()
+    fillers = (torch.ones(60).double(), log_ref.exp(), (-log_ref).softmax(-1))
+    for seed, filler in enumerate(fillers):
+        torch.manual_seed(seed)
+        members = torch.multinomial(filler.expand(50, -1), 6)
+        loss = agro_of(tilted, log_ref, returns, members)
+        assert loss.item() < 1e-20
+        assert torch.autograd.grad(loss, tilted)[0].abs().max() < 1e-10
+        moved = (tilted + 0.1 * numbers(60, seed=seed)).log_softmax(-1)
+        assert agro_of(moved, log_ref, returns, members) > 1e-4
+
+
+@pytest.mark.invariant
+def test_on_policy_agro_has_the_gradient_of_the_regularised_objective(
+    policy: Selector,
+    encoded: Encoded,
+    reference: Selector,
+    reference_encoded: Encoded,
+    every: Tensor,
+    rewards: Tensor,
+) -> None:
+    """Over all pairs drawn from pi, the gradient is that of -(E R - beta KL(pi || reference))."""
+    returns = rewards[0].mean(-1)
+    log_pi = whole(policy, encoded, every)
+    log_ref = whole(reference, reference_encoded, every).detach()
+    members = torch.cartesian_prod(torch.arange(60), torch.arange(60))
+    chance = log_pi.detach()[members].sum(-1).exp()
+    assert_close(chance.sum(), torch.ones((), dtype=torch.float64))
+    keep = torch.ones(1, 2, dtype=torch.bool)
+    each = torch.stack(
+        [
+            losses.agro(
+                log_pi[pair].view(1, 2, 1), log_ref[pair][None], returns[pair][None], keep, BETA
+            )
+            for pair in members
+        ]
+    )
+    objective = (log_pi.exp() * (returns - BETA * (log_pi - log_ref))).sum()
+    exact = gradient(objective, policy)
+    assert exact.norm() > 1e-2
+    assert_close(gradient((chance * each).sum(), policy), -exact, rtol=0, atol=1e-10)
+
+
+@pytest.mark.invariant
+def test_at_the_reference_agro_has_the_gradient_of_leave_one_out_reinforce(
+    policy: Selector, encoded: Encoded, every: Tensor, rewards: Tensor
+) -> None:
+    log_probs = policy.log_probs(encoded, every[:, :7])
+    returns, keep = rewards[:, :7].mean(-1), torch.ones(1, 7, dtype=torch.bool)
+    loss = losses.agro(log_probs, log_probs.detach().sum(-1), returns, keep, BETA)
+    others = (returns.sum(-1, keepdim=True) - returns) / 6
+    reinforce = -((returns - others) * log_probs.sum(-1)).mean()
+    assert_close(gradient(loss, policy), gradient(reinforce, policy), rtol=0, atol=1e-12)
+
+
+@pytest.mark.invariant
+def test_agro_forgets_a_constant_and_scales_with_reward_and_beta() -> None:
+    log_probs, reference, returns = numbers(2, 4, 3), numbers(2, 4, seed=1), numbers(2, 4, seed=2)
+    loss = losses.agro(log_probs, reference, returns, ALL, BETA)
+    assert_close(losses.agro(log_probs, reference, returns + 7.0, ALL, BETA), loss)
+    scaled = losses.agro(log_probs, reference, 5 * returns, ALL, 5 * BETA)
+    assert_close(scaled, 5 * loss)
+
+
+@pytest.mark.invariant
+def test_marked_duplicates_and_groups_of_one_change_no_agro_loss() -> None:
+    log_probs, reference, returns = numbers(2, 4, 3), numbers(2, 4, seed=1), numbers(2, 4, seed=2)
+    keep = torch.cat([ALL, ~ALL[:, :2]], dim=1)
+    doubled = (torch.cat([x, x[:, :2]], dim=1) for x in (log_probs, reference, returns))
+    loss = losses.agro(log_probs, reference, returns, ALL, BETA)
+    assert_close(losses.agro(*doubled, keep, BETA), loss)
+    one = torch.tensor([[True, False, False, False]] * 2)
+    assert losses.agro(log_probs, reference, returns, one, BETA) == 0

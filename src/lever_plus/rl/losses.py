@@ -36,6 +36,32 @@ def rce(log_probs: Tensor, returns: Tensor, keep: Tensor, tau: float) -> Tensor:
     return sft(log_probs, weights)
 
 
+def agro(
+    log_probs: Tensor, reference: Tensor, returns: Tensor, keep: Tensor, beta: float
+) -> Tensor:
+    """Return the group variance of R - beta log(pi / reference), over 2 beta.
+
+    loss = mean_B Var_G[R - beta (log pi(pointer) - log reference(pointer))] / (2 beta)
+    (AGRO, Tang et al. 2025, arXiv 2503.19612; half the mean squared difference over all pairs, as
+    in REBEL and IPO). Zero exactly where pi is reference exp(R / beta) / Z on the list, whatever
+    distribution filled it: no behaviour probabilities, ratios or clips. The variance is unbiased,
+    so that at pi = reference the gradient is that of leave-one-out REINFORCE.
+
+    Args:
+        log_probs: [B, G, T]; with gradient.
+        reference: Log-probs of whole pointers under the frozen reference [B, G].
+        returns: Total returns [B, G].
+        keep: Bool [B, G]; repeats would count twice. Groups of one give 0.
+        beta: Temperature: weight of the KL to the reference, in units of the reward.
+    """
+    kept = keep.to(returns.dtype)
+    residual = returns - beta * (log_probs.sum(-1) - reference)
+    count = kept.sum(-1, keepdim=True)
+    mean = (residual * kept).sum(-1, keepdim=True) / count.clamp(min=1)
+    squares = ((residual - mean).square() * kept).sum(-1)
+    return (squares / (count.squeeze(-1) - 1).clamp(min=1)).mean() / (2 * beta)
+
+
 def grpo(
     log_probs: Tensor,
     old_log_probs: Tensor,

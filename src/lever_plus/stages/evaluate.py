@@ -44,6 +44,7 @@ def _tables(params: Params, workspace: Workspace) -> Iterator[pd.DataFrame]:
         yield evaluate_pointers(scorer, pools, method, 0, queries, pointers)
     folders = [("sft", params.seed, paths.SFT)]
     folders += [(m, s, paths.rce(m, s)) for m in params.rce.tau for s in params.training_seeds]
+    folders += [("agro", s, paths.agro(s)) for s in params.training_seeds]
     folders += [("grpo", s, paths.grpo(s)) for s in params.training_seeds]
     for method, seed, folder in folders:
         pointers = environment.greedy_pointers(workspace.load_policy(folder), queries)

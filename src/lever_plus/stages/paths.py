@@ -30,6 +30,11 @@ def rce(method: str, seed: int) -> Path:
     return ARTIFACTS / "rce" / f"seed{seed}" / method
 
 
+def agro(seed: int) -> Path:
+    """Return the folder of one AGRO run."""
+    return ARTIFACTS / "agro" / f"seed{seed}"
+
+
 def grpo(seed: int) -> Path:
     """Return the folder of one GRPO run."""
     return ARTIFACTS / "grpo" / f"seed{seed}"

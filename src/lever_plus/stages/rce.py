@@ -6,36 +6,33 @@ from lever_plus.rl.rce import train_rce
 from lever_plus.rl.records import read_rl_data
 from lever_plus.stages import paths
 from lever_plus.stages.outputs import Outcome, write_metrics
-from lever_plus.stages.workspace import Track, Workspace, best_epoch
-from lever_plus.tracking.history import History
+from lever_plus.stages.workspace import Track, Workspace, describe_best, train
 
 
 def run(params: Params, seed: int, track: Track) -> Outcome:
-    """Train with every tau schedule of params.yaml; the VLM's answers are shared by all."""
+    """Train with every tau schedule of params.yaml."""
     workspace = Workspace(params)
     _, records = read_rl_data(paths.RL_DATA, workspace.pools)
-    metrics = {}
-    for method, tau in params.rce.tau.items():
-        folder = paths.rce(method, seed)
-        with track(method) as observe, History(folder / paths.HISTORY, observe) as history:
-            fitting = train_rce(
+    groups = groups_from_records(records, workspace.pools, params.reward.shot_weights)
+    metrics = {
+        method: train(
+            workspace,
+            method,
+            paths.rce(method, seed),
+            track,
+            lambda observe, tau=tau: train_rce(  # type: ignore[misc]
                 workspace.load_policy(paths.SFT),
                 workspace.environment,
-                groups_from_records(records, workspace.pools, params.reward.shot_weights),
+                groups,
                 workspace.queries("dev"),
                 params.rce,
                 tau,
                 seed,
-                history.write,
-            )
-            observe({"step": fitting.step, **workspace.vlm.usage.figures()})
-        workspace.save_policy(folder, fitting.best())
-        metrics[method] = best_epoch(fitting)
+                observe,
+            ),
+        )
+        for method, tau in params.rce.tau.items()
+    }
     write_metrics(paths.METRICS / "rce" / f"seed{seed}.json", metrics)
-    return Outcome(
-        "; ".join(
-            f"{method}: epoch {best['best_epoch']} is best, dev reward {best['dev_reward']:.3f}"
-            for method, best in metrics.items()
-        ),
-        workspace.vlm.usage,
-    )
+    text = "; ".join(f"{method}: {describe_best(best)}" for method, best in metrics.items())
+    return Outcome(text, workspace.vlm.usage)

@@ -11,8 +11,7 @@ from lever_plus.rl.infoscore import ScoredSequence
 from lever_plus.rl.sft import train_sft
 from lever_plus.stages import paths
 from lever_plus.stages.outputs import Outcome, write_metrics
-from lever_plus.stages.workspace import Track, Workspace, best_epoch
-from lever_plus.tracking.history import History
+from lever_plus.stages.workspace import Track, Workspace, describe_best, train
 
 
 def run(params: Params, track: Track) -> Outcome:
@@ -27,23 +26,23 @@ def run(params: Params, track: Track) -> Outcome:
         logit_clip=params.policy.logit_clip,
         dropout=params.sft.dropout,
     )
-    with track("sft") as observe, History(paths.SFT / paths.HISTORY, observe) as history:
-        fitting = train_sft(
+    metrics = train(
+        workspace,
+        "sft",
+        paths.SFT,
+        track,
+        lambda observe: train_sft(
             Selector(config),
             workspace.environment,
             read_sequences(),
             workspace.queries("dev"),
             params.sft,
             params.seed,
-            history.write,
-        )
-        observe({"step": fitting.step, **workspace.vlm.usage.figures()})
-    workspace.save_policy(paths.SFT, fitting.best())
-    write_metrics(paths.METRICS / "sft.json", best_epoch(fitting))
-    return Outcome(
-        f"epoch {fitting.best_epoch} is best, dev reward {fitting.best_reward:.3f}",
-        workspace.vlm.usage,
+            observe,
+        ),
     )
+    write_metrics(paths.METRICS / "sft.json", metrics)
+    return Outcome(describe_best(metrics), workspace.vlm.usage)
 
 
 def read_sequences() -> dict[int, list[ScoredSequence]]:

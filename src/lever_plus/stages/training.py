@@ -7,13 +7,14 @@ from lever_plus.tracking.runs import TrainingRun
 
 
 def training_runs(params: Params) -> list[TrainingRun]:
-    """Return all runs: sft, every RCE schedule and GRPO, for each training seed."""
+    """Return all runs: sft, every RCE schedule, AGRO and GRPO, for each training seed."""
     runs = [TrainingRun("sft", "sft", params.seed, paths.SFT / paths.HISTORY)]
     for seed in params.training_seeds:
         runs += [
             TrainingRun("rce", method, seed, paths.rce(method, seed) / paths.HISTORY)
             for method in params.rce.tau
         ]
+        runs.append(TrainingRun("agro", "agro", seed, paths.agro(seed) / paths.HISTORY))
         runs.append(TrainingRun("grpo", "grpo", seed, paths.grpo(seed) / paths.HISTORY))
     return runs
 

@@ -1,6 +1,6 @@
 """What several stages load the same way from the outputs of earlier ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from lever_plus.rl.environment import Environment
 from lever_plus.rl.fitting import Fitting, Observe
 from lever_plus.stages import paths
 from lever_plus.stages.vlm import open_vlm
+from lever_plus.tracking.history import History
 from lever_plus.vlm.scorer import Scorer
 from lever_plus.vlm.stored import StoredVlm
 
@@ -90,6 +91,27 @@ class Workspace:
         )
 
 
-def best_epoch(fitting: Fitting) -> dict[str, float | int]:
-    """Return what a training stage's metrics file says about a run."""
+def train(
+    workspace: Workspace,
+    method: str,
+    folder: Path,
+    track: Track,
+    fit: Callable[[Observe], Fitting],
+) -> dict[str, float | int]:
+    """Train one method: its history and best policy go to `folder`, its rows to its tracked run.
+
+    Returns:
+        What the stage's metrics file says about it.
+    """
+    with track(method) as observe:
+        with History(folder / paths.HISTORY, observe) as history:
+            fitting = fit(history.write)
+        # Facts about this machine: for the tracked run alone, not for the history, which is an out.
+        observe({"step": fitting.step, **workspace.vlm.usage.figures()})
+    workspace.save_policy(folder, fitting.best())
     return {"dev_reward": fitting.best_reward, "best_epoch": fitting.best_epoch}
+
+
+def describe_best(metrics: Mapping[str, float | int]) -> str:
+    """Return what a training stage says about a run."""
+    return f"epoch {metrics['best_epoch']} is best, dev reward {metrics['dev_reward']:.3f}"

@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeVar, cast
 
 from tqdm import tqdm
@@ -27,6 +26,7 @@ class StoredVlm:
         self._backend, self._store = backend, store
         self._keys: dict[Kind, Keys] = {}
         self.usage: Usage = backend.usage
+        self._bar = tqdm(total=0, unit="ans", leave=False, disable=None)
 
     @property
     def identity(self) -> VlmIdentity:
@@ -61,15 +61,21 @@ class StoredVlm:
     ) -> list[Value]:
         distinct = sorted(set(requests))
         values: dict[Request, Value] = {}
-        with self._bar(len(distinct), description) as bar:
+        self._announce(len(distinct), description)
+        begun = time.monotonic()
+        try:
             for start in range(0, len(distinct), BLOCK):
-                block = distinct[start : start + BLOCK]
-                values.update(self._block(kind, block, ask, bar))
+                values.update(self._block(kind, distinct[start : start + BLOCK], ask))
+        finally:
+            self.usage.seconds += time.monotonic() - begun
         return [values[request] for request in requests]
 
-    def _block(
-        self, kind: Kind, block: Sequence[Request], ask: Ask[Value], bar: "tqdm[None]"
-    ) -> dict[Request, Value]:
+    def _announce(self, requests: int, description: str) -> None:
+        """Let the stage's one bar grow; it is quiet where there is no terminal."""
+        self._bar.total += requests
+        self._bar.set_description_str(description, refresh=False)
+
+    def _block(self, kind: Kind, block: Sequence[Request], ask: Ask[Value]) -> dict[Request, Value]:
         """Look a block up, ask the rest, and store every chunk as soon as it is answered."""
         keys, found = self._look_up(kind, block)
         values = {
@@ -78,7 +84,7 @@ class StoredVlm:
             if key in found
         }
         self.usage.hits += len(values)
-        self._count(values.values(), bar)
+        self._count(values.values())
         rest = [(r, key) for r, key in zip(block, keys, strict=True) if key not in found]
 
         def done(indices: Sequence[int], answers: Sequence[Value]) -> None:
@@ -88,7 +94,7 @@ class StoredVlm:
                 self._store.put(kind, self.identity, kept)
             if bad:
                 raise _no_number(rest[bad[0]][0])
-            self._count(answers, bar)
+            self._count(answers)
 
         if rest:
             asked = [request for request, _ in rest]
@@ -105,25 +111,15 @@ class StoredVlm:
         keys = [self._keys[kind].of(request) for request in block]
         return keys, self._store.get(kind, keys)
 
-    def _count(self, values: Collection[str | float], bar: "tqdm[None]") -> None:
+    def _count(self, values: Collection[str | float]) -> None:
         self.usage.requests += len(values)
         self.usage.empty += sum(1 for value in values if value == "")
-        bar.update(len(values))
-        bar.set_postfix_str(
+        self._bar.update(len(values))
+        self._bar.set_postfix_str(
             f"{self.usage.hits / max(1, self.usage.requests):.0%} stored, "
             f"{self.usage.saved:.0%} tokens saved",
             refresh=False,
         )
-
-    @contextmanager
-    def _bar(self, total: int, description: str) -> Iterator["tqdm[None]"]:
-        """Show answers a second and the time that is left; quiet where there is no terminal."""
-        begun = time.monotonic()
-        with tqdm(total=total, desc=description, unit="ans", leave=False, disable=None) as bar:
-            try:
-                yield bar
-            finally:
-                self.usage.seconds += time.monotonic() - begun
 
 
 def _is_value(value: str | float) -> bool:
