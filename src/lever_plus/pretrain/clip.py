@@ -5,7 +5,7 @@ From Natural Language Supervision", figure 3), as implemented by `CLIPModel`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from lever_plus.data.embedded.cards import Card
 from lever_plus.data.embedded.words import LANGUAGES, VALUES
 from lever_plus.params import ClipPretrainParams
-from lever_plus.pretrain.optim import ahead, warmup_cosine
+from lever_plus.pretrain.optim import warmup_cosine
 from lever_plus.pretrain.tokenizer import make_tokenizer
 
 IMAGE_SIZE: Final = 32
@@ -103,8 +103,11 @@ def train(
     rng = np.random.default_rng([seed, 101])
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, weight_decay=0.05)
     schedule = warmup_cosine(optimizer, params.steps, params.steps // 10)
-    drawn = (_captioned(rng, cards, processor, params, step) for step in range(params.steps))
-    for step, (rows, text) in enumerate(ahead(drawn)):
+    for step in range(params.steps):
+        rows = _hard_batch(rng, cards, params) if step % 2 else _batch(rng, cards, params)
+        text = processor.tokenizer(
+            [caption(cards[row], rng) for row in rows], padding=True, return_tensors="pt"
+        )
         loss = model(**text, pixel_values=pixels[rows], return_loss=True).loss
         optimizer.zero_grad()
         loss.backward()
@@ -112,19 +115,6 @@ def train(
         optimizer.step()
         schedule.step()
         on_step(step, loss.item())
-
-
-def _captioned(
-    rng: np.random.Generator,
-    cards: Sequence[Card],
-    processor: CLIPProcessor,
-    params: ClipPretrainParams,
-    step: int,
-) -> tuple[NDArray[np.int64], Any]:
-    """Draw the cards of a step, and tokenise a caption of each."""
-    rows = _hard_batch(rng, cards, params) if step % 2 else _batch(rng, cards, params)
-    captions = [caption(cards[row], rng) for row in rows]
-    return rows, processor.tokenizer(captions, padding=True, return_tensors="pt")
 
 
 def _batch(

@@ -23,7 +23,7 @@ from transformers import (
 from lever_plus.data.embedded.cards import Card
 from lever_plus.params import VlmPretrainParams
 from lever_plus.pretrain.episodes import Item, episode, plain_item
-from lever_plus.pretrain.optim import ahead, warmup_cosine
+from lever_plus.pretrain.optim import warmup_cosine
 from lever_plus.pretrain.tokenizer import ASSISTANT, EOS, IMAGE, USER, make_tokenizer
 from lever_plus.vlm.prompt import render
 
@@ -117,13 +117,8 @@ class Trainer:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=0.01)
         schedule = warmup_cosine(optimizer, params.plain_steps + params.steps, params.warmup)
-        steps = range(params.plain_steps + params.steps)
-        drawn = (
-            self._tokenized(self._draw(rng, params, plain=step < params.plain_steps))
-            for step in steps
-        )
-        for step, batch in zip(steps, ahead(drawn), strict=True):
-            loss = self._loss(*batch)
+        for step in range(params.plain_steps + params.steps):
+            loss = self.loss(self._draw(rng, params, plain=step < params.plain_steps))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -142,24 +137,16 @@ class Trainer:
 
     def loss(self, episodes: Sequence[Sequence[Item]]) -> Tensor:
         """Return the mean cross-entropy of all answer tokens, end marks included."""
-        return self._loss(*self._tokenized(episodes))
-
-    def _tokenized(self, episodes: Sequence[Sequence[Item]]) -> tuple[Tensor, Tensor, list[int]]:
-        """Return token ids and mask of the episodes, and the rows of their cards."""
+        tokenizer, config = self.processor.tokenizer, self.model.config
         patches = self.features.shape[1]
         texts = [
             render(self.processor, items, None).replace(IMAGE, IMAGE * patches)
             for items in episodes
         ]
-        batch = self.processor.tokenizer(
-            texts, padding=True, padding_side="right", return_tensors="pt"
-        )
-        rows = [item.card for items in episodes for item in items]
-        return batch["input_ids"], batch["attention_mask"], rows
-
-    def _loss(self, ids: Tensor, mask: Tensor, rows: list[int]) -> Tensor:
-        tokenizer, config = self.processor.tokenizer, self.model.config
+        batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+        ids, mask = batch["input_ids"], batch["attention_mask"]
         embeds = self.model.get_input_embeddings()(ids)
+        rows = [item.card for items in episodes for item in items]
         images = self.model.model.multi_modal_projector(self.features[rows])
         embeds = embeds.masked_scatter(
             (ids == config.image_token_id).unsqueeze(-1), images.to(embeds.dtype)

@@ -14,7 +14,6 @@ from lever_plus.data.examples import read_splits
 from lever_plus.params import Params
 from lever_plus.pretrain import clip as tiny_clip
 from lever_plus.pretrain import vlm as tiny_vlm
-from lever_plus.pretrain.optim import ahead
 from lever_plus.pretrain.probe import in_context_table
 from lever_plus.stages import paths
 from lever_plus.stages.outputs import Outcome, write_metrics
@@ -63,13 +62,13 @@ def _draw(
     rng = np.random.default_rng([params.seed, 100])
     scan_ids, count = split_scans(params.seed)["train"], params.pretrain.clip.cards
     cards = [draw_card(rng, scan_ids) for _ in range(count)]
+    pixels = []
     # In parts: all cards at their full size would take gigabytes.
-    parts = [cards[start : start + PART] for start in range(0, count, PART)]
-    rendered = ([render(card, image_size, rng) for card in part] for part in parts)
-    pixels = [
-        processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
-        for images in tqdm(ahead(rendered), desc="cards", total=len(parts), disable=None)
-    ]
+    for start in tqdm(range(0, count, PART), desc="cards", disable=None):
+        part = cards[start : start + PART]
+        images = [render(card, image_size, rng) for card in part]
+        inputs = processor.image_processor(images=images, return_tensors="pt")
+        pixels.append(inputs["pixel_values"])
     return cards, torch.cat(pixels)
 
 
