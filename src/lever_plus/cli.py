@@ -38,10 +38,11 @@ def _run(stage: str, **options: Any) -> None:
     text, usage = import_module(f"lever_plus.stages.{stage}").run(params, **options)
     typer.echo(f"{stage}: {text}")
     if usage is not None:
-        from lever_plus.tracking.runs import log_scoring
+        from lever_plus.stages import paths
+        from lever_plus.stages.outputs import write_metrics
 
         typer.echo(f"{stage}: {usage.describe()}")
-        log_scoring(params, stage, usage.figures())
+        write_metrics(paths.USAGE / f"{stage}.json", usage.figures())
 
 
 def _train(stage: str, run_seed: int, **options: Any) -> None:
@@ -70,7 +71,7 @@ def _sync() -> str:
     from lever_plus.tracking.store import tracking_uri
 
     params = load_params()
-    made, evaluated = sync(params, training_runs(params), paths.SUMMARY)
+    made, evaluated = sync(params, training_runs(params), paths.SUMMARY, paths.USAGE)
     return f"{made} runs made, {evaluated} got the evaluation; store {tracking_uri()}"
 
 

@@ -84,8 +84,11 @@ def test_sync_makes_what_is_missing_and_nothing_twice(
             history.write({**row, "seed": 2})
     summary = tmp_path / "summary.json"
     summary.write_text(json.dumps(SUMMARY))
-    assert sync(params, runs, summary) == (1, 3)  # a run for seed 2; grpo twice and random
-    assert sync(params, runs, summary) == (0, 0)
+    assert sync(params, runs, summary, tmp_path / "usage") == (
+        1,
+        3,
+    )  # a run for seed 2; grpo twice and random
+    assert sync(params, runs, summary, tmp_path / "usage") == (0, 0)
     assert len(all_runs(client)) == 3
 
 
@@ -97,7 +100,7 @@ def test_the_evaluation_goes_to_the_run_of_its_checkpoint(
         train(params, run)
     summary = tmp_path / "summary.json"
     summary.write_text(json.dumps(SUMMARY))
-    sync(params, runs, summary)
+    sync(params, runs, summary, tmp_path / "usage")
     by_name = {run.info.run_name: run for run in all_runs(client)}
     metrics = by_name["grpo/grpo/seed2"].data.metrics
     assert metrics["eval/acc/shot_01"] == 0.8
@@ -138,3 +141,31 @@ def test_the_store_is_in_the_project_s_root_even_in_dvc_s_temporary_folders(
 
 def test_params_are_flattened() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
+
+
+def test_what_a_stage_s_answers_cost_is_logged_once(
+    client: Any, params: Params, tmp_path: Path
+) -> None:
+    usage = tmp_path / "usage"
+    usage.mkdir()
+    figures = {"scoring/requests": 60, "scoring/store_hits": 20, "scoring/tokens_saved": 0.5}
+    (usage / "rl_data.json").write_text(json.dumps(figures))
+    for _ in range(2):
+        sync(params, [], tmp_path / "no-summary.json", usage)
+        (run,) = all_runs(client)
+    assert run.info.run_name == "rl_data/scoring"
+    assert {k: v for k, v in run.data.metrics.items() if k in figures} == figures
+
+
+def test_a_training_run_has_its_scoring_figures(
+    client: Any, params: Params, tmp_path: Path
+) -> None:
+    """Facts about this machine go to the run, and not to the history, which is a DVC out."""
+    run = grpo(tmp_path, 1)
+    with live_run(params, run) as observe:
+        with History(run.history, observe) as history:
+            history.write(ROWS[0])
+        observe({"step": 0, "scoring/store_hits": 3})
+    (logged,) = all_runs(client)
+    assert logged.data.metrics["scoring/store_hits"] == 3
+    assert "scoring" not in run.history.read_text()

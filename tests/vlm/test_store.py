@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from lever_plus.cli import app
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.params import Params
@@ -315,6 +317,22 @@ def test_prune_keeps_one_revision(path: Path) -> None:
     oracle = Oracle()
     StoredVlm(oracle, store).answers(REQUESTS)
     assert oracle.asked == []
+
+
+def test_the_commands_say_what_they_did(path: Path, tmp_path: Path) -> None:
+    filled(path).close()
+    filled(tmp_path / "other.sqlite", {**IDENTITY, "revision": "old"}).close()
+    run = CliRunner().invoke
+    options = ["--file", str(path)]
+    merged = run(app, ["store", "merge", str(tmp_path / "other.sqlite"), *options])
+    assert "60 new answers" in merged.output
+    said = run(app, ["store", "stat", *options]).output
+    assert "m abc float32" in said
+    assert "m old float32" in said
+    assert "60 answers removed" in run(app, ["store", "prune", "--keep", "abc", *options]).output
+    assert "old" not in run(app, ["store", "stat", *options]).output
+    missing = run(app, ["store", "stat", "--file", str(tmp_path / "no.sqlite")])
+    assert "is made when a stage asks the VLM" in str(missing.exception)
 
 
 def test_image_features_outlive_the_process_within_their_budget(

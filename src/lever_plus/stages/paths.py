@@ -18,6 +18,7 @@ SCORES: Final = ARTIFACTS / "evaluate" / "scores.parquet"
 REPORT: Final = ARTIFACTS / "report"
 CACHE: Final = Path("cache")
 """What only saves time: it may be deleted, and no result depends on it."""
+USAGE: Final = CACHE / "usage"
 METRICS: Final = Path("metrics")
 SUMMARY: Final = METRICS / "summary.json"
 PLOTS: Final = Path("plots")

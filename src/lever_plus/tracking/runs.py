@@ -20,6 +20,7 @@ from lever_plus.tracking.store import Run, Store
 
 HISTORY_MD5 = "history.md5"
 SUMMARY_MD5 = "summary.md5"
+USAGE_MD5 = "usage.md5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,34 +94,21 @@ def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]
     opened.end()
 
 
-def log_scoring(params: Params, stage: str, figures: dict[str, float]) -> None:
-    """Log what asking the VLM cost a stage that has no training run of its own.
-
-    These are facts about one machine on one day, so no file holds them and `sync` does not make
-    them anew.
-    """
-    tags = {"pipeline.stage": stage, "pipeline.method": "scoring"}
-    try:
-        opened = Store().create(f"{stage}/scoring", tags, flatten(params.model_dump()))
-        opened.log(figures, 0)
-        opened.end()
-    except Exception as error:
-        message = f"MLflow is not reachable ({error}): the scoring figures are not logged."
-        warnings.warn(message, stacklevel=2)
-
-
-def sync(params: Params, runs: list[TrainingRun], summary: Path) -> tuple[int, int]:
+def sync(params: Params, runs: list[TrainingRun], summary: Path, usage: Path) -> tuple[int, int]:
     """Make missing runs from history files and add the evaluation.
 
     Args:
         params: Logged with every new run.
         runs: All training runs that params.yaml names; those without a history are passed over.
         summary: metrics/summary.json; nothing is added where it is missing.
+        usage: Folder with what asking the VLM cost each stage on this machine, if there is one.
 
     Returns:
         How many runs were made, and how many got the evaluation.
     """
     store, made, evaluated = Store(), 0, 0
+    for path in sorted(usage.glob("*.json")):
+        _project_usage(store, params, path)
     for run in runs:
         if run.history.is_file() and store.find(run.key()) is None:
             _project_history(store, params, run)
@@ -130,6 +118,15 @@ def sync(params: Params, runs: list[TrainingRun], summary: Path) -> tuple[int, i
         for method in dict.fromkeys(row["method"] for row in rows["rows"]):
             evaluated += _project_method(store, method, runs, rows, md5(summary))
     return made, evaluated
+
+
+def _project_usage(store: Store, params: Params, path: Path) -> None:
+    """Log what asking the VLM cost a stage that has no training run of its own."""
+    tags = {"pipeline.stage": path.stem, "pipeline.method": "scoring", USAGE_MD5: md5(path)}
+    if store.find(tags) is None:
+        opened = store.create(f"{path.stem}/scoring", tags, flatten(params.model_dump()))
+        opened.log(json.loads(path.read_text(encoding="utf-8")), 0)
+        opened.end()
 
 
 def _project_history(store: Store, params: Params, run: TrainingRun) -> None:
