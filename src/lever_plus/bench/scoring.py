@@ -200,7 +200,9 @@ def _ablation(bench: Bench, requests: Sequence[Request]) -> Figures:
 
     vlm = warm(bench.vlm())
     figures: Figures = {"all": round(_rate(vlm.answers, distinct)[0])}
-    figures["one worker on all threads"] = round(_rate(warm(bench.vlm(workers=1)).answers, distinct)[0])
+    figures["one worker on all threads"] = round(
+        _rate(warm(bench.vlm(workers=1)).answers, distinct)[0]
+    )
     whole = warm(bench.vlm())
     assert whole.engine is not None
     whole.engine.__class__ = WholePrompts
