@@ -19,6 +19,7 @@ from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.params import Params
 from lever_plus.vlm.huggingface import HuggingFaceVlm
+from lever_plus.vlm.prompt import PromptFormat
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.scorer import Scorer
 from lever_plus.vlm.store import Keys, Store
@@ -44,6 +45,7 @@ class Oracle:
     ) -> None:
         """Start with nothing asked."""
         self.examples, self.identity, self.usage = examples, identity, Usage()
+        self.prompt = PromptFormat()
         self.asked: list[Request] = []
         self.broken: set[Request] = set()
 
@@ -95,6 +97,28 @@ def test_another_model_prompt_or_decoding_is_another_answer(path: Path, field: s
     other = Oracle(identity={**IDENTITY, field: "other"})
     StoredVlm(other, Store(path)).answers(REQUESTS)
     assert len(other.asked) == len(REQUESTS)
+
+
+def test_a_likelihood_outlives_another_decoding(path: Path) -> None:
+    StoredVlm(Oracle(), Store(path)).log_likelihoods(REQUESTS)
+    other = Oracle(identity={**IDENTITY, "generation": "beam"})
+    StoredVlm(other, Store(path)).log_likelihoods(REQUESTS)
+    assert other.asked == []
+
+
+def test_the_store_keeps_the_text_as_it_was_generated(path: Path) -> None:
+    """Where an answer ends may be decided anew without asking again."""
+
+    class Talkative(Oracle):
+        def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
+            return self._all([" cat\nQuestion: and now?"] * len(requests), requests, done)
+
+    talkative = Talkative()
+    talkative.prompt = PromptFormat(style="flat")
+    store = Store(path)
+    assert StoredVlm(talkative, store).answers(REQUESTS[:1]) == ["cat"]
+    key = Keys("answer", IDENTITY, EXAMPLES).of(REQUESTS[0])
+    assert store.get("answer", [key]) == {key: " cat\nQuestion: and now?"}
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from lever_plus.rl.infoscore import beam_search
 from lever_plus.stages import paths
 from lever_plus.vlm.huggingface import HuggingFaceVlm
 from lever_plus.vlm.prefix import PrefixEngine
+from lever_plus.vlm.prompt import extract_answer
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import by_id
 from lever_plus.vlm.store import Store
@@ -152,7 +153,8 @@ def _naive(vlm: HuggingFaceVlm, kind: str, sample: Sequence[Request]) -> tuple[f
 
     def ask(requests: Sequence[Request]) -> list[Any]:
         if kind == "answers":
-            return [vlm.answer_alone(request) for request in requests]
+            style = vlm.prompt.style
+            return [extract_answer(vlm.answer_alone(request), style) for request in requests]
         return [vlm.plain.log_likelihoods([request])[0] for request in requests]
 
     threads = torch.get_num_threads()

@@ -53,8 +53,8 @@ class BatchEngine:
         inputs = on_device(self._model, forced(self.inputs(requests), padded, counts))
         steps = padded.shape[1]
         logits = self._model(**inputs, logits_to_keep=steps, use_cache=False).logits
-        log_probs = logits[:, -steps:].float().log_softmax(-1).cpu()
-        picked = log_probs.gather(-1, padded[..., None]).squeeze(-1)
+        log_probs = logits[:, -steps:].float().log_softmax(-1)
+        picked = log_probs.gather(-1, padded.to(log_probs.device)[..., None]).squeeze(-1).cpu()
         picked = picked.masked_fill(torch.arange(steps) >= counts[:, None], 0.0)
         scores: list[float] = (picked.sum(-1) / counts).tolist()
         return scores

@@ -16,7 +16,7 @@ from lever_plus.vlm.batch import BatchEngine
 from lever_plus.vlm.features import KeptSegments
 from lever_plus.vlm.loading import identify, load_model, load_processor
 from lever_plus.vlm.prefix import PrefixEngine
-from lever_plus.vlm.prompt import PromptFormat, extract_answer, prompt_hash
+from lever_plus.vlm.prompt import PromptFormat, prompt_hash
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.segments import NotSeparableError, Segments
 from lever_plus.vlm.store import Store
@@ -110,7 +110,7 @@ class HuggingFaceVlm:
         return self.plain.tokens(next(iter(self.examples)))
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
-        """Return the answer to each request, by greedy decoding or beam search."""
+        """Return the text generated for each request, by greedy decoding or beam search."""
         settings = self.params
 
         def decode(chunk: Sequence[Request]) -> list[str]:
@@ -118,8 +118,7 @@ class HuggingFaceVlm:
                 ids = self.plain.generate(chunk, settings.max_new_tokens, settings.num_beams)
             else:
                 ids = self.engine.generate(chunk, settings.max_new_tokens)
-            texts = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            return [extract_answer(text, self.prompt.style) for text in texts]
+            return list(self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True))
 
         return self._run(requests, decode, done)
 
@@ -137,8 +136,7 @@ class HuggingFaceVlm:
         """Answer one request with the processor and `generate`, nothing shared: the reference."""
         settings = self.params
         (ids,) = self.plain.generate([request], settings.max_new_tokens, settings.num_beams)
-        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
-        return extract_answer(text, self.prompt.style)
+        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _prefix_engine(self) -> tuple[PrefixEngine | None, str]:
         """Return an engine that was seen to give the model's own results, or why there is none."""
@@ -231,7 +229,7 @@ class HuggingFaceVlm:
         named: set[int] = set()
         for i in order:
             names = {*requests[i].demonstrations, requests[i].query}
-            if stretch and len(named | names) > most:
+            if stretch and len(named) + len(names - named) > most:
                 self.engine.segments.prepare(named)
                 yield stretch
                 stretch, named = [], set()

@@ -66,11 +66,12 @@ class RayVlm:
         """
         named = HuggingFaceVlm(path, examples, params)
         self.identity: VlmIdentity = named.identity
+        self.prompt = named.prompt
         self.examples, self.usage = examples, Usage()
         self._path, self._params, self._ray = path, params, ray
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
-        """Return the answer to each request."""
+        """Return the text generated for each request."""
         return self._all("answers", requests, done)
 
     def log_likelihoods(

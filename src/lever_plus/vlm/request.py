@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from typing_extensions import TypedDict
 
 from lever_plus.data.examples import Example
+from lever_plus.vlm.prompt import PromptFormat
 from lever_plus.vlm.usage import Usage
 
 Given = TypeVar("Given", contravariant=True)
@@ -67,12 +68,17 @@ class Backend(Protocol):
         ...
 
     @property
+    def prompt(self) -> PromptFormat:
+        """How its prompts look, and so where an answer ends."""
+        ...
+
+    @property
     def usage(self) -> Usage:
         """What asking it cost so far."""
         ...
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
-        """Return the answer to each request."""
+        """Return the text generated for each request, as it is."""
         ...
 
     def log_likelihoods(

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.params_sources import OpenAiVlmParams
-from lever_plus.vlm.prompt import Message, PromptFormat, extract_answer, message_hash, messages
+from lever_plus.vlm.prompt import Message, PromptFormat, message_hash, messages
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.usage import Usage
 
@@ -41,7 +41,7 @@ class OpenAiVlm:
         )
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
-        """Return the greedy answer to each request.
+        """Return the text generated for each request, greedily.
 
         Raises:
             UserError: The server cannot be reached, does not know the model or keeps failing.
@@ -104,7 +104,7 @@ class OpenAiVlm:
             max_tokens=self.params.max_new_tokens,
             temperature=0.0,
         )
-        return extract_answer(reply.choices[0].message.content or "", "chat")
+        return str(reply.choices[0].message.content or "")
 
     async def _log_likelihood(self, client: Any, request: Request) -> float:
         """Score the answer as the start of the assistant's turn, after the prompt's own tokens."""

@@ -132,7 +132,8 @@ class Store:
     def statistics(self) -> list[Statistics]:
         """Return what is stored of each VLM."""
         query = """
-            SELECT vlm.identity, COUNT(text), COUNT(log_likelihood), COUNT(NULLIF(text = '', 0))
+            SELECT vlm.identity, COUNT(text), COUNT(log_likelihood),
+                COUNT(NULLIF(TRIM(text) = '', 0))
             FROM answer JOIN vlm ON vlm.id = answer.vlm GROUP BY vlm.id ORDER BY vlm.id"""
         with self._explained():
             rows = self._connection.execute(query).fetchall()
@@ -223,9 +224,11 @@ class Keys:
 
     def __init__(self, kind: Kind, identity: VlmIdentity, examples: Mapping[int, Example]) -> None:
         """Keep what all keys share."""
-        shared = json.dumps([kind, identity], sort_keys=True).encode()
-        self._shared = hashlib.blake2b(shared, digest_size=KEY_BYTES)
         self._scored = kind == "log_likelihood"
+        # A likelihood does not depend on how answers are decoded.
+        matters = {k: v for k, v in identity.items() if k != "generation" or not self._scored}
+        shared = json.dumps([kind, matters], sort_keys=True).encode()
+        self._shared = hashlib.blake2b(shared, digest_size=KEY_BYTES)
         self._examples = examples
         self._made: dict[int, tuple[bytes, bytes]] = {}
 

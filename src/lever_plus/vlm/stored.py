@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
+from lever_plus.vlm.prompt import extract_answer
 from lever_plus.vlm.request import Ask, Backend, Request, VlmIdentity
 from lever_plus.vlm.store import Keys, Kind, Store
 from lever_plus.vlm.usage import Usage
@@ -39,8 +40,13 @@ class StoredVlm:
         return self._backend.examples
 
     def answers(self, requests: Sequence[Request], *, description: str = "answers") -> list[str]:
-        """Return the answer to each request; equal requests are asked once."""
-        return self._all("answer", requests, self._backend.answers, description)
+        """Return the answer to each request; equal requests are asked once.
+
+        The store keeps the text as it was generated; where an answer ends is decided here.
+        """
+        texts = self._all("answer", requests, self._backend.answers, description)
+        style = self._backend.prompt.style
+        return [extract_answer(text, style) for text in texts]
 
     def log_likelihoods(
         self, requests: Sequence[Request], *, description: str = "likelihoods"
@@ -113,7 +119,9 @@ class StoredVlm:
 
     def _count(self, values: Collection[str | float]) -> None:
         self.usage.requests += len(values)
-        self.usage.empty += sum(1 for value in values if value == "")
+        self.usage.empty += sum(
+            1 for value in values if isinstance(value, str) and not value.strip()
+        )
         self._bar.update(len(values))
         self._bar.set_postfix_str(
             f"{self.usage.hits / max(1, self.usage.requests):.0%} stored, "
