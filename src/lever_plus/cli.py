@@ -121,14 +121,8 @@ def rl_data() -> None:
 
 @app.command()
 def rce(seed: Seed = 1) -> None:
-    """Train the RCE-only policies of a seed, one for each schedule in rce.tau."""
+    """Train the off-line policies of a seed: RCE with every schedule in rce.tau, and AGRO."""
     _train("rce", seed, seed=seed)
-
-
-@app.command()
-def agro(seed: Seed = 1) -> None:
-    """Train the AGRO policy, off-line on the RL data, from the SFT policy."""
-    _train("agro", seed, seed=seed)
 
 
 @app.command()

@@ -17,7 +17,7 @@ VALUES: dict[str, Any] = YAML_.load((ROOT / "params.yaml").read_text(encoding="u
 
 
 def test_the_stages_are_those_of_the_design_in_order() -> None:
-    expected = "prepare pretrain embed pool sft_data sft rl_data rce agro grpo evaluate report"
+    expected = "prepare pretrain embed pool sft_data sft rl_data rce grpo evaluate report"
     assert list(STAGES) == expected.split()
 
 
@@ -44,7 +44,7 @@ def test_every_param_is_a_dependency_of_some_stage() -> None:
 
 
 def test_rce_and_grpo_run_once_for_every_training_seed() -> None:
-    for stage in ("rce", "agro", "grpo"):
+    for stage in ("rce", "grpo"):
         assert STAGES[stage]["matrix"] == {"seed": "${training_seeds}"}
 
 

@@ -43,8 +43,8 @@ def _tables(params: Params, workspace: Workspace) -> Iterator[pd.DataFrame]:
         pointers = nearest_pointers(method, workspace.embeddings, pools, queries, shots)
         yield evaluate_pointers(scorer, pools, method, 0, queries, pointers)
     folders = [("sft", params.seed, paths.SFT)]
-    folders += [(m, s, paths.rce(m, s)) for m in params.rce.tau for s in params.training_seeds]
-    folders += [("agro", s, paths.agro(s)) for s in params.training_seeds]
+    folders += [(m, s, paths.offline(m, s)) for m in params.rce.tau for s in params.training_seeds]
+    folders += [("agro", s, paths.offline("agro", s)) for s in params.training_seeds]
     folders += [("grpo", s, paths.grpo(s)) for s in params.training_seeds]
     for method, seed, folder in folders:
         pointers = environment.greedy_pointers(workspace.load_policy(folder), queries)

@@ -19,7 +19,7 @@ def run(params: Params, seed: int, track: Track) -> Outcome:
         paths.grpo(seed),
         track,
         lambda observe: train_grpo(
-            workspace.load_policy(paths.rce("rce", seed)),
+            workspace.load_policy(paths.offline("rce", seed)),
             workspace.environment,
             groups_from_records(records, workspace.pools, params.reward.shot_weights),
             workspace.queries("dev"),

@@ -26,14 +26,9 @@ POLICY: Final = "policy.safetensors"
 HISTORY: Final = "history.jsonl"
 
 
-def rce(method: str, seed: int) -> Path:
-    """Return the folder of one RCE run."""
+def offline(method: str, seed: int) -> Path:
+    """Return the folder of one run on the RL data: an RCE schedule, or AGRO."""
     return ARTIFACTS / "rce" / f"seed{seed}" / method
-
-
-def agro(seed: int) -> Path:
-    """Return the folder of one AGRO run."""
-    return ARTIFACTS / "agro" / f"seed{seed}"
 
 
 def grpo(seed: int) -> Path:

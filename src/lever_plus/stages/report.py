@@ -61,7 +61,7 @@ def _histories(params: Params) -> dict[str, list[Row]]:
     """Read exactly the histories that params.yaml names."""
     folders = {"sft": paths.SFT}
     for seed in params.training_seeds:
-        folders |= {f"{m} seed {seed}": paths.rce(m, seed) for m in params.rce.tau}
-        folders[f"agro seed {seed}"] = paths.agro(seed)
+        folders |= {f"{m} seed {seed}": paths.offline(m, seed) for m in params.rce.tau}
+        folders[f"agro seed {seed}"] = paths.offline("agro", seed)
         folders[f"grpo seed {seed}"] = paths.grpo(seed)
     return {name: read_history(folder / paths.HISTORY) for name, folder in folders.items()}

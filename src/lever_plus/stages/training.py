@@ -11,10 +11,10 @@ def training_runs(params: Params) -> list[TrainingRun]:
     runs = [TrainingRun("sft", "sft", params.seed, paths.SFT / paths.HISTORY)]
     for seed in params.training_seeds:
         runs += [
-            TrainingRun("rce", method, seed, paths.rce(method, seed) / paths.HISTORY)
+            TrainingRun("rce", method, seed, paths.offline(method, seed) / paths.HISTORY)
             for method in params.rce.tau
         ]
-        runs.append(TrainingRun("agro", "agro", seed, paths.agro(seed) / paths.HISTORY))
+        runs.append(TrainingRun("rce", "agro", seed, paths.offline("agro", seed) / paths.HISTORY))
         runs.append(TrainingRun("grpo", "grpo", seed, paths.grpo(seed) / paths.HISTORY))
     return runs
 
