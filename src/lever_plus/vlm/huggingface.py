@@ -183,22 +183,25 @@ class HuggingFaceVlm:
         done: Done[Result],
     ) -> list[Result]:
         """Ask everything; from the first example that cannot be cut, in whole prompts."""
+        results: dict[int, Result] = {}
         try:
-            return self._ask_all(requests, ask, done)
+            self._ask_rest(requests, ask, done, results)
         except NotSeparableError as error:
             self.engine, self.why_plain = None, str(error)
             self._say_plain()
-        return self._ask_all(requests, ask, done)
+            self._ask_rest(requests, ask, done, results)
+        return [results[i] for i in range(len(requests))]
 
-    def _ask_all(
+    def _ask_rest(
         self,
         requests: Sequence[Request],
         ask: Callable[[Sequence[Request]], list[Result]],
         done: Done[Result],
-    ) -> list[Result]:
-        """Ask in chunks of neighbours in prefix order, in threads; return in request order."""
-        order = sorted(range(len(requests)), key=lambda i: requests[i])
-        results: dict[int, Result] = {}
+        results: dict[int, Result],
+    ) -> None:
+        """Add what `results` lacks, in chunks of neighbours in prefix order, in threads."""
+        lacking = (i for i in range(len(requests)) if i not in results)
+        order = sorted(lacking, key=lambda i: requests[i])
         threads, workers = torch.get_num_threads(), self._workers if self.engine else 1
         if workers > 1:
             torch.set_num_threads(1)
@@ -215,7 +218,6 @@ class HuggingFaceVlm:
                         done(chunk, answers)
         finally:
             torch.set_num_threads(threads)
-        return [results[i] for i in range(len(requests))]
 
     def _stretches(self, requests: Sequence[Request], order: Sequence[int]) -> Iterator[list[int]]:
         """Cut the order into stretches whose segments fit in memory together, and make those."""

@@ -100,7 +100,9 @@ class RayVlm:
                     f"scoring.ray asks for {need:g} {name}s, the cluster has "
                     f"{there.get(name, 0):g}: lower actors, num_cpus or num_gpus."
                 )
-        examples = {i: replace(e, image=str(Path(e.image).resolve())) for i, e in self._items()}
+        examples = {
+            i: replace(e, image=str(Path(e.image).resolve())) for i, e in self.examples.items()
+        }
         path = str(Path(self._path).resolve()) if Path(self._path).exists() else self._path
         workers = max(1, int(settings.num_cpus))
         params = self._params.model_copy(update={"workers": workers})
@@ -113,9 +115,6 @@ class RayVlm:
         # Kept, or an actor that is restarted could not be built again.
         self._shared = ray.put(examples)
         return [remote.remote(path, self._shared, params) for _ in range(settings.actors)]
-
-    def _items(self) -> list[tuple[int, Example]]:
-        return list(self.examples.items())
 
     def _all(self, kind: str, requests: Sequence[Request], done: Done[Result]) -> list[Result]:
         _import_ray()

@@ -13,7 +13,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
@@ -84,15 +84,7 @@ class Store:
 
     def get(self, kind: Kind, keys: Sequence[bytes]) -> dict[bytes, str | float]:
         """Return the stored values of these keys; the others are not there."""
-        column = "text" if kind == "answer" else "log_likelihood"
-        found: dict[bytes, str | float] = {}
-        with self._explained():
-            for start in range(0, len(keys), LOOKUP):
-                part = keys[start : start + LOOKUP]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT key, {column} FROM answer WHERE key IN ({marks})"
-                found.update(self._connection.execute(query, part).fetchall())
-        return found
+        return self._look_up("answer", "text" if kind == "answer" else "log_likelihood", keys)
 
     def put(
         self, kind: Kind, identity: VlmIdentity, values: Sequence[tuple[bytes, str | float]]
@@ -106,14 +98,7 @@ class Store:
 
     def segments(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the stored segments (image features) of these keys."""
-        found: dict[bytes, bytes] = {}
-        with self._explained():
-            for start in range(0, len(keys), LOOKUP):
-                part = keys[start : start + LOOKUP]
-                marks = ",".join("?" * len(part))
-                query = f"SELECT key, data FROM segment WHERE key IN ({marks})"
-                found.update(self._connection.execute(query, part).fetchall())
-        return found
+        return self._look_up("segment", "data", keys)
 
     def put_segments(
         self, identity: VlmIdentity, values: Sequence[tuple[bytes, bytes]], budget: int
@@ -156,20 +141,40 @@ class Store:
         return self._count() - before
 
     def prune(self, keep: str) -> int:
-        """Remove the answers of every VLM whose revision does not start with `keep`."""
+        """Remove the answers of every VLM whose revision does not start with `keep`.
+
+        Raises:
+            UserError: No revision starts with it, so that everything would be removed.
+        """
         before = self._count()
         with self._explained():
             with self._transaction():
-                for number, text in self._connection.execute(
-                    "SELECT id, identity FROM vlm"
-                ).fetchall():
-                    if not json.loads(text)["revision"].startswith(keep):
-                        for table in ("answer", "segment"):
-                            statement = f"DELETE FROM {table} WHERE vlm = ?"
-                            self._connection.execute(statement, (number,))
-                        self._connection.execute("DELETE FROM vlm WHERE id = ?", (number,))
+                rows = self._connection.execute("SELECT id, identity FROM vlm").fetchall()
+                revisions = {number: json.loads(text)["revision"] for number, text in rows}
+                others = [n for n, name in revisions.items() if not name.startswith(keep)]
+                if len(others) == len(revisions):
+                    known = ", ".join(sorted({name[:12] for name in revisions.values()}))
+                    raise UserError(
+                        f"{self.path} holds no VLM whose revision starts with {keep!r}, so nothing "
+                        f"was removed: it holds {known or 'none'}."
+                    )
+                for number in others:
+                    for column, table in (("vlm", "answer"), ("vlm", "segment"), ("id", "vlm")):
+                        statement = f"DELETE FROM {table} WHERE {column} = ?"
+                        self._connection.execute(statement, (number,))
             self._connection.execute("VACUUM")
         return before - self._count()
+
+    def _look_up(self, table: str, column: str, keys: Sequence[bytes]) -> dict[bytes, Any]:
+        """Return one column of the rows that these keys name."""
+        found: dict[bytes, Any] = {}
+        with self._explained():
+            for start in range(0, len(keys), LOOKUP):
+                part = keys[start : start + LOOKUP]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT key, {column} FROM {table} WHERE key IN ({marks})"
+                found.update(self._connection.execute(query, part).fetchall())
+        return found
 
     def _count(self) -> int:
         return int(self._connection.execute("SELECT COUNT(*) FROM answer").fetchone()[0])

@@ -1,7 +1,6 @@
 """What asking the VLM cost so far: the figures of the progress bar, and of MLflow."""
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass
@@ -23,7 +22,6 @@ class Usage:
     seconds: float = 0.0
     tokens_whole: int = 0
     tokens_run: int = 0
-    _since: float = field(default_factory=time.monotonic, repr=False)
 
     @property
     def saved(self) -> float:
