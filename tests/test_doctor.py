@@ -60,6 +60,17 @@ def test_a_missing_weight_file_is_named(params: Params, folders: Folders, tmp_pa
     assert "lacks model.safetensors" in note
 
 
+def test_a_damaged_index_and_a_mistyped_device_are_named(
+    params: Params, folders: Folders, tmp_path: Path
+) -> None:
+    for path in folders.vlm.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": ')
+    notes = missing(examine(with_vlm(params, path=str(tmp_path), device="cudda")))
+    assert "is damaged" in notes["VLM"]
+    assert "'cudda' names no device" in notes["VLM device"]
+
+
 def test_a_device_that_is_not_there_is_named(params: Params, folders: Folders) -> None:
     import torch
 

@@ -106,11 +106,10 @@ def _model(name: str, path: str, key: str) -> Item:
         return Item(name, on_hub, note or f"{path} is no folder: {get}")
     needed = ["config.json", "preprocessor_config.json|processor_config.json"]
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        needed += sorted(set(shards))
-    else:
-        needed.append("model.safetensors")
+    shards = _json(index).get("weight_map", {}) if index.is_file() else {"": "model.safetensors"}
+    if not shards:
+        return Item(name, found=False, note=f"{index} is damaged: {get}")
+    needed += sorted(set(shards.values()))
     missing = [n for n in needed if not any((folder / part).is_file() for part in n.split("|"))]
     if missing:
         return Item(name, found=False, note=f"{folder} lacks {', '.join(missing)}: {get}")
@@ -118,15 +117,25 @@ def _model(name: str, path: str, key: str) -> Item:
 
 
 def _config(path: str) -> dict[str, Any]:
-    file = Path(path) / "config.json"
-    config: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return config
+    return _json(Path(path) / "config.json")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """Return a JSON file's content, nothing if it is missing or damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _device(name: str, device: str) -> Item:
     import torch
 
-    kind = torch.device(device).type
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        return Item(name, found=False, note=f"{device!r} names no device: write cpu or cuda")
     there = {"cpu": True, "cuda": torch.cuda.is_available()}.get(kind, False)
     if kind == "mps":
         there = torch.backends.mps.is_available()

@@ -1,6 +1,7 @@
 """RL JSON of the older system: every variant is known, and no index space is guessed."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,31 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(UserError, match="not a readable JSON file"):
         read_exchange(tmp_path / "bad.json", "pool", POOLS)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda c: c.pop("vqa_acc_score"), "'vqa_acc_score' is missing"),
+        (lambda c: c.update(vqa_acc_score=3.0), "vqa_acc_score: Input should be less than"),
+        (lambda c: c.update(pointer=["x", 0]), "invalid literal"),
+        (lambda c: c.update(pointer=None), "NoneType"),
+    ],
+    ids=["no score", "score above 1", "no number", "no pointer"],
+)
+def test_a_damaged_candidate_names_file_and_query(
+    tmp_path: Path, damage: Callable[[Content], object], reason: str
+) -> None:
+    content = json.loads(json.dumps(A))
+    damage(content["7"]["pointer_candidates"][0])
+    with pytest.raises(UserError, match=f"rl.json, query 7: a candidate is damaged .*{reason}"):
+        read_exchange(write(tmp_path, content), "pool", POOLS)
+
+
+def test_a_query_that_is_no_id_is_named(tmp_path: Path) -> None:
+    content = {"seven": A["7"]}
+    with pytest.raises(UserError, match="query seven: a candidate is damaged"):
+        read_exchange(write(tmp_path, content), "pool", POOLS)
 
 
 def test_an_export_can_be_imported_again(tmp_path: Path) -> None:

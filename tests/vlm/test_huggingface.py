@@ -18,6 +18,7 @@ from lever_plus.vlm.loading import folder_hash
 from lever_plus.vlm.prompt import prompt_hash, render
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import Scorer
+from lever_plus.vlm.segments import NotSeparableError
 from lever_plus.vlm.stored import StoredVlm
 from tiny_world import Folders, World
 
@@ -85,6 +86,25 @@ def test_segments_outside_the_memory_budget_are_made_again(
         assert small.answers(part) == vlm.answers(part)
         named = {i for r in part for i in (*r.demonstrations, r.query)}
         assert set(small.engine.segments._made) == named
+
+
+def test_an_example_that_cannot_be_cut_repeats_nothing(
+    load: Load, vlm: HuggingFaceVlm, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It turns up half-way: the rest runs in whole prompts, and every answer is reported once."""
+    small, reported = load(workers=1), list[int]()
+    generate = small.engine.generate
+
+    def fails_later(chunk: Sequence[Request], tokens: int) -> list[list[int]]:
+        if len(reported) >= 10:
+            raise NotSeparableError("the answer 'x' merges with the prompt before it")
+        return generate(chunk, tokens)
+
+    monkeypatch.setattr(small.engine, "generate", fails_later)
+    with pytest.warns(UserWarning, match="whole, without prefix reuse, because the answer 'x'"):
+        answers = small.answers(requests, lambda indices, _: reported.extend(indices))
+    assert answers == vlm.answers(requests)
+    assert sorted(reported) == list(range(len(requests)))
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(

@@ -73,8 +73,7 @@ class Bench:
         """Return the VLM, loaded."""
         settings = self.settings.model_copy(update=changes)
         vlm = HuggingFaceVlm(self.path, self.examples, settings, store, FEATURES_MB)
-        vlm.plain.tokens(next(iter(self.examples)))
-        assert vlm.engine is not None or not settings.prefix_reuse or vlm.why_plain
+        vlm.answers([])  # loads the weights and checks the engine
         return vlm
 
     def rl_data(self, queries: int) -> list[Request]:

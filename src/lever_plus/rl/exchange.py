@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from lever_plus.data.pool import Pools
 from lever_plus.errors import UserError
 from lever_plus.rl.records import Candidate, GenMethod, Meta, QueryRecord, Shot
@@ -101,11 +103,19 @@ def read_exchange(path: Path, index_space: IndexSpace | None, pools: Pools) -> I
     origin = content.pop("_meta", {})
     records, skipped = [], 0
     for key, group in content.items():
-        query = int(key)
         official = [c for c in group["pointer_candidates"] if _is_official(c)]
         skipped += len(group["pointer_candidates"]) - len(official)
-        if official:
-            records.append(_record(query, group, official, index_space, pools))
+        if not official:
+            continue
+        try:
+            records.append(_record(int(key), group, official, index_space, pools))
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}, query {key}: a candidate is damaged ({_reason(error)}). Mend it, or "
+                "take that query out."
+            ) from error
     if not records:
         raise UserError(f"{path} has no candidate with an official score: nothing to import.")
     vlm = VlmIdentity(
@@ -134,6 +144,13 @@ def write_exchange(path: Path, records: Sequence[QueryRecord]) -> None:
     }
     text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _is_official(candidate: Mapping[str, Any]) -> bool:
