@@ -9,7 +9,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
 INSTALLED := .venv/.installed
 
-.PHONY: help install repro test lint types pytest deps ui clean
+.PHONY: help install repro ablations test lint types pytest deps ui clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -24,6 +24,9 @@ install: $(INSTALLED) ## Virtual environment with the locked dependencies
 repro: $(INSTALLED) ## Run the whole pipeline (what is up to date is not run again), print the results
 	dvc repro
 	lever-plus results
+
+ablations: $(INSTALLED) ## Run the variants of ablations/variants.yaml (half an hour), print their tables
+	dvc repro ablations/dvc.yaml
 
 test: lint types pytest ## Everything that CI checks
 

@@ -11,6 +11,7 @@ PACKAGE = ROOT / "src" / "lever_plus"
 ROOMS = [
     "errors",
     "params_sources",
+    "params_training",
     "params",
     "params_file",
     "data",
@@ -25,6 +26,7 @@ ROOMS = [
     "study",
     "report",
     "stages",
+    "ablation",
     "doctor",
     "bench",
     "tools",

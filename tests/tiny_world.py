@@ -8,6 +8,7 @@ import torch
 from lever_plus.data.embedded.maker import IMAGE_NAME
 from lever_plus.data.examples import SPLITS, Example
 from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
+from lever_plus.policy.kinds import build_selector
 from lever_plus.policy.network import Selector, SelectorConfig
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +54,7 @@ def read_world(folder: Path) -> World:
 def random_policy(config: SelectorConfig) -> Selector:
     """A random policy in float64 whose probabilities are far from uniform."""
     torch.manual_seed(3)
-    policy = Selector(config).double().eval()
+    policy = build_selector(config).double().eval()
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.copy_(0.3 * torch.randn_like(parameter))

@@ -27,6 +27,8 @@ app.add_typer(tools)
 app.add_typer(track_app, name="track")
 
 
+PIPELINES = {Path("dvc.yaml"): "stages", Path("ablations") / "dvc.yaml": "ablation"}
+"""Files of stages, and the room of each."""
 Seed = Annotated[int, typer.Option(help="Training seed: order of batches and sampling.")]
 
 
@@ -71,8 +73,25 @@ def _sync() -> str:
     from lever_plus.tracking.store import tracking_uri
 
     params = load_params()
-    made, evaluated = sync(params, training_runs(params), paths.SUMMARY, paths.USAGE)
+    runs = [*training_runs(params), *_variant_runs()]
+    made, evaluated = sync(params, runs, paths.SUMMARY, paths.USAGE)
     return f"{made} runs made, {evaluated} got the evaluation; store {tracking_uri()}"
+
+
+def _variant_runs() -> list[Any]:
+    """Return the runs of all ablations, finished or not."""
+    from lever_plus.ablation.variants import VARIANTS, read_variants
+    from lever_plus.stages.training import variant_run
+
+    if not VARIANTS.is_file():
+        return []
+    found = read_variants()
+    return [
+        variant_run(name, method, seed)
+        for name, variant in found.variants.items()
+        for method in variant.methods
+        for seed in found.seeds
+    ]
 
 
 @app.command()
@@ -110,7 +129,8 @@ def sft() -> None:
     """Train the first policy by imitation."""
     from lever_plus.params_file import load_params
 
-    _train("sft", load_params().seed)
+    seed = load_params().seed
+    _train("sft", seed, seed=seed)
 
 
 @app.command("rl_data")
@@ -148,6 +168,32 @@ def report() -> None:
 
 
 @app.command()
+def ablate(
+    variant: Annotated[str | None, typer.Argument(help="Of ablations/variants.yaml.")] = None,
+) -> None:
+    """Train and evaluate a variant of the pipeline; without one, print what they all gave."""
+    if variant is None:
+        from lever_plus.ablation import table
+
+        typer.echo(table.run().text)
+        return
+    from lever_plus.ablation.variant import run
+    from lever_plus.ablation.variants import find_variant, params_of
+    from lever_plus.stages import paths
+    from lever_plus.stages.training import variant_run
+    from lever_plus.tracking.runs import live_run
+
+    params = params_of(find_variant(variant), Path.cwd())
+
+    def tracks(name: str, seed: int) -> Any:
+        return lambda method: live_run(
+            params, variant_run(name, method, seed, paths.trained(method, seed))
+        )
+
+    typer.echo(run(variant, tracks).text)
+
+
+@app.command()
 def results() -> None:
     """Print the results tables and where to look next."""
     from rich.console import Console
@@ -167,14 +213,14 @@ def deps(write: Annotated[bool, typer.Option(help="Write them into dvc.yaml.")] 
     """Check that each stage's code dependencies in dvc.yaml are its import closure."""
     from lever_plus.tracking.lineage import with_code_deps
 
-    path = Path("dvc.yaml")
-    before = path.read_text(encoding="utf-8")
-    after = with_code_deps(before, Path.cwd())
-    if write:
-        path.write_text(after, encoding="utf-8", newline="\n")
-    elif before != after:
-        raise UserError("dvc.yaml does not list what the stages import: run `make deps`.")
-    typer.echo("dvc.yaml lists the import closure of every stage")
+    for path, package in PIPELINES.items():
+        before = path.read_text(encoding="utf-8")
+        after = with_code_deps(before, Path.cwd(), package)
+        if write:
+            path.write_text(after, encoding="utf-8", newline="\n")
+        elif before != after:
+            raise UserError(f"{path} does not list what the stages import: run `make deps`.")
+        typer.echo(f"{path} lists the import closure of every stage")
 
 
 @track_app.command("sync")

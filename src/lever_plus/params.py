@@ -1,7 +1,7 @@
 """params.yaml as frozen models: every setting has a unit or meaning, a range, and no unknown keys.
 
-`params_sources.py` holds the parts about data and models; `params_file.py` reads and writes the
-file itself.
+`params_sources.py` holds the parts about data and models, `params_training.py` those about the
+policy and its training; `params_file.py` reads and writes the file itself.
 """
 
 from typing import Annotated, Literal
@@ -17,6 +17,18 @@ from lever_plus.params_sources import (
     Section,
     Share,
     VlmParams,
+)
+from lever_plus.params_training import (
+    AgroParams,
+    GrpoParams,
+    PolicyParams,
+    RceParams,
+    RewardParams,
+    RlDataParams,
+    RlParams,
+    SftDataParams,
+    SftParams,
+    needed_scores,
 )
 
 
@@ -78,95 +90,22 @@ class PretrainParams(Section):
     probes: Count = Field(description="questions per row of the in-context table")
 
 
-class PolicyParams(Section):
-    """The selector network."""
-
-    hidden: Count = Field(description="width of the selector")
-    logit_clip: Positive = Field(description="logits are clip * tanh(score / clip)")
-
-
 class PointerParams(Section):
     """Pointers."""
 
     shots: Annotated[int, Field(ge=1, le=16)] = Field(description="ICDs in a pointer (K of shot K)")
 
 
-class RewardParams(Section):
-    """The reward of a pointer."""
-
-    shot_weights: list[Annotated[float, Field(ge=0)]] = Field(
-        description="weight of the accuracy at shots 1, 2, ...; one for each shot of a pointer"
-    )
-
-
-class SftDataParams(Section):
-    """InfoScore beam search."""
-
-    beam: Count = Field(description="sequences kept a step; all of them become targets")
-    shots: Count = Field(description="ICDs in a sequence")
-
-
-class OptimParams(Section):
-    """What all three training stages share."""
-
-    epochs: Count
-    learning_rate: Positive
-    batch_size: Count = Field(description="queries a step")
-    weight_decay: Annotated[float, Field(ge=0)]
-    grad_clip: Positive = Field(description="largest norm of a gradient")
-
-
-class SftParams(OptimParams):
-    """Imitation of the InfoScore sequences."""
-
-    temperature: Positive = Field(description="targets weigh softmax(InfoScore / temperature)")
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    dev_every: Count = Field(description="epochs between two dev evaluations")
-
-
-class RlDataParams(Section):
-    """Candidates of the RL data."""
-
-    beam: Annotated[int, Field(ge=0)] = Field(description="candidates from beam search")
-    samples: dict[str, Count] = Field(description="{temperature: sampled candidates}")
-    random: Annotated[int, Field(ge=0)] = Field(description="uniform candidates")
-
-
-class TauSchedule(Section):
-    """Temperature of the reward softmax, linear over the optimiser steps."""
-
-    start: Positive
-    end: Positive
-
-
-class RceParams(OptimParams):
-    """Reward-weighted cross-entropy."""
-
-    tau: dict[str, TauSchedule] = Field(description="{method: schedule}; each method is a row")
-
-
-class AgroParams(OptimParams):
-    """Group-variance regression."""
-
-    beta: Positive = Field(description="temperature of reference exp(R / beta), units of reward")
-
-
-class GrpoParams(OptimParams):
-    """Group-relative policy optimisation."""
-
-    rounds: Annotated[int, Field(ge=0)] = Field(
-        description="rounds of fresh candidates; 0: RL data"
-    )
-    group_size: Annotated[int, Field(ge=2)] = Field(description="fresh candidates a query")
-    clip_low: Positive = Field(description="ratios below 1 - clip_low give no gradient")
-    clip_high: Positive = Field(description="ratios above 1 + clip_high give no gradient")
-    kl_beta: Annotated[float, Field(ge=0)] = Field(description="weight of the exact KL, per step")
-
-
 class EvaluateParams(Section):
     """Evaluation on the test split."""
 
     random_seeds: Count = Field(description="draws of the random baseline")
+    diverse_relevance: Share = Field(
+        description="weight of being near the query, in maximal marginal relevance"
+    )
+    fixed_pointers: Count = Field(description="pointers that the one for all queries is chosen of")
+    best_of: Count = Field(description="pointers sampled from SFT for the best-of-n row")
+    order_queries: Count = Field(description="test questions of the order diagnostics")
     oracle_queries: Count = Field(description="test questions of the oracle (the first ones)")
     oracle_beam: Count = Field(description="beam of the oracle's InfoScore search")
     resamples: Annotated[int, Field(ge=100)] = Field(description="bootstrap resamples")
@@ -190,6 +129,7 @@ class Params(Section):
     sft_data: SftDataParams
     sft: SftParams
     rl_data: RlDataParams
+    rl: RlParams
     rce: RceParams
     agro: AgroParams
     grpo: GrpoParams
@@ -201,8 +141,27 @@ class Params(Section):
             raise ValueError("reward.shot_weights needs one weight for each of pointer.shots")
         if sum(self.reward.shot_weights) <= 0:
             raise ValueError("reward.shot_weights are all zero: nothing would be learned")
+        if self.grpo.start not in (*self.rce.tau, "agro"):
+            raise ValueError(
+                f"grpo.start must be agro or one of rce.tau: {', '.join(self.rce.tau)}"
+            )
         if self.pool.size <= max(self.pointer.shots, self.sft_data.shots):
             raise ValueError("pool.size must be larger than pointer.shots and sft_data.shots")
+        return self
+
+    @model_validator(mode="after")
+    def _rewarded(self) -> "Params":
+        lacking = sorted(needed_scores(self.reward) - set(self.rl_data.scores))
+        if lacking:
+            raise ValueError(f"reward.mode {self.reward.mode} needs {lacking[0]} in rl_data.scores")
+        fresh = self.grpo.rounds or self.agro.rounds
+        if self.reward.mode == "legacy" and self.reward.alpha > 0 and fresh:
+            raise ValueError(
+                "reward.mode legacy rewards a generator for its own confidence: rounds must be 0"
+            )
+        nearest = 3 * (self.pool.size // self.pointer.shots)
+        if self.rl_data.retrieval > nearest:
+            raise ValueError(f"rl_data.retrieval: a pool of this size has {nearest} at most")
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ run with a suggestion.
 """
 
 import difflib
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +18,9 @@ from ruamel.yaml.error import YAMLError
 from lever_plus.errors import UserError
 from lever_plus.params import Params
 
+TABLES = {"samples", "stochastic_beam", "tau"}
+"""Settings that map names to values: a preset's replaces the whole table."""
+
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
@@ -24,16 +28,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: The file is missing, is not YAML, or holds an unknown key or a wrong value.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run from the project's root folder.")
-    try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: " + _explain_all(error, content) + ".") from error
+    return _validated(_read(path, "run from the project's root folder"), str(path))
 
 
 def load_with_preset(path: Path, preset: Path) -> Params:
@@ -54,22 +49,43 @@ def overlay(path: Path, preset: Path) -> None:
     path.write_text(_merged(path, preset)[0], encoding="utf-8", newline="\n")
 
 
+def merged_params(path: Path, preset: Path | None, changes: Mapping[str, Any]) -> Params:
+    """Return what a params file, a preset and further changes give together.
+
+    Raises:
+        UserError: A file is missing, or the result would not be valid.
+    """
+    content = _read(path, "run from the project's root folder")
+    if preset:
+        _merge(content, _read(preset, "see presets/"))
+    _merge(content, changes)
+    return _validated(content, "the changes")
+
+
 def _merged(path: Path, preset: Path) -> tuple[str, Params]:
-    for file, where in ((path, "run from the project's root folder"), (preset, "see presets/")):
-        if not file.is_file():
-            raise UserError(f"{file} is missing: {where}.")
-    yaml = YAML()
-    content = yaml.load(path.read_text(encoding="utf-8"))
+    content = _read(path, "run from the project's root folder", comments=True)
     try:
-        _merge(content, YAML(typ="safe").load(preset.read_text(encoding="utf-8")))
-    except (YAMLError, AttributeError) as error:
-        raise UserError(f"{preset} is not YAML that maps settings to values: {error}") from error
-    text = _dump(yaml, content)
-    merged = YAML(typ="safe").load(text)
+        _merge(content, _read(preset, "see presets/"))
+    except AttributeError as error:
+        raise UserError(f"{preset} does not map settings to values.") from error
+    text = _dump(YAML(), content)
+    return text, _validated(YAML(typ="safe").load(text), str(preset))
+
+
+def _read(path: Path, where: str, *, comments: bool = False) -> Any:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: {where}.")
     try:
-        return text, Params.model_validate(merged)
+        return YAML(typ="rt" if comments else "safe").load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+
+
+def _validated(content: Any, origin: str) -> Params:
+    try:
+        return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{preset}: " + _explain_all(error, merged) + ".") from error
+        raise UserError(f"{origin}: " + _explain_all(error, content) + ".") from error
 
 
 def _dump(yaml: YAML, content: Any) -> str:
@@ -78,13 +94,23 @@ def _dump(yaml: YAML, content: Any) -> str:
     return stream.getvalue()
 
 
+def _kind(section: Mapping[str, Any]) -> object:
+    """Return what says which keys a section has."""
+    return section.get("kind", section.get("mode"))
+
+
 def _merge(target: Any, changes: Any) -> None:
-    """Merge nested settings; a section of another `kind` is replaced, with all its keys."""
+    """Merge nested settings; a section of another `kind` is replaced, with all its keys.
+
+    A reward of another `mode` keeps its shot weights and its clip, which every mode has.
+    """
     for key, value in changes.items():
         before = target.get(key)
-        sections = isinstance(value, dict) and isinstance(before, dict) and key != "samples"
-        if sections and before.get("kind") == value.get("kind", before.get("kind")):
+        sections = isinstance(value, dict) and isinstance(before, dict) and key not in TABLES
+        if sections and _kind(before) == _kind({**before, **value}):
             _merge(before, value)
+        elif sections and "mode" in value:
+            target[key] = {**{k: before[k] for k in ("shot_weights", "clip")}, **value}
         else:
             target[key] = value
 
@@ -97,7 +123,7 @@ def _place(loc: tuple[int | str, ...], content: Any) -> str:
     """Return where an error is, as it stands in the file: the kind of a section is no key of it."""
     names: list[str] = []
     for part in loc:
-        if isinstance(content, dict) and content.get("kind") == part:
+        if isinstance(content, dict) and part == _kind(content):
             continue
         names.append(str(part))
         content = content.get(part) if isinstance(content, dict) else None

@@ -41,6 +41,30 @@ def doctor(params: Path = Path("params.yaml")) -> None:
         raise typer.Exit(1)
 
 
+@tools.command()
+def headroom() -> None:
+    """Say what the RL data hold to be learned, before anything is trained."""
+    from lever_plus.data.pool import read_pools
+    from lever_plus.report.terminal import print_headroom
+    from lever_plus.rl.headroom import measure
+    from lever_plus.rl.records import read_rl_data
+    from lever_plus.stages import paths
+
+    _, records = read_rl_data(paths.RL_DATA, read_pools(paths.POOLS))
+    print_headroom(measure(records))
+
+
+@tools.command()
+def power(
+    delta: Annotated[float, typer.Option(min=0.01, help="True difference, in points.")] = 0.5,
+) -> None:
+    """Say how many questions a difference needs, and what the test questions can show."""
+    from lever_plus.report.terminal import print_power
+    from lever_plus.stages.report import read_summary
+
+    print_power(read_summary(), delta)
+
+
 @tools.command("import-rl")
 def import_rl(
     file: Path,
@@ -167,6 +191,15 @@ def bench_scoring(
     from lever_plus.params_file import load_params
 
     _print_bench(run(load_params(), ablate=ablate), json_=json_)
+
+
+@bench_app.command("training")
+def bench_training(json_: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Train one epoch of RCE and of GRPO: full batches, and one query a step."""
+    from lever_plus.bench.training import run
+    from lever_plus.params_file import load_params
+
+    _print_bench(run(load_params()), json_=json_)
 
 
 def _print_bench(measured: dict[str, Any], *, json_: bool) -> None:

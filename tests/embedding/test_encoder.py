@@ -47,8 +47,8 @@ def test_the_policy_does_not_see_the_query_s_answer(world: World, embeddings: Em
     ids = [e.question_id for e in world.splits["train"][:4]]
     sizes = {part: embeddings.white[part].shape[1] for part in embeddings.white}
     assert embeddings.queries(ids).shape == (4, sizes["question"] + sizes["image"])
-    assert embeddings.candidates([ids, ids]).shape == (2, 4, sum(sizes.values()))
-    assert embeddings.candidates([ids]).shape[-1] == embeddings.candidate_size
+    assert embeddings.candidates(embeddings.rows_of(ids)).shape == (4, sum(sizes.values()))
+    assert sum(sizes.values()) == embeddings.candidate_size
 
 
 def test_features_do_not_depend_on_the_batch(

@@ -5,7 +5,13 @@ import pytest
 
 from lever_plus.data.pool import Pools
 from lever_plus.embedding.encoder import Embeddings
-from lever_plus.evaluation.baselines import NEAREST, nearest_pointers, random_pointers
+from lever_plus.embedding.neighbours import SIMILARITIES
+from lever_plus.evaluation.baselines import (
+    diverse_pointers,
+    fixed_candidates,
+    nearest_pointers,
+    random_pointers,
+)
 
 POOLS = Pools({0: (1, 2, 3), 9: (3, 2, 1)}, "hash")
 ANGLES = {
@@ -40,5 +46,30 @@ def test_random_pointers_are_distinct_seeded_and_from_the_pool() -> None:
     assert all(len(set(p)) == 4 and set(p) <= set(ids) for p in drawn)
 
 
-def test_nothing_but_question_and_image_is_compared() -> None:
-    assert {part for parts in NEAREST.values() for part in parts} == {"question", "image"}
+def test_the_true_answer_is_never_compared() -> None:
+    parts = {part for pairs in SIMILARITIES.values() for pair in pairs for part in pair}
+    assert parts == {"question", "image"}
+
+
+def test_sitr_compares_the_query_s_image_with_the_candidate_s_text(embeddings: Embeddings) -> None:
+    """Query 9 has its image at angle 0: the nearest text is that of example 1."""
+    assert nearest_pointers("sitr", embeddings, POOLS, [9], 3) == [(1, 2, 3)]
+
+
+def test_diverse_pointers_start_near_and_then_go_away_from_what_they_have() -> None:
+    angles = {0: 0.0, 1: 0.1, 2: 0.11, 3: 0.6}
+    unit = np.array([[np.cos(a), np.sin(a)] for a in angles.values()], dtype=np.float32)
+    embeddings = Embeddings({i: i for i in angles}, {"question": unit}, {}, "encoder")
+    pools = Pools({0: (1, 2, 3)}, "hash")
+    assert diverse_pointers(embeddings, pools, [0], 2, relevance=1.0) == [(1, 2)]
+    assert diverse_pointers(embeddings, pools, [0], 2, relevance=0.3) == [(1, 3)]
+
+
+def test_a_fixed_pointer_comes_from_what_all_pools_share_if_they_share_enough() -> None:
+    shared = Pools({0: (1, 2, 3, 4), 1: (2, 3, 4, 5)}, "hash")
+    drawn = fixed_candidates(shared, [0, 1], 2, count=20, seed=0)
+    assert {i for pointer in drawn for i in pointer} == {2, 3, 4}
+    apart = Pools({0: (1, 2), 1: (3, 4)}, "hash")
+    drawn = fixed_candidates(apart, [0, 1], 2, count=20, seed=0)
+    assert {i for pointer in drawn for i in pointer} == {1, 2, 3, 4}
+    assert all(len(set(pointer)) == 2 for pointer in drawn)

@@ -15,7 +15,7 @@ from lever_plus.evaluation.summary import summarise
 def table(method: str, seed: int, scores: dict[int, list[float]]) -> pd.DataFrame:
     """Return a score table; scores[query] are the accuracies at shots 1, 2, ..."""
     rows = [
-        (method, seed, query, shot, [], "x", 0, value, False)
+        (method, seed, query, query, shot, [], [], "x", 0, value, False)
         for query, values in scores.items()
         for shot, value in enumerate(values, start=1)
     ]

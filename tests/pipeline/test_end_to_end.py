@@ -10,6 +10,15 @@ from lever_plus.rl.records import read_rl_data
 from pipeline.project import Project
 
 pytestmark = pytest.mark.slow
+VARIANTS = """
+seeds: [1]
+variants:
+  fewer:
+    asks: Do fewer candidates do?
+    methods: [agro, grpo]
+    versus: default
+    params: {rl_data: {beam: 1, stochastic_beam: {"1.0": 3}, retrieval: 1}}
+"""
 METHODS = {
     "zero-shot",
     "random",
@@ -91,10 +100,34 @@ def test_dvc_shows_the_metrics_and_the_report_is_there(project: Project) -> None
     assert "grpo" in project.cli("results")
 
 
+def test_a_variant_is_trained_evaluated_tracked_and_compared(project: Project) -> None:
+    """Its RL data are its own, the pipeline's stay; its runs are in the MLflow store."""
+    variants = project.folder / "ablations" / "variants.yaml"
+    variants.write_text(VARIANTS, encoding="utf-8")
+    records = project.folder / "artifacts" / "rl_data" / "records.jsonl"
+    before = records.read_bytes()
+    said = project.dvc("repro", "ablations/dvc.yaml")
+    assert "fewer: rl_data, rce, grpo run anew; 1 seeds" in said
+    assert "| fewer" in said
+    assert "| default" in said
+    assert records.read_bytes() == before
+    rows = json.loads((project.folder / "metrics" / "ablations.json").read_text())["rows"]
+    assert {(row["variant"], row["method"], row["n"]) for row in rows} == {
+        ("fewer", "grpo", 60),
+        ("fewer", "agro", 60),
+        ("default", "grpo", 60),
+        ("default", "agro", 60),
+    }
+    made = project.folder / "artifacts" / "ablations" / "fewer" / "seed1"
+    assert (made / "grpo" / "policy.safetensors").is_file()
+    assert "0 runs made" in project.cli("track", "sync")
+    assert "Data and pipelines are up to date" in project.dvc("repro", "ablations/dvc.yaml")
+
+
 def test_a_grpo_parameter_runs_grpo_evaluate_and_report_again(project: Project) -> None:
     params = project.folder / "params.yaml"
     text = params.read_text(encoding="utf-8")
-    params.write_text(text.replace("kl_beta: 0.003", "kl_beta: 0.004"), encoding="utf-8")
+    params.write_text(text.replace("kl_beta: 0.006", "kl_beta: 0.004"), encoding="utf-8")
     lines = project.dvc("repro").splitlines()
     ran = {line.split("'")[1] for line in lines if line.startswith("Running stage")}
     assert ran == {"grpo@1", "evaluate", "report"}

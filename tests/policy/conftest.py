@@ -19,9 +19,12 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def config() -> SelectorConfig:
-    return SelectorConfig(query_size=4, candidate_size=6, hidden=8, shots=SHOTS, logit_clip=10.0)
+@pytest.fixture(params=["stateful", "v2"])
+def config(request: pytest.FixtureRequest) -> SelectorConfig:
+    """Both kinds; a test of one kind alone names it by an indirect parameter."""
+    return SelectorConfig(
+        request.param, query_size=4, candidate_size=6, hidden=8, shots=SHOTS, temperature=0.5
+    )
 
 
 @pytest.fixture

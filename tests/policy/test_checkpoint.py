@@ -1,6 +1,8 @@
 """A checkpoint gives back the policy it was made of, or refuses to be loaded."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,15 +13,18 @@ from torch import Tensor
 
 from lever_plus.errors import UserError
 from lever_plus.policy.checkpoint import load_policy, save_policy
+from lever_plus.policy.kinds import build_selector
 from lever_plus.policy.network import Selector, SelectorConfig
 
 POOL, ENCODER = "a" * 64, "b" * 64
+NAME = "query_in.weight"
+"""A weight that every kind of selector has."""
 
 
 @pytest.fixture
 def trained(config: SelectorConfig) -> Selector:
     torch.manual_seed(1)
-    return Selector(config)
+    return build_selector(config)
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ def test_equal_policies_give_equal_bytes(saved: Path, tmp_path: Path, trained: S
     save_policy(again, load(saved), pool_sha256=POOL, encoder=ENCODER)
     assert again.read_bytes() == saved.read_bytes()
     with torch.no_grad():
-        trained.start += 1
+        trained.get_parameter(NAME).add_(1)
     save_policy(again, trained, pool_sha256=POOL, encoder=ENCODER)
     assert again.read_bytes() != saved.read_bytes()
 
@@ -82,7 +87,7 @@ def test_another_pool_is_refused(saved: Path) -> None:
 
 def test_another_pool_may_be_allowed_explicitly(saved: Path, trained: Selector) -> None:
     loaded = load_policy(saved, pool_sha256="c" * 64, encoder=ENCODER, allow_other_pool=True)
-    assert loaded.query_in.weight.equal(trained.query_in.weight)
+    assert loaded.get_parameter(NAME).equal(trained.get_parameter(NAME))
 
 
 @pytest.mark.parametrize("allow", [False, True])
@@ -105,8 +110,10 @@ def test_a_file_cut_off_anywhere_is_refused(saved: Path) -> None:
 
 
 def test_missing_weights_are_refused(saved: Path) -> None:
-    rewrite(saved, lambda tensors: tensors.pop("start"))
-    with pytest.raises(UserError, match=r'other weights than its architecture(.|\n)*"start"'):
+    rewrite(saved, lambda tensors: tensors.pop(NAME))
+    with pytest.raises(
+        UserError, match=r'other weights than its architecture(.|\n)*"query_in\.weight"'
+    ):
         load(saved)
 
 
@@ -117,8 +124,10 @@ def test_extra_weights_are_refused(saved: Path) -> None:
 
 
 def test_weights_of_another_shape_are_refused(saved: Path) -> None:
-    rewrite(saved, lambda tensors: tensors.update(start=torch.zeros(9)))
-    with pytest.raises(UserError, match=r"other weights than its architecture(.|\n)*start"):
+    rewrite(saved, lambda tensors: tensors.update({NAME: torch.zeros(9)}))
+    with pytest.raises(
+        UserError, match=r"other weights than its architecture(.|\n)*query_in\.weight"
+    ):
         load(saved)
 
 
@@ -131,4 +140,29 @@ def test_weights_without_a_header_are_refused(saved: Path, trained: Selector) ->
 def test_a_pickle_is_refused(saved: Path, trained: Selector) -> None:
     torch.save(trained.state_dict(), saved)
     with pytest.raises(UserError, match="is damaged"):
+        load(saved)
+
+
+def test_a_policy_of_another_kind_has_other_weights(saved: Path, trained: Selector) -> None:
+    """The header's kind is believed, so weights of another kind are refused by their names."""
+    other = build_selector(
+        replace(trained.config, kind="v2" if trained.config.kind == "stateful" else "stateful")
+    )
+
+    def exchange(tensors: dict[str, Tensor]) -> None:
+        tensors.clear()
+        tensors.update(other.state_dict())
+
+    rewrite(saved, exchange)
+    with pytest.raises(UserError, match="other weights than its architecture"):
+        load(saved)
+
+
+def test_an_older_format_is_no_checkpoint(saved: Path) -> None:
+    with safe_open(saved, framework="pt") as file:
+        header = json.loads(file.metadata()["lever_plus"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    text = json.dumps({**header, "format": "lever-plus-selector-1"})
+    save_file(tensors, saved, metadata={"lever_plus": text})
+    with pytest.raises(UserError, match="is not a Lever-Plus checkpoint"):
         load(saved)

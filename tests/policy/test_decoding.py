@@ -53,6 +53,34 @@ def test_beam_returns_distinct_pointers_best_first(policy: Selector, encoded: En
         assert totals.equal(totals.sort(descending=True).values)
 
 
+@pytest.mark.invariant
+@pytest.mark.parametrize("width", [60, 20])
+def test_a_beam_as_wide_as_the_penultimate_step_finds_the_true_top(
+    policy: Selector, encoded: Encoded, every: Tensor, width: int
+) -> None:
+    """With all 20 prefixes of two picks kept, none of the best pointers can be lost."""
+    exact, order = policy.log_probs(encoded, every).sum(-1).topk(width, dim=1)
+    decoded = beam(policy, encoded, shots=3, width=width)
+    assert decoded.pointers.equal(every.gather(1, order.unsqueeze(-1).expand(-1, -1, 3)))
+    assert_close(decoded.log_probs.sum(-1), exact, rtol=0, atol=1e-12)
+
+
+@pytest.mark.invariant
+def test_more_pointers_than_there_are_cannot_be_had(
+    policy: Selector, encoded: Encoded, features: tuple[Tensor, Tensor]
+) -> None:
+    for shots, there_are in ((1, 5), (2, 20), (3, 60)):
+        beam(policy, encoded, shots, there_are)
+        with pytest.raises(ValueError, match=f"fewer than {there_are + 1} pointers"):
+            beam(policy, encoded, shots, there_are + 1)
+    smaller = torch.tensor([[True] * 5] * 3 + [[True] * 4 + [False]])
+    padded = policy.encode(*features, smaller)
+    beam(policy, padded, 3, 24)
+    with pytest.raises(ValueError, match="a pool has fewer than 25 pointers"):
+        beam(policy, padded, 3, 25)
+
+
+@pytest.mark.parametrize("config", ["stateful"], indirect=True)
 def test_a_wider_beam_finds_no_worse_a_pointer(policy: Selector, encoded: Encoded) -> None:
     """Pinned on this policy: its greedy pointers are not all the best ones."""
     best = [beam(policy, encoded, 3, width).log_probs.sum(-1)[:, 0] for width in (1, 60)]
@@ -71,6 +99,7 @@ def test_greedy_takes_the_most_probable_candidate_at_every_step(
     assert greedy(policy, encoded, 3).pointers.equal(pointers)
 
 
+@pytest.mark.invariant
 def test_greedy_is_beam_search_of_width_one(policy: Selector, encoded: Encoded) -> None:
     one, other = greedy(policy, encoded, 3), beam(policy, encoded, 3, width=1)
     assert one.pointers.equal(other.pointers)
@@ -101,9 +130,11 @@ def test_log_probs_of_samples_are_those_of_the_tempered_policy(
     decoded = sample(policy, encoded, 3, 50, temperature, generator())
     exact = tempered(policy, encoded, decoded.pointers, temperature)
     assert_close(decoded.log_probs, exact, rtol=0, atol=1e-12)
+    plain = policy.log_probs(encoded, decoded.pointers)
     if temperature == 1.0:
-        plain = policy.log_probs(encoded, decoded.pointers)
         assert_close(decoded.log_probs, plain, rtol=0, atol=1e-12)
+    else:
+        assert (decoded.log_probs - plain).abs().max() > 0.01
 
 
 @pytest.mark.invariant

@@ -7,6 +7,7 @@ import torch
 from identity_task import IdentityTask, make_task
 from torch import Tensor
 
+from lever_plus.policy.kinds import build_selector
 from lever_plus.policy.network import Encoded, Selector, SelectorConfig
 from tiny_world import random_policy
 
@@ -23,7 +24,7 @@ def _seeded() -> None:
 @pytest.fixture
 def policy() -> Selector:
     """A random policy over 60 pointers, well away from uniform."""
-    config = SelectorConfig(query_size=4, candidate_size=6, hidden=8, shots=SHOTS, logit_clip=10.0)
+    config = SelectorConfig("stateful", query_size=4, candidate_size=6, hidden=8, shots=SHOTS)
     return random_policy(config)
 
 
@@ -34,6 +35,26 @@ def encoded(policy: Selector) -> Encoded:
     query = torch.randn(1, 4, generator=generator, dtype=torch.float64)
     pool = torch.randn(1, POOL, 6, generator=generator, dtype=torch.float64)
     return policy.encode(query, pool)
+
+
+@pytest.fixture
+def reference(policy: Selector) -> Selector:
+    """A policy near the other one."""
+    other = build_selector(policy.config).double().eval()
+    torch.manual_seed(11)
+    moved = {k: v + 0.1 * torch.randn_like(v) for k, v in policy.state_dict().items()}
+    other.load_state_dict(moved)
+    return other
+
+
+@pytest.fixture
+def reference_encoded(reference: Selector) -> Encoded:
+    """The query and pool of `encoded`, encoded by the reference."""
+    generator = torch.Generator().manual_seed(5)
+    query = torch.randn(1, 4, generator=generator, dtype=torch.float64)
+    return reference.encode(
+        query, torch.randn(1, POOL, 6, generator=generator, dtype=torch.float64)
+    )
 
 
 @pytest.fixture

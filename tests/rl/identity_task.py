@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from lever_plus.data.pool import Pools
 from lever_plus.embedding.encoder import Embeddings
+from lever_plus.params_training import SoftReward
+from lever_plus.policy.kinds import build_selector
 from lever_plus.policy.network import Selector, SelectorConfig
 from lever_plus.rl.environment import Environment
 from lever_plus.rl.groups import Groups
 from lever_plus.rl.infoscore import ScoredSequence
-from lever_plus.vlm.scorer import Scorer
+from lever_plus.vlm.scorer import Scorer, ShotScore
 
 SHOTS, POOL, NOISE = 3, 6, 3
+Kind = Literal["stateful", "v2"]
 TRAIN, DEV, CANDIDATES = 48, 16, 60
 
 
@@ -27,13 +30,23 @@ class MarkScorer:
     marks: dict[int, int]
     asked: set[int] = field(default_factory=set)
 
-    def rewards(
+    def score_pointers(
         self, queries: Sequence[int], pointers: Sequence[Sequence[int]], description: str
-    ) -> NDArray[np.float32]:
+    ) -> list[list[ShotScore]]:
         assert description
         self.asked.update(queries)
+        return [
+            [self._score(self.marks[i] == t) for t, i in enumerate(p, start=1)] for p in pointers
+        ]
+
+    def rewards(self, pointers: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the accuracies, float [pointers, SHOTS]; remembers nothing."""
         hits = [[self.marks[i] == t for t, i in enumerate(p, start=1)] for p in pointers]
         return np.array(hits, dtype=np.float32)
+
+    @staticmethod
+    def _score(hit: bool) -> ShotScore:
+        return ShotScore(answer=str(hit), vqa_correct=int(hit), vqa_acc_score=float(hit))
 
 
 @dataclass(frozen=True)
@@ -45,12 +58,12 @@ class IdentityTask:
     train: tuple[int, ...]
     dev: tuple[int, ...]
 
-    def policy(self, dropout: float = 0.0, seed: int = 0) -> Selector:
+    def policy(self, dropout: float = 0.0, seed: int = 0, kind: Kind = "stateful") -> Selector:
         """Return an untrained policy; equal seeds give equal weights, whatever the dropout."""
         torch.manual_seed(seed)
         features = self.environment.embeddings
         sizes = features.query_size, features.candidate_size
-        return Selector(SelectorConfig(*sizes, 16, SHOTS, logit_clip=10.0, dropout=dropout))
+        return build_selector(SelectorConfig(kind, *sizes, 16, SHOTS, dropout=dropout))
 
     def solution(self, query: int) -> tuple[int, ...]:
         """Return the pointer with accuracy 1 at every shot."""
@@ -72,11 +85,7 @@ class IdentityTask:
         drawn = torch.multinomial(weights, SHOTS, generator=generator)
         pointers = drawn.view(len(self.train), size, SHOTS)
         ids = self.environment.example_ids(self.train, pointers)
-        rewards = MarkScorer(self.scorer.marks).rewards(
-            [query for query in self.train for _ in range(size)],
-            [pointer for group in ids for pointer in group],
-            "groups",
-        )
+        rewards = self.scorer.rewards([pointer for group in ids for pointer in group])
         return Groups(
             queries=self.train,
             pointers=pointers,
@@ -104,7 +113,7 @@ def make_task() -> IdentityTask:
         embeddings=_embeddings([*train, *dev, *candidates], marks, rng),
         scorer=cast(Scorer, scorer),
         shots=SHOTS,
-        shot_weights=(1 / 3, 1 / 3, 1 / 3),
+        reward=SoftReward(mode="soft_only", soft_weight=1.0, clip=5.0, shot_weights=[1.0] * SHOTS),
     )
     return IdentityTask(environment, scorer, train, dev)
 

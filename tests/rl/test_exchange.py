@@ -9,6 +9,7 @@ import pytest
 
 from lever_plus.data.pool import Pools
 from lever_plus.errors import PointerError, UserError
+from lever_plus.params_training import SoftReward
 from lever_plus.rl.exchange import read_exchange, variant_of, write_exchange
 from lever_plus.rl.groups import groups_from_records
 
@@ -27,7 +28,7 @@ def candidate(pointer: list[int], score: float = 0.6, **more: object) -> Content
     }
 
 
-def plain(pointer: list[int], **more: object) -> Content:
+def plain(pointer: list[int], **more: Any) -> Content:
     return {"7": {"pointer_candidates": [candidate(pointer, **more)]}}
 
 
@@ -154,9 +155,24 @@ def test_an_export_can_be_imported_again(tmp_path: Path) -> None:
     assert {"pointer", "gen_method", "vqa_correct", "vqa_acc_score"} <= keys.keys()
 
 
+@pytest.mark.invariant
+def test_optional_scores_and_the_total_log_prob_come_through(tmp_path: Path) -> None:
+    """They are what rewards of other modes are made of; step log-probs are not in such files."""
+    scores = {"vqa_gt_prob": 0.25, "vqa_rel_score": 0.5, "temperature": 1.3}
+    content = plain([2, 0], beam_score=None, logprob_score=-2.5, **scores)
+    (record,) = read_exchange(write(tmp_path, content), "pool", POOLS).records
+    (found,) = record.candidates
+    assert (found.temperature, found.log_prob, found.total_log_prob) == (1.3, -2.5, -2.5)
+    assert found.step_log_probs is None
+    assert (found.shots[0].vqa_gt_prob, found.shots[0].vqa_rel_score) == (0.25, 0.5)
+    (beam,) = read_exchange(write(tmp_path, plain([2, 0], beam_score=-1.5)), "pool", POOLS).records
+    assert beam.candidates[0].total_log_prob == -1.5
+
+
 def test_imported_data_train_on_the_last_shot(tmp_path: Path) -> None:
     """The older system's reward is that of two shots: weights 0 and 1."""
     imported = read_exchange(write(tmp_path, A), "pool", POOLS)
-    groups = groups_from_records(imported.records, POOLS, (0.0, 1.0))
+    reward = SoftReward(mode="soft_only", soft_weight=1.0, clip=1.0, shot_weights=[0.0, 1.0])
+    groups = groups_from_records(imported.records, POOLS, reward)
     assert groups.pointers.tolist() == [[[2, 0]]]
     assert groups.rewards.tolist() == [[[0.0, pytest.approx(0.6)]]]

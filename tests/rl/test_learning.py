@@ -1,132 +1,34 @@
 """Training solves a task, repeats itself exactly, and looks only where it may."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from identity_task import SHOTS, IdentityTask
-from torch import Tensor
+from identity_task import SHOTS, IdentityTask, Kind
+from torch.testing import assert_close
+from training import (
+    ALL_SHORT,
+    FEW,
+    GRPO,
+    OFFLINE,
+    RCE,
+    Train,
+    agro,
+    dev_reward,
+    grpo,
+    rce,
+    sft,
+    short_agro_rounds,
+    short_grpo,
+    short_sft,
+)
 
-from lever_plus.params import AgroParams, GrpoParams, OptimParams, RceParams, SftParams, TauSchedule
-from lever_plus.policy.network import Selector
-from lever_plus.rl.agro import train_agro
-from lever_plus.rl.fitting import Fitting, Row
+from lever_plus.params_training import SoftReward
 from lever_plus.rl.groups import Groups
-from lever_plus.rl.grpo import train_grpo
-from lever_plus.rl.rce import train_rce
-from lever_plus.rl.sft import train_sft
 
-OPTIM = {"learning_rate": 5e-3, "batch_size": 8, "weight_decay": 0.0, "grad_clip": 1.0}
-SFT = SftParams(**OPTIM, epochs=20, temperature=0.2, dropout=0.0, dev_every=1)
-TAU = TauSchedule(start=0.3, end=0.1)
-RCE = RceParams(**OPTIM, epochs=10, tau={"rce": TAU})
-GRPO = GrpoParams(
-    **OPTIM,
-    epochs=2,
-    rounds=6,
-    group_size=8,
-    clip_low=0.2,
-    clip_high=0.28,
-    kl_beta=0.001,
-)
-AGRO = AgroParams(**OPTIM, epochs=15, beta=0.1)
-OFFLINE = GRPO.model_copy(update={"rounds": 0})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a training left behind."""
-
-    fitting: Fitting
-    history: list[Row]
-
-    @property
-    def weights(self) -> Tensor:
-        """All weights of the policy after the last epoch."""
-        return torch.cat([p.detach().flatten() for p in self.fitting.policy.parameters()])
-
-
-def sft(task: IdentityTask, policy: Selector, params: SftParams = SFT, seed: int = 0) -> Outcome:
-    history: list[Row] = []
-    fitting = train_sft(
-        policy, task.environment, task.sequences(), task.dev, params, seed, history.append
-    )
-    return Outcome(fitting, history)
-
-
-def rce(
-    task: IdentityTask,
-    policy: Selector,
-    params: RceParams = RCE,
-    seed: int = 0,
-    groups: Groups | None = None,
-) -> Outcome:
-    history: list[Row] = []
-    data = groups or task.groups(size=32)
-    fitting = train_rce(
-        policy, task.environment, data, task.dev, params, params.tau["rce"], seed, history.append
-    )
-    return Outcome(fitting, history)
-
-
-def agro(
-    task: IdentityTask,
-    policy: Selector,
-    params: AgroParams = AGRO,
-    seed: int = 0,
-    groups: Groups | None = None,
-) -> Outcome:
-    history: list[Row] = []
-    data = groups or task.groups(size=32)
-    fitting = train_agro(policy, task.environment, data, task.dev, params, seed, history.append)
-    return Outcome(fitting, history)
-
-
-def grpo(
-    task: IdentityTask,
-    policy: Selector,
-    params: GrpoParams = GRPO,
-    seed: int = 0,
-    groups: Groups | None = None,
-) -> Outcome:
-    history: list[Row] = []
-    data = groups or task.groups(size=8)
-    fitting = train_grpo(policy, task.environment, data, task.dev, params, seed, history.append)
-    return Outcome(fitting, history)
-
-
-def short_sft(task: IdentityTask, policy: Selector, seed: int = 0) -> Outcome:
-    return sft(task, policy, SFT.model_copy(update={"epochs": 2}), seed)
-
-
-def short_rce(task: IdentityTask, policy: Selector, seed: int = 0) -> Outcome:
-    return rce(task, policy, RCE.model_copy(update={"epochs": 2}), seed)
-
-
-def short_agro(task: IdentityTask, policy: Selector, seed: int = 0) -> Outcome:
-    return agro(task, policy, AGRO.model_copy(update={"epochs": 2}), seed)
-
-
-def short_grpo(task: IdentityTask, policy: Selector, seed: int = 0) -> Outcome:
-    return grpo(task, policy, GRPO.model_copy(update={"rounds": 2}), seed)
-
-
-def short_offline(task: IdentityTask, policy: Selector, seed: int = 0) -> Outcome:
-    return grpo(task, policy, OFFLINE, seed)
-
-
-Train = Callable[..., Outcome]
-FEW = {
-    rce: RCE.model_copy(update={"epochs": 2}),
-    agro: AGRO.model_copy(update={"epochs": 2}),
-    grpo: OFFLINE,
-}
 LOSSES = pytest.mark.parametrize("train", [sft, rce, agro, grpo])
-SHORT = pytest.mark.parametrize(
-    "train", [short_sft, short_rce, short_agro, short_grpo, short_offline]
-)
-COMPARING = pytest.mark.parametrize("train", [short_rce, short_agro, short_grpo, short_offline])
+SHORT = pytest.mark.parametrize("train", ALL_SHORT)
+COMPARING = pytest.mark.parametrize("train", [t for t in ALL_SHORT if t is not short_sft])
 
 
 def constant(groups: Groups, rows: slice) -> Groups:
@@ -136,28 +38,48 @@ def constant(groups: Groups, rows: slice) -> Groups:
     return replace(groups, rewards=rewards)
 
 
+def rewarded_at_shot_one(task: IdentityTask) -> IdentityTask:
+    first = SoftReward(mode="soft_only", soft_weight=1.0, clip=5.0, shot_weights=[1.0, 0.0, 0.0])
+    return replace(task, environment=replace(task.environment, reward=first))
+
+
+@pytest.mark.invariant
 @LOSSES
 def test_every_loss_learns_the_identity_task(task: IdentityTask, train: Train) -> None:
     """On queries that it was not trained on."""
     outcome = train(task, task.policy())
-    start, end = outcome.history[0]["dev_reward"], outcome.fitting.best_reward
+    start, end = float(outcome.history[0]["dev_reward"]), outcome.fitting.best_reward
     assert start < 0.5
     assert end >= 0.97
     policy = outcome.fitting.best()
     found = task.environment.greedy_pointers(policy, task.dev)
     solved = sum(p == task.solution(q) for q, p in zip(task.dev, found, strict=True))
     assert solved >= len(task.dev) - 1
-    assert task.environment.realised_reward(policy, task.dev) == end
+    assert dev_reward(task, policy) == end
 
 
+@pytest.mark.invariant
+@pytest.mark.parametrize(("train", "least"), [(sft, 0.95), (rce, 0.95), (agro, 0.5), (grpo, 0.9)])
+def test_static_scores_learn_what_the_first_pick_earns(
+    task: IdentityTask, train: Train, least: float
+) -> None:
+    """v2 cannot know the step. AGRO's regression has no exact solution there, and learns less."""
+    task = rewarded_at_shot_one(task)
+    outcome = train(task, task.policy(kind="v2"))
+    assert float(outcome.history[0]["dev_reward"]) <= 0.25
+    assert outcome.fitting.best_reward >= least
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("kind", ["stateful", "v2"])
 @SHORT
 def test_the_same_seed_repeats_weights_and_history_exactly(
-    task: IdentityTask, train: Train
+    task: IdentityTask, train: Train, kind: Kind
 ) -> None:
-    first, again = (train(task, task.policy(), seed=4) for _ in range(2))
+    first, again = (train(task, task.policy(kind=kind), seed=4) for _ in range(2))
     assert first.history == again.history
     assert first.weights.equal(again.weights)
-    other = train(task, task.policy(), seed=5)
+    other = train(task, task.policy(kind=kind), seed=5)
     assert not first.weights.equal(other.weights)
 
 
@@ -178,7 +100,8 @@ def test_rewards_are_asked_for_dev_and_for_fresh_candidates_alone(
     task: IdentityTask, train: Train
 ) -> None:
     train(task, task.policy())
-    assert task.scorer.asked == {*task.dev, *(task.train if train is short_grpo else ())}
+    fresh = train in (short_grpo, short_agro_rounds)
+    assert task.scorer.asked == {*task.dev, *(task.train if fresh else ())}
 
 
 @SHORT
@@ -235,7 +158,7 @@ def test_repeats_in_the_rl_data_do_not_push_twice(task: IdentityTask) -> None:
     for train, params in FEW.items():
         once = train(task, task.policy(), params, groups=groups)
         twice = train(task, task.policy(), params, groups=doubled)
-        torch.testing.assert_close(once.weights, twice.weights, rtol=0, atol=1e-4)
+        assert_close(once.weights, twice.weights, rtol=0, atol=1e-4)
 
 
 def test_advantages_are_not_divided_by_a_standard_deviation(task: IdentityTask) -> None:
@@ -248,12 +171,14 @@ def test_advantages_are_not_divided_by_a_standard_deviation(task: IdentityTask) 
 def test_the_first_step_of_grpo_starts_at_the_reference(task: IdentityTask) -> None:
     """Ratio 1 and KL 0 before anything moved; both move afterwards."""
     one_step = OFFLINE.model_copy(update={"epochs": 1, "batch_size": 48})
-    first = grpo(task, task.policy(), one_step).history[1]
-    assert abs(float(first["kl"])) < 1e-6
+    start, first = grpo(task, task.policy(), one_step).history
+    assert start["kl"] == 0
+    assert abs(float(first["kl_penalty"])) < 1e-6
     assert abs(float(first["surrogate"])) < 1e-6
     assert first["clip_ratio"] == 0
     assert float(first["grad_norm"]) > 1e-3
     many = grpo(task, task.policy(), one_step.model_copy(update={"epochs": 10})).history[-1]
+    assert float(many["kl_penalty"]) > 1e-3
     assert float(many["kl"]) > 1e-3
 
 
@@ -280,54 +205,11 @@ def test_tau_falls_from_start_to_end_over_the_optimiser_steps(task: IdentityTask
 
 def test_a_reward_at_shot_one_alone_leaves_later_picks_untrained(task: IdentityTask) -> None:
     """Shot weights reach the loss: what is not rewarded is not learned."""
-    only_first = replace(task, environment=replace(task.environment, shot_weights=(1.0, 0.0, 0.0)))
+    only_first = rewarded_at_shot_one(task)
     outcome = grpo(only_first, only_first.policy(), GRPO.model_copy(update={"rounds": 5}))
-    accuracies = task.environment.realised(outcome.fitting.best(), task.dev).mean(0)
+    accuracies = task.environment.realised(outcome.fitting.best(), task.dev).accuracies.mean(0)
     assert accuracies[0] >= 0.9
     assert accuracies[1:].max() <= 0.6
-
-
-def test_the_policy_before_training_may_be_the_best(task: IdentityTask) -> None:
-    solved = sft(task, task.policy()).fitting.best()
-    before = {name: weight.clone() for name, weight in solved.state_dict().items()}
-    wrecking = SFT.model_copy(update={"learning_rate": 1.0, "grad_clip": 100.0, "epochs": 1})
-    outcome = sft(task, solved, wrecking)
-    assert outcome.history[-1]["dev_reward"] < outcome.history[0]["dev_reward"]
-    assert outcome.fitting.best_epoch == 0
-    for name, weight in outcome.fitting.best().state_dict().items():
-        assert weight.equal(before[name]), name
-
-
-def test_the_best_epoch_is_the_first_with_the_highest_dev_reward(task: IdentityTask) -> None:
-    outcome = sft(task, task.policy())
-    rewards = [row["dev_reward"] for row in outcome.history]
-    assert outcome.fitting.best_epoch == rewards.index(max(rewards)) > 0
-    assert outcome.fitting.best_reward == max(rewards)
-
-
-def test_sft_scores_dev_every_so_many_epochs_and_after_the_last(task: IdentityTask) -> None:
-    history = sft(task, task.policy(), SFT.model_copy(update={"epochs": 7, "dev_every": 3})).history
-    assert [row["epoch"] for row in history if "dev_reward" in row] == [0, 3, 6, 7]
-    assert len(history) == 8
-
-
-def test_the_gradient_is_clipped_and_its_norm_before_that_is_reported(task: IdentityTask) -> None:
-    policy = task.policy()
-    params = OptimParams(**{**OPTIM, "grad_clip": 0.5}, epochs=1)
-    fitting = Fitting(policy, task.environment, params, task.dev, [].append)
-    norm = fitting.update(100 * sum(p.square().sum() for p in policy.parameters()))
-    clipped = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
-    assert norm > 100
-    assert clipped.norm().item() == pytest.approx(0.5, rel=1e-4)
-
-
-@SHORT
-def test_every_history_row_is_numbered_and_finite(task: IdentityTask, train: Train) -> None:
-    history = train(task, task.policy()).history
-    assert [row["epoch"] for row in history] == list(range(len(history)))
-    steps = [row["step"] for row in history]
-    assert steps == sorted(set(steps))
-    assert all(abs(float(value)) < float("inf") for row in history for value in row.values())
 
 
 def test_a_shorter_greedy_pointer_may_be_asked_for(task: IdentityTask) -> None:

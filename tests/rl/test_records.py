@@ -82,8 +82,35 @@ def change(folder: Path, edit: Callable[[Line], object], line: int = 2) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
 
 
+@pytest.mark.invariant
 def test_what_was_written_comes_back(folder: Path) -> None:
     assert read_rl_data(folder, POOLS) == (META, RECORDS)
+
+
+@pytest.mark.invariant
+def test_optional_scores_come_back_and_are_absent_where_not_asked_for(tmp_path: Path) -> None:
+    """Origin, temperature, step log-probs or the total, and the scores beside hard and soft."""
+    first, second = RECORDS[1].candidates
+    shots = tuple(
+        shot.model_copy(update={"vqa_gt_prob": 1 / 3, "vqa_rel_score": 0.1}) for shot in first.shots
+    )
+    drawn = {"gen_method": "stochastic_beam", "temperature": 0.7, "shots": shots}
+    found = {"gen_method": "retrieval", "step_log_probs": None, "log_prob": -3.25}
+    rich = (first.model_copy(update=drawn), second.model_copy(update=found))
+    records = [RECORDS[0], RECORDS[1].model_copy(update={"candidates": rich}), RECORDS[2]]
+    write_rl_data(tmp_path, META, records)
+    assert read_rl_data(tmp_path, POOLS)[1] == records
+    lines = (tmp_path / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    keys = ("vqa_gt_prob", "vqa_rel_score", "log_prob")
+    assert [all(f'"{key}"' in line for key in keys) for line in lines] == [False, True, False]
+    assert not any(f'"{key}"' in lines[0] for key in keys)
+
+
+@pytest.mark.parametrize("field", ["vqa_gt_prob", "vqa_rel_score"])
+def test_an_optional_score_out_of_range_is_named(folder: Path, field: str) -> None:
+    change(folder, lambda row: row["candidates"][0]["shots"][0].update({field: 1.5}))
+    with pytest.raises(UserError, match=rf"line 2: candidates\.0\.shots\.0\.{field}: "):
+        read_rl_data(folder, POOLS)
 
 
 def test_equal_data_give_equal_bytes(folder: Path, tmp_path: Path) -> None:
@@ -116,21 +143,23 @@ def test_a_line_holds_origin_and_scores_of_every_candidate(folder: Path) -> None
 
 
 def test_the_schema_describes_the_lines(folder: Path) -> None:
-    """Every object of a line has exactly the keys that the schema requires of it."""
+    """A line has the keys that the schema requires; those it allows beside them are optional."""
     schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
     line = json.loads((folder / "records.jsonl").read_text(encoding="utf-8").splitlines()[0])
     candidate = line["candidates"][0]
     definitions = schema["$defs"]
-    for value, described in (
-        (line, schema),
-        (candidate, definitions["Candidate"]),
-        (candidate["shots"][0], definitions["Shot"]),
+    for value, described, optional in (
+        (line, schema, set()),
+        (candidate, definitions["Candidate"], {"log_prob"}),
+        (candidate["shots"][0], definitions["Shot"], {"vqa_gt_prob", "vqa_rel_score"}),
     ):
-        assert value.keys() == described["properties"].keys() == set(described["required"])
+        assert value.keys() == set(described["required"])
+        assert described["properties"].keys() == set(described["required"]) | optional
         assert described["additionalProperties"] is False
     assert definitions["Candidate"]["properties"]["gen_method"]["enum"] == [
         "beam",
         "sample",
+        "stochastic_beam",
         "random",
         "retrieval",
         "augmented",
@@ -200,6 +229,7 @@ def test_a_line_against_the_schema_is_named_with_its_key(
         read_rl_data(folder, POOLS)
 
 
+@pytest.mark.invariant
 def test_an_item_outside_the_pool_is_named_with_its_query(folder: Path) -> None:
     change(folder, lambda row: row["candidates"][1].update(pointer=[12, 99]))
     with pytest.raises(KeyError) as caught:
@@ -223,12 +253,7 @@ def test_a_query_without_a_pool_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "separator",
-    [
-        "\u2028",
-        "\u0085",
-        "\x1c",
-        "\n",
-    ],
+    ["\u2028", "\u0085", "\x1c", "\n"],
 )
 def test_an_answer_may_hold_any_line_separator(tmp_path: Path, separator: str) -> None:
     """Only a line feed ends a record; JSON leaves most other separators as they are."""

@@ -1,167 +1,121 @@
-"""Returns and advantages: credit per step, unbiased baseline, and no push without a difference."""
+"""Rewards of answers: every mode by hand, the clip, and scores that are missing."""
 
+from typing import Any
+
+import numpy as np
 import pytest
-import torch
-from torch import Tensor
-from torch.testing import assert_close
+from pydantic import TypeAdapter
 
-from lever_plus.policy.network import Encoded, Selector
-from lever_plus.rl import losses
-from lever_plus.rl.rewards import informative, leave_one_out, reward_to_go
+from lever_plus.params_training import RewardParams, needed_scores
+from lever_plus.rl.rewards import Floats, Scores, shot_rewards
 
-WEIGHTS = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
-
-
-def everyone(returns: Tensor) -> Tensor:
-    return torch.ones(returns.shape[:2], dtype=torch.bool)
-
-
-def gradient(value: Tensor, policy: Selector) -> Tensor:
-    parts = torch.autograd.grad(value, list(policy.parameters()), retain_graph=True)
-    return torch.cat([part.flatten() for part in parts])
+PARAMS: TypeAdapter[RewardParams] = TypeAdapter(RewardParams)
+# One pointer: a right answer at shot 1 (h = 1), a wrong one at shot 2 (h = 0).
+SCORES = Scores(
+    hard=np.array([[1, 0]], "f4"),
+    soft=np.array([[0.6, 0.0]], "f4"),
+    gt_prob=np.array([[0.5, 0.25]], "f4"),
+    relevance=np.array([[1.0, 0.4]], "f4"),
+    quality=np.array([[-3.0]], "f4"),
+)
+BOTH: dict[str, Any] = {"hard_weight": 0.5, "soft_weight": 2.0}
+LEGACY: dict[str, Any] = {"alpha": 0.1, "beta": 2.0}
 
 
-def expected_reward_gradient(policy: Selector, log_probs: Tensor, rewards: Tensor) -> Tensor:
-    """Return the gradient of J = E sum_k w_k R_k by enumeration."""
-    return gradient((log_probs.sum(-1).exp() * (rewards * WEIGHTS).sum(-1)).sum(), policy)
+def assert_allclose(actual: Floats, expected: object) -> None:
+    assert np.asarray(actual) == pytest.approx(np.asarray(expected), rel=1e-6)
 
 
-def test_reward_to_go_is_the_weighted_reward_of_this_and_later_shots() -> None:
-    rewards = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.3]], dtype=torch.float64)
-    expected = torch.tensor([[0.7, 0.5, 0.5], [0.45, 0.45, 0.15]], dtype=torch.float64)
-    assert_close(reward_to_go(rewards, WEIGHTS), expected)
+def params(mode: str, clip: float = 5.0, **weights: Any) -> RewardParams:
+    settings = {"mode": mode, "shot_weights": [0.5, 0.5], "clip": clip, **weights}
+    return PARAMS.validate_python(settings)
 
 
-@pytest.mark.invariant
-def test_reward_to_go_has_the_gradient_of_the_expected_reward(
-    policy: Selector, encoded: Encoded, every: Tensor, rewards: Tensor
+@pytest.mark.parametrize(
+    ("mode", "weights", "expected"),
+    [
+        ("hard_plus_soft", BOTH, [0.5 + 2 * 0.6, 0.0]),
+        ("hard_plus_soft_v2", BOTH, [2 * 0.5 + 2 * 0.6, 0.0]),
+        ("separated", BOTH, [2 * 0.5 + 2 * 0.6, 0.0]),
+        ("hard_only", {"hard_weight": 0.5}, [0.5, 0.0]),
+        ("soft_only", {"soft_weight": 2.0}, [1.2, 0.0]),
+        ("hard01_plus_gtprob", BOTH, [0.5 + 2 * 0.5, 2 * 0.25]),
+        ("hard01_plus_gtprob_separated", BOTH, [2 * 0.5 + 2 * 0.5, 2 * 0.25]),
+        (
+            "hard_plus_gtprob_plus_rel",
+            {**BOTH, "rel_weight": 3.0},
+            [0.5 + 2 * 0.5, 2 * 0.25 + 3 * 0.4],
+        ),
+        (
+            "legacy",
+            {**LEGACY, "correctness_mode": "01", "use_logprob": False},
+            [-0.3 + 2, -0.3],
+        ),
+        (
+            "legacy",
+            {**LEGACY, "correctness_mode": "pm1", "use_logprob": False},
+            [-0.3 + 2, -0.3 - 2],
+        ),
+        ("legacy", {**LEGACY, "correctness_mode": "01", "use_logprob": True}, [0.3 + 2, 0.3]),
+        ("legacy", {**LEGACY, "correctness_mode": "pm1", "use_logprob": True}, [0.3 + 2, 0.3 - 2]),
+    ],
+)
+def test_a_mode_is_worth_what_its_formula_says(
+    mode: str, weights: dict[str, Any], expected: list[float]
 ) -> None:
-    log_probs = policy.log_probs(encoded, every)
-    probabilities = log_probs.detach().sum(-1).exp()
-    credit = (log_probs * reward_to_go(rewards, WEIGHTS)).sum(-1)
-    exact = expected_reward_gradient(policy, log_probs, rewards)
-    assert exact.norm() > 1e-2
-    assert_close(gradient((probabilities * credit).sum(), policy), exact, rtol=0, atol=1e-12)
+    reward = shot_rewards(SCORES, params(mode, **weights))
+    assert reward.dtype == np.float32
+    assert_allclose(reward, [expected])
 
 
-@pytest.mark.invariant
-@pytest.mark.parametrize("size", [2, 3])
-def test_grpo_is_unbiased_over_all_groups(
-    policy: Selector, encoded: Encoded, every: Tensor, rewards: Tensor, size: int
+def test_a_low_accuracy_answer_counts_its_soft_score_beside_the_hard_one() -> None:
+    """The hard score is 1 wherever any human gave the answer: 0.3 earns 1.3."""
+    scores = Scores(np.array([[1.0]], "f4"), np.array([[0.3]], "f4"))
+    reward = params("hard_plus_soft", hard_weight=1.0, soft_weight=1.0)
+    assert_allclose(shot_rewards(scores, reward), [[1.3]])
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(5.0, [3.6, -5.0]), (1.5, [1.5, -1.5])])
+def test_rewards_are_clipped_on_both_sides(clip: float, expected: list[float]) -> None:
+    weights: dict[str, Any] = {
+        "alpha": 1.2,
+        "beta": 7.2,
+        "correctness_mode": "pm1",
+        "use_logprob": False,
+    }
+    assert_allclose(shot_rewards(SCORES, params("legacy", clip, **weights)), [expected])
+
+
+def test_legacy_without_the_generator_s_log_prob_is_correctness_alone() -> None:
+    """On a dev query there is no generator but the policy itself."""
+    weights: dict[str, Any] = {**LEGACY, "correctness_mode": "pm1", "use_logprob": False}
+    scores = SCORES._replace(quality=None)
+    assert_allclose(shot_rewards(scores, params("legacy", **weights)), [[2.0, -2.0]])
+
+
+@pytest.mark.parametrize(
+    ("mode", "weights", "needed"),
+    [
+        ("hard_plus_soft", BOTH, set()),
+        ("hard_plus_soft_v2", BOTH, set()),
+        ("separated", BOTH, set()),
+        ("hard_only", {"hard_weight": 1.0}, set()),
+        ("soft_only", {"soft_weight": 1.0}, set()),
+        ("hard01_plus_gtprob", BOTH, {"gt_prob"}),
+        ("hard01_plus_gtprob_separated", BOTH, {"gt_prob"}),
+        ("hard_plus_gtprob_plus_rel", {**BOTH, "rel_weight": 1.0}, {"gt_prob", "relevance"}),
+        ("legacy", {**LEGACY, "correctness_mode": "01", "use_logprob": True}, set()),
+    ],
+)
+def test_a_mode_says_what_it_needs_and_does_without_the_rest(
+    mode: str, weights: dict[str, Any], needed: set[str]
 ) -> None:
-    """The mean over all groups of the loss's gradient is the gradient of -J, enumerated.
-
-    Groups of 3 are over the 12 pointers that start with one of two pairs of candidates, as the
-    bandit of their renormalised probabilities.
-    """
-    log_probs = policy.log_probs(encoded, every)
-    if size == 3:
-        chosen = torch.arange(0, 60, 5)
-        log_probs, rewards = log_probs[:, chosen], rewards[:, chosen].clone()
-        rewards[..., :2] = 0.0
-        steps = log_probs.sum(-1).log_softmax(-1)
-        log_probs = torch.stack([0 * steps, 0 * steps, steps], dim=-1)
-    members = torch.cartesian_prod(*[torch.arange(log_probs.shape[1])] * size)
-    picked = log_probs[0, members]
-    chance = picked.detach().sum((1, 2)).exp()
-    assert_close(chance.sum(), torch.ones((), dtype=torch.float64))
-    returns = reward_to_go(rewards[0, members], WEIGHTS)
-    advantages = leave_one_out(returns, everyone(returns)) * chance[:, None, None] * len(members)
-    loss, _ = losses.grpo(picked, picked.detach(), advantages, everyone(returns), 0.2, 0.28)
-    exact = expected_reward_gradient(policy, log_probs, rewards)
-    assert_close(gradient(loss, policy), -exact, rtol=0, atol=1e-10)
-
-
-def test_leave_one_out_is_the_mean_of_the_others() -> None:
-    generator = torch.Generator().manual_seed(0)
-    returns = torch.rand(4, 5, 3, generator=generator, dtype=torch.float64)
-    keep = torch.rand(4, 5, generator=generator) < 0.7
-    advantages = leave_one_out(returns, keep)
-    for n, i in torch.cartesian_prod(torch.arange(4), torch.arange(5)).tolist():
-        others = [returns[n, j] for j in range(5) if j != i and keep[n, j]]
-        kept = keep[n, i] and others
-        expected = returns[n, i] - torch.stack(others).mean(0) if kept else torch.zeros(3)
-        assert_close(advantages[n, i], expected.double())
-
-
-def test_what_is_not_kept_has_no_say_and_no_advantage() -> None:
-    returns = torch.rand(1, 4, 3, dtype=torch.float64)
-    keep = torch.tensor([[True, True, False, True]])
-    changed = returns.clone()
-    changed[:, 2] = 100.0
-    assert leave_one_out(changed, keep).equal(leave_one_out(returns, keep))
-    assert (leave_one_out(changed, keep)[:, 2] == 0).all()
-    assert informative(changed, keep).equal(informative(returns, keep))
-
-
-@pytest.mark.invariant
-def test_marked_duplicates_leave_the_advantages_of_the_others_alone() -> None:
-    returns = torch.rand(2, 3, 3, dtype=torch.float64)
-    doubled = torch.cat([returns, returns[:, :2]], dim=1)
-    keep = torch.tensor([[True, True, True, False, False]] * 2)
-    alone = leave_one_out(returns, everyone(returns))
-    assert_close(leave_one_out(doubled, keep)[:, :3], alone)
-
-
-@pytest.mark.invariant
-def test_a_constant_added_to_all_rewards_changes_no_advantage() -> None:
-    returns = torch.rand(2, 6, 3, dtype=torch.float64)
-    keep = everyone(returns)
-    assert_close(leave_one_out(returns + 3.0, keep), leave_one_out(returns, keep))
-
-
-@pytest.mark.invariant
-def test_advantages_scale_with_the_rewards() -> None:
-    """No division by a standard deviation: half the rewards are half the advantages."""
-    returns = torch.rand(2, 6, 3, dtype=torch.float64)
-    keep = everyone(returns)
-    assert_close(leave_one_out(0.01 * returns, keep), 0.01 * leave_one_out(returns, keep))
-
-
-@pytest.mark.invariant
-@pytest.mark.parametrize("reward", [0.0, 0.3, 0.6, 0.9, 1.0])
-def test_a_constant_group_is_not_informative_and_does_not_push(reward: float) -> None:
-    """In float32, where the mean of equal numbers is not always that number."""
-    weights = torch.full((3,), 1 / 3)
-    for size in range(2, 34):
-        returns = reward_to_go(torch.full((1, size, 3), reward), weights)
-        keep = everyone(returns)
-        assert not informative(returns, keep).any()
-        assert leave_one_out(returns, keep).abs().max() < 1e-6
-
-
-def test_one_different_reward_makes_a_group_informative() -> None:
-    returns = torch.full((4, 4), 0.3)
-    returns[1, 2] = 0.6
-    returns[2:, 3] = torch.tensor([0.9, 0.0])
-    keep = torch.ones(4, 4, dtype=torch.bool)
-    keep[2:, 3] = False
-    assert informative(returns.unsqueeze(-1), keep).tolist() == [False, True, False, False]
-
-
-@pytest.mark.invariant
-def test_a_group_of_one_has_advantage_zero() -> None:
-    alone = leave_one_out(torch.rand(2, 1, 3), torch.ones(2, 1, dtype=torch.bool))
-    assert alone.equal(torch.zeros(2, 1, 3))
-    one_kept = leave_one_out(torch.rand(1, 3, 3), torch.tensor([[False, True, False]]))
-    assert one_kept.equal(torch.zeros(1, 3, 3))
-
-
-@pytest.mark.invariant
-def test_a_reward_at_shot_two_alone_trains_no_later_step() -> None:
-    weights = torch.tensor([0.0, 1.0, 0.0])
-    returns = reward_to_go(torch.rand(3, 8, 3), weights)
-    advantages = leave_one_out(returns, everyone(returns))
-    assert advantages[..., 2].equal(torch.zeros(3, 8))
-    assert advantages[..., 0].equal(advantages[..., 1])
-    assert (advantages[..., 1].abs().amax(-1) > 0.1).all()
-
-
-@pytest.mark.invariant
-def test_an_earlier_shot_earns_a_later_step_nothing() -> None:
-    weights = torch.full((3,), 1 / 3)
-    rewards = torch.rand(2, 6, 3)
-    changed = torch.cat([1 - rewards[..., :1], rewards[..., 1:]], dim=-1)
-    one, other = (leave_one_out(reward_to_go(r, weights), everyone(r)) for r in (rewards, changed))
-    assert one[..., 1:].equal(other[..., 1:])
-    assert not one[..., 0].equal(other[..., 0])
+    reward = params(mode, **weights)
+    assert needed_scores(reward) == needed
+    bare = Scores(SCORES.hard, SCORES.soft, quality=SCORES.quality)
+    given = {name: getattr(SCORES, name) for name in needed}
+    enough = bare._replace(**given)
+    assert_allclose(shot_rewards(enough, reward), shot_rewards(SCORES, reward))
+    for name in needed:
+        with pytest.raises(ValueError, match=f"needs the {name} of every answer"):
+            shot_rewards(bare._replace(**{n: given[n] for n in needed - {name}}), reward)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lever_plus.cli import PIPELINES
 from lever_plus.tracking.lineage import git_commit, import_closure, with_code_deps
 from tiny_world import ROOT
 
@@ -31,9 +32,10 @@ def test_the_closure_follows_imports_inside_functions(package: Path) -> None:
     assert names == ["a.py", "room/b.py", "stages/one.py"]
 
 
-def test_dvc_yaml_lists_the_closure_of_every_stage() -> None:
-    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    assert with_code_deps(text, ROOT) == text, "run `make deps`"
+@pytest.mark.parametrize(("path", "package"), PIPELINES.items(), ids=str)
+def test_dvc_yaml_lists_the_closure_of_every_stage(path: Path, package: str) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert with_code_deps(text, ROOT, package) == text, "run `make deps`"
 
 
 def test_a_dependency_that_is_missing_is_added(package: Path) -> None:

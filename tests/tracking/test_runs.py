@@ -14,16 +14,38 @@ from lever_plus.tracking.store import EXPERIMENT, tracking_uri
 
 pytestmark = pytest.mark.slow
 ROWS = [{"step": 0, "dev_reward": 0.5}, {"step": 7, "kl": 0.25, "dev_reward": 0.75}]
+
+
+def _row(method: str, shots: int, first: float, second: float) -> dict[str, Any]:
+    """Return a row of two seeds."""
+    mean = (first + second) / 2
+    return {
+        "method": method,
+        "shots": shots,
+        "accuracy": mean,
+        "ci95": [first, second],
+        "seed_accuracies": [first, second],
+    }
+
+
 SUMMARY = {
     "rows": [
-        {"method": "random", "shots": 1, "accuracy": 0.3, "seed_accuracies": [0.2, 0.4]},
-        {"method": "grpo", "shots": 1, "accuracy": 0.7, "seed_accuracies": [0.6, 0.8]},
-        {"method": "grpo", "shots": 2, "accuracy": 0.8, "seed_accuracies": [0.7, 0.9]},
+        _row("random", 1, 0.2, 0.4),
+        _row("grpo", 1, 0.6, 0.8),
+        _row("grpo", 2, 0.7, 0.9),
     ],
     "means": [
         {"method": "grpo", "accuracy": 0.75, "ci95": [0.7, 0.8], "seed_accuracies": [0.65, 0.85]}
     ],
-    "differences": [{"method": "grpo", "versus": "rce", "shots": "mean", "difference": 0.1}],
+    "differences": [
+        {
+            "method": "grpo",
+            "versus": "rce",
+            "shots": "mean",
+            "difference": 0.1,
+            "ci95": [0.05, 0.15],
+        }
+    ],
 }
 
 
@@ -109,7 +131,7 @@ def test_the_evaluation_goes_to_the_run_of_its_checkpoint(
     run_id = by_name["grpo/grpo/seed1"].info.run_id
     curve = client.get_metric_history(run_id, "curve/acc")
     assert [(p.step, p.value) for p in curve] == [(1, 0.6), (2, 0.7)]
-    assert by_name["evaluate/random"].data.metrics["eval/acc/shot_01"] == 0.3
+    assert by_name["evaluate/random"].data.metrics["eval/acc/shot_01"] == pytest.approx(0.3)
 
 
 def test_a_run_that_breaks_is_marked_failed(client: Any, params: Params, tmp_path: Path) -> None:
@@ -169,3 +191,28 @@ def test_a_training_run_has_its_scoring_figures(
     (logged,) = all_runs(client)
     assert logged.data.metrics["scoring/store_hits"] == 3
     assert "scoring" not in run.history.read_text()
+
+
+def test_a_run_names_its_data_by_their_dvc_hashes_and_links_its_checkpoint(
+    client: Any, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are not copied; the checkpoint's accuracies can be found by the model."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    (tmp_path / "dvc.yaml").write_text("stages: {grpo: {deps: [artifacts/rl_data, src/x.py]}}")
+    lock = "stages: {rl_data: {outs: [{path: artifacts/rl_data, md5: abc.dir}]}}"
+    (tmp_path / "dvc.lock").write_text(lock)
+    run = grpo(tmp_path, 1)
+    run.history.parent.mkdir()
+    run.checkpoint.write_bytes(b"weights")
+    train(params, run)
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps(SUMMARY))
+    sync(params, [run], summary, tmp_path / "usage")
+    logged = next(r for r in all_runs(client) if r.info.run_name == run.name)
+    ((dataset,),) = ([i.dataset for i in logged.inputs.dataset_inputs],)
+    assert (dataset.name, dataset.digest) == ("artifacts/rl_data", "abc.dir")
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    (model,) = client.search_logged_models([experiment])
+    assert model.tags["dvc.path"] == str(run.checkpoint)
+    assert {m.key: m.value for m in model.metrics}["eval/acc/shot_02"] == 0.7
+    assert logged.data.tags["mlflow.note.content"].startswith("Reproduce: `git checkout ")

@@ -56,14 +56,13 @@ class Embeddings:
         rows = self._rows(example_ids)
         return np.concatenate([self.white[part][rows] for part in QUERY_PARTS], axis=-1)
 
-    def candidates(self, pools: Sequence[Sequence[int]]) -> Array:
-        """Return what the policy sees of candidates, [queries, pool, dimensions], answer included.
+    def candidates(self, rows: NDArray[np.int64]) -> Array:
+        """Return what the policy sees of candidates, answer included: [examples, dimensions].
 
-        All pools must have the same size.
+        Args:
+            rows: Those of the examples in the arrays, from `rows_of`.
         """
-        rows = self._rows([example_id for pool in pools for example_id in pool])
-        features = np.concatenate([self.white[part][rows] for part in CANDIDATE_PARTS], axis=-1)
-        return features.reshape(len(pools), -1, features.shape[-1])
+        return np.concatenate([self.white[part][rows] for part in CANDIDATE_PARTS], axis=-1)
 
     @property
     def query_size(self) -> int:
@@ -74,6 +73,10 @@ class Embeddings:
     def candidate_size(self) -> int:
         """Dimensions of a candidate's features."""
         return sum(self.white[part].shape[1] for part in CANDIDATE_PARTS)
+
+    def rows_of(self, example_ids: Sequence[int]) -> NDArray[np.int64]:
+        """Return the rows of examples in the arrays."""
+        return np.array(self._rows(example_ids), dtype=np.int64)
 
     def _rows(self, example_ids: Sequence[int]) -> list[int]:
         try:

@@ -1,42 +1,126 @@
 """Intervals: every accuracy with its noise, every difference paired by question.
 
-The bootstrap resamples questions; scores of several training seeds are averaged per question first,
-and the spread over seeds is reported beside the interval.
+The bootstrap resamples images with all their questions: questions about one image are no
+independent observations. Scores of several training seeds are averaged per question first; the
+interval over training seeds stands beside that over questions: it answers another question.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Scores = NDArray[np.float64]
+Clusters = NDArray[np.int64]
 LEVEL = 0.95
+POWER = 0.8
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95 % bootstrap interval."""
+    """A mean with its 95 % interval, and the p-value of a mean of 0 (bootstrap standard error)."""
 
     mean: float
     low: float
     high: float
+    p: float
 
 
-def bootstrap(scores: Scores, resamples: int, seed: int = 0) -> Estimate:
+class Tally(NamedTuple):
+    """Questions on which one method scores higher, lower, and the same as another."""
+
+    wins: int
+    losses: int
+    ties: int
+
+
+def bootstrap(
+    scores: Scores, resamples: int, clusters: Clusters | None = None, seed: int = 0
+) -> Estimate:
     """Return mean and percentile bootstrap interval of scores of n questions.
 
     Args:
         scores: One value a question, float [n]; paired differences give a paired interval.
         resamples: Number of resamples.
-        seed: Equal seeds resample the same questions.
+        clusters: What is resampled as a whole, such as the image of each question, int [n]; None:
+            every question on its own.
+        seed: Equal seeds resample the same clusters.
     """
     rng = np.random.default_rng(seed)
-    means = np.array([rng.choice(scores, len(scores)).mean() for _ in range(resamples)])
+    group = (
+        np.arange(len(scores)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    )
+    sums, sizes = np.bincount(group, scores), np.bincount(group)
+    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
+    means = (draws @ sums) / (draws @ sizes)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(scores.mean()), float(low), float(high))
+    mean = float(scores.mean())
+    return Estimate(mean, float(low), float(high), _p_value(mean, float(means.std())))
 
 
-def paired(scores: Scores, versus: Scores, resamples: int, seed: int = 0) -> Estimate:
+def _p_value(mean: float, error: float) -> float:
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.norm.sf(abs(mean) / error))
+
+
+def paired(
+    scores: Scores,
+    versus: Scores,
+    resamples: int,
+    clusters: Clusters | None = None,
+    seed: int = 0,
+) -> Estimate:
     """Return the mean difference `scores - versus` over the same questions, with its interval."""
     if scores.shape != versus.shape:
         raise ValueError(f"paired scores differ in shape: {scores.shape} and {versus.shape}")
-    return bootstrap(scores - versus, resamples, seed)
+    return bootstrap(scores - versus, resamples, clusters, seed)
+
+
+def tally(scores: Scores, versus: Scores) -> Tally:
+    """Count wins, losses and ties over the same questions."""
+    sign = np.sign(np.round(scores - versus, 9))
+    return Tally(int((sign > 0).sum()), int((sign < 0).sum()), int((sign == 0).sum()))
+
+
+def over_seeds(accuracies: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean over training seeds (Student's t); None of one seed."""
+    if len(accuracies) < 2:
+        return None
+    error = stats.sem(accuracies)
+    if error == 0:
+        return accuracies[0], accuracies[0]
+    low, high = stats.t.interval(LEVEL, len(accuracies) - 1, np.mean(accuracies), error)
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for the number of comparisons (Holm 1979), in the same order."""
+    order = np.argsort(p_values)
+    factors = len(p_values) - np.arange(len(p_values))
+    raised = np.maximum.accumulate(np.asarray(p_values)[order] * factors)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(raised, 1.0)
+    return [float(value) for value in corrected]
+
+
+def questions_needed(deviation: float, delta: float) -> int:
+    """Return how many questions show a true paired difference, with a power of 80 %.
+
+    n = ((z_.975 + z_.8) sd / delta)^2, at a two-sided level of 5 %.
+
+    Args:
+        deviation: Standard deviation of the paired differences of single questions.
+        delta: The difference, in the same unit.
+    """
+    return int(np.ceil((_z_total() * deviation / delta) ** 2))
+
+
+def smallest_difference(deviation: float, questions: int) -> float:
+    """Return the true paired difference that so many questions show with a power of 80 %."""
+    return float(_z_total() * deviation / np.sqrt(questions))
+
+
+def _z_total() -> float:
+    return float(stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER))

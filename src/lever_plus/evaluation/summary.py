@@ -1,13 +1,22 @@
 """metrics/summary.json: accuracies and paired differences, computed from the score table alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from lever_plus.errors import UserError
-from lever_plus.evaluation.statistics import Estimate, Scores, bootstrap, paired
+from lever_plus.evaluation.statistics import (
+    Clusters,
+    Estimate,
+    Scores,
+    bootstrap,
+    holm,
+    over_seeds,
+    paired,
+    tally,
+)
 
 REFERENCES: Final = ("sft", "rce")
 Row = dict[str, object]
@@ -22,22 +31,37 @@ def summarise(scores: pd.DataFrame, resamples: int) -> dict[str, object]:
 
     Returns:
         rows: accuracy of every method at every shot; means: over shots 1..K; differences: of every
-        method to SFT and RCE, paired by question, at every shot and over all ("mean").
+        method to SFT and RCE, paired by question, at every shot and over all ("mean"), with wins,
+        losses and ties, and p-values corrected for the number of methods (Holm).
     """
     check_complete(scores)
     methods = list(dict.fromkeys(scores["method"]))
     table = {method: per_question(scores[scores["method"] == method]) for method in methods}
+    images = images_of(scores)
     rows = [
-        {"method": method, "shots": shot, **_accuracy(scores, method, shot, values, resamples)}
+        {
+            "method": method,
+            "shots": shot,
+            **_accuracy(scores, method, shot, values, images, resamples),
+        }
         for method in methods
         for shot, values in _columns(table[method])
     ]
     means = [
-        {"method": method, **_accuracy(scores, method, None, table[method].mean(axis=1), resamples)}
+        {
+            "method": method,
+            **_accuracy(scores, method, None, table[method].mean(axis=1), images, resamples),
+        }
         for method in methods
         if list(table[method]) != [0]
     ]
-    return {"rows": rows, "means": means, "differences": list(_differences(table, resamples))}
+    differences = list(_differences(table, images, resamples))
+    return {"rows": rows, "means": means, "differences": differences}
+
+
+def images_of(scores: pd.DataFrame) -> "pd.Series[int]":
+    """Return the image of every question, by query id: what the bootstrap resamples."""
+    return scores.drop_duplicates("query_id").set_index("query_id")["image_id"]
 
 
 def _columns(table: pd.DataFrame) -> "Iterator[tuple[int, pd.Series[float]]]":
@@ -67,6 +91,7 @@ def _accuracy(
     method: str,
     shot: int | None,
     values: "pd.Series[float]",
+    images: "pd.Series[int]",
     resamples: int,
 ) -> Row:
     part = scores[scores["method"] == method]
@@ -74,34 +99,63 @@ def _accuracy(
     by_seed = part.groupby("seed")["vqa_acc_score"].mean()
     return {
         "accuracy": _round(values.mean()),
-        **_interval(bootstrap(_array(values), resamples)),
+        **_interval(bootstrap(_array(values), resamples, _clusters(images, values))),
         "n": len(values),
         "seeds": len(by_seed),
+        "seeds_ci95": _rounded(over_seeds(list(by_seed))),
         "seed_accuracies": [_round(value) for value in by_seed],
     }
 
 
-def _differences(table: dict[str, pd.DataFrame], resamples: int) -> Iterator[Row]:
+def _differences(
+    table: dict[str, pd.DataFrame], images: "pd.Series[int]", resamples: int
+) -> Iterator[Row]:
     for reference in REFERENCES:
-        for method, values in table.items():
-            if method == reference or list(values) == [0] or reference not in table:
-                continue
-            versus = table[reference].loc[values.index]
-            columns: Sequence[int | str] = [*values.columns, "mean"]
-            for shot in columns:
-                mine, theirs = (
-                    _array(v.mean(axis=1) if shot == "mean" else v[shot]) for v in (values, versus)
-                )
-                estimate = paired(mine, theirs, resamples)
-                yield {
-                    "method": method,
-                    "versus": reference,
-                    "shots": shot,
-                    "difference": _round(estimate.mean),
-                    **_interval(estimate),
-                    "n": len(mine),
-                    "separable": estimate.low > 0 or estimate.high < 0,
-                }
+        compared = [m for m, v in table.items() if m != reference and list(v) != [0]]
+        if reference not in table or not compared:
+            continue
+        shots = [*table[reference].columns, "mean"]
+        for shot in shots:
+            rows = [_difference(table, m, reference, shot, images, resamples) for m in compared]
+            corrected = holm([float(str(row["p"])) for row in rows])
+            yield from (
+                {**row, "p_holm": _round(p)} for row, p in zip(rows, corrected, strict=True)
+            )
+
+
+def _difference(
+    table: dict[str, pd.DataFrame],
+    method: str,
+    reference: str,
+    shot: int | str,
+    images: "pd.Series[int]",
+    resamples: int,
+) -> Row:
+    values = table[method]
+    versus = table[reference].loc[values.index]
+    mine, theirs = (v.mean(axis=1) if shot == "mean" else v[shot] for v in (values, versus))
+    ours, others = _array(mine), _array(theirs)
+    estimate = paired(ours, others, resamples, _clusters(images, mine))
+    return {
+        "method": method,
+        "versus": reference,
+        "shots": shot,
+        "difference": _round(estimate.mean),
+        **_interval(estimate),
+        "n": len(ours),
+        "separable": estimate.low > 0 or estimate.high < 0,
+        "p": _round(estimate.p),
+        "deviation": _round(float((ours - others).std(ddof=1))) if len(ours) > 1 else 0.0,
+        **tally(ours, others)._asdict(),
+    }
+
+
+def _clusters(images: "pd.Series[int]", values: "pd.Series[float]") -> Clusters:
+    return np.asarray(images.loc[values.index], dtype=np.int64)
+
+
+def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [_round(value) for value in interval]
 
 
 def _interval(estimate: Estimate) -> Row:

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lever_plus.errors import UserError
+from lever_plus.policy.kinds import build_selector
 from lever_plus.policy.network import Selector, SelectorConfig
 
-FORMAT = "lever-plus-selector-1"
+FORMAT = "lever-plus-selector-2"
 
 
 def save_policy(path: Path, policy: Selector, *, pool_sha256: str, encoder: str) -> None:
@@ -60,7 +61,7 @@ def load_policy(
             f"{path} was trained on features of encoder {header['encoder'][:12]}, not "
             f"{encoder[:12]}: run `dvc repro` with one encoder."
         )
-    policy = Selector(SelectorConfig(**json.loads(header["config"])))
+    policy = build_selector(SelectorConfig(**json.loads(header["config"])))
     try:
         policy.load_state_dict(weights, strict=True)
     except RuntimeError as error:

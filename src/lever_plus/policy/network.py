@@ -1,16 +1,14 @@
-"""The selector: a sequential pointer network over the pool.
+"""Selectors: policies over pointers into a pool, given a query, behind one interface.
 
-Per candidate   u_i = W_c c_i + MLP[W_c c_i, W_q q, W_c c_i * W_q q]
-State           s_t = [W_q q, mean(u of picked), u of last picked]   (a learned start vector at t=1)
-Focus           f_t = W_q q + MLP(s_t) + e_t                         (e_t: step embedding)
-Logits          l_{t,i} = C tanh(f_t . W_k u_i / (C sqrt(d))),  -inf for picked candidates
-The tanh clip is that of Bello et al. 2017 (arXiv 1611.09940), C = 10. There is no set encoder: with
-a few thousand queries it over-fits. Teacher forcing of whole lists is parallel.
+A kind of selector says how queries and pools are encoded and what every candidate scores at every
+step (`encode`, `scores`); masking, normalisation and log-probs of pointers are the same for all and
+stand here. `stateful.py` and `v2.py` hold the kinds, `kinds.py` builds one from its configuration.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,22 +19,28 @@ class SelectorConfig:
     """Architecture of a selector; stored in its checkpoint.
 
     Attributes:
+        kind: Which network.
         query_size: Dimensions of a query's features.
         candidate_size: Dimensions of a candidate's features.
         hidden: Width.
         shots: Longest pointer.
-        logit_clip: C above.
+        logit_clip: Of `stateful`: logits are clip * tanh(score / clip).
+        layers: Of `v2`: cross-attention layers.
+        temperature: Of `v2`: logits are cosines over this.
         dropout: Dropout in training mode (SFT only; RL compares log-probs in eval mode).
     """
 
+    kind: Literal["stateful", "v2"]
     query_size: int
     candidate_size: int
     hidden: int
     shots: int
-    logit_clip: float
+    logit_clip: float = 10.0
+    layers: int = 1
+    temperature: float = 0.1
     dropout: float = 0.0
 
-    def as_dict(self) -> dict[str, int | float]:
+    def as_dict(self) -> dict[str, int | float | str]:
         """Return the fields."""
         return asdict(self)
 
@@ -44,93 +48,91 @@ class SelectorConfig:
 class Encoded(NamedTuple):
     """Queries and pools, encoded once for all steps.
 
-    query: [B, H]; candidates: u, [B, K, H]; keys: W_k u, [B, K, H].
+    query: [B, H]; candidates: [B, K, H]; keys: what the scores are products with, [B, K, H];
+    valid: bool [B, K], False where a smaller pool is padded.
     """
 
     query: Tensor
     candidates: Tensor
     keys: Tensor
+    valid: Tensor
 
 
-class Selector(nn.Module):
+class Selector(nn.Module, ABC):
     """A policy over pointers into a pool, given a query."""
 
     def __init__(self, config: SelectorConfig) -> None:
-        """Build an untrained selector."""
+        """Keep the configuration."""
         super().__init__()
         self.config = config
-        width = config.hidden
-        self.query_in = nn.Linear(config.query_size, width)
-        self.candidate_in = nn.Linear(config.candidate_size, width)
-        self.match = _mlp(3 * width, width, config.dropout)
-        self.state = _mlp(3 * width, width, config.dropout)
-        self.key = nn.Linear(width, width, bias=False)
-        self.step = nn.Embedding(config.shots, width)
-        self.start = nn.Parameter(torch.zeros(width))
-        self.drop = nn.Dropout(config.dropout)
 
-    def encode(self, queries: Tensor, candidates: Tensor) -> Encoded:
-        """Encode queries [B, query_size] and their pools [B, K, candidate_size]."""
-        query = self.query_in(queries)
-        candidate = self.candidate_in(self.drop(candidates))
-        beside = query.unsqueeze(1).expand_as(candidate)
-        u = candidate + self.match(torch.cat([candidate, beside, candidate * beside], dim=-1))
-        return Encoded(query, u, self.key(u))
+    @abstractmethod
+    def project(self, candidates: Tensor) -> Tensor:
+        """Return candidates [..., candidate_size] at the network's width, [..., H].
+
+        What does not depend on the query: an example that stands in many pools is projected once.
+        """
+
+    @abstractmethod
+    def relate(self, queries: Tensor, projected: Tensor, valid: Tensor) -> Encoded:
+        """Encode queries with their pools.
+
+        Args:
+            queries: [B, query_size].
+            projected: Pools of projected candidates, [B, K, H]; padding may hold anything finite.
+            valid: Bool [B, K], False for padding.
+        """
+
+    def encode(self, queries: Tensor, candidates: Tensor, valid: Tensor | None = None) -> Encoded:
+        """Encode queries [B, query_size] with pools [B, K, candidate_size]; None: no padding."""
+        if valid is None:
+            valid = torch.ones(candidates.shape[:2], dtype=torch.bool, device=candidates.device)
+        return self.relate(queries, self.project(candidates), valid)
+
+    @abstractmethod
+    def scores(self, encoded: Encoded, pointers: Tensor, steps: int) -> Tensor:
+        """Return the logits of all candidates at steps 1..steps, [B, G, steps, K], unmasked.
+
+        Step s may depend on the first s - 1 picks of the pointers [B, G, T], T >= steps - 1.
+        """
 
     def step_log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
         """Return the distribution of every step of given pointers, and of the step after them.
 
         Args:
-            encoded: B queries with pools of K.
+            encoded: B queries with pools of up to K.
             pointers: Positions in the pool, int [B, G, T]; T may be 0.
 
         Returns:
             Log-probabilities [B, G, S, K] with S = min(T + 1, shots): step s given the first s
-            picks; picked positions have -inf.
+            picks; picked positions and padding have -inf.
         """
         steps = min(pointers.shape[2] + 1, self.config.shots)
-        picked = _gather(encoded.candidates, pointers)
-        focus = self._focus(encoded.query, picked, steps)
-        scale = self.config.logit_clip * math.sqrt(self.config.hidden)
-        scores = torch.einsum("bgsh,bkh->bgsk", focus, encoded.keys) / scale
-        logits = self.config.logit_clip * torch.tanh(scores)
-        taken = _taken(pointers, encoded.keys.shape[1], steps)
-        return logits.masked_fill(taken, -math.inf).log_softmax(-1)
+        closed = taken(pointers, encoded.keys.shape[1], steps) | ~encoded.valid[:, None, None]
+        logits = self.scores(encoded, pointers, steps)
+        return logits.masked_fill(closed, -math.inf).log_softmax(-1)
 
     def log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
         """Return the log-probability of every pick of the pointers, [B, G, T]."""
-        steps = self.step_log_probs(encoded, pointers)[:, :, : pointers.shape[2]]
-        return steps.gather(-1, pointers.unsqueeze(-1)).squeeze(-1)
-
-    def _focus(self, query: Tensor, picked: Tensor, steps: int) -> Tensor:
-        """Return f_t [B, G, steps, H] from the picked candidates [B, G, T, H]."""
-        batch, group, picks, width = picked.shape
-        start = self.start.expand(batch, group, 1, width)
-        last = torch.cat([start, picked], dim=2)[:, :, :steps]
-        counts = torch.arange(1, picks + 1, dtype=picked.dtype).view(1, 1, -1, 1)
-        means = torch.cat([start, picked.cumsum(2) / counts], dim=2)[:, :, :steps]
-        beside = query[:, None, None].expand(batch, group, steps, width)
-        state = self.state(torch.cat([beside, means, last], dim=-1))
-        focus: Tensor = beside + state + self.step.weight[:steps]
-        return focus
+        return picked_log_probs(self.step_log_probs(encoded, pointers), pointers)
 
 
-def _mlp(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, outputs), nn.GELU(), nn.Dropout(dropout), nn.Linear(outputs, outputs)
-    )
+def picked_log_probs(step_log_probs: Tensor, pointers: Tensor) -> Tensor:
+    """Return the log-probabilities of picks [B, G, T] from those of all candidates [B, G, S, K]."""
+    steps = step_log_probs[:, :, : pointers.shape[2]]
+    return steps.gather(-1, pointers.unsqueeze(-1)).squeeze(-1)
 
 
-def _gather(candidates: Tensor, pointers: Tensor) -> Tensor:
-    """Return the rows [B, G, T, H] of candidates [B, K, H] that pointers [B, G, T] name."""
-    batch, group, picks = pointers.shape
-    index = pointers.reshape(batch, group * picks, 1).expand(-1, -1, candidates.shape[-1])
-    return candidates.gather(1, index).view(batch, group, picks, candidates.shape[-1])
-
-
-def _taken(pointers: Tensor, pool: int, steps: int) -> Tensor:
+def taken(pointers: Tensor, pool: int, steps: int) -> Tensor:
     """Return bool [B, G, steps, K]: candidates picked before each step."""
-    batch, group, _ = pointers.shape
-    one_hot = torch.nn.functional.one_hot(pointers, pool).cumsum(2)
-    first = torch.zeros(batch, group, 1, pool, dtype=one_hot.dtype)
-    return torch.cat([first, one_hot], dim=2)[:, :, :steps] > 0
+    batch, group, picks = pointers.shape
+    device = pointers.device
+    never = torch.full((batch, group, pool), steps, device=device)
+    numbers = torch.arange(picks, device=device).expand_as(pointers)
+    when = never.scatter(2, pointers, numbers)
+    return when.unsqueeze(2) < torch.arange(steps, device=device).view(1, 1, -1, 1)
+
+
+def uniform_log_prob(sizes: Tensor, shots: int) -> Tensor:
+    """Return the log-probs of a uniform pointer's picks, [B, shots], from the pools' sizes [B]."""
+    return -(sizes.unsqueeze(-1) - torch.arange(shots)).float().log()

@@ -1,7 +1,9 @@
 """What a policy acts in: features of queries and pools, and the VLM that scores its pointers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,11 +12,37 @@ from torch import Tensor
 
 from lever_plus.data.pool import Pools
 from lever_plus.embedding.encoder import Embeddings
+from lever_plus.metric.relevance import relevance
+from lever_plus.params_training import RewardParams, needed_scores
 from lever_plus.policy.decoding import greedy
 from lever_plus.policy.network import Encoded, Selector
-from lever_plus.vlm.scorer import Scorer
+from lever_plus.rl.rewards import Floats, Scores, shot_rewards
+from lever_plus.vlm.scorer import Scorer, ShotScore
 
 DECODE_BATCH = 256
+PROJECT_BATCH = 8192
+
+
+class Scored(NamedTuple):
+    """Answers of pointers at shots 1..T, and the same as arrays [pointers, T]."""
+
+    answers: list[list[ShotScore]]
+    scores: Scores
+
+
+class Picked(NamedTuple):
+    """Pointers, and the log-probabilities of their picks."""
+
+    pointers: list[tuple[int, ...]]
+    log_probs: list[list[float]]
+
+
+class Realised(NamedTuple):
+    """What the greedy pointers of a policy give: themselves, and their scores [queries, T]."""
+
+    pointers: list[tuple[int, ...]]
+    rewards: Floats
+    accuracies: Floats
 
 
 @dataclass(frozen=True)
@@ -26,20 +54,53 @@ class Environment:
         embeddings: CLIP features.
         scorer: The frozen VLM and the metric.
         shots: Length T of a pointer.
-        shot_weights: Weight of the accuracy at shots 1..T in the reward; they sum to 1.
+        reward: What an answer at one shot is worth, and the weight of every shot.
     """
 
     pools: Pools
     embeddings: Embeddings
     scorer: Scorer
     shots: int
-    shot_weights: tuple[float, ...]
+    reward: RewardParams
+    _rows: dict[int, NDArray[np.int64]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+
+    @property
+    def shot_weights(self) -> tuple[float, ...]:
+        """Return the weights of shots 1..T; they sum to 1, so that rewards keep their unit."""
+        weights = self.reward.shot_weights
+        return tuple(weight / sum(weights) for weight in weights)
 
     def encode(self, policy: Selector, queries: Sequence[int]) -> Encoded:
-        """Encode queries and their pools with a policy."""
+        """Encode queries and their pools with a policy; smaller pools are padded and masked."""
+        return self._encode(policy, queries, None)
+
+    def frozen(self, policy: Selector) -> "Frozen":
+        """Return a frozen copy of a policy that projects every example once and for all."""
+        return Frozen(self, policy)
+
+    def _encode(
+        self, policy: Selector, queries: Sequence[int], projected: Tensor | None
+    ) -> Encoded:
+        """Encode; `projected` are all examples at the policy's width, None where it trains."""
         features = torch.from_numpy(self.embeddings.queries(queries))
-        pools = [self.pools.of(query) for query in queries]
-        return policy.encode(features, torch.from_numpy(self.embeddings.candidates(pools)))
+        sizes = np.array([len(self.pools.of(query)) for query in queries])
+        places = np.arange(sizes.max()) < sizes[:, None]
+        where = np.concatenate([self._pool(query) for query in queries])
+        if projected is None:
+            distinct, where = np.unique(where, return_inverse=True)
+            projected = policy.project(torch.from_numpy(self.embeddings.candidates(distinct)))
+        index = np.zeros(places.shape, dtype=np.int64)  # padding repeats some example
+        index[places] = where
+        pools = torch.nn.functional.embedding(torch.from_numpy(index), projected)
+        return policy.relate(features, pools, torch.from_numpy(places))
+
+    def _pool(self, query: int) -> NDArray[np.int64]:
+        """Return the rows of a pool's features; looked up once."""
+        if query not in self._rows:
+            self._rows[query] = self.embeddings.rows_of(self.pools.of(query))
+        return self._rows[query]
 
     def example_ids(self, queries: Sequence[int], positions: Tensor) -> list[list[tuple[int, ...]]]:
         """Turn positions [B, G, T] into pointers: for each query, G tuples of example ids."""
@@ -49,25 +110,86 @@ class Environment:
             rows.append([tuple(pool[position] for position in pointer) for pointer in group])
         return rows
 
-    @torch.no_grad()
     def greedy_pointers(
         self, policy: Selector, queries: Sequence[int], shots: int | None = None
     ) -> list[tuple[int, ...]]:
         """Return the greedy pointer of every query (example ids), decoded in eval mode."""
+        return self.greedy_decoded(policy, queries, shots).pointers
+
+    @torch.no_grad()
+    def greedy_decoded(
+        self, policy: Selector, queries: Sequence[int], shots: int | None = None
+    ) -> Picked:
+        """Return the greedy pointers, and the log-probability of each of their picks."""
         policy.eval()
-        pointers = []
+        pointers, log_probs = list[tuple[int, ...]](), list[list[float]]()
         for start in range(0, len(queries), DECODE_BATCH):
             batch = queries[start : start + DECODE_BATCH]
             decoded = greedy(policy, self.encode(policy, batch), shots or self.shots)
             pointers += [group[0] for group in self.example_ids(batch, decoded.pointers)]
-        return pointers
+            log_probs += decoded.log_probs[:, 0].tolist()
+        return Picked(pointers, log_probs)
 
-    def realised(self, policy: Selector, queries: Sequence[int]) -> NDArray[np.float32]:
-        """Return the accuracies of the greedy pointers at shots 1..T, float [queries, T]."""
+    def score(
+        self,
+        queries: Sequence[int],
+        pointers: Sequence[Sequence[int]],
+        wanted: Collection[str],
+        description: str,
+    ) -> Scored:
+        """Ask the VLM about equally long pointers at every shot.
+
+        Args:
+            queries: Query id of each pointer.
+            pointers: Example ids.
+            wanted: Scores beside hard and soft: "gt_prob", "relevance".
+            description: Label of the progress bars.
+        """
+        answers = self.scorer.score_pointers(queries, pointers, description)
+        hard = np.array([[s.vqa_correct for s in row] for row in answers], dtype=np.float32)
+        soft = np.array([[s.vqa_acc_score for s in row] for row in answers], dtype=np.float32)
+        gt_prob = self.scorer.gt_probs(queries, pointers) if "gt_prob" in wanted else None
+        near = self._relevance(queries, answers) if "relevance" in wanted else None
+        return Scored(answers, Scores(hard, soft, gt_prob, near))
+
+    def _relevance(self, queries: Sequence[int], answers: Sequence[Sequence[ShotScore]]) -> Floats:
+        examples = self.scorer.vlm.examples
+        rows = [
+            [relevance(score.answer, examples[query].answers) for score in row]
+            for query, row in zip(queries, answers, strict=True)
+        ]
+        return np.array(rows, dtype=np.float32)
+
+    def rewards(
+        self, queries: Sequence[int], pointers: Sequence[Sequence[int]], description: str
+    ) -> Floats:
+        """Return the rewards of pointers at shots 1..T, float [pointers, T]."""
+        wanted = needed_scores(self.reward)
+        return shot_rewards(self.score(queries, pointers, wanted, description).scores, self.reward)
+
+    def realised(self, policy: Selector, queries: Sequence[int]) -> Realised:
+        """Decode greedily and score what comes out."""
         pointers = self.greedy_pointers(policy, queries)
-        return self.scorer.rewards(queries, pointers, "dev reward")
+        scored = self.score(queries, pointers, needed_scores(self.reward), "dev reward")
+        return Realised(pointers, shot_rewards(scored.scores, self.reward), scored.scores.soft)
 
-    def realised_reward(self, policy: Selector, queries: Sequence[int]) -> float:
-        """Return the mean weighted accuracy of the greedy pointers, in [0, 1]."""
-        accuracies = self.realised(policy, queries)
-        return float((accuracies @ np.array(self.shot_weights)).mean())
+
+class Frozen:
+    """A frozen policy in eval mode in its environment."""
+
+    def __init__(self, environment: Environment, policy: Selector) -> None:
+        """Copy the policy and project all examples."""
+        self._environment, self.policy = environment, deepcopy(policy).eval()
+        rows = np.arange(len(environment.embeddings.rows)).reshape(-1)
+        with torch.no_grad():
+            parts = [
+                self.policy.project(torch.from_numpy(environment.embeddings.candidates(part)))
+                for part in np.array_split(rows, max(1, len(rows) // PROJECT_BATCH))
+            ]
+        self._projected = torch.cat(parts)
+
+    @torch.no_grad()
+    def step_log_probs(self, queries: Sequence[int], pointers: Tensor) -> Tensor:
+        """Return the distribution of every step of given pointers, [B, G, T, K]."""
+        encoded = self._environment._encode(self.policy, queries, self._projected)
+        return self.policy.step_log_probs(encoded, pointers)[:, :, : pointers.shape[2]]

@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from lever_plus.data.pool import Pools
 from lever_plus.errors import UserError
-from lever_plus.rl.records import Candidate, GenMethod, Meta, QueryRecord, Shot
+from lever_plus.params_training import GenMethod
+from lever_plus.rl.records import Candidate, Meta, QueryRecord, Shot
 from lever_plus.vlm.request import VlmIdentity
 
 IndexSpace = Literal["global", "pool"]
@@ -35,6 +36,7 @@ VARIANTS: Final = {
 METHODS: Final[Mapping[str, GenMethod]] = {
     "beam": "beam",
     "sample": "sample",
+    "stochastic_beam": "stochastic_beam",
     "random": "random",
     "retrieval": "retrieval",
     "aug_diverse": "augmented",
@@ -211,24 +213,27 @@ def _candidate(
         vqa_correct=1 if candidate.get("vqa_correct", score > 0) else 0,
         vqa_acc_score=score,
         fallback=False,
+        vqa_gt_prob=candidate.get("vqa_gt_prob"),
+        vqa_rel_score=candidate.get("vqa_rel_score"),
     )
+    known = [candidate.get(key) for key in ("beam_score", "logprob_score")]
     return Candidate(
         pointer=tuple(pointer),
         gen_method=METHODS.get(candidate.get("gen_method", ""), "augmented"),
         temperature=candidate.get("temperature"),
         step_log_probs=None,
+        log_prob=next((value for value in known if value is not None), None),
         shots=(shot,),
     )
 
 
 def _exported(candidate: Candidate) -> dict[str, Any]:
     last = candidate.shots[-1]
-    steps = candidate.step_log_probs
     return {
         "pointer": list(candidate.pointer),
         "gen_method": candidate.gen_method,
         "temperature": candidate.temperature,
-        "logprob_score": None if steps is None else sum(steps),
+        "logprob_score": candidate.total_log_prob,
         "vqa_pred_answer": last.answer,
         "vqa_correct": last.vqa_correct,
         "vqa_acc_score": last.vqa_acc_score,

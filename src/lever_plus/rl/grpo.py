@@ -2,29 +2,46 @@
 
 One round: sample G pointers a query from the policy, score every prefix with the VLM, then train
 on them for a few epochs:
-    loss = -mean min(rho_t A_t, clip(rho_t) A_t) + beta * mean_t KL(pi_t || reference_t)
+    loss = -mean min(rho_t A_t, clip(rho_t) A_t) + beta * mean sum_t KL(pi_t || reference_t)
     A_t  = G_t - leave-one-out mean of the group's G_t,  G_t = sum_{k>=t} w_k R_k
 Deviations from Shao et al. 2024: reward-to-go per step instead of one advantage a sequence, no
 division by the group's standard deviation, clip-higher, and the KL is exact because the pool is
-small enough for whole step distributions. With `rounds: 0` the RL data take the place of fresh
-candidates, and the policy at the start that of the sampler. All log-probs come from eval mode.
+small enough for whole step distributions. Only the newest round is trained on. With `rounds: 0` the
+RL data take the place of fresh candidates, and the policy at the start that of the sampler. All
+log-probs come from eval mode.
+
+The older system's choices can be had for comparison (`presets/seed-v3.yaml`): total credit,
+z-scored advantages, a sequence ratio, k3 as penalty, and a beta that is moved by half after an
+epoch whose KL to the reference is outside `kl_target`, within [0.001, 10].
+
+Beside what every history says: `surrogate`, `kl_penalty` (before beta) and `kl_share`, its share of
+the loss's absolute parts; `kl_beta`; `clip_ratio`, the share of clipped steps (or pointers).
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lever_plus.params import GrpoParams
-from lever_plus.policy.decoding import sample
-from lever_plus.policy.network import Selector
+from lever_plus.params_training import GrpoParams
+from lever_plus.policy.network import Selector, picked_log_probs
 from lever_plus.rl import losses
-from lever_plus.rl.environment import DECODE_BATCH, Environment
-from lever_plus.rl.fitting import Fitting, Means, Observe, epochs, shuffled_batches
+from lever_plus.rl.candidates import fresh_groups
+from lever_plus.rl.environment import Environment
+from lever_plus.rl.fitting import Fitting, Means, Row, Run, shuffled_batches
 from lever_plus.rl.groups import Groups, first_occurrences
-from lever_plus.rl.rewards import informative, leave_one_out, reward_to_go
+from lever_plus.rl.returns import (
+    informative,
+    leave_one_out,
+    reward_to_go,
+    statistics,
+    total,
+    z_score,
+)
+
+BETA_RANGE = (0.001, 10.0)
+BETA_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
@@ -34,13 +51,13 @@ class Round:
     Attributes:
         groups: Candidates.
         advantages: [n, G, T].
-        old: Log-probs [n, G, T] of the policy the round started with.
+        old: Log-probs [n, G, T] under the policy that drew them; None: under that at the start.
         statistics: What the history says about the round as a whole.
     """
 
     groups: Groups
     advantages: Tensor
-    old: Tensor
+    old: Tensor | None
     statistics: dict[str, float]
 
 
@@ -50,8 +67,7 @@ def train_grpo(
     offline: Groups,
     dev: Sequence[int],
     params: GrpoParams,
-    seed: int,
-    observe: Observe,
+    run: Run,
 ) -> Fitting:
     """Train a policy and return the fitting with its best epoch.
 
@@ -61,122 +77,99 @@ def train_grpo(
         offline: Groups of the RL data; their queries are the training queries.
         dev: Queries that the epoch is chosen on.
         params: Rounds, group size, clip, beta.
-        seed: Order of the batches and the sampling.
-        observe: Gets every history row.
+        run: Seed, observer, kept state.
     """
-    reference = deepcopy(policy).eval()
-    generator = torch.Generator().manual_seed(seed)
-    fitting = Fitting(policy.eval(), environment, params, dev, observe)
-    for number in range(max(1, params.rounds)):
-        groups = offline
-        if params.rounds:
-            groups = sample_groups(policy, environment, offline.queries, params, generator)
-        current = _prepare(policy, environment, groups)
-        for epoch in epochs(params.epochs, f"GRPO round {number + 1}"):
-            row = _epoch(fitting, current, reference, params, generator)
-            total = number * params.epochs + epoch
-            fitting.evaluate(total, {"round": number + 1, **row, **current.statistics})
+    rounds = max(1, params.rounds)
+    steps = rounds * params.epochs * -(-len(offline.queries) // params.batch_size)
+    fitting = Fitting(policy.eval(), environment, params, dev, run, steps)
+    beta = fitting.kept.get("beta", torch.tensor(params.kl_beta, dtype=torch.float64)).item()
+    current = None
+    for epoch in fitting.epochs(rounds * params.epochs, "GRPO"):
+        number, done = divmod(epoch - 1, params.epochs)
+        if done and current is None:  # killed within a round
+            groups = Groups.restored(offline.queries, fitting.kept)
+            current = _prepare(groups, fitting.kept.get("old"), environment, params)
+        elif current is None or not done:
+            groups, old = offline, None
+            if params.rounds:
+                groups, old = fresh_groups(
+                    policy, environment, offline.queries, params.group_size, fitting.generator
+                )
+            current = _prepare(groups, old, environment, params)
+            fitting.kept = groups.tensors() if old is None else {**groups.tensors(), "old": old}
+        row = _epoch(fitting, current, params, beta)
+        beta = _moved(beta, row, params)
+        fitting.kept = {**fitting.kept, "beta": torch.tensor(beta, dtype=torch.float64)}
+        fitting.evaluate(epoch, {"round": number + 1, **row, **current.statistics})
     return fitting
 
 
-@torch.no_grad()
-def sample_groups(
-    policy: Selector,
-    environment: Environment,
-    queries: Sequence[int],
-    params: GrpoParams,
-    generator: torch.Generator,
-) -> Groups:
-    """Sample and score `group_size` fresh candidates of every query."""
-    positions = []
-    for start in range(0, len(queries), DECODE_BATCH):
-        encoded = environment.encode(policy, queries[start : start + DECODE_BATCH])
-        drawn = sample(policy, encoded, environment.shots, params.group_size, 1.0, generator)
-        positions.append(drawn.pointers)
-    pointers = torch.cat(positions)
-    ids = environment.example_ids(queries, pointers)
-    rewards = environment.scorer.rewards(
-        [query for query in queries for _ in range(params.group_size)],
-        [pointer for group in ids for pointer in group],
-        "fresh candidates",
-    )
-    return Groups(
-        queries=tuple(queries),
-        pointers=pointers,
-        rewards=torch.from_numpy(rewards).view(pointers.shape),
-        # Independent draws may repeat: each is a sample of its own for the on-policy gradient.
-        keep=torch.ones(pointers.shape[:2], dtype=torch.bool),
-    )
-
-
-@torch.no_grad()
-def _prepare(policy: Selector, environment: Environment, groups: Groups) -> Round:
-    """Compute advantages and old log-probs, and drop constant groups."""
-    returns = reward_to_go(groups.rewards, torch.tensor(environment.shot_weights))
-    useful = informative(returns, groups.keep)
-    advantages = leave_one_out(returns, groups.keep)
+def _prepare(
+    groups: Groups, old: Tensor | None, environment: Environment, params: GrpoParams
+) -> Round:
+    """Compute advantages, and drop constant groups."""
+    credit = reward_to_go if params.credit == "reward_to_go" else total
+    scaled = leave_one_out if params.advantage == "leave_one_out" else z_score
+    returns = credit(groups.rewards, torch.tensor(environment.shot_weights))
+    advantages = scaled(returns, groups.keep)
+    figures = statistics(returns, advantages, groups.keep)
     distinct = first_occurrences(groups.pointers) & groups.keep
-    statistics = {
-        "reward": returns[..., 0][groups.keep].mean().item(),
-        "reward_std": returns[..., 0].std(1).mean().item(),
-        "frac_reward_zero_std": 1.0 - useful.float().mean().item(),
-        "advantage_std": advantages[useful].std().item() if useful.any() else 0.0,
-        "distinct_share": (distinct.sum() / groups.keep.sum()).item(),
-    }
-    rows = useful.nonzero().flatten()
-    kept = groups.rows(rows)
-    policy.eval()
-    old = [
-        policy.log_probs(environment.encode(policy, part.queries), part.pointers)
-        for part in (kept.rows(r) for r in torch.arange(len(rows)).split(DECODE_BATCH) if len(r))
-    ]
-    log_probs = torch.cat(old) if old else torch.empty_like(advantages[rows])
-    return Round(kept, advantages[rows], log_probs, statistics)
+    figures["distinct_share"] = (distinct.sum() / groups.keep.sum()).item()
+    rows = informative(returns, groups.keep).nonzero().flatten()
+    known = None if old is None else old[rows]
+    return Round(groups.rows(rows), advantages[rows], known, figures)
 
 
-def _epoch(
-    fitting: Fitting,
-    current: Round,
-    reference: Selector,
-    params: GrpoParams,
-    generator: torch.Generator,
-) -> dict[str, float | int | str]:
+def _epoch(fitting: Fitting, current: Round, params: GrpoParams, beta: float) -> Row:
     """Train one epoch on a round; return its mean statistics."""
     policy, environment, means = fitting.policy.eval(), fitting.environment, Means()
-    for rows in shuffled_batches(len(current.groups.queries), params.batch_size, generator):
+    count = len(current.groups.queries)
+    for rows in shuffled_batches(count, params.batch_size, fitting.generator):
         part = current.groups.rows(rows)
+        shots = part.pointers.shape[2]
         encoded = environment.encode(policy, part.queries)
-        steps = policy.step_log_probs(encoded, part.pointers)[:, :, : part.pointers.shape[2]]
-        log_probs = steps.gather(-1, part.pointers.unsqueeze(-1)).squeeze(-1)
-        surrogate, clipped = losses.grpo(
-            log_probs,
-            current.old[rows],
-            current.advantages[rows],
-            part.keep,
-            params.clip_low,
-            params.clip_high,
-        )
-        kl = losses.exact_kl(steps, _reference_steps(environment, reference, part))[part.keep]
-        loss = surrogate + params.kl_beta * kl.sum(-1).mean()
+        steps = policy.step_log_probs(encoded, part.pointers)[:, :, :shots]
+        log_probs = picked_log_probs(steps, part.pointers)
+        reference = fitting.start.step_log_probs(part.queries, part.pointers)
+        before = picked_log_probs(reference, part.pointers)
+        old = before if current.old is None else current.old[rows]
+        surrogate, clipped = _surrogate(log_probs, old, current.advantages[rows], part, params)
+        if params.kl == "exact":
+            divergence = losses.exact_kl(steps, reference).sum(-1)
+        else:
+            divergence = losses.k3(log_probs.sum(-1), before.sum(-1))
+        kl = losses.group_mean(divergence, part.keep)
+        loss = surrogate + beta * kl
         norm = fitting.update(loss)
-        entropies = losses.entropy(steps.detach())[part.keep].mean(0)
-        kls = kl.detach().mean(0)
+        weight = abs(surrogate.item()) + beta * abs(kl.item())
         means.add(
             {
                 "loss": loss.item(),
                 "surrogate": surrogate.item(),
-                "kl": kls.sum().item(),
+                "kl_penalty": kl.item(),
+                "kl_share": beta * abs(kl.item()) / weight if weight else 0.0,
                 "clip_ratio": clipped.item(),
-                "entropy": entropies.mean().item(),
                 "grad_norm": norm,
-                **{f"kl_step_{t}": value for t, value in enumerate(kls.tolist(), start=1)},
-                **{f"entropy_step_{t}": v for t, v in enumerate(entropies.tolist(), start=1)},
             }
         )
-    return means.row()
+    return {**means.row(), "kl_beta": beta}
 
 
-@torch.no_grad()
-def _reference_steps(environment: Environment, reference: Selector, part: Groups) -> Tensor:
-    encoded = environment.encode(reference, part.queries)
-    return reference.step_log_probs(encoded, part.pointers)[:, :, : part.pointers.shape[2]]
+def _surrogate(
+    log_probs: Tensor, old: Tensor, advantages: Tensor, part: Groups, params: GrpoParams
+) -> tuple[Tensor, Tensor]:
+    """Return the clipped surrogate and the share of clipped ratios, of steps or of pointers."""
+    if params.ratio == "sequence":
+        log_probs, old = log_probs.sum(-1, keepdim=True), old.sum(-1, keepdim=True)
+        advantages = advantages[..., :1]
+    return losses.grpo(log_probs, old, advantages, part.keep, params.clip_low, params.clip_high)
+
+
+def _moved(beta: float, row: Row, params: GrpoParams) -> float:
+    """Return the beta of the next epoch."""
+    if params.kl_target is None or "kl_penalty" not in row:
+        return beta
+    low, high = params.kl_target
+    measured = float(row["kl_penalty"])
+    factor = BETA_FACTOR if measured > high else 1 / BETA_FACTOR if measured < low else 1.0
+    return min(max(beta * factor, BETA_RANGE[0]), BETA_RANGE[1])

@@ -74,7 +74,8 @@ def grpo(
 
     loss = -mean_B mean_G sum_T min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), rho = pi/old
     (Shao et al. 2024, arXiv 2402.03300; clip-higher: Yu et al. 2025, arXiv 2503.14476).
-    Deviations: advantages per step, no division by a standard deviation.
+    Deviations: advantages per step, no division by a standard deviation. With the sums over T in
+    place of the log-probs, and one advantage a pointer (T = 1), the ratio is a sequence's.
 
     Args:
         log_probs: [B, G, T]; with gradient.
@@ -88,10 +89,25 @@ def grpo(
     ratio = difference.exp()
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     surrogate = torch.minimum(ratio * advantages, clipped * advantages).sum(-1)
-    kept = keep.to(surrogate.dtype)
-    loss = -((surrogate * kept).sum(-1) / kept.sum(-1).clamp(min=1)).mean()
+    loss = -group_mean(surrogate, keep)
     active = ((ratio * advantages > clipped * advantages) & keep.unsqueeze(-1)).float()
-    return loss, (active.sum() / (kept.sum() * ratio.shape[-1]).clamp(min=1)).detach()
+    return loss, (active.sum() / (keep.sum() * ratio.shape[-1]).clamp(min=1)).detach()
+
+
+def group_mean(values: Tensor, keep: Tensor) -> Tensor:
+    """Return the mean over queries of the mean over each one's kept candidates, [B, G] each."""
+    kept = keep.to(values.dtype)
+    return ((values * kept).sum(-1) / kept.sum(-1).clamp(min=1)).mean()
+
+
+def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """Return the k3 estimate of KL(pi || reference) from log-probs of samples of pi, elementwise.
+
+    exp(d) - 1 - d with d = log reference - log pi (Schulman 2020): never negative. Unbiased in
+    value for samples of pi alone; as a loss it has the gradient of KL(reference || pi).
+    """
+    d = (reference - log_probs).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    return d.exp() - 1 - d
 
 
 def exact_kl(step_log_probs: Tensor, reference: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
-"""Training on a fixed list of scored candidates: what RCE and AGRO share.
+"""Training on lists of scored candidates: what RCE and AGRO share.
 
 Full groups in a batch, one total return a candidate, constant groups left out and counted, repeats
 not kept. Dropout is 0: log-probs come from eval mode. The objective is a function; see `rce.py` and
-`agro.py`.
+`agro.py`. With `fresh`, rounds of candidates from the policy as it then is join the lists; their
+numbers in the history are those of the whole lists. `uniform_loss` is what a policy that picks at
+random would have, on the same batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,12 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lever_plus.params import OptimParams
-from lever_plus.policy.network import Selector
+from lever_plus.params_training import OptimParams
+from lever_plus.policy.network import Selector, uniform_log_prob
+from lever_plus.rl.candidates import fresh_groups
 from lever_plus.rl.environment import DECODE_BATCH, Environment
-from lever_plus.rl.fitting import Fitting, Means, Observe, epochs, shuffled_batches
+from lever_plus.rl.fitting import Fitting, Means, Run, shuffled_batches
 from lever_plus.rl.groups import Groups
-from lever_plus.rl.rewards import informative, reward_to_go
+from lever_plus.rl.returns import informative, leave_one_out, statistics, total
 
 
 class Batch(NamedTuple):
@@ -40,6 +43,24 @@ class Objective(NamedTuple):
     figures: Callable[[Batch], dict[str, float]]
 
 
+class Fresh(NamedTuple):
+    """Rounds of fresh candidates after the first pass over the lists, and their number a query."""
+
+    rounds: int
+    size: int
+
+
+NONE = Fresh(0, 0)
+
+
+class Lists(NamedTuple):
+    """The informative groups of a round with their total returns [n, G], and figures about all."""
+
+    groups: Groups
+    returns: Tensor
+    figures: dict[str, float]
+
+
 def train_offline(
     policy: Selector,
     environment: Environment,
@@ -47,8 +68,8 @@ def train_offline(
     dev: Sequence[int],
     params: OptimParams,
     objective: Callable[[Groups], Objective],
-    seed: int,
-    observe: Observe,
+    run: Run,
+    fresh: Fresh = NONE,
 ) -> Fitting:
     """Train a policy and return the fitting with its best epoch.
 
@@ -57,32 +78,50 @@ def train_offline(
         environment: Pools, features and rewards.
         groups: Scored candidates.
         dev: Queries that the epoch is chosen on.
-        params: Epochs, batch, optimiser.
+        params: Epochs (of every round), batch, optimiser.
         objective: Makes the objective for the informative groups.
-        seed: Order of the batches.
-        observe: Gets every history row.
+        run: Seed, observer, kept state.
+        fresh: Rounds of candidates that are added.
     """
-    totals = reward_to_go(groups.rewards, torch.tensor(environment.shot_weights))[..., :1]
-    useful, returns = informative(totals, groups.keep), totals[..., 0]
-    constant = 1.0 - useful.float().mean().item()
-    groups, returns = groups.rows(useful.nonzero().flatten()), returns[useful]
-    aim = objective(groups)
-    generator = torch.Generator().manual_seed(seed)
-    fitting = Fitting(policy.eval(), environment, params, dev, observe)
-    steps = params.epochs * -(-len(groups.queries) // params.batch_size)
-    for epoch in epochs(params.epochs, "training"):
+    lists = _lists(groups, environment)
+    steps = params.epochs * -(-len(lists.groups.queries) // params.batch_size)
+    fitting = Fitting(policy.eval(), environment, params, dev, run, (1 + fresh.rounds) * steps)
+    if fitting.kept:
+        groups = Groups.restored(groups.queries, fitting.kept)
+        lists = _lists(groups, environment)
+    aim = objective(lists.groups)
+    for epoch in fitting.epochs((1 + fresh.rounds) * params.epochs, "training"):
+        if epoch > 1 and (epoch - 1) % params.epochs == 0:
+            more, _ = fresh_groups(
+                policy, environment, groups.queries, fresh.size, fitting.generator
+            )
+            groups = groups.with_candidates(more)
+            fitting.kept = groups.tensors()
+            lists = _lists(groups, environment)
+            aim = objective(lists.groups)
         means = Means()
-        for rows in shuffled_batches(len(groups.queries), params.batch_size, generator):
-            part = groups.rows(rows)
+        for rows in shuffled_batches(len(lists.returns), params.batch_size, fitting.generator):
+            part = lists.groups.rows(rows)
             policy.eval()
-            log_probs = policy.log_probs(environment.encode(policy, part.queries), part.pointers)
-            progress = fitting.step / max(1, steps - 1)
-            batch = Batch(log_probs, returns[rows], part.keep, rows, progress)
+            encoded = environment.encode(policy, part.queries)
+            log_probs = policy.log_probs(encoded, part.pointers)
+            batch = Batch(log_probs, lists.returns[rows], part.keep, rows, fitting.progress)
             loss = aim.loss(batch)
+            uniform = uniform_log_prob(encoded.valid.sum(-1), part.pointers.shape[2])
+            blind = batch._replace(log_probs=uniform.unsqueeze(1).expand_as(log_probs))
+            figures = {**aim.figures(batch), "uniform_loss": aim.loss(blind).item()}
             norm = fitting.update(loss)
-            means.add({"loss": loss.item(), "grad_norm": norm, **aim.figures(batch)})
-        fitting.evaluate(epoch, {**means.row(), "frac_reward_zero_std": constant})
+            means.add({"loss": loss.item(), "grad_norm": norm, **figures})
+        fitting.evaluate(epoch, {**means.row(), **lists.figures})
     return fitting
+
+
+def _lists(groups: Groups, environment: Environment) -> Lists:
+    weights = torch.tensor(environment.shot_weights)
+    returns = total(groups.rewards, weights)[..., :1]
+    useful = informative(returns, groups.keep)
+    figures = statistics(returns, leave_one_out(returns, groups.keep), groups.keep)
+    return Lists(groups.rows(useful.nonzero().flatten()), returns[useful][..., 0], figures)
 
 
 @torch.no_grad()

@@ -1,17 +1,17 @@
 """RCE: reward-weighted cross-entropy on the RL data; the baseline that GRPO starts from.
 
 Weights are softmax(R / tau) over a group, with tau falling linearly over the optimiser steps. What
-tau means depends on the range of R: here R is in [0, 1], so tau 2 would weigh the best candidate
-only e^.5 times as much as the worst.
+tau means depends on the range of R: with R in [0, 2] and tau 2 the best candidate weighs only e
+times as much as the worst.
 """
 
 from collections.abc import Sequence
 
-from lever_plus.params import RceParams, TauSchedule
+from lever_plus.params_training import RceParams, TauSchedule
 from lever_plus.policy.network import Selector
 from lever_plus.rl import losses
 from lever_plus.rl.environment import Environment
-from lever_plus.rl.fitting import Fitting, Observe
+from lever_plus.rl.fitting import Fitting, Run
 from lever_plus.rl.groups import Groups
 from lever_plus.rl.offline import Batch, Objective, train_offline
 
@@ -23,8 +23,7 @@ def train_rce(
     dev: Sequence[int],
     params: RceParams,
     tau: TauSchedule,
-    seed: int,
-    observe: Observe,
+    run: Run,
 ) -> Fitting:
     """Train a policy on groups of scored candidates and return the fitting with its best epoch."""
 
@@ -35,6 +34,4 @@ def train_rce(
         loss=lambda batch: losses.rce(batch.log_probs, batch.returns, batch.keep, now(batch)),
         figures=lambda batch: {"tau": now(batch)},
     )
-    return train_offline(
-        policy, environment, groups, dev, params, lambda _groups: objective, seed, observe
-    )
+    return train_offline(policy, environment, groups, dev, params, lambda _groups: objective, run)

@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lever_plus.data.pool import Pools
 from lever_plus.errors import UserError
+from lever_plus.params_training import GenMethod
 from lever_plus.vlm.request import VlmIdentity
-
-GenMethod = Literal["beam", "sample", "random", "retrieval", "augmented"]
 
 
 class Record(BaseModel):
@@ -32,6 +31,12 @@ class Shot(Record):
     vqa_correct: Literal[0, 1]
     vqa_acc_score: Annotated[float, Field(ge=0, le=1)]
     fallback: bool = Field(description="an exact match, not the official metric")
+    vqa_gt_prob: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="probability of the true answer; null: not asked for"
+    )
+    vqa_rel_score: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="nearness to a human answer; null: not asked for"
+    )
 
 
 class Candidate(Record):
@@ -46,7 +51,15 @@ class Candidate(Record):
     step_log_probs: tuple[float, ...] | None = Field(
         description="under the distribution it came from; null where that is not known"
     )
+    log_prob: float | None = Field(
+        default=None, description="of the whole pointer, where the steps' are not known"
+    )
     shots: Annotated[tuple[Shot, ...], Field(min_length=1)]
+
+    @property
+    def total_log_prob(self) -> float | None:
+        """Return the log-probability of the pointer under what generated it, None if not known."""
+        return self.log_prob if self.step_log_probs is None else sum(self.step_log_probs)
 
     @model_validator(mode="after")
     def _one_of_each_per_pick(self) -> "Candidate":
@@ -84,7 +97,11 @@ def write_rl_data(folder: Path, meta: Meta, records: Sequence[QueryRecord]) -> N
     _write(folder / "meta.json", json.dumps(meta.model_dump(), indent=2, sort_keys=True))
     schema = json.dumps(QueryRecord.model_json_schema(), indent=2, sort_keys=True)
     _write(folder / "schema.json", schema)
-    lines = [json.dumps(r.model_dump(), ensure_ascii=False, sort_keys=True) for r in records]
+    # Scores that were not asked for are left out: they are most of the lines otherwise.
+    lines = [
+        json.dumps(r.model_dump(exclude_defaults=True), ensure_ascii=False, sort_keys=True)
+        for r in records
+    ]
     _write(folder / "records.jsonl", "\n".join(lines))
 
 

@@ -1,43 +1,100 @@
-"""Returns and advantages.
+"""Rewards: what an answer at one shot is worth.
 
-With R_tot = sum_k w_k R_k, the return of step t is its reward-to-go G_t = sum_{k>=t} w_k R_k:
-accuracies at earlier shots are functions of earlier picks, so their terms vanish in expectation.
-The baseline is the leave-one-out mean over the group (Kool et al. 2019, RLOO): unbiased, and there
-is no division by a standard deviation.
+With h = `vqa_correct` (0/1: any human gave the answer), s = `vqa_acc_score` (official accuracy in
+[0, 1]), g = `vqa_gt_prob` (probability of the true answer), r = `vqa_rel_score` (nearness to a
+human answer), q = the pointer's log-probability under its generator (minus, with `use_logprob`):
+
+| mode | reward, before the clip to [-clip, clip] |
+| --- | --- |
+| hard_plus_soft (default; weights 1, 1: range [0, 2]) | hard h + soft s |
+| hard_plus_soft_v2 | 2 hard h + soft s |
+| separated | 2 hard + soft s where h = 1, else soft s |
+| hard_only / soft_only | hard h / soft s |
+| hard01_plus_gtprob | hard h + soft g |
+| hard01_plus_gtprob_separated | 2 hard + soft g where h = 1, else soft g |
+| hard_plus_gtprob_plus_rel | hard h + soft g + rel (1 - h) r |
+| legacy | alpha q + beta c, with c = h (`01`) or 2 h - 1 (`pm1`) |
+
+`hard`, `soft`, `rel` stand for the weights. As h is 0 or 1, `hard_plus_soft_v2` and `separated` are
+equal in value; both names are kept because settings of the older system carry them. A mode has
+exactly the weights that it uses: another one in params.yaml is an error. The reward of a pointer is
+the sum over its shots of `shot_weights` times these (`returns.py`); weights [0, 1] count shot 2
+alone.
 """
 
-import torch
-from torch import Tensor
+from typing import Any, NamedTuple, assert_never
 
-CONSTANT = 1e-6
-"""Groups whose returns differ by less are constant: float residue must not push a policy."""
+import numpy as np
+from numpy.typing import NDArray
+
+from lever_plus.params_training import (
+    GtProbReward,
+    HardReward,
+    LegacyReward,
+    RelevanceReward,
+    RewardParams,
+    SoftReward,
+    SumReward,
+)
+
+Floats = NDArray[np.float32]
 
 
-def reward_to_go(rewards: Tensor, shot_weights: Tensor) -> Tensor:
-    """Return G_t [..., T] from the accuracies [..., T] at shots 1..T and their weights [T]."""
-    return (rewards * shot_weights).flip(-1).cumsum(-1).flip(-1)
+class Scores(NamedTuple):
+    """Scores of answers, arrays of one shape; None where a score was not asked for."""
+
+    hard: Floats
+    soft: Floats
+    gt_prob: Floats | None = None
+    relevance: Floats | None = None
+    quality: Floats | None = None
 
 
-def informative(returns: Tensor, keep: Tensor) -> Tensor:
-    """Return bool [n]: groups whose kept candidates differ in their return at any step.
+def shot_rewards(scores: Scores, params: RewardParams) -> Floats:
+    """Return the reward of every answer, float of the scores' shape.
 
     Args:
-        returns: [n, G, T]; equal totals (step 1) may still differ at later steps.
-        keep: Bool [n, G].
+        scores: Those that the mode needs; without `quality`, legacy has no term for it.
+        params: Mode and weights.
+
+    Raises:
+        ValueError: A score that the mode needs is missing.
     """
-    drop = ~keep.unsqueeze(-1)
-    low = returns.masked_fill(drop, torch.inf).amin(1)
-    high = returns.masked_fill(drop, -torch.inf).amax(1)
-    return (high - low > CONSTANT).any(-1)
+    reward = _unclipped(scores, params)
+    clipped: Floats = np.clip(reward, -params.clip, params.clip).astype(np.float32)
+    return clipped
 
 
-def leave_one_out(returns: Tensor, keep: Tensor) -> Tensor:
-    """Return advantages: returns [n, G, T] minus the mean of the group's other kept candidates.
+def _unclipped(scores: Scores, params: RewardParams) -> NDArray[Any]:
+    hard, soft = scores.hard, scores.soft
+    match params:
+        case SumReward():
+            return _factor(params.mode) * params.hard_weight * hard + params.soft_weight * soft
+        case HardReward():
+            return params.hard_weight * hard
+        case SoftReward():
+            return params.soft_weight * soft
+        case GtProbReward():
+            gt_prob = params.soft_weight * _given(scores.gt_prob, "gt_prob")
+            return _factor(params.mode) * params.hard_weight * hard + gt_prob
+        case RelevanceReward():
+            near = params.rel_weight * (1 - hard) * _given(scores.relevance, "relevance")
+            gt_prob = params.soft_weight * _given(scores.gt_prob, "gt_prob")
+            return np.asarray(params.hard_weight * hard + gt_prob + near)
+        case LegacyReward():
+            correct = hard if params.correctness_mode == "01" else 2 * hard - 1
+            quality = np.zeros_like(hard) if scores.quality is None else scores.quality
+            sign = -1.0 if params.use_logprob else 1.0
+            return np.asarray(params.alpha * sign * quality + params.beta * correct)
+    assert_never(params)
 
-    Candidates that are not kept, and groups of one, have advantage 0.
-    """
-    kept = keep.unsqueeze(-1).to(returns.dtype)
-    count = kept.sum(1, keepdim=True)
-    mean = (returns * kept).sum(1, keepdim=True) / count.clamp(min=1)
-    scale = torch.where(count > 1, count / (count - 1).clamp(min=1), torch.zeros_like(count))
-    return (returns - mean) * scale * kept
+
+def _factor(mode: str) -> float:
+    """Return what a right answer's weight is multiplied by: h is 0 or 1."""
+    return 2.0 if mode.endswith(("_v2", "separated")) else 1.0
+
+
+def _given(scores: Floats | None, name: str) -> Floats:
+    if scores is None:
+        raise ValueError(f"this reward needs the {name} of every answer")
+    return scores

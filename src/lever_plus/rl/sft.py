@@ -2,18 +2,19 @@
 
 loss = -mean over queries of sum_b softmax(InfoScore / temperature)_b log pi(sequence_b), over all
 beams: the best beam alone throws away what the search learned about the others. Dropout is on here
-and nowhere else, because no log-prob is compared.
+and nowhere else, because no log-prob is compared. `uniform_loss` in the history is the loss of a
+policy that picks at random: what a trained one must be under.
 """
 
 from collections.abc import Mapping, Sequence
 
 import torch
 
-from lever_plus.params import SftParams
-from lever_plus.policy.network import Selector
+from lever_plus.params_training import SftParams
+from lever_plus.policy.network import Selector, uniform_log_prob
 from lever_plus.rl import losses
 from lever_plus.rl.environment import Environment
-from lever_plus.rl.fitting import Fitting, Means, Observe, epochs, shuffled_batches
+from lever_plus.rl.fitting import Fitting, Means, Run, shuffled_batches
 from lever_plus.rl.infoscore import ScoredSequence
 
 
@@ -23,8 +24,7 @@ def train_sft(
     sequences: Mapping[int, Sequence[ScoredSequence]],
     dev: Sequence[int],
     params: SftParams,
-    seed: int,
-    observe: Observe,
+    run: Run,
 ) -> Fitting:
     """Train a policy on {query id: its beams} and return the fitting with its best epoch."""
     queries = list(sequences)
@@ -33,17 +33,20 @@ def train_sft(
     )
     scores = torch.tensor([[s.info_score for s in sequences[q]] for q in queries])
     weights = (scores / params.temperature).softmax(-1)
-    generator = torch.Generator().manual_seed(seed)
-    fitting = Fitting(policy, environment, params, dev, observe)
-    for epoch in epochs(params.epochs, "SFT"):
+    sizes = torch.tensor([len(environment.pools.of(query)) for query in queries])
+    uniform = -uniform_log_prob(sizes, pointers.shape[2]).sum(-1).mean().item()
+    steps = params.epochs * -(-len(queries) // params.batch_size)
+    fitting = Fitting(policy, environment, params, dev, run, steps, untrained=True)
+    for epoch in fitting.epochs(params.epochs, "SFT"):
         means = Means()
-        for rows in shuffled_batches(len(queries), params.batch_size, generator):
+        for rows in shuffled_batches(len(queries), params.batch_size, fitting.generator):
             policy.train()
             encoded = environment.encode(policy, [queries[i] for i in rows.tolist()])
             loss = losses.sft(policy.log_probs(encoded, pointers[rows]), weights[rows])
             means.add({"grad_norm": fitting.update(loss), "loss": loss.item()})
+        row = {**means.row(), "uniform_loss": uniform}
         if epoch % params.dev_every == 0 or epoch == params.epochs:
-            fitting.evaluate(epoch, means.row())
+            fitting.evaluate(epoch, row)
         else:
-            fitting.write({"epoch": epoch, **means.row()})
+            fitting.finish(epoch, row)
     return fitting

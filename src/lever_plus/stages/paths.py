@@ -19,9 +19,11 @@ REPORT: Final = ARTIFACTS / "report"
 CACHE: Final = Path("cache")
 """What only saves time: it may be deleted, and no result depends on it."""
 USAGE: Final = CACHE / "usage"
+TRAINING: Final = CACHE / "training"
 METRICS: Final = Path("metrics")
 SUMMARY: Final = METRICS / "summary.json"
 PLOTS: Final = Path("plots")
+RECORDS: Final = RL_DATA / "records.jsonl"
 POLICY: Final = "policy.safetensors"
 HISTORY: Final = "history.jsonl"
 
@@ -31,6 +33,18 @@ def offline(method: str, seed: int) -> Path:
     return ARTIFACTS / "rce" / f"seed{seed}" / method
 
 
+def ablation(variant: str, method: str | None = None, seed: int | None = None) -> Path:
+    """Return the folder of a variant of the pipeline, or of one of its trained policies."""
+    folder = ARTIFACTS / "ablations" / variant
+    return folder if method is None else folder / f"seed{seed}" / method
+
+
 def grpo(seed: int) -> Path:
     """Return the folder of one GRPO run."""
     return ARTIFACTS / "grpo" / f"seed{seed}"
+
+
+def trained(method: str, seed: int) -> Path:
+    """Return the folder of any method's policy."""
+    known = {"sft": SFT, "grpo": grpo(seed)}
+    return known.get(method) or offline(method, seed)

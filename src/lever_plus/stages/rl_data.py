@@ -1,16 +1,18 @@
 """Stage rl_data: SFT policy + VLM -> scored candidates, the RL data."""
 
 import hashlib
+from collections.abc import Iterator
 
 from lever_plus.params import Params
 from lever_plus.rl.candidates import Proposal, propose
-from lever_plus.rl.groups import Groups, groups_from_records
+from lever_plus.rl.environment import Scored
+from lever_plus.rl.headroom import measure
 from lever_plus.rl.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
-from lever_plus.rl.rewards import informative
+from lever_plus.rl.rewards import Floats
 from lever_plus.stages import paths
 from lever_plus.stages.outputs import Outcome, write_metrics
 from lever_plus.stages.workspace import Workspace
-from lever_plus.vlm.scorer import METRIC, ShotScore
+from lever_plus.vlm.scorer import METRIC
 
 
 def run(params: Params) -> Outcome:
@@ -20,19 +22,19 @@ def run(params: Params) -> Outcome:
     policy = workspace.load_policy(paths.SFT)
     environment = workspace.environment
     proposals = propose(environment, policy, queries, params.rl_data, params.seed)
-    scores = iter(
-        environment.scorer.score_pointers(
-            [query for query, group in zip(queries, proposals, strict=True) for _ in group],
-            [proposal.pointer for group in proposals for proposal in group],
-            "RL data",
-        )
+    scored = environment.score(
+        [query for query, group in zip(queries, proposals, strict=True) for _ in group],
+        [proposal.pointer for group in proposals for proposal in group],
+        params.rl_data.scores,
+        "RL data",
     )
+    shots = iter(_shots(scored))
     records = [
         QueryRecord(
             query_id=query,
             question_id=query,
             pool=workspace.pools.of(query),
-            candidates=tuple(_candidate(proposal, next(scores)) for proposal in group),
+            candidates=tuple(_candidate(proposal, next(shots)) for proposal in group),
         )
         for query, group in zip(queries, proposals, strict=True)
     ]
@@ -45,44 +47,37 @@ def run(params: Params) -> Outcome:
         records=len(records),
     )
     write_rl_data(paths.RL_DATA, meta, records)
-    statistics = describe(groups_from_records(records, workspace.pools, params.reward.shot_weights))
-    write_metrics(paths.METRICS / "rl_data.json", {**statistics})
-    return Outcome(
-        (
-            f"{len(records)} queries, mean reward {statistics['reward']:.3f}, "
-            f"{statistics['constant_groups']:.0%} of the groups are constant"
-        ),
-        workspace.vlm.usage,
-    )
+    headroom = measure(records)
+    write_metrics(paths.METRICS / "rl_data.json", headroom.as_dict())
+    return Outcome(f"{len(records)} queries. {headroom.verdict}", workspace.vlm.usage)
 
 
-def _candidate(proposal: Proposal, scores: list[ShotScore]) -> Candidate:
-    return Candidate(
-        pointer=proposal.pointer,
-        gen_method=proposal.gen_method,
-        temperature=proposal.temperature,
-        step_log_probs=proposal.step_log_probs,
-        shots=tuple(
+def _shots(scored: Scored) -> Iterator[tuple[Shot, ...]]:
+    """Yield the scored shots of every pointer."""
+    for row, answers in enumerate(scored.answers):
+        yield tuple(
             Shot(
                 shot=number,
                 answer=score.answer,
                 vqa_correct=1 if score.vqa_correct else 0,
                 vqa_acc_score=score.vqa_acc_score,
                 fallback=score.fallback,
+                vqa_gt_prob=_at(scored.scores.gt_prob, row, number),
+                vqa_rel_score=_at(scored.scores.relevance, row, number),
             )
-            for number, score in enumerate(scores, start=1)
-        ),
+            for number, score in enumerate(answers, start=1)
+        )
+
+
+def _at(scores: Floats | None, row: int, shot: int) -> float | None:
+    return None if scores is None else round(float(scores[row, shot - 1]), 6)
+
+
+def _candidate(proposal: Proposal, shots: tuple[Shot, ...]) -> Candidate:
+    return Candidate(
+        pointer=proposal.pointer,
+        gen_method=proposal.gen_method,
+        temperature=proposal.temperature,
+        step_log_probs=proposal.step_log_probs,
+        shots=shots,
     )
-
-
-def describe(groups: Groups) -> dict[str, float]:
-    """Return what tells whether there is anything to learn from the groups."""
-    returns = groups.rewards.mean(-1)
-    return {
-        "reward": round(returns[groups.keep].mean().item(), 6),
-        "best_of_group": round(returns.amax(-1).mean().item(), 6),
-        "constant_groups": round(
-            1 - informative(groups.rewards, groups.keep).float().mean().item(), 6
-        ),
-        "distinct_share": round(groups.keep.float().mean().item(), 6),
-    }

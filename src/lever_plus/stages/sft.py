@@ -6,7 +6,7 @@ import torch
 
 from lever_plus.errors import UserError
 from lever_plus.params import Params
-from lever_plus.policy.network import Selector, SelectorConfig
+from lever_plus.policy.kinds import build_selector, configure
 from lever_plus.rl.infoscore import ScoredSequence
 from lever_plus.rl.sft import train_sft
 from lever_plus.stages import paths
@@ -14,32 +14,32 @@ from lever_plus.stages.outputs import Outcome, write_metrics
 from lever_plus.stages.workspace import Track, Workspace, describe_best, train
 
 
-def run(params: Params, track: Track) -> Outcome:
+def run(params: Params, seed: int, track: Track) -> Outcome:
     """Train the selector from scratch; its epoch is chosen by realised reward on dev."""
     workspace = Workspace(params)
-    torch.manual_seed(params.seed)
-    config = SelectorConfig(
+    torch.manual_seed(seed)
+    config = configure(
+        params.policy,
         query_size=workspace.embeddings.query_size,
         candidate_size=workspace.embeddings.candidate_size,
-        hidden=params.policy.hidden,
         shots=params.pointer.shots,
-        logit_clip=params.policy.logit_clip,
         dropout=params.sft.dropout,
     )
     metrics = train(
         workspace,
         "sft",
         paths.SFT,
+        seed,
         track,
-        lambda observe: train_sft(
-            Selector(config),
+        lambda run: train_sft(
+            build_selector(config),
             workspace.environment,
             read_sequences(),
             workspace.queries("dev"),
             params.sft,
-            params.seed,
-            observe,
+            run,
         ),
+        made_from=(paths.SEQUENCES,),
     )
     write_metrics(paths.METRICS / "sft.json", metrics)
     return Outcome(describe_best(metrics), workspace.vlm.usage)

@@ -1,5 +1,7 @@
 """The training runs that params.yaml names, and where each keeps its history."""
 
+from pathlib import Path
+
 from lever_plus.errors import UserError
 from lever_plus.params import Params
 from lever_plus.stages import paths
@@ -17,6 +19,12 @@ def training_runs(params: Params) -> list[TrainingRun]:
         runs.append(TrainingRun("rce", "agro", seed, paths.offline("agro", seed) / paths.HISTORY))
         runs.append(TrainingRun("grpo", "grpo", seed, paths.grpo(seed) / paths.HISTORY))
     return runs
+
+
+def variant_run(variant: str, method: str, seed: int, folder: Path | None = None) -> TrainingRun:
+    """Return a run of an ablation's variant; its history lies in `folder` while it trains."""
+    place = folder or paths.ablation(variant, method, seed)
+    return TrainingRun(f"ablation/{variant}", method, seed, place / paths.HISTORY)
 
 
 def find_run(params: Params, stage: str, seed: int, method: str | None = None) -> TrainingRun:

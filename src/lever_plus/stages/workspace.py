@@ -1,12 +1,14 @@
 """What several stages load the same way from the outputs of earlier ones."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
+import lever_plus
 from lever_plus.data.examples import Example, read_splits
 from lever_plus.data.pool import Pools, read_pools
 from lever_plus.embedding.encoder import Embeddings, read_embeddings
@@ -14,7 +16,10 @@ from lever_plus.params import Params
 from lever_plus.policy.checkpoint import load_policy, save_policy
 from lever_plus.policy.network import Selector
 from lever_plus.rl.environment import Environment
-from lever_plus.rl.fitting import Fitting, Observe
+from lever_plus.rl.fitting import Fitting, Observe, Run
+from lever_plus.rl.groups import Groups, groups_from_records
+from lever_plus.rl.headroom import check_headroom
+from lever_plus.rl.records import read_rl_data
 from lever_plus.stages import paths
 from lever_plus.stages.vlm import open_vlm
 from lever_plus.tracking.history import History
@@ -60,14 +65,20 @@ class Workspace:
     @cached_property
     def environment(self) -> Environment:
         """Pools, features and rewards."""
-        weights = self.params.reward.shot_weights
         return Environment(
             pools=self.pools,
             embeddings=self.embeddings,
             scorer=Scorer(self.vlm),
             shots=self.params.pointer.shots,
-            shot_weights=tuple(weight / sum(weights) for weight in weights),
+            reward=self.params.reward,
         )
+
+    def groups(self) -> Groups:
+        """Read the RL data that params.yaml trains on; refused where they teach nothing."""
+        _, records = read_rl_data(paths.RL_DATA, self.pools)
+        check_headroom(records, self.params.rl.min_informative)
+        methods = self.params.rl.filter_gen_methods
+        return groups_from_records(records, self.pools, self.params.reward, methods)
 
     def queries(self, split: str, count: int | None = None) -> list[int]:
         """Return the ids of the first `count` examples of a split."""
@@ -95,21 +106,52 @@ def train(
     workspace: Workspace,
     method: str,
     folder: Path,
+    seed: int,
     track: Track,
-    fit: Callable[[Observe], Fitting],
+    fit: Callable[[Run], Fitting],
+    made_from: Sequence[Path],
 ) -> dict[str, float | int]:
     """Train one method: its history and best policy go to `folder`, its rows to its tracked run.
+
+    If it is killed, the next call with the same settings, data and code goes on after the last
+    whole epoch, and ends with the same bytes.
+
+    Args:
+        workspace: The outputs of earlier stages.
+        method: Name of the run.
+        folder: Gets the history and the policy.
+        seed: Order of the batches, and sampling.
+        track: Opens the tracked run.
+        fit: Trains.
+        made_from: Files that the training depends on, beside pools, features and params.
 
     Returns:
         What the stage's metrics file says about it.
     """
+    kept = _kept_state(workspace, f"{method}-seed{seed}", made_from)
     with track(method) as observe:
         with History(folder / paths.HISTORY, observe) as history:
-            fitting = fit(history.write)
+            fitting = fit(Run(seed, history.write, kept))
         # Facts about this machine: for the tracked run alone, not for the history, which is an out.
         observe({"step": fitting.step, **workspace.vlm.usage.figures()})
-    workspace.save_policy(folder, fitting.best())
+        workspace.save_policy(folder, fitting.best())
+    kept.unlink(missing_ok=True)
     return {"dev_reward": fitting.best_reward, "best_epoch": fitting.best_epoch}
+
+
+def _kept_state(workspace: Workspace, name: str, made_from: Sequence[Path]) -> Path:
+    """Return the file of a training's state; states of other settings, data or code are removed."""
+    digest = hashlib.sha256(workspace.params.model_dump_json().encode())
+    digest.update(workspace.pools.sha256.encode() + workspace.embeddings.encoder.encode())
+    digest.update(repr(sorted(workspace.vlm.identity.items())).encode())
+    code = sorted(Path(lever_plus.__file__).parent.rglob("*.py"))
+    for path in (*made_from, *code):
+        digest.update(path.read_bytes())
+    kept = paths.TRAINING / f"{name}-{digest.hexdigest()[:16]}.safetensors"
+    for other in paths.TRAINING.glob(f"{name}-*"):
+        if other != kept:
+            other.unlink()
+    return kept
 
 
 def describe_best(metrics: Mapping[str, float | int]) -> str:

@@ -80,19 +80,21 @@ def _folded(code: list[Path]) -> list[Path]:
     return sorted(folded)
 
 
-def with_code_deps(dvc_yaml: str, root: Path) -> str:
+def with_code_deps(dvc_yaml: str, root: Path, package: str = "stages") -> str:
     """Return dvc.yaml with every stage's code dependencies equal to its import closure.
 
     Args:
         dvc_yaml: Content of the file; comments and all other entries stay as they are.
-        root: The project's root; stage X is the module `lever_plus.stages.X`.
+        root: The project's root.
+        package: Room of the stages: stage X is the module `lever_plus.<package>.X`.
     """
     yaml = YAML()
     yaml.width = 4096
     content = yaml.load(dvc_yaml)
-    for stage, entry in content["stages"].items():
+    for stage, whole in content["stages"].items():
+        entry = whole.get("do", whole)
         data = [dep for dep in entry["deps"] if not str(dep).startswith(f"{SOURCE}/")]
-        code = import_closure(f"{PACKAGE}.stages.{stage}", root / SOURCE)
+        code = import_closure(f"{PACKAGE}.{package}.{stage}", root / SOURCE)
         entry["deps"] = [*data, *(str(path.relative_to(root)) for path in _folded(code))]
     stream = StringIO()
     yaml.dump(content, stream)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lever_plus.params import Params
+from lever_plus.tracking.hashes import data_inputs
 from lever_plus.tracking.history import Row, read_history
-from lever_plus.tracking.store import Run, Store
+from lever_plus.tracking.store import Run, Store, project_root
 
 HISTORY_MD5 = "history.md5"
 SUMMARY_MD5 = "summary.md5"
@@ -47,10 +48,9 @@ class TrainingRun:
         }
 
     @property
-    def described(self) -> dict[str, str]:
-        """Return the tags with the command that reproduces the run."""
-        command = "git checkout <git.commit> && dvc repro"
-        return {**self.tags, "mlflow.note.content": f"Reproduce: `{command}`"}
+    def checkpoint(self) -> Path:
+        """Return the policy that the run made."""
+        return self.history.with_name("policy.safetensors")
 
     def key(self) -> dict[str, str]:
         """Return the tags that find this very run, with this very history."""
@@ -79,7 +79,9 @@ def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]
     track sync` projects it later.
     """
     try:
-        opened = Store().create(run.name, run.described, flatten(params.model_dump()))
+        store = Store()
+        opened = store.create(run.name, run.tags, flatten(params.model_dump()))
+        opened.log_inputs(data_inputs(run.stage, project_root()))
     except Exception as error:
         message = f"MLflow is not reachable ({error}): run `lever-plus track sync` later."
         warnings.warn(message, stacklevel=2)
@@ -92,6 +94,13 @@ def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]
         raise
     opened.tag({HISTORY_MD5: md5(run.history)})
     opened.end()
+    _add_model(store, opened, run)
+
+
+def _add_model(store: Store, opened: Run, run: TrainingRun) -> None:
+    if run.checkpoint.is_file():
+        name = f"{run.method}-seed{run.seed}"
+        store.add_model(opened, name, run.checkpoint, md5(run.checkpoint))
 
 
 def sync(params: Params, runs: list[TrainingRun], summary: Path, usage: Path) -> tuple[int, int]:
@@ -130,11 +139,13 @@ def _project_usage(store: Store, params: Params, path: Path) -> None:
 
 
 def _project_history(store: Store, params: Params, run: TrainingRun) -> None:
-    tags = {**run.described, HISTORY_MD5: md5(run.history)}
+    tags = {**run.tags, HISTORY_MD5: md5(run.history)}
     opened = store.create(run.name, tags, flatten(params.model_dump()))
+    opened.log_inputs(data_inputs(run.stage, project_root()))
     for row in read_history(run.history):
         opened.log_row(row)
     opened.end()
+    _add_model(store, opened, run)
 
 
 def _project_method(
@@ -166,7 +177,9 @@ def _log_evaluation(run: Run, method: str, summary: dict[str, Any], seed_index: 
     """Log accuracies of one seed (or of all), and the curve with step = number of shots."""
     for row in (row for row in summary["rows"] if row["method"] == method):
         value = row["accuracy"] if seed_index is None else row["seed_accuracies"][seed_index]
-        run.log({f"eval/acc/shot_{row['shots']:02d}": value}, 0)
+        name = f"eval/acc/shot_{row['shots']:02d}"
+        low, high = row["ci95"]
+        run.log({name: value, f"{name}_ci95_low": low, f"{name}_ci95_high": high}, 0)
         run.log({"curve/acc": value}, row["shots"])
     for row in (row for row in summary["means"] if row["method"] == method):
         value = row["accuracy"] if seed_index is None else row["seed_accuracies"][seed_index]
@@ -174,5 +187,7 @@ def _log_evaluation(run: Run, method: str, summary: dict[str, Any], seed_index: 
         run.log({"eval/acc/mean": value, "eval/acc/ci95_low": low, "eval/acc/ci95_high": high}, 0)
     for row in summary["differences"]:
         if row["method"] == method and row["shots"] == "mean":
-            run.log({f"delta/vs_{row['versus']}": row["difference"]}, 0)
+            name = f"delta/vs_{row['versus']}"
+            low, high = row["ci95"]
+            run.log({name: row["difference"], f"{name}_low": low, f"{name}_high": high}, 0)
     run.flush()

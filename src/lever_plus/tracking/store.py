@@ -1,29 +1,38 @@
 """The MLflow store: where it is, and one run in it."""
 
+import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from lever_plus.tracking.hashes import DataInput
 from lever_plus.tracking.history import Row
 from lever_plus.tracking.lineage import git_commit
 
 EXPERIMENT = "lever-plus"
+DVC_TAGS = {
+    "dvc.stage": "DVC_STAGE",
+    "dvc.exp_name": "DVC_EXP_NAME",
+    "dvc.baseline_rev": "DVC_EXP_BASELINE_REV",
+}
+"""Tags that say which stage and experiment of DVC a run belongs to, and what exports them."""
 FLUSH_SECONDS = 5.0
 LARGEST_BATCH = 900
 SQLITE = "sqlite:///"
 
 
-def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, else mlflow.db in the project's root.
+def project_root() -> Path:
+    """Return the project's root: DVC runs experiments in temporary folders and exports DVC_ROOT."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd())
 
-    DVC runs experiments in temporary folders and exports DVC_ROOT, the real root, to them.
-    """
-    root = Path(os.environ.get("DVC_ROOT") or Path.cwd())
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{root / 'mlflow.db'}"
+
+def tracking_uri() -> str:
+    """Return MLFLOW_TRACKING_URI, else mlflow.db in the project's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{project_root() / 'mlflow.db'}"
 
 
 class Store:
@@ -59,24 +68,39 @@ class Store:
         """Start a run with lineage tags and flattened params."""
         commit, dirty = git_commit()
         lineage = {"git.commit": commit, "git.dirty": str(dirty).lower()}
-        if "DVC_STAGE" in os.environ:
-            lineage["dvc.stage"] = os.environ["DVC_STAGE"]
-        created = self._client.create_run(self._experiment, run_name=name, tags={**lineage, **tags})
+        for tag, variable in DVC_TAGS.items():
+            if os.environ.get(variable):
+                lineage[tag] = os.environ[variable]
+        note = f"Reproduce: `git checkout {commit} && dvc repro`"
+        described = {"mlflow.note.content": note, **lineage, **tags}
+        created = self._client.create_run(self._experiment, run_name=name, tags=described)
         run = Run(self._client, str(created.info.run_id))
         run.log_params(params)
         return run
 
     def open(self, run_id: str) -> "Run":
-        """Go on with an existing run."""
-        return Run(self._client, run_id)
+        """Go on with an existing run, and with the model that it made."""
+        found = self._client.search_logged_models(
+            [self._experiment], filter_string=f"source_run_id = '{run_id}'", max_results=1
+        )
+        return Run(self._client, run_id, found[0].model_id if found else None)
+
+    def add_model(self, run: "Run", name: str, path: Path, md5: str) -> None:
+        """Make a logged model that points to a checkpoint; the weights stay with DVC."""
+        tags = {"dvc.path": str(path), "dvc.md5": md5}
+        model = self._client.create_logged_model(
+            self._experiment, name, run.id, tags=tags, model_type="pointer policy"
+        )
+        self._client.finalize_logged_model(model.model_id, "READY")
+        run.model = model.model_id
 
 
 class Run:
     """One run; metrics are sent in batches."""
 
-    def __init__(self, client: Any, run_id: str) -> None:
-        """Keep the client and the run's id."""
-        self._client, self._id = client, run_id
+    def __init__(self, client: Any, run_id: str, model: str | None = None) -> None:
+        """Keep the client, the run's id, and the id of the model it made, if there is one."""
+        self._client, self.id, self.model = client, run_id, model
         self._buffer: list[Any] = []
         self._flushed = time.monotonic()
 
@@ -86,14 +110,36 @@ class Run:
 
         entities = [Param(key, str(value)) for key, value in params.items()]
         for start in range(0, len(entities), 100):
-            self._client.log_batch(self._id, params=entities[start : start + 100])
+            self._client.log_batch(self.id, params=entities[start : start + 100])
+
+    def log_inputs(self, inputs: Sequence[DataInput]) -> None:
+        """Log the data that a run was made from, by their DVC hashes."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        datasets = [
+            DatasetInput(
+                Dataset(
+                    name=each.path,
+                    digest=each.md5[:36],
+                    source_type="local",
+                    source=json.dumps({"uri": each.path}),
+                ),
+                [InputTag("mlflow.data.context", "training"), InputTag("dvc.md5", each.md5)],
+            )
+            for each in inputs
+        ]
+        if datasets:
+            self._client.log_inputs(self.id, datasets)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Add metrics; they are sent when the buffer is full or a few seconds old."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._buffer += [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        self._buffer += [
+            Metric(key, float(value), now, step, model_id=self.model)
+            for key, value in metrics.items()
+        ]
         if len(self._buffer) >= LARGEST_BATCH or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -109,18 +155,18 @@ class Run:
     def flush(self) -> None:
         """Send the buffer."""
         for start in range(0, len(self._buffer), LARGEST_BATCH):
-            self._client.log_batch(self._id, metrics=self._buffer[start : start + LARGEST_BATCH])
+            self._client.log_batch(self.id, metrics=self._buffer[start : start + LARGEST_BATCH])
         self._buffer, self._flushed = [], time.monotonic()
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
         for key, value in tags.items():
-            self._client.set_tag(self._id, key, value)
+            self._client.set_tag(self.id, key, value)
 
     def end(self, status: str = "FINISHED") -> None:
         """Send what is left and end the run."""
         self.flush()
-        self._client.set_terminated(self._id, status)
+        self._client.set_terminated(self.id, status)
 
 
 def _metric(key: str) -> str:

@@ -65,23 +65,34 @@ class Scorer:
         Returns:
             For each pointer, its scores at shots 1, 2, ..., len(pointer).
         """
-        requests = [
-            Request(tuple(pointer[:shot]), query)
-            for query, pointer in zip(queries, pointers, strict=True)
-            for shot in range(1, len(pointer) + 1)
-        ]
-        scores = iter(self.score(requests, description))
+        scores = iter(self.score(_prefixes(queries, pointers), description))
         return [[next(scores) for _ in pointer] for pointer in pointers]
 
-    def rewards(
+    def gt_probs(
         self,
         queries: Sequence[int],
         pointers: Sequence[Sequence[int]],
-        description: str = "rewards",
+        description: str = "true answers",
     ) -> NDArray[np.float32]:
-        """Return the accuracies of equally long pointers at shots 1..K, float [pointers, K]."""
-        scored = self.score_pointers(queries, pointers, description)
-        return np.array([[s.vqa_acc_score for s in row] for row in scored], dtype=np.float32)
+        """Return the probability of each query's true answer at shots 1..K, float [pointers, K].
+
+        The geometric mean of its tokens' probabilities, so that long answers are not punished.
+        """
+        requests = _prefixes(queries, pointers)
+        distinct = sorted(set(requests))
+        values = self.vlm.log_likelihoods(distinct, description=description)
+        found = dict(zip(distinct, np.exp(values), strict=True))
+        flat = np.array([found[request] for request in requests], dtype=np.float32)
+        return flat.reshape(len(pointers), -1)
+
+
+def _prefixes(queries: Sequence[int], pointers: Sequence[Sequence[int]]) -> list[Request]:
+    """Return the request of every pointer at every shot 1..K."""
+    return [
+        Request(tuple(pointer[:shot]), query)
+        for query, pointer in zip(queries, pointers, strict=True)
+        for shot in range(1, len(pointer) + 1)
+    ]
 
 
 def score_answer(answer: str, query: Example) -> ShotScore:

@@ -1,0 +1,1 @@
+"""Ablations: variants of the pipeline, each run from the first stage that it changes."""

@@ -1,0 +1,156 @@
+"""Training speed: full groups in a batch against one query a step with its pool copied.
+
+The older system trains on one query a step: the query and its pool are repeated for each of the
+G candidates, encoded G times, and teacher forcing goes pick by pick. Both ways run here on the same
+network, features and candidates (800 groups x 16 candidates, K = 64, d = 512), on one torch thread,
+in one process, one after the other. Ours is the whole call of the trainer (batches, schedule, dev
+evaluation of one query, and for GRPO the reference's distributions); the other way's cached old
+log-probs are not charged. Rewards are random: nothing is learned here.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lever_plus.data.pool import Pools
+from lever_plus.embedding.encoder import Embeddings
+from lever_plus.params import Params
+from lever_plus.params_training import OptimParams
+from lever_plus.policy.kinds import build_selector, configure
+from lever_plus.policy.network import Selector
+from lever_plus.rl import losses
+from lever_plus.rl.environment import Environment
+from lever_plus.rl.fitting import Run
+from lever_plus.rl.groups import Groups
+from lever_plus.rl.grpo import train_grpo
+from lever_plus.rl.rce import train_rce
+from lever_plus.rl.returns import leave_one_out, reward_to_go
+from lever_plus.vlm.scorer import Scorer, ShotScore
+
+GROUPS, CANDIDATES, POOL, DIMENSIONS = 800, 16, 64, 512
+SAMPLE = 100
+"""Groups that the slow way is timed on."""
+DEV = -1
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of log-probs [1, G, T], returns per step and bool keep."""
+
+
+class _Blind:
+    """Scores every pointer alike: dev evaluation shall cost next to nothing."""
+
+    def score_pointers(
+        self, queries: Sequence[int], pointers: Sequence[Sequence[int]], description: str
+    ) -> list[list[ShotScore]]:
+        return [[ShotScore(description, 0, 0.0) for _ in p] for p in pointers if queries]
+
+
+def run(params: Params) -> dict[str, float]:
+    """Time one epoch of RCE and of GRPO both ways.
+
+    Returns:
+        Groups a second of each, and the keys `speedup_rce` and `speedup_grpo`.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    environment, groups = _workload(params)
+    rce = params.rce.model_copy(update={"epochs": 1})
+    grpo = params.grpo.model_copy(update={"epochs": 1, "rounds": 0})
+    tau = next(iter(rce.tau.values()))
+    quiet = Run(0, lambda _row: None)
+
+    def policy() -> Selector:
+        torch.manual_seed(0)
+        sizes = {"query_size": DIMENSIONS, "candidate_size": DIMENSIONS}
+        return build_selector(configure(params.policy, **sizes, shots=environment.shots))
+
+    def weighted(log_probs: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
+        return losses.rce(log_probs, returns[..., 0], keep, tau.start)
+
+    def clipped(log_probs: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
+        advantages = leave_one_out(returns, keep)
+        old = log_probs.detach()
+        return losses.grpo(log_probs, old, advantages, keep, grpo.clip_low, grpo.clip_high)[0]
+
+    ours: dict[str, Callable[[], object]] = {
+        "rce": lambda: train_rce(policy(), environment, groups, [DEV], rce, tau, quiet),
+        "grpo": lambda: train_grpo(policy(), environment, groups, [DEV], grpo, quiet),
+    }
+    theirs = {"rce": (weighted, rce), "grpo": (clipped, grpo)}
+    found = {}
+    for name, train in ours.items():
+        slow = partial(_one_by_one, policy(), environment, groups, *theirs[name])
+        slow(count=5)  # warm up
+        train()  # warm up
+        one_by_one, batched = SAMPLE / _seconds(slow), GROUPS / _seconds(train)
+        found[f"{name}_groups_per_s_one_by_one"] = one_by_one
+        found[f"{name}_groups_per_s"] = batched
+        found[f"speedup_{name}"] = batched / one_by_one
+    torch.set_num_threads(threads)
+    return {name: round(value, 1) for name, value in found.items()}
+
+
+def _one_by_one(
+    policy: Selector,
+    environment: Environment,
+    groups: Groups,
+    loss: Loss,
+    params: OptimParams,
+    count: int = SAMPLE,
+) -> None:
+    """Train on `count` groups the other way."""
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=params.learning_rate)
+    weights = torch.tensor(environment.shot_weights)
+    for row in range(count):
+        part = groups.rows(torch.tensor([row]))
+        pool = environment.pools.of(part.queries[0])
+        query = torch.from_numpy(environment.embeddings.queries(part.queries))
+        features = environment.embeddings
+        candidates = torch.from_numpy(features.candidates(features.rows_of(pool))).unsqueeze(0)
+        pointers = part.pointers.transpose(0, 1)  # [G, 1, T]: a candidate is a row of the batch
+        encoded = policy.encode(query.repeat(CANDIDATES, 1), candidates.repeat(CANDIDATES, 1, 1))
+        steps = [
+            policy.step_log_probs(encoded, pointers[:, :, :shot])[:, :, -1]
+            for shot in range(environment.shots)
+        ]
+        picked = torch.stack(steps, dim=2).gather(-1, pointers.unsqueeze(-1)).squeeze(-1)
+        value = loss(picked.transpose(0, 1), reward_to_go(part.rewards, weights), part.keep)
+        optimizer.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), params.grad_clip)
+        optimizer.step()
+
+
+def _workload(params: Params) -> tuple[Environment, Groups]:
+    """Return random features, pools and candidates."""
+    rng = np.random.default_rng(0)
+    items = 2000
+    queries = list(range(items, items + GROUPS))
+    pools = {q: tuple(map(int, rng.choice(items, POOL, replace=False))) for q in [DEV, *queries]}
+    rows = {i: i for i in range(items + GROUPS)} | {DEV: 0}
+    half = (len(rows), DIMENSIONS // 2)
+    white = {part: rng.normal(size=half).astype(np.float32) for part in ("image", "question")}
+    white["answer"] = np.zeros((len(rows), 0), dtype=np.float32)
+    shots = params.pointer.shots
+    environment = Environment(
+        pools=Pools(pools, "bench"),
+        embeddings=Embeddings(rows=rows, unit=white, white=white, encoder="bench"),
+        scorer=cast(Scorer, _Blind()),
+        shots=shots,
+        reward=params.reward,
+    )
+    drawn = torch.multinomial(torch.ones(GROUPS * CANDIDATES, POOL), shots)
+    pointers = drawn.view(GROUPS, CANDIDATES, shots)
+    rewards = torch.randint(0, 2, pointers.shape).float()
+    keep = torch.ones(GROUPS, CANDIDATES, dtype=torch.bool)
+    return environment, Groups(tuple(queries), pointers, rewards, keep)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -1,0 +1,95 @@
+"""What the accuracies hide: copied answers, right answers shown, and order against choice.
+
+`copied` and `copied_last`: share of answers that equal the answer of any demonstration, or of the
+last. `shown`: share of questions whose own answer stands among the demonstrations'; accuracy is
+split by it. A method that is right only where the answer was shown has learned to retrieve. Order
+against choice (after arXiv 2511.09700): standard deviation of a question's score over orders of one
+set, beside that over different sets.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice, permutations
+
+import numpy as np
+import pandas as pd
+
+from lever_plus.data.examples import Example
+from lever_plus.data.pool import Pools
+from lever_plus.evaluation.baselines import Pointers, random_pointers
+from lever_plus.metric.vqa import normalize_answer
+from lever_plus.vlm.scorer import Scorer
+
+Row = dict[str, object]
+
+
+def copy_rates(scores: pd.DataFrame, examples: Mapping[int, Example]) -> list[Row]:
+    """Return copy and answer-shown rates of every method at every shot.
+
+    Args:
+        scores: The table of `evaluate`; rows without demonstrations are left out.
+        examples: All examples by id.
+    """
+    told = {i: normalize_answer(example.answer) for i, example in examples.items()}
+    rows = scores[scores["shot"] > 0]
+    given = [normalize_answer(answer) for answer in rows["answer"]]
+    demonstrated = [[told[i] for i in pointer] for pointer in rows["pointer"]]
+    asked = [told[query] for query in rows["query_id"]]
+    table = pd.DataFrame(
+        {
+            "method": rows["method"].to_numpy(),
+            "shots": rows["shot"].to_numpy(),
+            "copied": [a in d for a, d in zip(given, demonstrated, strict=True)],
+            "copied_last": [a == d[-1] for a, d in zip(given, demonstrated, strict=True)],
+            "shown": [a in d for a, d in zip(asked, demonstrated, strict=True)],
+            "score": rows["vqa_acc_score"].to_numpy(),
+        }
+    )
+    groups = table.groupby(["method", "shots"], sort=False)
+    return [_rates(part) for _, part in groups]
+
+
+def _rates(part: pd.DataFrame) -> Row:
+    return {
+        "method": str(part["method"].iloc[0]),
+        "shots": int(part["shots"].iloc[0]),
+        "copied": round(float(part["copied"].mean()), 6),
+        "copied_last": round(float(part["copied_last"].mean()), 6),
+        "shown": round(float(part["shown"].mean()), 6),
+        "accuracy_shown": _mean(part["score"][part["shown"]]),
+        "accuracy_not_shown": _mean(part["score"][~part["shown"]]),
+    }
+
+
+def _mean(values: "pd.Series[float]") -> float | None:
+    return round(float(values.mean()), 6) if len(values) else None
+
+
+def order_and_choice(
+    scorer: Scorer, pools: Pools, queries: Sequence[int], pointers: Pointers, count: int
+) -> Row:
+    """Return the spread of a question's score over orders of one set, and over sets.
+
+    Args:
+        scorer: The frozen VLM and the metric.
+        pools: Pool of every query.
+        queries: Query ids.
+        pointers: One set a query, in some order.
+        count: Orders of it, and random sets, that are tried.
+    """
+    shots = len(pointers[0])
+    sets = [random_pointers(pools, queries, shots, seed) for seed in range(count)]
+    orders = [list(islice(permutations(pointer), count)) for pointer in pointers]
+    lists = [[*ordered, *drawn] for ordered, *drawn in zip(orders, *sets, strict=True)]
+    tried = len(orders[0]) + count
+    asked = [query for query in queries for _ in range(tried)]
+    flat = [pointer for tried_list in lists for pointer in tried_list]
+    scored = scorer.score_pointers(asked, flat, "order and choice")
+    last = np.array([row[-1].vqa_acc_score for row in scored]).reshape(len(queries), tried)
+    ordered_part, drawn_part = last[:, : len(orders[0])], last[:, len(orders[0]) :]
+    return {
+        "questions": len(queries),
+        "orders": len(orders[0]),
+        "sets": count,
+        "order_spread": round(float(ordered_part.std(axis=1).mean()), 6),
+        "set_spread": round(float(drawn_part.std(axis=1).mean()), 6),
+    }

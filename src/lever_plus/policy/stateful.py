@@ -1,0 +1,110 @@
+"""The stateful selector: a sequential pointer network over the pool.
+
+Per candidate   u_i = W_c c_i + MLP[W_c c_i, W_q q, W_c c_i * W_q q]
+State           s_t = [W_q q, mean(u of picked), u of last picked]   (a learned start vector at t=1)
+Focus           f_t = W_q q + MLP(s_t) + e_t                         (e_t: step embedding)
+Logits          l_{t,i} = C tanh(f_t . W_k u_i / (C sqrt(d))),  -inf for picked candidates
+The tanh clip is that of Bello et al. 2017 (arXiv 1611.09940), C = 10. There is no set encoder: with
+a few thousand queries it over-fits. Teacher forcing of whole lists is parallel.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lever_plus.policy.network import Encoded, Selector, SelectorConfig
+
+
+class StatefulSelector(Selector):
+    """Each step sees the query, the mean of what was picked, the last pick and its number."""
+
+    def __init__(self, config: SelectorConfig) -> None:
+        """Build an untrained selector."""
+        super().__init__(config)
+        width = config.hidden
+        self.query_in = nn.Linear(config.query_size, width)
+        self.candidate_in = nn.Linear(config.candidate_size, width)
+        self.match = _Match(width, config.dropout)
+        self.state = _State(width, config.dropout)
+        self.key = nn.Linear(width, width, bias=False)
+        self.step = nn.Embedding(config.shots, width)
+        self.start = nn.Parameter(torch.zeros(width))
+        self.drop = nn.Dropout(config.dropout)
+
+    def project(self, candidates: Tensor) -> Tensor:
+        """Return W_c c."""
+        projected: Tensor = self.candidate_in(self.drop(candidates))
+        return projected
+
+    def relate(self, queries: Tensor, projected: Tensor, valid: Tensor) -> Encoded:
+        """Return every u_i, and the keys W_k u_i."""
+        query = self.query_in(queries)
+        u = projected + self.match(query, projected)
+        return Encoded(query, u, self.key(u), valid)
+
+    def scores(self, encoded: Encoded, pointers: Tensor, steps: int) -> Tensor:
+        """Return clipped products of every step's focus with the keys."""
+        picked = _gather(encoded.candidates, pointers)
+        focus = self._focus(encoded.query, picked, steps)
+        scale = self.config.logit_clip * math.sqrt(self.config.hidden)
+        products = torch.einsum("bgsh,bkh->bgsk", focus, encoded.keys) / scale
+        return self.config.logit_clip * torch.tanh(products)
+
+    def _focus(self, query: Tensor, picked: Tensor, steps: int) -> Tensor:
+        """Return f_t [B, G, steps, H] from the picked candidates [B, G, T, H]."""
+        batch, group, picks, width = picked.shape
+        start = self.start.expand(batch, group, 1, width)
+        last = torch.cat([start, picked], dim=2)[:, :, :steps]
+        counts = torch.arange(1, picks + 1, dtype=picked.dtype, device=picked.device)
+        means = torch.cat([start, picked.cumsum(2) / counts.view(1, 1, -1, 1)], dim=2)
+        state = self.state(query, torch.cat([means[:, :, :steps], last], dim=-1))
+        focus: Tensor = query[:, None, None] + state + self.step.weight[:steps]
+        return focus
+
+
+class _Match(nn.Module):
+    """MLP[c, q, c * q] of every candidate c [B, K, H] beside its query q [B, H].
+
+    The first layer's columns for c and for c * q are one matrix a query: W_c + W_x diag(q). That is
+    a third of the products, and nothing is put side by side.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(3 * width, width)
+        self.rest = _rest(width, dropout)
+
+    def forward(self, query: Tensor, candidates: Tensor) -> Tensor:
+        for_candidate, for_query, for_both = self.first.weight.chunk(3, dim=1)
+        joint = for_candidate + for_both * query.unsqueeze(1)
+        beside = nn.functional.linear(query, for_query, self.first.bias).unsqueeze(1)
+        out: Tensor = self.rest(torch.baddbmm(beside, candidates, joint.transpose(1, 2)))
+        return out
+
+
+class _State(nn.Module):
+    """MLP[q, mean, last] of every step [B, G, S, 2 H] beside its query [B, H]."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(3 * width, width)
+        self.rest = _rest(width, dropout)
+
+    def forward(self, query: Tensor, picked: Tensor) -> Tensor:
+        width = query.shape[-1]
+        for_query, for_picked = self.first.weight.split([width, 2 * width], dim=1)
+        beside = nn.functional.linear(query, for_query, self.first.bias)[:, None, None]
+        out: Tensor = self.rest(beside + nn.functional.linear(picked, for_picked))
+        return out
+
+
+def _rest(width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))
+
+
+def _gather(candidates: Tensor, pointers: Tensor) -> Tensor:
+    """Return the rows [B, G, T, H] of candidates [B, K, H] that pointers [B, G, T] name."""
+    batch, group, picks = pointers.shape
+    index = pointers.reshape(batch, group * picks, 1).expand(-1, -1, candidates.shape[-1])
+    return candidates.gather(1, index).view(batch, group, picks, candidates.shape[-1])

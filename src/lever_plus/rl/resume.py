@@ -1,0 +1,74 @@
+"""Where an interrupted training goes on: its whole state after an epoch, in one file.
+
+Tensors and a JSON header as safetensors: nothing is unpickled. The file is replaced in one step, so
+that it is whole whenever the process is killed. Whoever names the file sees to it that another
+training (other settings, data or code) has another name.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+OPTIMIZER = "optimizer"
+
+
+class State(NamedTuple):
+    """Tensors by name, and what JSON can hold."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a state; a reader finds the old one or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    # Clones: safetensors refuses tensors that share memory.
+    whole = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    save_file(whole, partial, metadata={"facts": json.dumps(facts)})
+    partial.replace(path)
+
+
+def read_state(path: Path) -> State | None:
+    """Return the state of an interrupted training; None if there is none that is whole."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            return State({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError):
+        return None
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with a prefix before their names."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names have a prefix, without it."""
+    start = f"{prefix}."
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the moments and step counts of an optimiser, by number of the parameter."""
+    states = optimizer.state_dict()["state"]
+    return {f"{n}.{key}": value for n, state in states.items() for key, value in state.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the tensors of `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, key = name.split(".")
+        state.setdefault(int(number), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,86 @@
+"""Returns and advantages of groups.
+
+With R_tot = sum_k w_k R_k, the return of step t is its reward-to-go G_t = sum_{k>=t} w_k R_k:
+rewards at earlier shots are functions of earlier picks, so their terms vanish in expectation.
+The baseline is the leave-one-out mean over the group (Kool et al. 2019, RLOO): unbiased, and there
+is no division by a standard deviation. `z_score` is there for comparison with the older system.
+"""
+
+import torch
+from torch import Tensor
+
+CONSTANT = 1e-6
+"""Groups whose returns differ by less are constant: float residue must not push a policy."""
+
+
+def reward_to_go(rewards: Tensor, shot_weights: Tensor) -> Tensor:
+    """Return G_t [..., T] from the rewards [..., T] at shots 1..T and their weights [T]."""
+    return (rewards * shot_weights).flip(-1).cumsum(-1).flip(-1)
+
+
+def total(rewards: Tensor, shot_weights: Tensor) -> Tensor:
+    """Return R_tot for every step, [..., T]: credit that does not know which shot it came from."""
+    return (rewards * shot_weights).sum(-1, keepdim=True).expand_as(rewards)
+
+
+def informative(returns: Tensor, keep: Tensor) -> Tensor:
+    """Return bool [n]: groups whose kept candidates differ in their return at any step.
+
+    Args:
+        returns: [n, G, T]; equal totals (step 1) may still differ at later steps.
+        keep: Bool [n, G].
+    """
+    drop = ~keep.unsqueeze(-1)
+    low = returns.masked_fill(drop, torch.inf).amin(1)
+    high = returns.masked_fill(drop, -torch.inf).amax(1)
+    return (high - low > CONSTANT).any(-1)
+
+
+def leave_one_out(returns: Tensor, keep: Tensor) -> Tensor:
+    """Return advantages: returns [n, G, T] minus the mean of the group's other kept candidates.
+
+    Candidates that are not kept, and groups of one, have advantage 0.
+    """
+    kept = keep.unsqueeze(-1).to(returns.dtype)
+    count = kept.sum(1, keepdim=True)
+    mean = (returns * kept).sum(1, keepdim=True) / count.clamp(min=1)
+    scale = torch.where(count > 1, count / (count - 1).clamp(min=1), torch.zeros_like(count))
+    return (returns - mean) * scale * kept
+
+
+def z_score(returns: Tensor, keep: Tensor) -> Tensor:
+    """Return advantages (returns - mean) / standard deviation of the group's kept candidates.
+
+    The deviation is floored, and groups without spread have advantage 0: what is left of a constant
+    group are rounding errors, which a bare division would blow up.
+    """
+    kept = keep.unsqueeze(-1).to(returns.dtype)
+    count = kept.sum(1, keepdim=True).clamp(min=1)
+    centred = (returns - (returns * kept).sum(1, keepdim=True) / count) * kept
+    deviation = (centred.square().sum(1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    floored = torch.where(deviation > CONSTANT, deviation, torch.inf)
+    return centred / floored
+
+
+def statistics(returns: Tensor, advantages: Tensor, keep: Tensor) -> dict[str, float]:
+    """Return what a history says about candidates: reward, its spread, constant groups, repeats.
+
+    Args:
+        returns: [n, G, T]; the first step's is the whole reward.
+        advantages: [n, G, T].
+        keep: Bool [n, G].
+    """
+    kept = keep.to(returns.dtype)
+    count = kept.sum(-1).clamp(min=1)
+    rewards = returns[..., 0]
+    means = (rewards * kept).sum(-1) / count
+    squares = ((rewards - means.unsqueeze(-1)).square() * kept).sum(-1)
+    useful = informative(returns, keep)
+    spread = advantages[useful][keep[useful]]
+    return {
+        "reward": rewards[keep].mean().item(),
+        "reward_std": (squares / (count - 1).clamp(min=1)).sqrt().mean().item(),
+        "frac_reward_zero_std": 1.0 - useful.float().mean().item(),
+        "advantage_std": spread.std().item() if spread.numel() > 1 else 0.0,
+        "distinct_share": kept.mean().item(),
+    }

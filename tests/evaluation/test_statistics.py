@@ -1,0 +1,95 @@
+"""Intervals cover, clusters count as one, and an A/A comparison finds nothing."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lever_plus.evaluation.statistics import (
+    bootstrap,
+    holm,
+    over_seeds,
+    paired,
+    questions_needed,
+    smallest_difference,
+    tally,
+)
+
+
+def test_questions_about_one_image_count_as_one_observation() -> None:
+    """Ten copies of every question do not make an interval narrower."""
+    rng = np.random.default_rng(0)
+    scores = rng.random(60)
+    alone = bootstrap(scores, 2000)
+    copies, images = np.repeat(scores, 10), np.repeat(np.arange(60), 10)
+    together = bootstrap(copies, 2000, images)
+    assert together.low == pytest.approx(alone.low, abs=0.01)
+    assert together.high == pytest.approx(alone.high, abs=0.01)
+    naive = bootstrap(copies, 2000)
+    assert naive.high - naive.low < 0.5 * (together.high - together.low)
+
+
+def test_images_of_different_sizes_keep_the_mean_over_questions() -> None:
+    scores, images = np.array([0.0, 1.0, 1.0, 1.0]), np.array([7, 7, 7, 9])
+    assert bootstrap(scores, 200, images).mean == 0.75
+
+
+def test_an_a_a_comparison_covers_zero_about_95_times_in_100() -> None:
+    """The same method with two seeds: differences are noise of single questions."""
+    rng = np.random.default_rng(1)
+    covered, significant, trials = 0, 0, 400
+    for trial in range(trials):
+        ability = rng.random(200)
+        first, second = (rng.random(200) < ability for _ in range(2))
+        estimate = paired(first * 1.0, second * 1.0, 400, seed=trial)
+        covered += estimate.low <= 0 <= estimate.high
+        significant += estimate.p < 0.05
+    assert 0.92 <= covered / trials <= 0.98
+    assert 0.02 <= significant / trials <= 0.08
+
+
+def test_clustered_intervals_cover_where_naive_ones_do_not() -> None:
+    rng = np.random.default_rng(2)
+    images = np.repeat(np.arange(50), 4)
+    covered = {"clustered": 0, "naive": 0}
+    for trial in range(200):
+        scores = np.repeat(rng.normal(size=50), 4) + 0.3 * rng.normal(size=200)
+        for name, clusters in (("clustered", images), ("naive", None)):
+            estimate = bootstrap(scores, 400, clusters, seed=trial)
+            covered[name] += estimate.low <= 0 <= estimate.high
+    assert covered["clustered"] >= 180
+    assert covered["naive"] < 150
+
+
+def test_wins_losses_and_ties_are_counted() -> None:
+    ours, theirs = np.array([1.0, 0.3, 0.3, 0.0]), np.array([0.0, 0.3, 0.1 * 3, 0.6])
+    assert tally(ours, theirs) == (1, 1, 2)
+
+
+def test_seeds_have_student_s_interval_and_one_has_none() -> None:
+    low, high = over_seeds([0.6, 0.7, 0.8]) or (0, 0)
+    half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
+    assert (low, high) == (pytest.approx(0.7 - half), pytest.approx(0.7 + half))
+    assert over_seeds([0.5]) is None
+    assert over_seeds([0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_holm_corrects_step_by_step_and_keeps_the_order() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+
+
+def test_power_and_smallest_difference_are_each_other_s_inverse() -> None:
+    """A standard deviation of 30 points and 0.5 points: the textbook's 28,256 questions."""
+    needed = questions_needed(30.0, 0.5)
+    assert needed == 28256
+    assert smallest_difference(30.0, needed) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_so_many_questions_show_the_difference_four_times_in_five() -> None:
+    rng = np.random.default_rng(3)
+    n = questions_needed(1.0, 0.2)
+    shown = 0
+    for trial in range(300):
+        estimate = bootstrap(rng.normal(0.2, 1.0, n), 300, seed=trial)
+        shown += estimate.low > 0
+    assert 0.74 <= shown / 300 <= 0.86

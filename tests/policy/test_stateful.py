@@ -1,0 +1,59 @@
+"""The stateful selector: every step depends on what was picked before it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lever_plus.policy.network import Encoded, Selector
+
+Features = tuple[Tensor, Tensor]
+STATEFUL = pytest.mark.parametrize("config", ["stateful"], indirect=True)
+
+
+@STATEFUL
+def test_every_step_has_an_embedding_that_counts(
+    policy: Selector, encoded: Encoded, every: Tensor
+) -> None:
+    policy.log_probs(encoded, every[:, :1]).sum().backward()
+    gradient = policy.get_parameter("step.weight").grad
+    assert gradient is not None
+    assert (gradient != 0).any(-1).all()
+
+
+@STATEFUL
+@pytest.mark.invariant
+def test_a_step_depends_on_which_candidates_were_picked(policy: Selector, encoded: Encoded) -> None:
+    """A ranking that only masks what was picked keeps the odds of the others; a policy must not."""
+    picks = torch.tensor([[0], [1]]).expand(4, -1, -1)
+    second = policy.step_log_probs(encoded, picks)[:, :, 1]
+    odds = second[..., 2] - second[..., 3]
+    assert (odds[:, 0] - odds[:, 1]).abs().min() > 0.01
+
+
+@STATEFUL
+@pytest.mark.invariant
+def test_a_step_depends_on_the_order_of_the_picks(policy: Selector, encoded: Encoded) -> None:
+    picks = torch.tensor([[0, 1], [1, 0]]).expand(4, -1, -1)
+    third = policy.step_log_probs(encoded, picks)[:, :, 2, 2:]
+    assert (third[:, 0] - third[:, 1]).abs().amax(-1).min() > 0.01
+
+
+@STATEFUL
+@pytest.mark.invariant
+def test_a_later_step_sees_more_than_the_last_pick(policy: Selector, encoded: Encoded) -> None:
+    picks = torch.tensor([[0, 2], [1, 2]]).expand(4, -1, -1)
+    third = policy.step_log_probs(encoded, picks)[:, :, 2, 3:]
+    odds = third[..., 0] - third[..., 1]
+    assert (odds[:, 0] - odds[:, 1]).abs().min() > 1e-3
+
+
+@STATEFUL
+@pytest.mark.invariant
+def test_the_clip_bounds_the_odds_of_two_candidates(
+    policy: Selector, features: Features, every: Tensor
+) -> None:
+    queries, pools = features
+    steps = policy.step_log_probs(policy.encode(1e4 * queries, 1e4 * pools), every[..., :0])
+    spread = steps.amax(-1) - steps.amin(-1)
+    assert spread.max() <= 2 * policy.config.logit_clip + 1e-9
+    assert spread.max() > 1.9 * policy.config.logit_clip
