@@ -62,6 +62,13 @@ def merged_params(path: Path, preset: Path | None, changes: Mapping[str, Any]) -
     return _validated(content, "the changes")
 
 
+def changed_params(params: Params, changes: Mapping[str, Any]) -> Params:
+    """Return params with changes; UserError if the result would not be valid."""
+    content = params.model_dump()
+    _merge(content, changes)
+    return _validated(content, "the changes")
+
+
 def _merged(path: Path, preset: Path) -> tuple[str, Params]:
     content = _read(path, "run from the project's root folder", comments=True)
     try:

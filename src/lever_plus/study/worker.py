@@ -1,0 +1,190 @@
+"""Workers: any number of processes, on any number of machines, join one study.
+
+A study lives in a journal file (default; safe for several processes of one machine and on shared
+folders) or in a database. A worker that is killed loses its running trial at most: the next worker
+that starts marks it failed and queues its values again. Which trials were lost is known from their
+worker's process on this machine, and from the time of their last report on others.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lever_plus.errors import UserError
+from lever_plus.params import Params
+from lever_plus.params_file import changed_params
+from lever_plus.rl.fitting import Row
+from lever_plus.study.objective import DivergedError, Measured, Trials
+from lever_plus.study.settings import Space, StudySettings, baseline, changes
+
+WORKER, ALIVE, ROLE = "worker", "alive", "role"
+KL = "kl"
+MOST_EPOCHS = 1000
+"""Reports of seed number s have steps s * MOST_EPOCHS + epoch."""
+
+
+def open_study(settings: StudySettings) -> optuna.Study:
+    """Create or join the study."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        study_name=settings.name,
+        storage=open_storage(settings.storage),
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+    )
+
+
+def open_storage(place: str) -> Any:
+    """Open a journal file, or a database by its URL.
+
+    Raises:
+        UserError: The database can't be reached, or its driver is not installed.
+    """
+    if "://" not in place:
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        return optuna.storages.JournalStorage(JournalFileBackend(place))
+    try:
+        return optuna.storages.RDBStorage(place)
+    except Exception as error:
+        raise UserError(
+            f"{place}: {error}. Is the server running, and its driver installed "
+            "(`pip install 'lever-plus[postgres]'`)?"
+        ) from error
+
+
+def run_worker(
+    params: Params, settings: StudySettings, number: int, trials: Trials | None = None
+) -> int:
+    """Run trials until the study has as many as asked for; return how many this worker finished.
+
+    Args:
+        params: params.yaml.
+        settings: Space, number of trials, seeds.
+        number: Of this worker, so that samplers differ.
+        trials: Data and policies; None: those of the pipeline.
+    """
+    study = open_study(settings)
+    _queue_baseline(study, params, settings.space)
+    requeue_lost(study, settings.stale_seconds)
+    # Another seed after every restart: the same one would propose the same values again.
+    seed = settings.sampler_seed + len(study.trials) + 10_000 * number
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=settings.startup_trials)
+    found = trials or Trials(params)
+    finished = 0
+
+    def stop_at_the_end(study: optuna.Study, _trial: FrozenTrial) -> None:
+        nonlocal finished
+        finished += 1
+        if _counted(study) >= settings.trials:
+            study.stop()
+
+    if _counted(study) < settings.trials:
+        study.optimize(
+            objective(found, params, settings),
+            callbacks=[stop_at_the_end],
+            catch=(DivergedError, FloatingPointError),
+        )
+    return finished
+
+
+def _counted(study: optuna.Study) -> int:
+    """Return how many trials are done or under way; failed and waiting ones do not count."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    return len(study.get_trials(deepcopy=False, states=states))
+
+
+def _queue_baseline(study: optuna.Study, params: Params, space: Space) -> None:
+    values = baseline(params, space)
+    study.enqueue_trial(values, user_attrs={ROLE: "baseline"}, skip_if_exists=True)
+
+
+def requeue_lost(study: optuna.Study, stale_seconds: float) -> list[int]:
+    """Mark trials whose worker is gone as failed and queue their values again."""
+    lost = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _is_lost(trial, stale_seconds):
+            study.tell(trial.number, state=TrialState.FAIL)
+            role = {ROLE: trial.user_attrs[ROLE]} if ROLE in trial.user_attrs else {}
+            again = {**role, "again": trial.number}
+            study.enqueue_trial(dict(trial.params), user_attrs=again)
+            lost.append(trial.number)
+    return lost
+
+
+def _is_lost(trial: FrozenTrial, stale_seconds: float) -> bool:
+    host, _, process = str(trial.user_attrs.get(WORKER, "")).rpartition(":")
+    if host == socket.gethostname():
+        return not Path(f"/proc/{process}").exists() if Path("/proc").is_dir() else False
+    return time.time() - float(trial.user_attrs.get(ALIVE, 0.0)) > stale_seconds
+
+
+def objective(trials: Trials, params: Params, settings: StudySettings) -> Callable[[Trial], float]:
+    """Return the function that Optuna calls."""
+
+    def run(trial: Trial) -> float:
+        trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
+        values = suggest(trial, settings.space)
+        changed = changed_params(params, changes(values, params, settings.space))
+        measured: list[Measured] = []
+        for index, seed in enumerate(settings.seeds):
+            reporter = _reporter(trial, index, measured, trials, seed)
+            measured.append(trials.measure(changed, values["epochs"], seed, reporter))
+            mean = float(np.mean([m.difference.mean() for m in measured]))
+            trial.report(mean, (index + 1) * MOST_EPOCHS)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        _remember(trial, measured, settings)
+        return float(np.mean([m.difference.mean() for m in measured]))
+
+    return run
+
+
+def _reporter(
+    trial: Trial, index: int, measured: list[Measured], trials: Trials, seed: int
+) -> Callable[[int, Row], None]:
+    """Return what reports every epoch: the mean over finished seeds and the one under way."""
+    base = float(trials.baseline(seed).mean())
+
+    def report(epoch: int, row: Row) -> None:
+        trial.set_user_attr(ALIVE, time.time())
+        now = float(row["dev_accuracy"]) - base
+        so_far = [*(float(m.difference.mean()) for m in measured), now]
+        trial.report(float(np.mean(so_far)), index * MOST_EPOCHS + epoch)
+        if epoch and trial.should_prune():
+            raise optuna.TrialPruned
+
+    return report
+
+
+def _remember(trial: Trial, measured: list[Measured], settings: StudySettings) -> None:
+    """Keep what is shown about a trial, and its constraint."""
+    kl = float(np.mean([m.kl for m in measured]))
+    trial.set_constraint(KL, kl - settings.kl_budget)
+    trial.set_user_attr(KL, kl)
+    shots = np.mean([m.accuracies for m in measured], axis=0)
+    for shot, accuracy in enumerate(shots, start=1):
+        trial.set_user_attr(f"dev_acc_shot_{shot:02d}", float(accuracy))
+
+
+def suggest(trial: Trial, space: Space) -> dict[str, Any]:
+    """Ask for the values of a trial."""
+    spans = {
+        name: trial.suggest_float(name, span.low, span.high, log=span.log)
+        for name in ("learning_rate", "kl_beta", "hard_share", "shot_slope")
+        for span in [getattr(space, name)]
+    }
+    return {
+        **spans,
+        "epochs": trial.suggest_int("epochs", 0, space.epochs),
+        "tau_start": trial.suggest_categorical("tau_start", list(space.tau_start)),
+        "gen_methods": trial.suggest_categorical("gen_methods", list(space.gen_methods)),
+    }
