@@ -30,6 +30,7 @@ ROOMS = [
     "doctor",
     "bench",
     "tools",
+    "study_cli",
     "cli",
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lever_plus.errors import UserError
+from lever_plus.study_cli import study_app
 from lever_plus.tools import tools
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -25,6 +26,7 @@ track_app = typer.Typer(help="The MLflow side.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
 app.add_typer(tools)
 app.add_typer(track_app, name="track")
+app.add_typer(study_app, name="study")
 
 
 PIPELINES = {Path("dvc.yaml"): "stages", Path("ablations") / "dvc.yaml": "ablation"}

@@ -65,6 +65,14 @@ def power(
     print_power(read_summary(), delta)
 
 
+@tools.command()
+def show(question_id: int) -> None:
+    """Print what every method showed the VLM before a test question, and what came of it."""
+    from lever_plus.stages import report
+
+    report.show(question_id)
+
+
 @tools.command("import-rl")
 def import_rl(
     file: Path,

@@ -1,4 +1,4 @@
-"""The report shows the summary's numbers, needs no network, and is the same for the same data."""
+"""Tables and plots of the report: the summary's numbers, and the same bytes for the same data."""
 
 import json
 import re
@@ -9,13 +9,12 @@ import pytest
 from lever_plus.evaluation.evaluate import COLUMNS
 from lever_plus.evaluation.summary import summarise
 from lever_plus.report import plots, tables
-from lever_plus.report.page import page, table
 
 
 @pytest.fixture(scope="module")
 def summary() -> tables.Summary:
     rows = [
-        (method, seed, query, shot, [], "x", 0, score, False)
+        (method, seed, query, query, shot, [], [], "x", 0, score, False)
         for method, seeds, score in (("sft", 1, 0.3), ("rce", 2, 0.6), ("zero-shot", 1, 0.9))
         for seed in range(seeds)
         for query in range(10)
@@ -41,16 +40,6 @@ def test_differences_that_do_not_separate_say_so(summary: tables.Summary) -> Non
     assert tables.points(row) == "+1.0 [-1.0, +3.0] not separable"
 
 
-def test_the_page_is_self_contained_and_escapes(summary: tables.Summary) -> None:
-    svg = plots.curve_svg(plots.curve_frame(summary))
-    html = page("T<i>", "lead", {"Curve": svg, "Table": table(["a"], [["<b>"]])})
-    assert "T&lt;i&gt;" in html
-    assert "&lt;b&gt;" in html
-    without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
-    assert not re.search(r'(src|href)="https?:', without_namespaces)
-    assert "<script" not in html
-
-
 def test_equal_data_draw_equal_bytes(summary: tables.Summary) -> None:
     frame = plots.curve_frame(summary)
     assert plots.curve_svg(frame) == plots.curve_svg(frame)
@@ -60,6 +49,36 @@ def test_histories_become_one_frame_per_quantity() -> None:
     histories = {"a": [{"epoch": 0}, {"epoch": 1, "kl": 0.5}], "b": [{"epoch": 1, "kl": 0.7}]}
     frame = plots.history_frame(histories, "kl")
     assert frame.to_dict("list") == {"run": ["a", "b"], "epoch": [1, 1], "kl": [0.5, 0.7]}
+
+
+def test_a_run_has_the_colour_of_its_method_and_the_line_of_its_seed() -> None:
+    runs = [f"{method} seed {seed}" for method in ("rce", "grpo") for seed in (1, 2, 3)]
+    histories = {run: [{"epoch": e, "kl": float(e)} for e in (0, 1)] for run in ["sft", *runs]}
+    svg = plots.trace_svg(plots.history_frame(histories, "kl"), "kl", "KL")
+    curves = [part for part in svg.split('<g id="line2d_') if "stroke-width: 1.4" in part]
+    colours = [re.findall(r"stroke: (#[0-9a-f]{6})", part)[0] for part in curves[:7]]
+    assert colours == [plots.COLOURS[i] for i in (0, 1, 1, 1, 2, 2, 2)]
+    for label in ("sft", "rce", "grpo", "seed 1", "seed 2", "seed 3"):
+        assert f">{label}</text>" in svg
+    assert ">rce seed 1<" not in svg
+
+
+def test_a_method_looks_the_same_in_every_plot(summary: tables.Summary) -> None:
+    frame = plots.curve_frame(summary)
+    rce = frame[frame["method"] == "rce"]
+    assert plots.COLOURS[0] in plots.curve_svg(rce)
+    svg = plots.curve_svg(rce, "RCE", ["sft", "rce"])
+    assert plots.COLOURS[1] in svg
+    assert plots.COLOURS[0] not in svg
+
+
+def test_a_method_and_its_seeds_are_all_unlike_the_next_ones() -> None:
+    looks = {(plots.COLOURS[i % 8], plots.MARKERS[i % 7]) for i in range(56)}
+    assert (len(plots.COLOURS), len(plots.MARKERS), len(looks)) == (8, 7, 56)
+
+
+def test_p_values_are_not_too_exact() -> None:
+    assert [tables.p_value(p) for p in (0.00002, 0.0456, 1.0)] == ["<.001", "0.046", "1.000"]
 
 
 def test_markdown_has_one_line_a_row() -> None:

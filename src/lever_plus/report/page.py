@@ -2,26 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#1a1a1a;max-width:62rem;
-margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;white-space:nowrap}
-th,td{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:right}
-th:first-child,td:first-child{text-align:left}
-svg{max-width:100%;height:auto}p.note{color:#555}
-"""
+from importlib.resources import files
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return an HTML table."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     inner = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="scroll"><table>{inner}</table></div>'
+
+
+def note(text: str) -> str:
+    """Return a paragraph beside the results."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def bullets(sentences: Sequence[str]) -> str:
+    """Return a list of sentences."""
+    return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>"
+
+
+def folded(label: str, content: str) -> str:
+    """Return HTML that is open on demand; no script is needed."""
+    return f"<details><summary>{escape(label)}</summary>{content}</details>"
+
+
+def figures(svgs: Sequence[str]) -> str:
+    """Return plots side by side where there is room."""
+    return '<div class="plots">' + "".join(f"<div>{svg}</div>" for svg in svgs) + "</div>"
 
 
 def page(title: str, lead: str, sections: Mapping[str, str]) -> str:
@@ -30,12 +41,15 @@ def page(title: str, lead: str, sections: Mapping[str, str]) -> str:
     Args:
         title: Heading.
         lead: First paragraph, plain text.
-        sections: {heading: HTML}.
+        sections: {heading: HTML}; empty ones are left out.
     """
-    body = "".join(f"<h2>{escape(name)}</h2>{content}" for name, content in sections.items())
+    style = files("lever_plus.report").joinpath("page.css").read_text(encoding="utf-8")
+    shown = [(f"s{i}", name, html) for i, (name, html) in enumerate(sections.items()) if html]
+    body = "".join(f'<h2 id="{key}">{escape(name)}</h2>{html}' for key, name, html in shown)
+    links = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in shown)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
-        f'<body><h1>{escape(title)}</h1><p class="note">{escape(lead)}</p>{body}</body></html>\n'
+        f"<title>{escape(title)}</title><style>{style}</style></head>"
+        f"<body><h1>{escape(title)}</h1>{note(lead)}<nav>{links}</nav>{body}</body></html>\n"
     )

@@ -1,19 +1,35 @@
-"""Plots of the report, as inline SVG, and the CSV files that `dvc plots` shows."""
+"""Plots of the report, as inline SVG, and the CSV files that `dvc plots` shows.
+
+Colour and marker belong to a method, line style to a seed; nothing is told by colour alone.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lever_plus.tracking.history import Row
 
 mpl.use("Agg")
 # Fixed ids and no date: equal data give equal bytes.
-mpl.rcParams.update({"svg.hashsalt": "lever-plus", "svg.fonttype": "none", "font.size": 10})
+mpl.rcParams.update({"svg.hashsalt": "lever-plus", "svg.fonttype": "none", "font.size": 11})
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c0629a", "#b8860b", "#4b9cd3", "#222222", "#8c564b")
+"""Okabe and Ito's palette, its light tones darkened for lines on white."""
+MARKERS = "osD^vPX"
+"""One less than colours: the first 56 methods look different."""
+STYLES = ("-", "--", ":", "-.")
+SEED = " seed "
+"""Between method and seed in the name of a run."""
 
 
 def curve_frame(summary: dict[str, Any]) -> pd.DataFrame:
@@ -42,37 +58,92 @@ def history_frame(histories: Mapping[str, Sequence[Row]], key: str) -> pd.DataFr
     return pd.DataFrame(rows, columns=["run", "epoch", key])
 
 
-def curve_svg(frame: pd.DataFrame) -> str:
-    """Draw accuracy over shots with 95 % intervals; zero-shot is a horizontal line."""
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for index, (method, part) in enumerate(frame.groupby("method", sort=False)):
-        colour = f"C{index}"
+def curve_svg(
+    frame: pd.DataFrame,
+    label: str = "VQA accuracy over shots",
+    methods: Sequence[str] | None = None,
+) -> str:
+    """Draw accuracy over shots with 95 % intervals; zero-shot is a horizontal line.
+
+    Args:
+        frame: See `curve_frame`.
+        label: Title.
+        methods: Of all plots of the page, so that a method looks the same in each.
+    """
+    methods = methods or list(frame["method"].drop_duplicates())
+    figure, axes = _axes(5.2)
+    curves = [(str(m), part) for m, part in frame.groupby("method", sort=False)]
+    dodge = 0.24 / max(1, len(curves) - 1)
+    for index, (method, part) in enumerate(curves):
         if list(part["shots"]) == [0]:
-            axes.axhline(float(part["accuracy"].iloc[0]), color="0.5", ls=":", label=str(method))
+            axes.axhline(float(part["accuracy"].iloc[0]), color="0.4", ls=":", label=method)
             continue
-        axes.plot(
-            part["shots"], part["accuracy"], marker="o", ms=4, color=colour, label=str(method)
+        accuracy = part["accuracy"].to_numpy()
+        axes.errorbar(
+            part["shots"].to_numpy() + dodge * index - 0.12,  # so that intervals stay apart
+            accuracy,
+            yerr=np.abs(np.stack([accuracy - part["low"], part["high"] - accuracy])),
+            **_look(methods.index(method)),
+            ms=5,
+            lw=1.4,
+            elinewidth=0.9,
+            capsize=2,
+            label=method,
         )
-        axes.fill_between(part["shots"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
-    axes.set(xlabel="shots", ylabel="VQA accuracy", ylim=(0, 1.02))
+    axes.set(title=label, xlabel="shots", ylabel="VQA accuracy")
     axes.set_xticks(sorted(set(frame["shots"]) - {0}))
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)
-    return _svg(figure)
+    handles, labels = axes.get_legend_handles_labels()
+    _legend(figure, handles, labels)
+    return _svg(figure, f"{label}, with 95 % intervals; the numbers stand in the table of results")
 
 
-def trace_svg(frame: pd.DataFrame, key: str, label: str) -> str:
-    """Draw one quantity of all runs over epochs."""
-    figure = Figure(figsize=(7.5, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for run, part in frame.groupby("run", sort=False):
-        axes.plot(part["epoch"], part[key], marker=".", label=str(run))
-    axes.set(xlabel="epoch", ylabel=label)
-    axes.grid(alpha=0.3)
-    if len(frame):
-        figure.legend(loc="outside right upper", frameon=False)
-    return _svg(figure)
+def trace_svg(frame: pd.DataFrame, key: str, label: str, known: Sequence[str] | None = None) -> str:
+    """Draw one quantity of all runs over epochs.
+
+    Args:
+        frame: See `history_frame`; a run is named `<method> seed <k>`.
+        key: The quantity.
+        label: Title.
+        known: Methods of all plots of the page, so that a method looks the same in each.
+    """
+    figure, axes = _axes(4.4)
+    names = {str(run): str(run).partition(SEED) for run in frame["run"].drop_duplicates()}
+    methods = list(dict.fromkeys(method for method, _, _ in names.values()))
+    known = known or methods
+    seeds = list(dict.fromkeys(seed for _, _, seed in names.values() if seed))
+    for run, (method, _, seed) in names.items():
+        part, look = frame[frame["run"] == run], _look(known.index(method))
+        style = STYLES[seeds.index(seed) % len(STYLES)] if seed else "-"
+        axes.plot(part["epoch"], part[key], ls=style, lw=1.4, ms=4, **look)
+    axes.set(title=label, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles = [Line2D([], [], ls="", ms=6, **_look(known.index(m))) for m in methods]
+    handles += [Line2D([], [], color="0.3", ls=STYLES[i % 4]) for i in range(len(seeds))]
+    _legend(figure, handles, [*methods, *(f"seed {seed}" for seed in seeds)])
+    return _svg(figure, f"{label}, over epochs, for every training run")
+
+
+def _look(index: int) -> dict[str, Any]:
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def reward_svg(rewards: Mapping[str, Sequence[float]]) -> str:
+    """Draw a histogram of the candidates' rewards for every generator, on one scale."""
+    everything = np.concatenate([np.asarray(values) for values in rewards.values()])
+    low, high = float(everything.min()), float(everything.max())
+    edges = np.linspace(low, high if high > low else low + 1, 13)
+    figure = Figure(figsize=(5.6, 0.6 + 1.35 * len(rewards)), layout="constrained")
+    panels = figure.subplots(len(rewards), sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, (method, values) in zip(panels, rewards.items(), strict=True):
+        weights = np.full(len(values), 100 / len(values))
+        axes.hist(values, bins=list(edges), weights=weights, color=COLOURS[0], ec="white")
+        mean = float(np.mean(values))
+        axes.axvline(mean, color=COLOURS[1], ls="--", lw=1.4)
+        axes.set_title(f"{method}: {len(values)} candidates, mean {mean:.2f}", loc="left", size=11)
+        axes.set_ylabel("%")
+        axes.grid(alpha=0.3)
+    panels[-1].set_xlabel("reward of a candidate, weighted over shots (dashed: mean)")
+    return _svg(figure, "Distribution of the candidates' rewards, by generator")
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
@@ -81,8 +152,24 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
     frame.to_csv(path, index=False, lineterminator="\n")
 
 
-def _svg(figure: Figure) -> str:
+def _axes(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.6, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    if labels:
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=10
+        )
+
+
+def _svg(figure: Figure, label: str) -> str:
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(stream, format="svg", metadata=nothing)
     text = stream.getvalue()
-    return text[text.index("<svg") :]
+    described = f'<svg role="img" aria-label="{escape(label)}" '
+    return text[text.index("<svg") :].replace("<svg ", described, 1)

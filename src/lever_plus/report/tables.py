@@ -58,12 +58,27 @@ def difference_rows(summary: Summary) -> Iterator[list[str]]:
         yield [method, versus.get("sft", ""), versus.get("rce", "")]
 
 
+def paired_rows(summary: Summary, shots: int | str = "mean") -> Iterator[list[str]]:
+    """Yield one line a method and reference: paired difference, wins, losses, ties, p-values."""
+    for row in summary["differences"]:
+        if row["shots"] == shots:
+            counts = [str(row[key]) for key in ("wins", "losses", "ties")]
+            pair = [f"{row['method']} - {row['versus']}", points(row), *counts]
+            yield [*pair, p_value(row["p"]), p_value(row["p_holm"]), str(row["n"])]
+
+
+def p_value(value: float) -> str:
+    """Return a p-value with as many digits as it is good for."""
+    return "<.001" if value < 0.001 else f"{value:.3f}"
+
+
 def accuracy_header(summary: Summary) -> list[str]:
     """Return the heads of `accuracy_rows`."""
     shots = [str(shot) for shot in shots_of(summary)]
     return ["method", *shots, "mean [95 %]", "n", "seeds (range)"]
 
 
+PAIRED_HEADER = ["methods", "points [95 %]", "wins", "losses", "ties", "p", "p (Holm)", "n"]
 DIFFERENCE_HEADER = ["method", "minus SFT [95 %]", "minus RCE [95 %]"]
 
 

@@ -1,10 +1,16 @@
 """What commands print beside the results: headroom, power, and the decisions about one question."""
 
+from collections.abc import Mapping
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from lever_plus.data.examples import Example
 from lever_plus.evaluation.statistics import questions_needed, smallest_difference
+from lever_plus.report.decisions import Answered, Choice, Decision, given_answers
+from lever_plus.report.rl_data import headroom_rows
 from lever_plus.report.tables import Summary, points
 from lever_plus.rl.headroom import Headroom
 
@@ -14,18 +20,8 @@ def print_headroom(found: Headroom) -> None:
     table = _table(f"RL data: {found.queries} groups of {found.candidates:.1f} candidates")
     table.add_column("at the last shot")
     table.add_column("", justify="right")
-    table.add_row("accuracy of all candidates", f"{100 * found.accuracy:.1f}")
-    for count, best in found.oracle.items():
-        table.add_row(f"best of {count}", f"{100 * best:.1f}")
-    table.add_row("standard deviation inside groups", f"{100 * found.spread:.1f}")
-    for name, share in (
-        ("groups without a right candidate", found.all_wrong),
-        ("groups without a wrong one", found.all_right),
-        ("groups with both", found.mixed),
-        ("groups that teach nothing (equal at every shot)", found.flat),
-        *((f"right candidates from {m}", share) for m, share in found.positives.items()),
-    ):
-        table.add_row(name, f"{share:.1%}")
+    for name, value in headroom_rows(found):
+        table.add_row(name, value)
     console = Console()
     console.print(table)
     console.print(found.verdict)
@@ -48,6 +44,58 @@ def print_power(summary: Summary, delta: float) -> None:
                 points(row),
             )
     Console().print(table)
+
+
+def print_decision(
+    decision: Decision, examples: Mapping[int, Example], console: Console | None = None
+) -> None:
+    """Print what every method chose for one question, and what the VLM answered.
+
+    Args:
+        decision: The question and the choices.
+        examples: All examples by id.
+        console: Where to; the terminal if none.
+    """
+    out = console or Console()
+    answers = ", ".join(f"{answer} ({count})" for answer, count in given_answers(decision.example))
+    # Text, not str: what a question says is no markup.
+    out.print(Text(f"question {decision.example.question_id}: {decision.example.question}"))
+    out.print(Text(f"human answers: {answers}\nimage: {decision.example.image}\n"))
+    for choice in decision.choices:
+        seed = "" if choice.seed is None else f", seed {choice.seed}"
+        table = _table(choice.method + seed)
+        for head in ("shot", "example", "question", "answer", "log-prob", "the VLM says", "score"):
+            right = head in ("shot", "example", "log-prob", "score")
+            table.add_column(head, justify="right" if right else "left", overflow="fold")
+        for answered in choice.answers:
+            _add_shot(table, choice, answered, examples)
+        out.print(table)
+
+
+def _add_shot(
+    table: Table, choice: Choice, answered: Answered, examples: Mapping[int, Example]
+) -> None:
+    """Add the demonstrations that a shot adds, all of them where it has a pointer of its own."""
+    said = (
+        Text(f"{answered.answer} {'✓' if answered.right else '✗'}"),
+        f"{answered.score:.2f}",
+    )
+    if not answered.pointer:
+        table.add_row(str(answered.shot), "", "", "", "", *said)
+        return
+    first = answered.shot - 1 if choice.nested else 0
+    for place in range(first, len(answered.pointer)):
+        shown = examples[answered.pointer[place]]
+        ends = place == len(answered.pointer) - 1
+        log_prob = f"{choice.log_probs[place]:.3f}" if place < len(choice.log_probs) else ""
+        table.add_row(
+            str(answered.shot) if ends else "",
+            str(shown.question_id),
+            Text(shown.question),
+            Text(shown.answer),
+            log_prob,
+            *(said if ends else ("", "")),
+        )
 
 
 def _table(title: str) -> Table:

@@ -28,7 +28,7 @@ from lever_plus.study.settings import Space, StudySettings, baseline, changes
 WORKER, ALIVE, ROLE = "worker", "alive", "role"
 KL = "kl"
 MOST_EPOCHS = 1000
-"""Reports of seed number s have steps s * MOST_EPOCHS + epoch."""
+"""Seed number s reports at steps s * MOST_EPOCHS + epoch, and at its end at the last of them."""
 
 
 def open_study(settings: StudySettings) -> optuna.Study:
@@ -139,7 +139,7 @@ def objective(trials: Trials, params: Params, settings: StudySettings) -> Callab
             reporter = _reporter(trial, index, measured, trials, seed)
             measured.append(trials.measure(changed, values["epochs"], seed, reporter))
             mean = float(np.mean([m.difference.mean() for m in measured]))
-            trial.report(mean, (index + 1) * MOST_EPOCHS)
+            trial.report(mean, (index + 1) * MOST_EPOCHS - 1)
             if trial.should_prune():
                 raise optuna.TrialPruned
         _remember(trial, measured, settings)

@@ -85,6 +85,18 @@ class Store:
         )
         return Run(self._client, run_id, found[0].model_id if found else None)
 
+    def champion(self, model: str, study: str, trial: int) -> None:
+        """Register a trial's run as the newest version of a model, and name it champion."""
+        tags = {"optuna.study": study, "optuna.trial": str(trial)}
+        run_id = self.find(tags)
+        if run_id is None:
+            raise LookupError(f"trial {trial} has no run: run `lever-plus study show` first")
+        if not self._client.search_registered_models(f"name = '{model}'"):
+            self._client.create_registered_model(model)
+        source = self._client.get_run(run_id).info.artifact_uri
+        made = self._client.create_model_version(model, source, run_id, tags=tags)
+        self._client.set_registered_model_alias(model, "champion", made.version)
+
     def add_model(self, run: "Run", name: str, path: Path, md5: str) -> None:
         """Make a logged model that points to a checkpoint; the weights stay with DVC."""
         tags = {"dvc.path": str(path), "dvc.md5": md5}
@@ -157,6 +169,10 @@ class Run:
         for start in range(0, len(self._buffer), LARGEST_BATCH):
             self._client.log_batch(self.id, metrics=self._buffer[start : start + LARGEST_BATCH])
         self._buffer, self._flushed = [], time.monotonic()
+
+    def log_file(self, path: Path) -> None:
+        """Keep a file with the run."""
+        self._client.log_artifact(self.id, str(path))
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags."""

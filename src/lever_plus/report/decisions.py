@@ -1,0 +1,171 @@
+"""What every method showed the VLM before one question, and what came of it.
+
+The page and `lever-plus show` read the same decisions. Of a method with several seeds, the first
+stands for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import pandas as pd
+
+from lever_plus.data.examples import Example
+from lever_plus.report.methods import ORACLE, SHOWN
+
+POLICY: Final = "grpo"
+BEFORE: Final = "rce"
+"""Flips are those from this method to `POLICY`."""
+FLAGS: Final = {
+    "gained": "flipped by GRPO to right",
+    "lost": "flipped by GRPO to wrong",
+    "missed": "oracle could, GRPO did not",
+}
+
+
+class Answered(NamedTuple):
+    """The VLM's answer after `pointer`: what it is worth, and whether any human gave it."""
+
+    shot: int
+    pointer: tuple[int, ...]
+    answer: str
+    right: bool
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one method chose.
+
+    Attributes:
+        method: Its name.
+        seed: Its training or sampling seed, None where it has none.
+        answers: At every shot, the smallest first.
+        log_probs: Of every pick, where a policy made them.
+    """
+
+    method: str
+    seed: int | None
+    answers: tuple[Answered, ...]
+    log_probs: tuple[float, ...]
+
+    @property
+    def pointer(self) -> tuple[int, ...]:
+        """Return the longest pointer."""
+        return self.answers[-1].pointer
+
+    @property
+    def nested(self) -> bool:
+        """Whether every shot shows the first ICDs of one pointer (the oracle searches anew)."""
+        return all(a.pointer == self.pointer[: len(a.pointer)] for a in self.answers)
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer at the last shot is right."""
+        return self.answers[-1].right
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One question, and what the methods chose for it."""
+
+    example: Example
+    choices: tuple[Choice, ...]
+
+    def of(self, method: str) -> Choice | None:
+        """Return a method's choice, None where it was not asked about this question."""
+        return next((choice for choice in self.choices if choice.method == method), None)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Return the keys of `FLAGS` that hold, by the answers at the last shot."""
+        policy, before, oracle = self.of(POLICY), self.of(BEFORE), self.of(ORACLE)
+        holds = {
+            "gained": policy and before and policy.right and not before.right,
+            "lost": policy and before and before.right and not policy.right,
+            "missed": policy and oracle and oracle.right and not policy.right,
+        }
+        return tuple(flag for flag, held in holds.items() if held)
+
+    @property
+    def example_ids(self) -> tuple[int, ...]:
+        """Return the question and all its demonstrations, each once."""
+        shown = (i for c in self.choices for a in c.answers for i in a.pointer)
+        return tuple(dict.fromkeys((self.example.question_id, *shown)))
+
+
+def gather(
+    scores: pd.DataFrame, examples: Mapping[int, Example], methods: Sequence[str] = SHOWN
+) -> list[Decision]:
+    """Return the decisions about every question of a score table, in its order.
+
+    Args:
+        scores: The table of `evaluate`.
+        examples: All examples by id.
+        methods: Whose, in this order; those that the table lacks are left out.
+    """
+    questions = [int(query) for query in dict.fromkeys(scores["query_id"])]
+    found: dict[int, list[Choice]] = {query: [] for query in questions}
+    for method in methods:
+        part = scores[scores["method"] == method]
+        seeds = sorted({int(seed) for seed in part["seed"]})
+        part = part[part["seed"].isin(seeds[:1])]
+        answers: dict[int, list[Answered]] = {}
+        log_probs: dict[int, tuple[float, ...]] = {}
+        for query, shot, pointer, steps, answer, right, score in zip(
+            part["query_id"],
+            part["shot"],
+            part["pointer"],
+            part["step_log_probs"],
+            part["answer"],
+            part["vqa_correct"],
+            part["vqa_acc_score"],
+            strict=True,
+        ):
+            ids = tuple(int(i) for i in pointer)
+            row = Answered(int(shot), ids, str(answer), bool(right), float(score))
+            answers.setdefault(int(query), []).append(row)
+            longest = log_probs.get(int(query), ())
+            log_probs[int(query)] = max(longest, tuple(float(v) for v in steps), key=len)
+        for query, rows in answers.items():
+            seed = None if seeds == [0] else seeds[0]  # what has no seed is written as 0
+            choice = Choice(method, seed, tuple(sorted(rows)), log_probs[query])
+            found[query].append(choice)
+    return [Decision(examples[query], tuple(choices)) for query, choices in found.items()]
+
+
+def sample(decisions: Sequence[Decision], count: int) -> list[Decision]:
+    """Return up to `count` decisions, in their order; every flag gets an equal share at first.
+
+    Nothing is drawn: equal data give an equal sample. Questions that all methods were asked are
+    taken first, so that the oracle stands beside the others.
+    """
+    share = count // (len(FLAGS) + 1)
+    chosen: dict[int, Decision] = {}
+    for flag in FLAGS:
+        flagged = [d for d in decisions if flag in d.flags and _id(d) not in chosen]
+        chosen |= {_id(d): d for d in _spread(flagged, share)}
+    rest = [d for d in decisions if _id(d) not in chosen]
+    chosen |= {_id(d): d for d in _spread(rest, count - len(chosen))}
+    return [d for d in decisions if _id(d) in chosen]
+
+
+def _spread(decisions: Sequence[Decision], count: int) -> list[Decision]:
+    """Return `count` of them at even distances, the complete ones where they are enough."""
+    most = max((len(d.choices) for d in decisions), default=0)
+    complete = [d for d in decisions if len(d.choices) == most]
+    source = complete if len(complete) >= count else decisions
+    taken = min(count, len(source))
+    return [source[i * len(source) // taken] for i in range(taken)]
+
+
+def _id(decision: Decision) -> int:
+    return decision.example.question_id
+
+
+def given_answers(example: Example) -> list[tuple[str, int]]:
+    """Return the human answers with their counts, the most frequent first."""
+    counts: dict[str, int] = {}
+    for answer in example.answers:
+        counts[answer] = counts.get(answer, 0) + 1
+    return sorted(counts.items(), key=lambda pair: -pair[1])

@@ -1,0 +1,192 @@
+"""A model card for every trained policy, written from the facts of its run."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+
+from lever_plus.errors import UserError
+from lever_plus.evaluation.statistics import bootstrap
+from lever_plus.evaluation.summary import per_question
+from lever_plus.report.findings import clusters, compared
+from lever_plus.report.tables import markdown, percent, points
+from lever_plus.rl.records import Meta
+from lever_plus.tracking.history import Row
+
+LEARNED = {
+    "sft": "imitation of the sequences that an InfoScore beam search found with the true answers",
+    "agro": "AGRO, a regression on the differences of the RL data's rewards inside each group",
+    "grpo": "GRPO on fresh candidates, with a KL to the off-line policy of the same seed",
+}
+RCE = "RCE, the cross-entropy of the RL data's candidates, weighted by their rewards"
+SHARED = (
+    "- It is meant for research on how demonstrations are chosen, and for choosing them for "
+    "the VLM named above.",
+    "- It chooses from the pools, and sees the features of the encoder, named above. Other pools "
+    "or another encoder are refused when it is loaded: train it again for them.",
+    "- It chooses demonstrations for one frozen VLM and one prompt. With another VLM, or another "
+    "prompt, the accuracies above do not hold.",
+    "- It answers no question itself: what it chooses may lead the VLM to a wrong answer.",
+)
+EMBEDDED = (
+    "- The questions are those of the embedded data set, the VLM is a tiny one that was trained "
+    "for them: these numbers say nothing about large VLMs."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained policy and what is known about its training.
+
+    Attributes:
+        stage: Of the pipeline.
+        method: Its name.
+        seed: Training seed.
+        checkpoint: The policy's file.
+        history: The rows of its training.
+        made_with: What the RL data were made with; the VLM and metric are those of all stages.
+        embedded: Whether the data set is the embedded one.
+        command: What trains it again.
+    """
+
+    stage: str
+    method: str
+    seed: int
+    checkpoint: Path
+    history: Sequence[Row]
+    made_with: Meta
+    embedded: bool
+    command: str
+
+    @property
+    def name(self) -> str:
+        """Return the card's name."""
+        return f"{self.stage}-{self.method}-seed{self.seed}"
+
+
+def model_card(policy: Trained, scores: pd.DataFrame, resamples: int) -> str:
+    """Return the card of one policy, Markdown.
+
+    Args:
+        policy: The policy.
+        scores: The table of `evaluate`.
+        resamples: Bootstrap resamples.
+
+    Raises:
+        UserError: The checkpoint is missing or damaged.
+    """
+    header, parameters = read_checkpoint(policy.checkpoint)
+    config = json.loads(header["config"])
+    learned = LEARNED.get(policy.method, RCE)
+    limits = [*SHARED, *([EMBEDDED] if policy.embedded else [])]
+    sections = {
+        "What it is": (
+            f"A pointer policy that picks {config['shots']} in-context demonstrations, one after "
+            f"the other, for a frozen vision-language model. Trained by {learned}."
+        ),
+        "Architecture": _items({"parameters": f"{parameters:,}", **config}),
+        "Trained on": _items(_facts(policy, header)),
+        "Test accuracy": _results(policy, scores, resamples),
+        "Intended use and limits": "\n".join(limits),
+        "Load it": _loading(policy.checkpoint),
+        "Make it again": f"```\n{policy.command}\n```",
+    }
+    body = "".join(f"\n## {title}\n\n{text.rstrip()}\n" for title, text in sections.items())
+    return f"# {policy.stage}/{policy.method}, seed {policy.seed}\n{body}"
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, str], int]:
+    """Return a checkpoint's header and its number of parameters; no weight is read."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run the stage that trains it (`dvc repro`).")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header: dict[str, str] = json.loads(file.metadata()["lever_plus"])
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no checkpoint ({error!r}): run its stage again.") from error
+    return header, sum(prod(shape) for shape in shapes)
+
+
+def best_row(history: Sequence[Row]) -> tuple[int, float]:
+    """Return epoch and dev reward of the policy that was kept: the first with the best reward."""
+    rows = [row for row in history if "dev_reward" in row]
+    if not rows:
+        raise UserError("a training history has no dev_reward: run its stage again.")
+    best = max(rows, key=lambda row: float(row["dev_reward"]))
+    return int(best["epoch"]), float(best["dev_reward"])
+
+
+def _facts(policy: Trained, header: dict[str, str]) -> dict[str, Any]:
+    meta = policy.made_with
+    epoch, reward = best_row(policy.history)
+    facts = {
+        "pools, sha256": header["pool_sha256"],
+        "encoder, hash": header["encoder"],
+        "VLM": f"{meta.vlm['model']}, revision {meta.vlm['revision']}, {meta.vlm['dtype']}",
+        "prompt, hash": meta.vlm["prompt_hash"],
+        "generation": meta.vlm["generation"],
+        "metric": meta.metric,
+    }
+    if policy.stage != "sft":
+        facts["RL data"] = f"{meta.records} queries"
+        facts["policy that proposed the RL data, sha256"] = meta.policy_sha256
+    facts["training seed"] = str(policy.seed)
+    facts["best epoch"] = f"{epoch} (chosen on dev: reward {reward:.4f})"
+    return facts
+
+
+def _results(policy: Trained, scores: pd.DataFrame, resamples: int) -> str:
+    """Return the accuracies of this very seed, and its differences to SFT and RCE."""
+    of_method = scores[scores["method"] == policy.method]
+    table = per_question(of_method[of_method["seed"] == policy.seed])
+    if table.empty:
+        return "It was not evaluated."
+    rows = []
+    for shot, values in (*table.items(), ("mean", table.mean(axis=1))):
+        accuracies = np.asarray(values, dtype=np.float64)
+        found = bootstrap(accuracies, resamples, clusters(scores, table.index))
+        accuracy = {"accuracy": found.mean, "ci95": [found.low, found.high]}
+        rows.append([str(shot), percent(accuracy), str(len(accuracies))])
+    header = ["shots", "accuracy [95 %]", "questions"]
+    told = "VQA accuracy x 100 of this seed on test questions.\n\n" + markdown(header, rows)
+    for versus, other in _references(policy, scores):
+        row = compared(table.mean(axis=1), other.mean(axis=1), scores, resamples)
+        told += f"\nMean over shots minus {versus}, paired by question: {points(row)}.\n"
+    return told
+
+
+def _references(policy: Trained, scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield SFT, and the RCE policy of the same seed, where they are not the policy itself."""
+    for method in ("sft", "rce"):
+        part = scores[scores["method"] == method]
+        if method == "rce":
+            part = part[part["seed"] == policy.seed]
+        if method != policy.method and not part.empty:
+            yield f"{method}, seed {part['seed'].iloc[0]}", per_question(part)
+
+
+def _items(facts: dict[str, Any]) -> str:
+    return "".join(f"- {name}: {value}\n" for name, value in facts.items())
+
+
+def _loading(checkpoint: Path) -> str:
+    return f"""```python
+from pathlib import Path
+
+from lever_plus.data.pool import read_pools
+from lever_plus.embedding.encoder import read_embeddings
+from lever_plus.policy.checkpoint import load_policy
+
+policy = load_policy(
+    Path("{checkpoint.as_posix()}"),
+    pool_sha256=read_pools(Path("artifacts/pool/pools.jsonl")).sha256,
+    encoder=read_embeddings(Path("artifacts/embed")).encoder,
+)
+```"""

@@ -1,0 +1,42 @@
+"""What the RL data hold: headroom, and the rewards of the candidates by where they came from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from lever_plus.data.pool import Pools
+from lever_plus.params_training import RewardParams
+from lever_plus.rl.groups import groups_from_records
+from lever_plus.rl.headroom import Headroom
+from lever_plus.rl.records import QueryRecord
+
+
+def headroom_rows(found: Headroom) -> Iterator[tuple[str, str]]:
+    """Yield what a headroom's fields are, and their values."""
+    yield "accuracy of all candidates", f"{100 * found.accuracy:.1f}"
+    for count, best in found.oracle.items():
+        yield f"best of {count}", f"{100 * best:.1f}"
+    yield "standard deviation inside groups", f"{100 * found.spread:.1f}"
+    yield "groups without a right candidate", f"{found.all_wrong:.1%}"
+    yield "groups without a wrong one", f"{found.all_right:.1%}"
+    yield "groups with both", f"{found.mixed:.1%}"
+    yield "groups that teach nothing (equal at every shot)", f"{found.flat:.1%}"
+    for method, share in found.positives.items():
+        yield f"right candidates from {method}", f"{share:.1%}"
+
+
+def rewards_by_method(
+    records: Sequence[QueryRecord], pools: Pools, reward: RewardParams
+) -> Mapping[str, list[float]]:
+    """Return {gen_method: rewards of its candidates, weighted over shots}, as training sees them.
+
+    Raises:
+        PointerError, UserError: See `groups_from_records`.
+    """
+    groups = groups_from_records(records, pools, reward)
+    weights = groups.rewards.new_tensor(reward.shot_weights)
+    totals = (groups.rewards @ (weights / weights.sum())).tolist()
+    found: dict[str, list[float]] = {}
+    for record, row in zip(records, totals, strict=True):
+        # A group is padded at its end: a shorter record ends the pairs.
+        for candidate, value in zip(record.candidates, row, strict=False):
+            found.setdefault(candidate.gen_method, []).append(value)
+    return dict(sorted(found.items()))

@@ -1,0 +1,119 @@
+"""The sections of the page that are tables and text: each turns results into HTML."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lever_plus.report import tables
+from lever_plus.report.findings import Way
+from lever_plus.report.page import folded, note, table
+from lever_plus.report.rl_data import headroom_rows
+from lever_plus.report.tables import Summary
+from lever_plus.rl.headroom import Headroom
+
+Row = dict[str, Any]
+
+
+def paired_section(summary: Summary) -> str:
+    """Return the paired differences of the mean over shots, and those at every shot, folded."""
+    text = (
+        "Points of VQA accuracy x 100, paired by question. Wins, losses and ties count questions. "
+        "p (Holm) is corrected for the number of methods that are compared with one reference."
+    )
+    whole = table(tables.PAIRED_HEADER, list(tables.paired_rows(summary)))
+    single = [
+        f"<h3>{shots}-shot</h3>"
+        + table(tables.PAIRED_HEADER, list(tables.paired_rows(summary, shots)))
+        for shots in tables.shots_of(summary)
+    ]
+    return note(text) + whole + folded("At every shot", "".join(single))
+
+
+def way_section(way: Way | None) -> str:
+    """Return how much of the way from the best baseline to the oracle each trained method goes."""
+    if way is None:
+        return note("There is no way to measure: the oracle is missing, or not better.")
+    text = (
+        f"At {way.shot} shots, on the oracle's {way.questions} questions: {way.baseline}, the best "
+        f"baseline by similarity, has {100 * way.low:.1f}, the oracle {100 * way.high:.1f}. 100 % "
+        "would be as good as the oracle, which searches with the true answer; below 0 % is worse "
+        "than the baseline. Not bounded: in some resamples the oracle is not better."
+    )
+    rows = [
+        [
+            closed.method,
+            f"{closed.share:.0%}",
+            f"[{closed.interval[0]:.0%}, {closed.interval[1]:.0%}]"
+            if closed.interval
+            else "not bounded",
+        ]
+        for closed in way.closed
+    ]
+    return note(text) + table(["method", "share of the way", "95 %"], rows)
+
+
+def headroom_section(found: Headroom) -> str:
+    """Return what the RL data held to be learned."""
+    text = (
+        f"RL data: {found.queries} groups of {found.candidates:.1f} candidates; accuracy x 100 at "
+        "the last shot."
+    )
+    rows = [list(row) for row in headroom_rows(found)]
+    return f"<p>{found.verdict}</p>" + note(text) + table(["", "value"], rows)
+
+
+def diagnostics_section(diagnostics: Mapping[str, Any]) -> str:
+    """Return copy and answer-shown rates, and how much order matters beside choice."""
+    order, copy = diagnostics["order"], diagnostics["copy"]
+    last = max((row["shots"] for row in copy), default=0)
+    text = (
+        "copied: answers that equal the answer of a demonstration (or of the last one); shown: "
+        "questions whose true answer stands among the demonstrations'. A method that is right only "
+        "where the answer was shown has learned to retrieve."
+    )
+    sentence = (
+        f"Order and choice ({order['questions']} questions): the score of a question varies by "
+        f"{100 * order['order_spread']:.1f} points (standard deviation) over {order['orders']} "
+        f"orders of one set, by {100 * order['set_spread']:.1f} over {order['sets']} random sets."
+    )
+    header = ["method", "copied %", "copied last %", "shown %", "if shown", "if not shown"]
+    tables_ = {
+        shots: table(header, list(_copy_rows(copy, shots)))
+        for shots in sorted({row["shots"] for row in copy})
+    }
+    others = "".join(f"<h3>{s}-shot</h3>{html}" for s, html in tables_.items() if s != last)
+    shown = f"<h3>{last}-shot</h3>{tables_[last]}" if copy else ""
+    return f"<p>{sentence}</p>" + note(text) + shown + folded("At the other shots", others)
+
+
+def _copy_rows(copy: Sequence[Row], shots: int) -> Iterator[list[str]]:
+    keys = ("copied", "copied_last", "shown", "accuracy_shown", "accuracy_not_shown")
+    for row in copy:
+        if row["shots"] == shots:
+            cells = ["" if row[key] is None else f"{100 * row[key]:.1f}" for key in keys]
+            yield [row["method"], *cells]
+
+
+def ablation_section(rows: Sequence[Row], summary: Summary) -> str:
+    """Return the ablations' table; one that was made before the present results says so."""
+    if not rows:
+        return ""
+    now = {row["method"]: row["accuracy"] for row in summary["means"]}
+    old = any(r["variant"] == "default" and r["accuracy"] != now.get(r["method"]) for r in rows)
+    warning = "Made before the present results: run `make ablations` again."
+    shots = list(dict.fromkeys(shot for row in rows for shot in row["shots"]))
+    header = ["variant", "method", *shots, "mean [95 %]", "n", "difference [95 %]", "to"]
+    cells = [
+        [
+            row["variant"],
+            row["method"],
+            *(f"{100 * row['shots'][s]:.1f}" if s in row["shots"] else "" for s in shots),
+            tables.percent(row),
+            str(row["n"]),
+            tables.points(row["difference"]) if row["difference"] else "",
+            row["versus"],
+            "" if row["reward_std"] is None else f"{row['reward_std']:.3f}",
+        ]
+        for row in rows
+    ]
+    html = table([*header, "reward std in groups"], cells)
+    return (f"<p><strong>{warning}</strong></p>" if old else "") + html

@@ -1,0 +1,169 @@
+"""A small project folder with everything that the report reads, made without any model."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from lever_plus.data.examples import Example, write_examples
+from lever_plus.data.pool import write_pools
+from lever_plus.evaluation.evaluate import COLUMNS
+from lever_plus.evaluation.summary import summarise
+from lever_plus.params import Params
+from lever_plus.params_file import load_params
+from lever_plus.policy.checkpoint import save_policy
+from lever_plus.policy.network import SelectorConfig
+from lever_plus.rl.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
+from lever_plus.stages import paths
+from lever_plus.stages.outputs import write_metrics
+from lever_plus.stages.training import training_runs
+from tiny_world import ROOT, random_policy
+
+NASTY = '</script><img src=x onerror=alert(1)> & "quoted" [bold]?'
+POOL = tuple(range(1, 41))
+DEV = 500
+QUESTIONS = tuple(range(1000, 1100))
+ORACLE = QUESTIONS[:40]
+SHOTS = 4
+SEEDS = (1, 2)
+TRAINED = ("rce", "rce-seed", "agro", "grpo")
+METHODS = {
+    "zero-shot": (0,),
+    "random": (0, 1),
+    "sttr": (0,),
+    "siir": (0,),
+    "sft": (1,),
+    **dict.fromkeys(TRAINED, SEEDS),
+    "oracle": (0,),
+}
+RIGHT = {"grpo": (0, 1), "rce": (0, 2), "oracle": (0, 1, 2), "sft": (0,), "sttr": (3,)}
+"""A question is answered right where its id modulo 4 is one of these."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """The folder, its settings and examples."""
+
+    folder: Path
+    params: Params
+    examples: dict[int, Example]
+    scores: pd.DataFrame
+
+
+def make(folder: Path) -> Made:
+    """Write a project into the current folder, which must be `folder`."""
+    whole = load_params(ROOT / "params.yaml")
+    evaluate = whole.evaluate.model_copy(update={"resamples": 100})
+    params = whole.model_copy(update={"training_seeds": list(SEEDS), "evaluate": evaluate})
+    examples = {i: _example(i) for i in (*POOL, DEV, *QUESTIONS)}
+    write_examples(paths.PREPARE / "train.jsonl", [examples[i] for i in POOL])
+    write_examples(paths.PREPARE / "dev.jsonl", [examples[DEV]])
+    write_examples(paths.PREPARE / "test.jsonl", [examples[i] for i in QUESTIONS])
+    scores = _scores()
+    paths.SCORES.parent.mkdir(parents=True)
+    scores.to_parquet(paths.SCORES, index=False)
+    write_metrics(paths.SUMMARY, summarise(scores, 100))
+    write_metrics(paths.METRICS / "diagnostics.json", _diagnostics())
+    _rl_data()
+    pools = write_pools(paths.POOLS, dict.fromkeys(QUESTIONS, POOL)).sha256
+    policy = random_policy(SelectorConfig("stateful", 6, 8, hidden=4, shots=SHOTS))
+    for run in training_runs(params):
+        save_policy(run.checkpoint, policy, pool_sha256=pools, encoder="e" * 64)
+        rows = [
+            {"epoch": 0, "dev_reward": 0.5, "entropy": 3.0, "kl": 0.0},
+            {"epoch": 1, "dev_reward": 0.75, "entropy": 2.5, "kl": 0.1, "reward": 1.0},
+            {"epoch": 2, "dev_reward": 0.75, "entropy": 2.0, "kl": 0.2, "reward": 1.1},
+        ]
+        run.history.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return Made(folder, params, examples, scores)
+
+
+def _example(key: int) -> Example:
+    path = paths.IMAGES / f"{key}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(key).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((160, 120)).save(path)
+    question = NASTY if key in (POOL[0], QUESTIONS[0]) else f"What is number {key}?"
+    answers = (*["right"] * 7, *["<b>also</b>"] * 3)
+    return Example(key, key, str(path), "0" * 64, question, answers, "right")
+
+
+def _scores() -> pd.DataFrame:
+    rows = [
+        (method, seed, query, query, shot, *_prompt(method, query, shot), *_answer(method, query))
+        for method, seeds in METHODS.items()
+        for seed in seeds
+        for query in (ORACLE if method == "oracle" else QUESTIONS)
+        for shot in ((0,) if method == "zero-shot" else range(1, SHOTS + 1))
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _prompt(method: str, query: int, shot: int) -> tuple[list[int], list[float]]:
+    """The oracle searches anew at every shot; only policies know log-probs."""
+    first = query * len(method) + (7 * shot if method == "oracle" else 0)
+    pointer = [POOL[(first + 3 * i) % len(POOL)] for i in range(shot)]
+    return pointer, [-0.5 * (i + 1) for i in range(shot)] if method in ("sft", *TRAINED) else []
+
+
+def _answer(method: str, query: int) -> tuple[str, int, float, bool]:
+    right = query % 4 in RIGHT.get(method, ())
+    return "right" if right else f"{method} <i>", int(right), 0.9 if right else 0.0, False
+
+
+def _diagnostics() -> dict[str, object]:
+    rates = {"copied": 0.123, "copied_last": 0.1, "shown": 0.4, "accuracy_shown": 0.77}
+    copy = [
+        {"method": method, "shots": shot, **rates, "accuracy_not_shown": None}
+        for method in ("sft", "grpo")
+        for shot in range(1, SHOTS + 1)
+    ]
+    order = {"questions": 8, "orders": 8, "sets": 8, "order_spread": 0.081, "set_spread": 0.204}
+    return {"copy": copy, "order": order}
+
+
+def _rl_data() -> None:
+    pools = write_pools(paths.POOLS, dict.fromkeys(QUESTIONS, POOL))
+    vlm = {"model": "Tiny", "revision": "r" * 64, "dtype": "float32", "prompt_hash": "p" * 64}
+    meta = Meta(
+        vlm={**vlm, "generation": "one token"},  # type: ignore[typeddict-item]
+        metric="VQA accuracy",
+        pool_sha256=pools.sha256,
+        encoder="e" * 64,
+        policy_sha256="f" * 64,
+        records=10,
+    )
+    records = [
+        QueryRecord(
+            query_id=query,
+            question_id=query,
+            pool=POOL,
+            candidates=tuple(_candidate(query, i) for i in range(2 + query % 2)),
+        )
+        for query in QUESTIONS[:10]
+    ]
+    write_rl_data(paths.RL_DATA, meta, records)
+
+
+def _candidate(query: int, number: int) -> Candidate:
+    """The first of a query comes from the beam and is right, the others are random and wrong."""
+    shots = tuple(
+        Shot(
+            shot=shot,
+            answer="x",
+            vqa_correct=1 if number == 0 else 0,
+            vqa_acc_score=1.0 if number == 0 else 0.0,
+            fallback=False,
+        )
+        for shot in range(1, SHOTS + 1)
+    )
+    return Candidate(
+        pointer=tuple(POOL[(query + number + 5 * i) % len(POOL)] for i in range(SHOTS)),
+        gen_method="beam" if number == 0 else "random",
+        temperature=None,
+        step_log_probs=None,
+        shots=shots,
+    )

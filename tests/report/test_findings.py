@@ -1,0 +1,89 @@
+"""The summary in words, and the share of the way to the oracle."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from lever_plus.evaluation.evaluate import COLUMNS
+from lever_plus.evaluation.summary import summarise
+from lever_plus.report.findings import difference, sentences, way_to_oracle
+from lever_plus.report.tables import Summary
+
+
+def table(accuracies: dict[str, float], questions: int = 200) -> pd.DataFrame:
+    """A method is right on the first questions, so that differences are certain."""
+    rows = [
+        (method, 1, q, q, shot, [], [], "x", 1, float(q < accuracy * questions), False)
+        for method, accuracy in accuracies.items()
+        for q in range(questions // 2 if method == "oracle" else questions)
+        for shot in ((0,) if method == "zero-shot" else (1, 2))
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def summary_of(scores: pd.DataFrame) -> Summary:
+    loaded: Summary = json.loads(json.dumps(summarise(scores, 200)))
+    return loaded
+
+
+def test_the_best_method_is_named_with_its_differences() -> None:
+    same = {"zero-shot": 0.2, "sttr": 0.4, "siir": 0.3, "sft": 0.5, "rce": 0.5, "grpo": 0.7}
+    scores = table(same)
+    told = list(sentences(summary_of(scores), scores, ["sft", "rce", "grpo"], 200))
+    assert told[0].startswith("Of the trained methods, grpo answers best: VQA accuracy 70.0 [")
+    assert "one training seed" in told[0]
+    assert [sentence.split(" (")[0].split(":")[0] for sentence in told[1:]] == [
+        "grpo minus RCE",
+        "grpo minus SFT",
+        "grpo minus sttr",
+        "grpo minus zero-shot",
+    ]
+    assert "+20.0 points" in told[1]
+    assert told[1].endswith("better.")
+    assert "+30.0 points" in told[3]
+    assert "+50.0 points" in told[4]
+
+
+def test_what_does_not_separate_is_said() -> None:
+    scores = table({"zero-shot": 0.5, "sft": 0.5, "rce": 0.505, "grpo": 0.5})
+    told = list(sentences(summary_of(scores), scores, ["sft", "rce", "grpo"], 200))
+    assert told[0].startswith("Of the trained methods, rce answers best")
+    assert "rce minus SFT: +0.5 points" in told[1]
+    assert told[1].endswith("not separable, the interval contains 0.")
+    assert told[-1].startswith("grpo minus RCE: -0.5 points")
+
+
+def test_a_difference_is_the_summarys_or_computed_alike() -> None:
+    scores = table({"zero-shot": 0.2, "sft": 0.4, "rce": 0.5, "sttr": 0.3})
+    summary = summary_of(scores)
+    known = difference(summary, scores, "rce", "sft", 200)
+    again = difference({**summary, "differences": []}, scores, "rce", "sft", 200)
+    assert known in summary["differences"]
+    assert again["ci95"] == pytest.approx(known["ci95"], abs=1e-6)
+    assert again["difference"] == pytest.approx(known["difference"], abs=1e-6)
+
+
+def test_the_way_is_counted_on_the_oracles_questions() -> None:
+    """On the first half of the questions: sttr .4, grpo .7, oracle 1 (twice the shares of all)."""
+    scores = table({"sttr": 0.2, "siir": 0.1, "sft": 0.2, "grpo": 0.35, "oracle": 0.5})
+    way = way_to_oracle(scores, ["sft", "grpo", "agro"], 500)
+    assert way
+    assert (way.shot, way.baseline, way.questions) == (2, "sttr", 100)
+    assert (way.low, way.high) == pytest.approx((0.4, 1.0))
+    shares = {closed.method: closed for closed in way.closed}
+    assert set(shares) == {"sft", "grpo"}
+    assert shares["sft"].share == 0
+    assert shares["grpo"].share == pytest.approx(0.5)
+    interval = shares["grpo"].interval
+    assert interval
+    assert interval[0] < 0.5 < interval[1]
+
+
+def test_without_an_oracle_that_is_better_there_is_no_way() -> None:
+    assert way_to_oracle(table({"sttr": 0.2, "grpo": 0.3}), ["grpo"], 100) is None
+    assert way_to_oracle(table({"sttr": 0.5, "oracle": 0.5}), ["grpo"], 100) is None
+    assert way_to_oracle(table({"oracle": 0.5}), ["grpo"], 100) is None
+    barely = way_to_oracle(table({"sttr": 0.495, "sft": 0.2, "oracle": 0.5}), ["sft"], 500)
+    assert barely
+    assert barely.closed[0].interval is None

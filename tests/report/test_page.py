@@ -1,0 +1,193 @@
+"""The page: the summary's numbers, one file, the same bytes, and texts that stay texts."""
+
+import json
+import re
+from html import unescape
+
+import pytest
+from report_world import NASTY, ORACLE, QUESTIONS, Made
+
+from lever_plus.report import sections, tables
+from lever_plus.report.page import page, table
+from lever_plus.report.thumbnails import thumbnails
+from lever_plus.stages import paths, report
+from lever_plus.tracking.lineage import import_closure
+from tiny_world import ROOT
+
+
+def section(html: str, heading: str) -> str:
+    """Return what stands under a heading."""
+    return re.split(r"<h2|<script", html.split(f">{heading}</h2>")[1])[0]
+
+
+def cells(html: str) -> list[list[str]]:
+    rows = re.findall(r"<tr>(.*?)</tr>", html)
+    return [[unescape(c) for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", r)] for r in rows]
+
+
+def data_of(html: str) -> dict[str, object]:
+    found = re.search(r'<script type="application/json" id="decisions">(.*?)</script>', html)
+    assert found
+    loaded: dict[str, object] = json.loads(found[1])
+    return loaded
+
+
+def test_the_sections_stand_in_the_order_in_which_they_are_asked(html: str) -> None:
+    assert re.findall(r"<h2[^>]*>(.*?)</h2>", html) == [
+        "In short",
+        "Accuracy",
+        "Paired differences",
+        "Accuracy over shots",
+        "How far to the oracle",
+        "Headroom",
+        "Rewards of the candidates",
+        "Training",
+        "Copies and order",
+        "Decisions",
+    ]
+
+
+def test_the_tables_hold_the_summarys_numbers(html: str, project: Made) -> None:
+    summary = json.loads((project.folder / paths.SUMMARY).read_text(encoding="utf-8"))
+    rows = cells(section(html, "Accuracy"))
+    assert rows[1:] == list(tables.accuracy_rows(summary))
+    shown = cells(section(html, "Paired differences"))
+    for row in summary["differences"]:
+        expected = [
+            f"{row['method']} - {row['versus']}",
+            tables.points(row),
+            *(str(row[key]) for key in ("wins", "losses", "ties")),
+            tables.p_value(row["p"]),
+            tables.p_value(row["p_holm"]),
+            str(row["n"]),
+        ]
+        assert expected in shown
+
+
+def test_the_page_loads_nothing_and_is_small(html: str) -> None:
+    without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
+    assert not re.search(r"https?:", without_namespaces)
+    assert "<link" not in html
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    assert all(src.startswith("data:") for src in re.findall(r'\bsrc="([^"]*)"', html))
+    decisions = data_of(html)["decisions"]
+    assert isinstance(decisions, list)
+    assert len(decisions) == 60
+    assert len(html.encode()) < 5_000_000
+
+
+def test_equal_data_give_equal_bytes(html: str, project: Made) -> None:
+    cards = {p: p.read_bytes() for p in (paths.REPORT / "model_cards").iterdir()}
+    report.run(project.params)
+    assert (paths.REPORT / "index.html").read_text(encoding="utf-8") == html
+    assert cards == {p: p.read_bytes() for p in (paths.REPORT / "model_cards").iterdir()}
+
+
+def test_question_texts_are_no_markup(html: str) -> None:
+    assert "<img src=x" not in html
+    assert html.count("</script>") == 2
+    assert "<!--" not in html
+    examples = data_of(html)["examples"]
+    assert isinstance(examples, dict)
+    assert examples[str(QUESTIONS[0])][1] == NASTY
+    script = html.rpartition("<script>")[2]
+    assert "innerHTML" not in script
+    assert "insertAdjacentHTML" not in script
+    text = page("T<i>", "a<b>", {"A": table(["x"], [["<b>"]]), "left out": ""})
+    assert "T&lt;i&gt;" in text
+    assert "a&lt;b&gt;" in text
+    assert "<td>&lt;b&gt;</td>" in text
+    assert "left out" not in text
+
+
+def test_every_image_and_example_of_a_decision_is_there_once(html: str) -> None:
+    data = data_of(html)
+    examples, images, decisions = data["examples"], data["images"], data["decisions"]
+    assert isinstance(examples, dict)
+    assert isinstance(images, dict)
+    assert isinstance(decisions, list)
+    used = {str(d["id"]) for d in decisions}
+    used |= {str(i) for d in decisions for c in d["choices"] for p in c["pointers"] for i in p}
+    assert used == set(examples)
+    assert {str(image) for image, _, _ in examples.values()} == set(images)
+    assert all(html.count(uri) == 1 for uri in images.values())
+    oracle = [c for d in decisions for c in d["choices"] if c["method"] == "oracle"]
+    assert len(oracle) == len({d["id"] for d in decisions} & set(ORACLE))
+    assert all(len(c["pointers"]) == len(c["answers"]) for c in oracle)
+
+
+def test_without_script_and_on_paper_all_but_the_browser_is_there(html: str) -> None:
+    assert "<noscript>" in html
+    assert '<div class="controls" hidden>' in html
+    assert re.search(r"@media print \{.*\.controls.*display: none.*\.printed", html, re.DOTALL)
+
+
+def test_right_and_wrong_are_words_not_colours_alone(html: str) -> None:
+    assert "✓ right" in html
+    assert "✗ wrong" in html
+
+
+def test_images_become_smaller_until_they_fit(project: Made) -> None:
+    images = {i: project.examples[i].image for i in QUESTIONS[:20]}
+    free = sum(map(len, thumbnails(images, 10**9).values()))
+    tight = sum(map(len, thumbnails(images, free - 1).values()))
+    assert tight < free
+    assert all(uri.startswith("data:image/webp;base64,") for uri in thumbnails(images, 0).values())
+
+
+def test_the_headroom_and_diagnostics_are_those_of_the_files(html: str) -> None:
+    assert ["groups with both", "100.0%"] in cells(section(html, "Headroom"))
+    assert ["best of 1", "41.7"] in cells(section(html, "Headroom"))
+    assert ["grpo", "12.3", "10.0", "40.0", "77.0", ""] in cells(section(html, "Copies and order"))
+    assert "8.1 points" in section(html, "Copies and order")
+
+
+def test_the_rewards_of_every_generator_are_drawn(html: str) -> None:
+    drawn = section(html, "Rewards of the candidates")
+    assert "beam: 10 candidates, mean 2.00" in drawn
+    assert "random: 15 candidates, mean 0.00" in drawn
+
+
+def test_ablations_stand_there_and_say_when_they_are_old(project: Made) -> None:
+    summary = json.loads((project.folder / paths.SUMMARY).read_text(encoding="utf-8"))
+    now = next(row["accuracy"] for row in summary["means"] if row["method"] == "grpo")
+    row = {
+        "variant": "default",
+        "method": "grpo",
+        "shots": {"1": 0.5},
+        "accuracy": now,
+        "ci95": [0.4, 0.6],
+        "n": 100,
+        "seed_accuracies": [0.5],
+        "versus": "",
+        "difference": None,
+        "reward_std": None,
+    }
+    told = {"difference": 0.02, "ci95": [-0.01, 0.05], "separable": False}
+    other = {**row, "variant": "no-kl", "versus": "default/grpo", "difference": told}
+    text = sections.ablation_section([row, other], summary)
+    assert "+2.0 [-1.0, +5.0] not separable" in text
+    assert "again" not in text
+    assert "again" in sections.ablation_section([{**row, "accuracy": 0.1}], summary)
+    assert sections.ablation_section([], summary) == ""
+
+
+def test_the_stage_depends_on_every_file_of_the_folder() -> None:
+    """DVC gets the whole folder, with its style and script, where every module is imported."""
+    closure = import_closure("lever_plus.stages.report", ROOT / "src")
+    folder = ROOT / "src" / "lever_plus" / "report"
+    assert {p for p in folder.glob("*.py") if p.name != "__init__.py"} <= set(closure)
+    assert "- src/lever_plus/report\n" in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["diagnostics.json", "summary.json"])
+def test_a_missing_file_is_named(project: Made, name: str) -> None:
+    path = project.folder / paths.METRICS / name
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(report.UserError, match=name):
+            report.run(project.params)
+    finally:
+        path.write_bytes(content)

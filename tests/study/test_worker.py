@@ -1,0 +1,199 @@
+"""Workers: the baseline first, no trial twice, nothing lost but what was running."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import optuna
+import pytest
+from formula_trials import BEST_RATE, FormulaTrials, project_params, settings
+from optuna.trial import TrialState
+
+from lever_plus.errors import UserError
+from lever_plus.study.objective import Trials
+from lever_plus.study.record import best_trials, table, write_results
+from lever_plus.study.worker import ALIVE, ROLE, WORKER, open_study, requeue_lost, run_worker
+
+PARAMS = project_params()
+SCRIPT = Path(__file__).with_name("killed_worker.py")
+
+
+def work(storage: str, trials: int = 12, number: int = 0) -> optuna.Study:
+    found = settings(storage, trials)
+    run_worker(PARAMS, found, number, cast(Trials, FormulaTrials()))
+    return open_study(found)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> str:
+    return str(tmp_path / "study.journal")
+
+
+def test_trial_0_is_the_rce_only_baseline_and_its_difference_is_0(journal: str) -> None:
+    study = work(journal, trials=3)
+    first = study.trials[0]
+    assert first.params["epochs"] == 0
+    assert first.user_attrs[ROLE] == "baseline"
+    assert first.value == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_search_finds_what_is_good_and_counts_ended_trials(journal: str) -> None:
+    study = work(journal, trials=30)
+    ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert len(ended) == 30
+    best = best_trials(study, 1)[0]
+    assert BEST_RATE / 4 < best.params["learning_rate"] < BEST_RATE * 4
+    assert best.constraints["kl"] <= 0
+
+
+def test_a_trial_that_diverges_fails_and_the_study_goes_on(journal: str) -> None:
+    study = work(journal, trials=30)
+    failed = [t for t in study.trials if t.state == TrialState.FAIL]
+    for trial in failed:
+        assert trial.params["learning_rate"] > 4e-3
+    assert all(
+        t.params["learning_rate"] <= 4e-3 or not t.params["epochs"]
+        for t in study.trials
+        if t.state == TrialState.COMPLETE
+    )
+
+
+def test_going_on_proposes_nothing_twice(journal: str) -> None:
+    work(journal, trials=5)
+    work(journal, trials=10)
+    study = work(journal, trials=15, number=1)
+    rates = [t.params["learning_rate"] for t in study.trials]
+    assert len(rates) >= 15
+    assert len(set(rates)) == len(rates)
+
+
+def test_bad_trials_are_pruned_between_epochs(journal: str) -> None:
+    study = work(journal, trials=40)
+    pruned = [t for t in study.trials if t.state == TrialState.PRUNED]
+    assert pruned
+    complete = [t.value for t in study.trials if t.state == TrialState.COMPLETE]
+    for trial in pruned:
+        last = trial.intermediate_values[max(trial.intermediate_values)]
+        assert last < max(value for value in complete if value is not None)
+
+
+def test_trials_of_gone_workers_are_lost_and_those_of_living_ones_are_not(journal: str) -> None:
+    study = open_study(settings(journal))
+    host = socket.gethostname()
+    gone, alive, far, silent = (study.ask() for _ in range(4))
+    for trial, worker, seen in (
+        (gone, f"{host}:999999999", 0.0),
+        (alive, f"{host}:{os.getpid()}", 0.0),
+        (far, "elsewhere:1", time.time()),
+        (silent, "elsewhere:2", time.time() - 1000),
+    ):
+        trial.set_user_attr(WORKER, worker)
+        trial.set_user_attr(ALIVE, seen)
+        trial.suggest_float("learning_rate", 1e-4, 5e-3, log=True)
+    assert requeue_lost(study, stale_seconds=100) == [gone.number, silent.number]
+    waiting = study.get_trials(states=(TrialState.WAITING,))
+    assert [t.user_attrs["again"] for t in waiting] == [gone.number, silent.number]
+    assert requeue_lost(study, stale_seconds=100) == []
+
+
+def test_the_table_and_the_plots_are_made_from_the_storage(journal: str, tmp_path: Path) -> None:
+    study = work(journal, trials=12)
+    frame = table(study)
+    assert frame["trial"].iloc[0] == 0
+    assert frame["feasible"].dtype == bool
+    files = write_results(study, tmp_path / "results")
+    names = {path.name for path in files}
+    assert {"trials.csv", "history.png", "importances.png", "contour.png"} <= names
+    assert all(path.stat().st_size > 0 for path in files)
+
+
+def test_a_database_that_is_not_there_is_explained() -> None:
+    with pytest.raises(UserError, match="Is the server running"):
+        open_study(settings("postgresql+psycopg://nobody@127.0.0.1:1/none"))
+
+
+def start(storage: str, trials: int, number: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(SCRIPT), storage, str(trials), str(number)])
+
+
+def kill_and_go_on(storage: str) -> None:
+    """Two workers; one is killed in the middle of a trial; a third finishes the study."""
+    trials = 14
+    workers = [start(storage, trials, number) for number in (1, 2)]
+    study = open_study(settings(storage, trials))
+    deadline = time.time() + 60
+    victim = workers[0]
+    name = f"{socket.gethostname()}:{victim.pid}"
+    while time.time() < deadline:
+        running = study.get_trials(states=(TrialState.RUNNING,))
+        if any(t.user_attrs.get(WORKER) == name for t in running) and len(study.trials) > 4:
+            break
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    mine = [t for t in study.get_trials() if t.user_attrs.get(WORKER) == name]
+    lost = [t.number for t in mine if t.state == TrialState.RUNNING]
+    done = {t.number: t.value for t in mine if t.state == TrialState.COMPLETE}
+    assert len(lost) <= 1
+    third = start(storage, trials, 3)
+    assert (workers[1].wait(120), third.wait(120)) == (0, 0)
+    states = {t.number: t.state for t in study.get_trials()}
+    assert all(states[number] == TrialState.FAIL for number in lost)
+    again = {t.user_attrs.get("again"): t for t in study.get_trials()}
+    for number in lost:
+        assert again[number].state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        # What was proposed before the kill; a worker may die between two proposals of a trial.
+        assert again[number].params.items() >= study.get_trials()[number].params.items()
+    assert {n: t.value for n, t in enumerate(study.get_trials()) if n in done} == done
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    assert len(study.get_trials(states=ended)) >= trials
+    fresh = [t.params["learning_rate"] for t in study.get_trials() if "again" not in t.user_attrs]
+    assert len(set(fresh)) == len(fresh)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_its_running_trial_at_most(journal: str) -> None:
+    kill_and_go_on(journal)
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """A real PostgreSQL server on a free port of loopback; it does not run as root."""
+    binaries = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
+    found = shutil.which("pg_ctl") or (binaries and str(binaries / "pg_ctl"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    tools = Path(found).resolve().parent
+    root = os.geteuid() == 0
+    if root and shutil.which("runuser") is None:
+        pytest.skip("PostgreSQL does not run as root, and runuser is not there")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = Path("/tmp") / f"lever-plus-postgres-{os.getpid()}"
+    as_user = ["runuser", "-u", "postgres", "--"] if root else []
+
+    def run(*command: str) -> None:
+        subprocess.run([*as_user, *command], check=True, capture_output=True, cwd="/tmp")
+
+    run(str(tools / "initdb"), "-D", str(data), "-U", "lever", "--auth=trust")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {data}"
+    run(str(tools / "pg_ctl"), "-D", str(data), "-o", options, "-l", f"{data}/log", "-w", "start")
+    try:
+        run(str(tools / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "lever", "study")
+        yield f"postgresql+psycopg://lever@127.0.0.1:{port}/study"
+    finally:
+        run(str(tools / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+        run("rm", "-rf", str(data))
+
+
+@pytest.mark.slow
+def test_the_same_with_a_real_postgresql_server(postgres: str) -> None:
+    kill_and_go_on(postgres)
