@@ -9,7 +9,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
 INSTALLED := .venv/.installed
 
-.PHONY: help install repro ablations test lint types pytest deps ui clean
+.PHONY: help install repro ablations study dashboard test lint types pytest deps ui clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -27,6 +27,12 @@ repro: $(INSTALLED) ## Run the whole pipeline (what is up to date is not run aga
 
 ablations: $(INSTALLED) ## Run the variants of ablations/variants.yaml (half an hour), print their tables
 	dvc repro ablations/dvc.yaml
+
+study: $(INSTALLED) ## Search around the RCE-only baseline (search/params.yaml); again to go on
+	dvc repro search/dvc.yaml
+
+dashboard: $(INSTALLED) ## optuna-dashboard on the study's storage, on loopback
+	optuna-dashboard $$(lever-plus study storage)
 
 test: lint types pytest ## Everything that CI checks
 

@@ -86,6 +86,14 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+@study_app.command("storage")
+def study_storage() -> None:
+    """Print where the study lives, as optuna-dashboard wants it."""
+    from lever_plus.study.settings import read_settings
+
+    typer.echo(read_settings().storage)
+
+
 @study_app.command("promote")
 def study_promote() -> None:
     """Repeat the best trials on fresh seeds; write the winner into params.yaml if it holds up."""

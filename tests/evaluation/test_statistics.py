@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lever_plus.evaluation import statistics
 from lever_plus.evaluation.statistics import (
     bootstrap,
     holm,
@@ -93,3 +94,10 @@ def test_so_many_questions_show_the_difference_four_times_in_five() -> None:
         estimate = bootstrap(rng.normal(0.2, 1.0, n), 300, seed=trial)
         shown += estimate.low > 0
     assert 0.74 <= shown / 300 <= 0.86
+
+
+def test_draws_in_parts_are_those_of_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.random.default_rng(4).random(50)
+    whole = bootstrap(scores, 300, seed=9)
+    monkeypatch.setattr(statistics, "LARGEST_TABLE", 500)
+    assert bootstrap(scores, 300, seed=9) == whole

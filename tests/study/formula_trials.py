@@ -23,6 +23,8 @@ class FormulaTrials:
         """Take some time for every epoch."""
         self.seconds = seconds
 
+    identity = "formula"
+
     def baseline(self, seed: int) -> Accuracies:
         return np.full((20, 4), 0.5 + seed / 1000)
 

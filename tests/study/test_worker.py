@@ -119,6 +119,14 @@ def test_a_database_that_is_not_there_is_explained() -> None:
         open_study(settings("postgresql+psycopg://nobody@127.0.0.1:1/none"))
 
 
+def test_trials_on_other_data_are_not_mixed(journal: str) -> None:
+    work(journal, trials=2)
+    other = FormulaTrials()
+    other.identity = "other data"
+    with pytest.raises(UserError, match="was made on other RL data"):
+        run_worker(PARAMS, settings(journal), 0, cast(Trials, other))
+
+
 def start(storage: str, trials: int, number: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, str(SCRIPT), storage, str(trials), str(number)])
 

@@ -5,7 +5,8 @@ independent observations. Scores of several training seeds are averaged per ques
 interval over training seeds stands beside that over questions: it answers another question.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ Scores = NDArray[np.float64]
 Clusters = NDArray[np.int64]
 LEVEL = 0.95
 POWER = 0.8
+LARGEST_TABLE = 10_000_000
+"""Numbers of draws that are kept at once."""
 
 
 class Estimate(NamedTuple):
@@ -47,16 +50,34 @@ def bootstrap(
             every question on its own.
         seed: Equal seeds resample the same clusters.
     """
-    rng = np.random.default_rng(seed)
     group = (
         np.arange(len(scores)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     )
     sums, sizes = np.bincount(group, scores), np.bincount(group)
-    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
-    means = (draws @ sums) / (draws @ sizes)
+    parts = [(draws @ sums) / (draws @ sizes) for draws in _draws(len(sums), resamples, seed)]
+    means = np.concatenate(parts)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     mean = float(scores.mean())
     return Estimate(mean, float(low), float(high), _p_value(mean, float(means.std())))
+
+
+def _draws(count: int, resamples: int, seed: int) -> Iterator[Scores]:
+    """Yield how often each cluster is drawn, [resamples of a part, clusters]."""
+    if count * resamples <= LARGEST_TABLE:
+        yield _table(count, resamples, seed)
+        return
+    rng, rows = np.random.default_rng(seed), max(1, LARGEST_TABLE // count)
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        yield rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
+
+
+@lru_cache(maxsize=2)
+def _table(count: int, resamples: int, seed: int) -> Scores:
+    """Return all draws at once; every accuracy of a summary uses the same ones."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+    return drawn.astype(np.float64)
 
 
 def _p_value(mean: float, error: float) -> float:

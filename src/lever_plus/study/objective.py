@@ -5,6 +5,7 @@ the same training seeds. The KL to the RCE policy is a constraint. All seeds' ep
 so that a pruner may end a trial between epochs and between seeds. Test questions are not read.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -56,6 +57,16 @@ class Trials:
     def dev(self) -> list[int]:
         """Dev queries."""
         return self.workspace.queries("dev")
+
+    @cached_property
+    def identity(self) -> str:
+        """Return a hash of what all trials share: RL data, SFT and RCE policies, and params."""
+        digest = hashlib.sha256(self.params.model_dump_json().encode())
+        name = next(iter(self.params.rce.tau))
+        rce = [paths.offline(name, s) / paths.POLICY for s in self.params.training_seeds]
+        for path in (paths.RECORDS, paths.SFT / paths.POLICY, *rce):
+            digest.update(path.read_bytes() if path.is_file() else b"")
+        return digest.hexdigest()
 
     def measure(self, params: Params, epochs: int, seed: int, report: Report) -> Measured:
         """Train with changed params and compare on dev.

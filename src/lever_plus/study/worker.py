@@ -25,7 +25,7 @@ from lever_plus.rl.fitting import Row
 from lever_plus.study.objective import DivergedError, Measured, Trials
 from lever_plus.study.settings import Space, StudySettings, baseline, changes
 
-WORKER, ALIVE, ROLE = "worker", "alive", "role"
+WORKER, ALIVE, ROLE, DATA = "worker", "alive", "role", "data"
 KL = "kl"
 MOST_EPOCHS = 1000
 """Seed number s reports at steps s * MOST_EPOCHS + epoch, and at its end at the last of them."""
@@ -73,12 +73,13 @@ def run_worker(
         trials: Data and policies; None: those of the pipeline.
     """
     study = open_study(settings)
+    found = trials or Trials(params)
+    _check_data(study, found.identity)
     _queue_baseline(study, params, settings.space)
     requeue_lost(study, settings.stale_seconds)
     # Another seed after every restart: the same one would propose the same values again.
     seed = settings.sampler_seed + len(study.trials) + 10_000 * number
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=settings.startup_trials)
-    found = trials or Trials(params)
     finished = 0
 
     def stop_at_the_end(study: optuna.Study, _trial: FrozenTrial) -> None:
@@ -94,6 +95,18 @@ def run_worker(
             catch=(DivergedError, FloatingPointError),
         )
     return finished
+
+
+def _check_data(study: optuna.Study, identity: str) -> None:
+    """Refuse to mix trials on different data: their differences could not be compared."""
+    known = study.user_attrs.get(DATA)
+    if known is None:
+        study.set_user_attr(DATA, identity)
+    elif known != identity:
+        raise UserError(
+            f"study {study.study_name} was made on other RL data, policies or settings: give the "
+            "new one another name (search/params.yaml), or remove its storage."
+        )
 
 
 def _counted(study: optuna.Study) -> int:
