@@ -237,9 +237,15 @@ def track_ui(port: int = 5000) -> None:
     import subprocess
     import sys
 
+    from lever_plus.params_file import load_params
+    from lever_plus.tracking.runs import pages
     from lever_plus.tracking.store import tracking_uri
 
-    typer.echo(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    _sync()
+    server = f"http://127.0.0.1:{port}"
+    typer.echo(f"MLflow UI: {server} (Ctrl-C ends it)")
+    for label, address in pages(server, load_params().training_seeds[0]).items():
+        typer.echo(f"  {label}:\n    {address}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
     raise typer.Exit(subprocess.call([*command, "--host", "127.0.0.1", "--port", str(port)]))
 

@@ -1,7 +1,6 @@
 """MLflow holds what the files hold: live, after the fact, and twice the same."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +46,6 @@ SUMMARY = {
         }
     ],
 }
-
-
-@pytest.fixture(scope="session")
-def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite store; making one takes seconds, copying it does not."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").create_experiment(EXPERIMENT)
-    return path
-
-
-@pytest.fixture
-def client(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from mlflow import MlflowClient
-
-    shutil.copy(fresh_store, tmp_path / "mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    return MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 def all_runs(client: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from lever_plus.params import Params
 from lever_plus.tracking.hashes import data_inputs
 from lever_plus.tracking.history import Row, read_history
 from lever_plus.tracking.store import Run, Store, project_root
+from lever_plus.tracking.views import VIEW_TAG, compare_address, results_address, results_view
 
 HISTORY_MD5 = "history.md5"
 SUMMARY_MD5 = "summary.md5"
@@ -116,6 +117,7 @@ def sync(params: Params, runs: list[TrainingRun], summary: Path, usage: Path) ->
         How many runs were made, and how many got the evaluation.
     """
     store, made, evaluated = Store(), 0, 0
+    store.share_view(VIEW_TAG, results_view(params.pointer.shots))
     for path in sorted(usage.glob("*.json")):
         _project_usage(store, params, path)
     for run in runs:
@@ -191,3 +193,24 @@ def _log_evaluation(run: Run, method: str, summary: dict[str, Any], seed_index: 
             low, high = row["ci95"]
             run.log({name: row["difference"], f"{name}_low": low, f"{name}_high": high}, 0)
     run.flush()
+
+
+def pages(server: str, seed: int) -> dict[str, str]:
+    """Return {what it shows: address} of pages in the MLflow UI.
+
+    Args:
+        server: Address of the UI.
+        seed: Training seed of the runs that are compared.
+    """
+    store = Store()
+    found = {"Accuracy of every method": results_address(server, store.experiment)}
+    runs = [
+        store.find({"pipeline.stage": stage, "pipeline.method": method, "pipeline.seed": str(seed)})
+        for stage, method in (("rce", "rce"), ("grpo", "grpo"))
+    ]
+    known = [run for run in runs if run]
+    if len(known) == len(runs):
+        for label, metric in (("KL", "train/kl"), ("accuracy over shots", "curve/acc")):
+            address = compare_address(server, store.experiment, known, metric)
+            found[f"RCE and GRPO: {label}"] = address
+    return found

@@ -58,6 +58,17 @@ class Store:
             return str(found.experiment_id)
         return str(self._client.create_experiment(EXPERIMENT))
 
+    @property
+    def experiment(self) -> str:
+        """Return the id of the experiment."""
+        return self._experiment
+
+    def share_view(self, tag: str, state: str) -> None:
+        """Keep a view of the experiment, if it is not kept yet."""
+        experiment = self._client.get_experiment(self._experiment)
+        if experiment.tags.get(tag) != state:
+            self._client.set_experiment_tag(self._experiment, tag, state)
+
     def find(self, tags: Mapping[str, str]) -> str | None:
         """Return the newest run with all these tags, or None."""
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())

@@ -1,0 +1,83 @@
+"""The MLflow UI shows what it is meant to show, in a real browser."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_runs import SUMMARY, grpo, train
+
+from lever_plus.params import Params
+from lever_plus.tracking.runs import TrainingRun, pages, sync
+
+pytestmark = pytest.mark.slow
+BROWSER = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+
+@pytest.fixture
+def server(client: object, params: Params, tmp_path: Path) -> Iterator[str]:
+    """Serve the UI on a store with an RCE run, a GRPO run and their evaluation."""
+    assert client
+    if BROWSER is None:
+        pytest.skip("no Chromium to look at the UI with (Debian: apt-get install chromium)")
+    rce = TrainingRun("rce", "rce", 1, tmp_path / "rce" / "history.jsonl")
+    for run in (rce, grpo(tmp_path, 1)):
+        train(params, run)
+    of_grpo = [row for row in SUMMARY["rows"] if row["method"] == "grpo"]
+    rows = [*SUMMARY["rows"], *({**row, "method": "rce"} for row in of_grpo)]
+    means = [*SUMMARY["means"], {**SUMMARY["means"][0], "method": "rce"}]
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps({**SUMMARY, "rows": rows, "means": means}))
+    sync(params, [rce, grpo(tmp_path, 1)], summary, tmp_path / "usage")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    process = subprocess.Popen(
+        [*command, "--backend-store-uri", store, "--workers", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.25)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def shown(address: str) -> str:
+    """Return the page as the browser has drawn it."""
+    command = [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu"]
+    window = ["--window-size=2000,1200", "--virtual-time-budget=30000", "--dump-dom"]
+    done = subprocess.run(
+        [*command, *window, address], capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout
+
+
+def test_the_table_has_accuracies_and_runs_can_be_compared(server: str) -> None:
+    addresses = pages(server, seed=1)
+    table = shown(addresses["Accuracy of every method"])
+    for text in ("grpo/grpo/seed1", "rce/rce/seed1", "eval/acc/shot_01", "eval/acc/mean"):
+        assert text in table
+    for label, metric in (("KL", "train/kl"), ("accuracy over shots", "curve/acc")):
+        compared = shown(addresses[f"RCE and GRPO: {label}"])
+        assert "Error while loading" not in compared
+        for text in ("Comparing 2 Runs", "rce/rce/seed1", "grpo/grpo/seed1", metric):
+            assert text in compared
