@@ -40,6 +40,7 @@ lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
 	lever-plus deps
+	hadolint Dockerfile
 
 types: $(INSTALLED)
 	mypy

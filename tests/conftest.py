@@ -47,3 +47,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Folders
     tiny_vlm.make_model(params.pretrain.vlm, clip, vlm_processor).save_pretrained(root / "vlm")
     vlm_processor.save_pretrained(root / "vlm")
     return Folders(root / "clip", root / "vlm")
+
+
+pytest_plugins = ["postgres_server"]

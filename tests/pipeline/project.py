@@ -26,8 +26,21 @@ class Project:
         self.cli("params", "overlay", "presets/smoke.yaml")
         self._run("git", "init", "--quiet")
         self._run("git", "add", "--all")
+        self.git("commit", "--quiet", "--message", "copy")
+
+    def clone(self, folder: Path) -> "Project":
+        """Return a git clone of the copy."""
+        self._run("git", "clone", "--quiet", str(self.folder), str(folder))
+        other = Project.__new__(Project)
+        other.folder = folder
+        return other
+
+    def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-        self._run("git", *identity, "commit", "--quiet", "--message", "copy")
+        return self._run("git", *identity, *arguments)
+
+    def python(self, code: str, *arguments: str) -> str:
+        return self._run(sys.executable, "-c", code, *arguments)
 
     def cli(self, *arguments: str) -> str:
         return self._run(sys.executable, "-m", "lever_plus.cli", *arguments)
@@ -44,6 +57,7 @@ class Project:
             "DVC_NO_ANALYTICS": "1",
         }
         environment.pop("MLFLOW_TRACKING_URI", None)
+        environment.pop("DVC_ROOT", None)
         done = subprocess.run(
             command,
             cwd=cwd or self.folder,

@@ -1,7 +1,9 @@
 """The real pipeline, from images to the results table, in a temporary copy of the project."""
 
+import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -19,18 +21,15 @@ variants:
     versus: default
     params: {rl_data: {beam: 1, stochastic_beam: {"1.0": 3}, retrieval: 1}}
 """
+EXECUTE = """
+import sys, nbformat, nbclient
+for path in sys.argv[1:]:
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": "."}}).execute()
+"""
 METHODS = {
-    "zero-shot",
-    "random",
-    "sttr",
-    "siir",
-    "mixed",
-    "sft",
-    "rce",
-    "rce-seed",
-    "agro",
-    "grpo",
-    "oracle",
+    *("zero-shot", "random", "sttr", "vote", "siir", "sitr", "mixed", "diverse", "fixed"),
+    *("sft", "rce", "rce-seed", "agro", "grpo", "best-of-3", "oracle"),
 }
 
 
@@ -47,7 +46,7 @@ def test_the_summary_has_every_method_with_interval_n_and_seeds(project: Project
     for row in summary["rows"]:
         low, high = row["ci95"]
         assert 0 <= low <= row["accuracy"] <= high <= 1
-        assert row["n"] == (20 if row["method"] == "oracle" else 60)
+        assert row["n"] == (20 if row["method"] in ("best-of-3", "oracle") else 60)
     versus = {(row["method"], row["versus"]) for row in summary["differences"]}
     assert {("rce", "sft"), ("grpo", "sft"), ("grpo", "rce"), ("sft", "rce")} <= versus
 
@@ -122,6 +121,56 @@ def test_a_variant_is_trained_evaluated_tracked_and_compared(project: Project) -
     assert (made / "grpo" / "policy.safetensors").is_file()
     assert "0 runs made" in project.cli("track", "sync")
     assert "Data and pipelines are up to date" in project.dvc("repro", "ablations/dvc.yaml")
+
+
+def test_a_study_runs_on_the_rl_data_and_goes_on(project: Project) -> None:
+    """Trial 0 is RCE-only; the storage says so after another process has gone on."""
+    settings = project.folder / "search" / "params.yaml"
+    text = settings.read_text(encoding="utf-8")
+    for before, after in (
+        ("trials: 30", "trials: 3"),
+        ("workers: 2", "workers: 1"),
+        ("seeds: [1, 2]", "seeds: [1]"),
+        ("fresh_seeds: [11, 12, 13]", "fresh_seeds: [11, 12]"),
+        ("epochs: 4", "epochs: 1"),
+        ("kl_budget: 2.0", "kl_budget: 1.0e+6"),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    settings.write_text(text, encoding="utf-8")
+    assert "worker 0: 3 trials" in project.cli("study", "run")
+    assert "worker 0: 0 trials" in project.cli("study", "run")
+    with (project.folder / "search" / "results" / "trials.csv").open(encoding="utf-8") as file:
+        first = next(csv.DictReader(file))
+    assert (first["role"], first["epochs"], float(first["difference"])) == ("baseline", "0", 0.0)
+    settings.write_text(text.replace("trials: 3", "trials: 6"), encoding="utf-8")
+    assert "worker 0: 3 trials" in project.cli("study", "run")
+    before = (project.folder / "params.yaml").read_text(encoding="utf-8")
+    said = project.cli("study", "promote")
+    now = (project.folder / "params.yaml").read_text(encoding="utf-8")
+    assert ("The baseline stands" in said) == (now == before)
+    (project.folder / "params.yaml").write_text(before, encoding="utf-8")
+
+
+def test_the_notebooks_run_on_these_outputs(project: Project) -> None:
+    notebooks = sorted((project.folder / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) == 3
+    project.python(EXECUTE, *map(str, notebooks))
+
+
+def test_a_clone_pulls_the_data_has_nothing_to_run_and_fills_its_mlflow_store(
+    project: Project, tmp_path: Path
+) -> None:
+    project.dvc("remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message", "results")
+    project.dvc("push")
+    clone = project.clone(tmp_path / "clone")
+    clone.dvc("pull")
+    assert "Data and pipelines are up to date" in clone.dvc("repro")
+    said = clone.cli("track", "sync")
+    assert "0 runs made" not in said
+    assert "0 runs made, 0 got the evaluation" in clone.cli("track", "sync")
 
 
 def test_a_grpo_parameter_runs_grpo_evaluate_and_report_again(project: Project) -> None:

@@ -45,6 +45,15 @@ def test_the_best_method_is_named_with_its_differences() -> None:
     assert "+50.0 points" in told[4]
 
 
+def test_a_baseline_that_beats_all_similarities_is_named_too() -> None:
+    scores = table({"sttr": 0.4, "fixed": 0.6, "sft": 0.5, "oracle": 0.5})
+    told = " ".join(sentences(summary_of(scores), scores, ["sft"], 200))
+    assert "sft minus fixed (the best baseline of all, 60.0 [" in told
+    assert "-10.0 points" in told
+    assert "worse." in told
+    assert "oracle" not in told
+
+
 def test_what_does_not_separate_is_said() -> None:
     scores = table({"zero-shot": 0.5, "sft": 0.5, "rce": 0.505, "grpo": 0.5})
     told = list(sentences(summary_of(scores), scores, ["sft", "rce", "grpo"], 200))

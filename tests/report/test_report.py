@@ -73,8 +73,10 @@ def test_a_method_looks_the_same_in_every_plot(summary: tables.Summary) -> None:
 
 
 def test_a_method_and_its_seeds_are_all_unlike_the_next_ones() -> None:
-    looks = {(plots.COLOURS[i % 8], plots.MARKERS[i % 7]) for i in range(56)}
-    assert (len(plots.COLOURS), len(plots.MARKERS), len(looks)) == (8, 7, 56)
+    colours, markers = len(plots.COLOURS), len(plots.MARKERS)
+    looks = {(i % colours, i % markers) for i in range(112)}
+    assert len(set(plots.COLOURS)) == colours
+    assert len(looks) == colours * markers == 112
 
 
 def test_p_values_are_not_too_exact() -> None:

@@ -1,13 +1,11 @@
 """Workers: the baseline first, no trial twice, nothing lost but what was running."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -169,37 +167,6 @@ def kill_and_go_on(storage: str) -> None:
 @pytest.mark.slow
 def test_a_killed_worker_loses_its_running_trial_at_most(journal: str) -> None:
     kill_and_go_on(journal)
-
-
-@pytest.fixture
-def postgres() -> Iterator[str]:
-    """A real PostgreSQL server on a free port of loopback; it does not run as root."""
-    binaries = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
-    found = shutil.which("pg_ctl") or (binaries and str(binaries / "pg_ctl"))
-    if not found:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    tools = Path(found).resolve().parent
-    root = os.geteuid() == 0
-    if root and shutil.which("runuser") is None:
-        pytest.skip("PostgreSQL does not run as root, and runuser is not there")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = Path("/tmp") / f"lever-plus-postgres-{os.getpid()}"
-    as_user = ["runuser", "-u", "postgres", "--"] if root else []
-
-    def run(*command: str) -> None:
-        subprocess.run([*as_user, *command], check=True, capture_output=True, cwd="/tmp")
-
-    run(str(tools / "initdb"), "-D", str(data), "-U", "lever", "--auth=trust")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {data}"
-    run(str(tools / "pg_ctl"), "-D", str(data), "-o", options, "-l", f"{data}/log", "-w", "start")
-    try:
-        run(str(tools / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "lever", "study")
-        yield f"postgresql+psycopg://lever@127.0.0.1:{port}/study"
-    finally:
-        run(str(tools / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
-        run("rm", "-rf", str(data))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lever_plus.evaluation.statistics import LEVEL, Clusters, paired
 from lever_plus.evaluation.summary import images_of, per_question
-from lever_plus.report.methods import ORACLE, SIMILARITY, ZERO_SHOT
+from lever_plus.report.methods import ORACLE, SIMILARITY, ZERO_SHOT, is_ceiling
 from lever_plus.report.tables import Summary, percent, shots_of
 
 Row = dict[str, Any]
@@ -65,6 +65,12 @@ def best(summary: Summary, methods: Collection[str]) -> Row | None:
     return max(rows, key=lambda row: row["accuracy"], default=None)
 
 
+def best_untrained(summary: Summary, trained: Collection[str]) -> Row | None:
+    """Return the row of the best method that is neither trained nor sees the true answers."""
+    methods = {row["method"] for row in summary["means"]} - set(trained)
+    return best(summary, [method for method in methods if not is_ceiling(method)])
+
+
 def sentences(
     summary: Summary, scores: pd.DataFrame, trained: Sequence[str], resamples: int
 ) -> Iterator[str]:
@@ -87,17 +93,21 @@ def sentences(
         f"shots {shots[0]} to {shots[-1]}, {top['n']} test questions, {seeds}. It is the best "
         "after the fact: a small lead over the other trained methods may be chance."
     )
-    versus = {"rce": "RCE", "sft": "SFT"}
+    evaluated = {row["method"] for row in summary["rows"]}
+    versus = {m: label for m, label in (("rce", "RCE"), ("sft", "SFT")) if m in evaluated}
     if similar:
         label = f"{similar['method']} (the best baseline by similarity, {percent(similar)})"
         versus[similar["method"]] = label
+    plain = best_untrained(summary, trained)
+    if plain and plain["method"] not in versus:
+        versus[plain["method"]] = f"{plain['method']} (the best baseline of all, {percent(plain)})"
     zero = next((row for row in summary["rows"] if row["method"] == ZERO_SHOT), None)
     if zero:
         versus[ZERO_SHOT] = f"zero-shot ({percent(zero)})"
     for other, label in versus.items():
         if other != name:
             yield _compared(name, label, difference(summary, scores, name, other, resamples))
-    if name != "grpo" and best(summary, ["grpo"]):
+    if name != "grpo" and {"grpo", "rce"} <= evaluated:
         yield _compared("grpo", "RCE", difference(summary, scores, "grpo", "rce", resamples))
 
 

@@ -23,10 +23,13 @@ mpl.use("Agg")
 # Fixed ids and no date: equal data give equal bytes.
 mpl.rcParams.update({"svg.hashsalt": "lever-plus", "svg.fonttype": "none", "font.size": 11})
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c0629a", "#b8860b", "#4b9cd3", "#222222", "#8c564b")
-"""Okabe and Ito's palette, its light tones darkened for lines on white."""
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#c0629a", "#b8860b", "#4b9cd3", "#222222", "#8c564b"),
+    *("#7a5195", "#ef5675", "#556b2f", "#00a0a0", "#a00000", "#708090", "#e07b39", "#2f4b7c"),
+)
+"""Okabe and Ito's palette, its light tones darkened for lines on white, and eight more."""
 MARKERS = "osD^vPX"
-"""One less than colours: the first 56 methods look different."""
+"""Their number has no factor in common with that of the colours: 112 methods look different."""
 STYLES = ("-", "--", ":", "-.")
 SEED = " seed "
 """Between method and seed in the name of a run."""

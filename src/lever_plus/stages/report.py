@@ -147,14 +147,15 @@ def _sections(
 
 
 def _curves(curve: pd.DataFrame, summary: tables.Summary, trained: list[str]) -> str:
-    """Return the plots: trained methods beside what they must beat, baselines, ceilings."""
+    """Return the plots: trained methods beside the best baselines, baselines, ceilings."""
     best = [findings.best(summary, group) for group in (SIMILARITY, trained)]
-    similar, top = (row["method"] if row else "" for row in best)
+    best.append(findings.best_untrained(summary, trained))
+    similar, top, untrained = (row["method"] if row else "" for row in best)
     methods = list(curve["method"].drop_duplicates())
     ceilings = [method for method in methods if is_ceiling(method)]
     plain = [method for method in methods if method not in (*trained, *ceilings)]
     shown = {
-        "Trained policies": [ZERO_SHOT, similar, *trained],
+        "Trained policies": [ZERO_SHOT, similar, untrained, *trained],
         "Baselines": plain,
         "Ceilings, which see the true answers": [ZERO_SHOT, top, *ceilings],
     }

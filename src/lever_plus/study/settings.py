@@ -1,5 +1,6 @@
 """search/params.yaml: what is searched, how long, and when a trial may become the default."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from lever_plus.params_sources import Count, Positive, Section
 from lever_plus.params_training import GenMethod
 
 SETTINGS: Final = Path("search") / "params.yaml"
+STORAGE_VARIABLE: Final = "LEVER_PLUS_STUDY_STORAGE"
 Values = Mapping[str, Any]
 """Values of a trial, by the names of `Space`."""
 
@@ -58,10 +60,16 @@ class StudySettings(Section):
 
 
 def read_settings(path: Path = SETTINGS) -> StudySettings:
-    """Read the file; UserError says what is wrong with it."""
+    """Read the file; UserError says what is wrong with it.
+
+    LEVER_PLUS_STUDY_STORAGE of the environment comes before `storage`: a database's password has no
+    place in a file that git keeps.
+    """
     if not path.is_file():
         raise UserError(f"{path} is missing: run from the project's root folder.")
     content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    if os.environ.get(STORAGE_VARIABLE):
+        content["storage"] = os.environ[STORAGE_VARIABLE]
     try:
         return StudySettings.model_validate(content, strict=False)
     except ValidationError as error:
