@@ -76,7 +76,8 @@ def _sync() -> str:
 
     params = load_params()
     runs = [*training_runs(params), *_variant_runs()]
-    made, evaluated = sync(params, runs, paths.SUMMARY, paths.USAGE)
+    ablations = paths.METRICS / "ablations.json"
+    made, evaluated = sync(params, runs, paths.SUMMARY, paths.USAGE, ablations)
     return f"{made} runs made, {evaluated} got the evaluation; store {tracking_uri()}"
 
 

@@ -196,3 +196,26 @@ def test_a_run_names_its_data_by_their_dvc_hashes_and_links_its_checkpoint(
     assert model.tags["dvc.path"] == str(run.checkpoint)
     assert {m.key: m.value for m in model.metrics}["eval/acc/shot_02"] == 0.7
     assert logged.data.tags["mlflow.note.content"].startswith("Reproduce: `git checkout ")
+
+
+def test_variants_are_evaluated_apart_from_the_pipeline_s_runs(
+    client: Any, params: Params, tmp_path: Path
+) -> None:
+    """A variant has runs of the same method: none of the pipeline's numbers may go there."""
+    variant = TrainingRun("ablation/few", "grpo", 1, tmp_path / "few" / "history.jsonl")
+    runs = [grpo(tmp_path, 1), grpo(tmp_path, 2), variant]
+    for run in runs:
+        train(params, run)
+    summary, ablations = tmp_path / "summary.json", tmp_path / "ablations.json"
+    summary.write_text(json.dumps(SUMMARY))
+    difference = {"difference": -0.2, "ci95": [-0.3, -0.1], "separable": True}
+    row = {**_row("grpo", 1, 0.4, 0.6), "variant": "few", "versus": "default/grpo"}
+    ablations.write_text(json.dumps({"rows": [{**row, "difference": difference}]}))
+    assert sync(params, runs, summary, tmp_path / "usage", ablations) == (0, 4)
+    assert sync(params, runs, summary, tmp_path / "usage", ablations) == (0, 0)
+    by_name = {run.info.run_name: run.data.metrics for run in all_runs(client)}
+    few = by_name["ablation/few/grpo/seed1"]
+    assert few["eval/acc/mean"] == 0.4
+    assert few["delta/vs_default_grpo"] == -0.2
+    assert "eval/acc/shot_01" not in few
+    assert by_name["grpo/grpo/seed2"]["eval/acc/mean"] == 0.85

@@ -49,6 +49,12 @@ class TrainingRun:
         }
 
     @property
+    def evaluated_as(self) -> str:
+        """Return its name in evaluations: the method, or `<variant>/<method>` of an ablation."""
+        _, _, variant = self.stage.partition("/")
+        return f"{variant}/{self.method}" if variant else self.method
+
+    @property
     def checkpoint(self) -> Path:
         """Return the policy that the run made."""
         return self.history.with_name("policy.safetensors")
@@ -104,14 +110,22 @@ def _add_model(store: Store, opened: Run, run: TrainingRun) -> None:
         store.add_model(opened, name, run.checkpoint, md5(run.checkpoint))
 
 
-def sync(params: Params, runs: list[TrainingRun], summary: Path, usage: Path) -> tuple[int, int]:
+def sync(
+    params: Params,
+    runs: list[TrainingRun],
+    summary: Path,
+    usage: Path,
+    ablations: Path | None = None,
+) -> tuple[int, int]:
     """Make missing runs from history files and add the evaluation.
 
     Args:
         params: Logged with every new run.
-        runs: All training runs that params.yaml names; those without a history are passed over.
+        runs: All training runs of the pipeline and of ablations; those without a history are passed
+            over.
         summary: metrics/summary.json; nothing is added where it is missing.
         usage: Folder with what asking the VLM cost each stage on this machine, if there is one.
+        ablations: metrics/ablations.json, if the variants are evaluated.
 
     Returns:
         How many runs were made, and how many got the evaluation.
@@ -128,7 +142,27 @@ def sync(params: Params, runs: list[TrainingRun], summary: Path, usage: Path) ->
         rows = json.loads(summary.read_text(encoding="utf-8"))
         for method in dict.fromkeys(row["method"] for row in rows["rows"]):
             evaluated += _project_method(store, method, runs, rows, md5(summary))
+    if ablations and ablations.is_file():
+        found = _variants_summary(json.loads(ablations.read_text(encoding="utf-8"))["rows"])
+        for row in found["means"]:
+            evaluated += _project_method(store, row["method"], runs, found, md5(ablations))
     return made, evaluated
+
+
+def _variants_summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the variants' rows in the form of a summary: means, which they have for each seed."""
+    variants = [row for row in rows if row["difference"]]
+    named = [{**row, "method": f"{row['variant']}/{row['method']}"} for row in variants]
+    differences = [
+        {
+            "method": row["method"],
+            "shots": "mean",
+            "versus": row["versus"].replace("/", "_"),
+            **row["difference"],
+        }
+        for row in named
+    ]
+    return {"rows": [], "means": named, "differences": differences}
 
 
 def _project_usage(store: Store, params: Params, path: Path) -> None:
@@ -158,7 +192,7 @@ def _project_method(
     summary_md5: str,
 ) -> int:
     """Log a method's evaluation to the runs of its checkpoints, or to a run of its own."""
-    trained = [run for run in runs if run.method == method and run.history.is_file()]
+    trained = [run for run in runs if run.evaluated_as == method and run.history.is_file()]
     added = 0
     for index, run in enumerate(trained):
         run_id = store.find(run.key())
