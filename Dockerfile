@@ -30,8 +30,11 @@ COPY --from=build /opt/venv /opt/venv
 WORKDIR /opt/lever-plus
 COPY . .
 # Named volumes take over the owner of what they are mounted on.
-RUN mkdir -p /workspace /mlartifacts /home/lever \
-    && chown -R 10001:10001 /workspace /mlartifacts /home/lever
+# DVC looks the user's name up.
+RUN groupadd --gid 10001 lever \
+    && useradd --uid 10001 --gid 10001 --create-home --home-dir /home/lever lever \
+    && mkdir -p /workspace /mlartifacts \
+    && chown 10001:10001 /workspace /mlartifacts
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/home/lever \
     GIT_COMMIT=${GIT_COMMIT} \
@@ -48,5 +51,5 @@ USER 10001:10001
 WORKDIR /workspace
 HEALTHCHECK --interval=60s --timeout=10s --start-period=30s \
     CMD ["lever-plus", "params", "check"]
-ENTRYPOINT ["tini", "--", "/opt/lever-plus/docker/enter.sh"]
+ENTRYPOINT ["tini", "-s", "--", "/opt/lever-plus/docker/enter.sh"]
 CMD ["sh", "-c", "dvc repro && lever-plus results"]
