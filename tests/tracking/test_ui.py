@@ -14,7 +14,8 @@ import pytest
 from test_runs import SUMMARY, grpo, train
 
 from lever_plus.params import Params
-from lever_plus.tracking.runs import TrainingRun, pages, sync
+from lever_plus.tracking.runs import pages, sync
+from lever_plus.tracking.training_run import TrainingRun
 
 pytestmark = pytest.mark.slow
 BROWSER = (

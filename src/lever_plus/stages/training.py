@@ -5,7 +5,7 @@ from pathlib import Path
 from lever_plus.errors import UserError
 from lever_plus.params import Params
 from lever_plus.stages import paths
-from lever_plus.tracking.runs import TrainingRun
+from lever_plus.tracking.training_run import TrainingRun
 
 
 def training_runs(params: Params) -> list[TrainingRun]:

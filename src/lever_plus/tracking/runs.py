@@ -5,12 +5,10 @@ that DVC took from its cache, a fresh clone) from the same history files, and ad
 Both are idempotent: a run is known by the md5 of its history file.
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,55 +16,11 @@ from lever_plus.params import Params
 from lever_plus.tracking.hashes import data_inputs
 from lever_plus.tracking.history import Row, read_history
 from lever_plus.tracking.store import Run, Store, project_root
+from lever_plus.tracking.training_run import HISTORY_MD5, TrainingRun, md5
 from lever_plus.tracking.views import VIEW_TAG, compare_address, results_address, results_view
 
-HISTORY_MD5 = "history.md5"
 SUMMARY_MD5 = "summary.md5"
 USAGE_MD5 = "usage.md5"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRun:
-    """A training run: who it is and where its history lies."""
-
-    stage: str
-    method: str
-    seed: int
-    history: Path
-
-    @property
-    def name(self) -> str:
-        """Return the run's name, `<stage>/<method>/seed<k>`."""
-        return f"{self.stage}/{self.method}/seed{self.seed}"
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """Return the tags that say which run this is."""
-        return {
-            "pipeline.stage": self.stage,
-            "pipeline.method": self.method,
-            "pipeline.seed": str(self.seed),
-        }
-
-    @property
-    def evaluated_as(self) -> str:
-        """Return its name in evaluations: the method, or `<variant>/<method>` of an ablation."""
-        _, _, variant = self.stage.partition("/")
-        return f"{variant}/{self.method}" if variant else self.method
-
-    @property
-    def checkpoint(self) -> Path:
-        """Return the policy that the run made."""
-        return self.history.with_name("policy.safetensors")
-
-    def key(self) -> dict[str, str]:
-        """Return the tags that find this very run, with this very history."""
-        return {**self.tags, HISTORY_MD5: md5(self.history)}
-
-
-def md5(path: Path) -> str:
-    """Return the md5 of a file, as DVC writes it."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

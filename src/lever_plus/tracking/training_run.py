@@ -1,0 +1,52 @@
+"""A training run: who it is, where its history and its policy lie."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HISTORY_MD5: Final = "history.md5"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A training run: who it is and where its history lies."""
+
+    stage: str
+    method: str
+    seed: int
+    history: Path
+
+    @property
+    def name(self) -> str:
+        """Return the run's name, `<stage>/<method>/seed<k>`."""
+        return f"{self.stage}/{self.method}/seed{self.seed}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Return the tags that say which run this is."""
+        return {
+            "pipeline.stage": self.stage,
+            "pipeline.method": self.method,
+            "pipeline.seed": str(self.seed),
+        }
+
+    @property
+    def evaluated_as(self) -> str:
+        """Return its name in evaluations: the method, or `<variant>/<method>` of an ablation."""
+        _, _, variant = self.stage.partition("/")
+        return f"{variant}/{self.method}" if variant else self.method
+
+    @property
+    def checkpoint(self) -> Path:
+        """Return the policy that the run made."""
+        return self.history.with_name("policy.safetensors")
+
+    def key(self) -> dict[str, str]:
+        """Return the tags that find this very run, with this very history."""
+        return {**self.tags, HISTORY_MD5: md5(self.history)}
+
+
+def md5(path: Path) -> str:
+    """Return the md5 of a file, as DVC writes it."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
