@@ -7,8 +7,6 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # glibc: keep freed tensors instead of giving them back to the kernel; scoring is an eighth faster.
 export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
-# OpenMP: a thread that waits gives its core away; beside other work, pretraining is many times faster.
-export OMP_WAIT_POLICY := passive
 INSTALLED := .venv/.installed
 
 .PHONY: help install repro ablations study dashboard test lint types pytest deps ui clean

@@ -23,11 +23,12 @@ def study_run(
 
     settings = read_settings()
     count = settings.workers if workers is None else workers
+    from lever_plus.study.worker import open_study, queue_baseline, run_worker
+
     if count > 1:
+        queue_baseline(open_study(settings), load_params(), settings.space)
         _start_workers(count)
     else:
-        from lever_plus.study.worker import run_worker
-
         finished = run_worker(load_params(), settings, number)
         typer.echo(f"worker {number}: {finished} trials")
     if number == 0:

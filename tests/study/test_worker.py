@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from lever_plus.errors import UserError
 from lever_plus.study.objective import Trials
 from lever_plus.study.record import best_trials, table, write_results
+from lever_plus.study.settings import baseline
 from lever_plus.study.worker import ALIVE, ROLE, WORKER, open_study, requeue_lost, run_worker
 
 PARAMS = project_params()
@@ -115,6 +116,17 @@ def test_the_table_and_the_plots_are_made_from_the_storage(journal: str, tmp_pat
 def test_a_database_that_is_not_there_is_explained() -> None:
     with pytest.raises(UserError, match="Is the server running"):
         open_study(settings("postgresql+psycopg://nobody@127.0.0.1:1/none"))
+
+
+def test_workers_that_queue_the_baseline_at_once_run_it_once(journal: str) -> None:
+    study = open_study(settings(journal))
+    for _ in range(2):
+        study.enqueue_trial(
+            baseline(PARAMS, settings(journal).space), user_attrs={ROLE: "baseline"}
+        )
+    study = work(journal, trials=3)
+    states = [t.state for t in study.trials if t.user_attrs.get(ROLE) == "baseline"]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL]
 
 
 def test_trials_on_other_data_are_not_mixed(journal: str) -> None:

@@ -75,7 +75,7 @@ def run_worker(
     study = open_study(settings)
     found = trials or Trials(params)
     _check_data(study, found.identity)
-    _queue_baseline(study, params, settings.space)
+    queue_baseline(study, params, settings.space)
     requeue_lost(study, settings.stale_seconds)
     # Another seed after every restart: the same one would propose the same values again.
     seed = settings.sampler_seed + len(study.trials) + 10_000 * number
@@ -115,7 +115,8 @@ def _counted(study: optuna.Study) -> int:
     return len(study.get_trials(deepcopy=False, states=states))
 
 
-def _queue_baseline(study: optuna.Study, params: Params, space: Space) -> None:
+def queue_baseline(study: optuna.Study, params: Params, space: Space) -> None:
+    """Queue the RCE-only baseline as the first trial, if the study has none."""
     values = baseline(params, space)
     study.enqueue_trial(values, user_attrs={ROLE: "baseline"}, skip_if_exists=True)
 
@@ -145,6 +146,7 @@ def objective(trials: Trials, params: Params, settings: StudySettings) -> Callab
 
     def run(trial: Trial) -> float:
         trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
+        _check_first(trial)
         values = suggest(trial, settings.space)
         changed = changed_params(params, changes(values, params, settings.space))
         measured: list[Measured] = []
@@ -159,6 +161,14 @@ def objective(trials: Trials, params: Params, settings: StudySettings) -> Callab
         return float(np.mean([m.difference.mean() for m in measured]))
 
     return run
+
+
+def _check_first(trial: Trial) -> None:
+    """Fail a second baseline: workers that start at once may all have queued one."""
+    if trial.user_attrs.get(ROLE) == "baseline" and "again" not in trial.user_attrs:
+        others = trial.study.get_trials(deepcopy=False)[: trial.number]
+        if any(other.user_attrs.get(ROLE) == "baseline" for other in others):
+            raise DivergedError("the baseline is there already")
 
 
 def _reporter(
