@@ -111,3 +111,13 @@ def test_a_bad_overlay_leaves_the_file_alone(path: Path, tmp_path: Path) -> None
 def test_params_are_frozen(params: Params) -> None:
     with pytest.raises(ValueError, match="frozen"):
         params.seed = 2  # type: ignore[misc]
+
+
+def test_a_preset_changes_its_own_lines_alone(path: Path, tmp_path: Path) -> None:
+    before = path.read_text(encoding="utf-8").splitlines()
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("grpo: {epochs: 7}\n", encoding="utf-8")
+    overlay(path, preset)
+    after = path.read_text(encoding="utf-8").splitlines()
+    changed = [line for old, line in zip(before, after, strict=True) if old != line]
+    assert changed == ["  epochs: 7 # passes over the candidates of a round"]

@@ -75,7 +75,7 @@ def _merged(path: Path, preset: Path) -> tuple[str, Params]:
         _merge(content, _read(preset, "see presets/"))
     except AttributeError as error:
         raise UserError(f"{preset} does not map settings to values.") from error
-    text = _dump(YAML(), content)
+    text = _dump(content)
     return text, _validated(YAML(typ="safe").load(text), str(preset))
 
 
@@ -83,7 +83,9 @@ def _read(path: Path, where: str, *, comments: bool = False) -> Any:
     if not path.is_file():
         raise UserError(f"{path} is missing: {where}.")
     try:
-        return YAML(typ="rt" if comments else "safe").load(path.read_text(encoding="utf-8"))
+        yaml = YAML(typ="rt" if comments else "safe")
+        yaml.preserve_quotes = True
+        return yaml.load(path.read_text(encoding="utf-8"))
     except YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
 
@@ -95,7 +97,12 @@ def _validated(content: Any, origin: str) -> Params:
         raise UserError(f"{origin}: " + _explain_all(error, content) + ".") from error
 
 
-def _dump(yaml: YAML, content: Any) -> str:
+def _dump(content: Any) -> str:
+    """Return YAML that differs from what was read in nothing but the settings that changed."""
+    yaml = YAML()
+    yaml.representer.add_representer(
+        type(None), lambda r, _none: r.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     stream = StringIO()
     yaml.dump(content, stream)
     return stream.getvalue()

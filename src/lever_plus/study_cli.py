@@ -57,7 +57,9 @@ def study_show() -> None:
     settings = read_settings()
     study = open_study(settings)
     files = write_results(study)
-    _print_trials(table(study), Console())
+    console = Console()
+    # A pipe has no width: the table may be as wide as it is there.
+    _print_trials(table(study), console if console.is_terminal else Console(width=160))
     try:
         _, made = log_study(study, settings, files)
         typer.echo(f"{len(files)} files in {FOLDER}; {made} trials are new in MLflow")
@@ -71,7 +73,7 @@ def _print_trials(frame: Any, console: Any) -> None:
 
     table = Table(title="Trials, best first", title_justify="left", box=box.SIMPLE_HEAD)
     for name in frame.columns:
-        table.add_column(str(name), justify="right")
+        table.add_column(str(name), justify="right", no_wrap=True)
     ordered = frame.sort_values("difference", ascending=False) if len(frame) else frame
     for _, row in ordered.iterrows():
         table.add_row(*(_cell(value) for value in row))
@@ -83,7 +85,7 @@ def _print_trials(frame: Any, console: Any) -> None:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}"
+        return "" if value != value else f"{value:.3g}"
     return str(value)
 
 

@@ -3,6 +3,7 @@
 The study's storage is the record; everything here is made from it, as often as one likes.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -77,6 +78,7 @@ def write_results(study: optuna.Study, folder: Path = FOLDER) -> list[Path]:
     complete = frame[frame["state"] == "complete"] if len(frame) else frame
     if len(complete) < 3 or complete["difference"].nunique() < 2:
         return files
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     for name, plot in plots.items():
         path = folder / f"{name}.png"
         axes = plot()

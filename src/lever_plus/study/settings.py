@@ -121,10 +121,15 @@ def changes(values: Values, params: Params, space: Space) -> dict[str, Any]:
             "rounds": 0,
             "start": name,
             "epochs": max(1, values["epochs"]),
-            "learning_rate": values["learning_rate"],
-            "kl_beta": values["kl_beta"],
+            "learning_rate": _rounded(values["learning_rate"]),
+            "kl_beta": _rounded(values["kl_beta"]),
         },
     }
+
+
+def _rounded(value: float) -> float:
+    """Return a value with three significant digits; more would claim too much."""
+    return float(f"{value:.3g}")
 
 
 def _taus(params: Params) -> dict[str, Any]:
