@@ -19,7 +19,6 @@ from matplotlib.ticker import MaxNLocator
 
 from lever_plus.tracking.history import Row
 
-mpl.use("Agg")
 # Fixed ids and no date: equal data give equal bytes.
 mpl.rcParams.update({"svg.hashsalt": "lever-plus", "svg.fonttype": "none", "font.size": 11})
 
