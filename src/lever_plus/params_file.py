@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from lever_plus.errors import UserError
 from lever_plus.params import Params
@@ -97,12 +98,19 @@ def _validated(content: Any, origin: str) -> Params:
         raise UserError(f"{origin}: " + _explain_all(error, content) + ".") from error
 
 
+class _WithNull(RoundTripRepresenter):
+    """Writes null as null; a class of its own, because representers belong to classes."""
+
+
+_WithNull.add_representer(
+    type(None), lambda r, _none: r.represent_scalar("tag:yaml.org,2002:null", "null")
+)
+
+
 def _dump(content: Any) -> str:
     """Return YAML that differs from what was read in nothing but the settings that changed."""
     yaml = YAML()
-    yaml.representer.add_representer(
-        type(None), lambda r, _none: r.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
+    yaml.Representer = _WithNull
     stream = StringIO()
     yaml.dump(content, stream)
     return stream.getvalue()
