@@ -107,7 +107,8 @@ def study_promote() -> None:
     from lever_plus.study.worker import open_study
 
     params, settings = load_params(), read_settings()
-    candidates = repeat_best(open_study(settings), params, settings, Trials(params))
+    study = open_study(settings)
+    candidates = repeat_best(study, params, settings, Trials(params))
     for candidate in candidates:
         mean, low, high, _ = candidate.difference
         typer.echo(
@@ -126,14 +127,15 @@ def study_promote() -> None:
         f"`dvc repro && git commit -am 'Promote trial {number} of {settings.name}'`. Test "
         "questions are read then, once."
     )
-    _crown(settings, number)
+    _crown(study, number)
 
 
-def _crown(settings: Any, number: int) -> None:
+def _crown(study: Any, number: int) -> None:
     """Give the trial's run the alias champion in MLflow."""
+    from lever_plus.study.record import study_tags
     from lever_plus.tracking.store import Store
 
     try:
-        Store().champion(f"lever-plus-{settings.name}", settings.name, number)
+        Store().champion(f"lever-plus-{study.study_name}", study_tags(study), number)
     except Exception as error:
         typer.echo(f"MLflow: {error}; the alias champion was not set.", err=True)

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
 
 from lever_plus.study.settings import StudySettings
-from lever_plus.study.worker import KL, ROLE
+from lever_plus.study.worker import KL, ROLE, UID
 from lever_plus.tracking.store import Run, Store
 
 FOLDER: Final = Path("search") / "results"
@@ -89,10 +89,15 @@ def write_results(study: optuna.Study, folder: Path = FOLDER) -> list[Path]:
     return files
 
 
+def study_tags(study: optuna.Study) -> dict[str, str]:
+    """Return what tells a study from others, one of the same name that was removed included."""
+    return {"optuna.study": study.study_name, "optuna.uid": str(study.user_attrs.get(UID, ""))}
+
+
 def log_study(study: optuna.Study, settings: StudySettings, files: list[Path]) -> tuple[str, int]:
     """Project the study into MLflow; return the parent's run id and how many trials were new."""
     store = Store()
-    tags = {"pipeline.stage": "study", "optuna.study": settings.name}
+    tags = {"pipeline.stage": "study", **study_tags(study)}
     parent_tags = {**tags, "pipeline.scope": "parent"}
     known = store.find(parent_tags)
     parent = store.open(known) if known else store.create(f"study/{settings.name}", parent_tags, {})

@@ -9,6 +9,7 @@ worker's process on this machine, and from the time of their last report on othe
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from lever_plus.rl.fitting import Row
 from lever_plus.study.objective import DivergedError, Measured, Trials
 from lever_plus.study.settings import Space, StudySettings, baseline, changes
 
-WORKER, ALIVE, ROLE, DATA = "worker", "alive", "role", "data"
+WORKER, ALIVE, ROLE, DATA, UID = "worker", "alive", "role", "data", "uid"
 KL = "kl"
 MOST_EPOCHS = 1000
 """Seed number s reports at steps s * MOST_EPOCHS + epoch, and at its end at the last of them."""
@@ -102,6 +103,7 @@ def _check_data(study: optuna.Study, identity: str) -> None:
     known = study.user_attrs.get(DATA)
     if known is None:
         study.set_user_attr(DATA, identity)
+        study.set_user_attr(UID, uuid.uuid4().hex)
     elif known != identity:
         raise UserError(
             f"study {study.study_name} was made on other RL data, policies or settings: give the "

@@ -96,9 +96,18 @@ class Store:
         )
         return Run(self._client, run_id, found[0].model_id if found else None)
 
-    def champion(self, model: str, study: str, trial: int) -> None:
-        """Register a trial's run as the newest version of a model, and name it champion."""
-        tags = {"optuna.study": study, "optuna.trial": str(trial)}
+    def champion(self, model: str, study: Mapping[str, str], trial: int) -> None:
+        """Register a trial's run as the newest version of a model, and name it champion.
+
+        Args:
+            model: Name of the registered model.
+            study: Tags of the study's runs.
+            trial: Number of the trial.
+
+        Raises:
+            LookupError: The trial has no run.
+        """
+        tags = {**study, "optuna.trial": str(trial)}
         run_id = self.find(tags)
         if run_id is None:
             raise LookupError(f"trial {trial} has no run: run `lever-plus study show` first")
