@@ -172,7 +172,9 @@ def kill_and_go_on(storage: str) -> None:
     assert {n: t.value for n, t in enumerate(study.get_trials()) if n in done} == done
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     assert len(study.get_trials(states=ended)) >= trials
-    fresh = [t.params["learning_rate"] for t in study.get_trials() if "again" not in t.user_attrs]
+    # A trial may be lost before anything was proposed for it.
+    proposed = [t for t in study.get_trials() if t.params and "again" not in t.user_attrs]
+    fresh = [t.params["learning_rate"] for t in proposed]
     assert len(set(fresh)) == len(fresh)
 
 
