@@ -42,6 +42,7 @@ embed: {{path: {clip}}}
 pointer: {{shots: 2}}
 reward: {{shot_weights: [0.5, 0.5]}}
 sft_data: {{beam: 2, shots: 2}}
+rl: {{min_informative: 0.0}} # the model is random
 evaluate: {{random_seeds: 2, oracle_queries: 6, oracle_beam: 1, resamples: 200}}
 """
 

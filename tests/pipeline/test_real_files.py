@@ -46,7 +46,8 @@ def test_the_results_table_has_every_method(project: Project) -> None:
     summary = json.loads((project.folder / "metrics" / "summary.json").read_text())
     methods = {row["method"] for row in summary["rows"]}
     assert {"zero-shot", "random", "sttr", "sft", "rce", "grpo", "oracle"} <= methods
-    assert all(row["n"] == 12 for row in summary["rows"] if row["method"] != "oracle")
+    ceilings = {"oracle", "best-of-16"}
+    assert all(row["n"] == 12 for row in summary["rows"] if row["method"] not in ceilings)
     assert summary["vlm"]["model"].endswith("ForConditionalGeneration")
     assert summary["metric"] == "VQA accuracy, convention community"
     assert summary["fallback_scores"] == 0
