@@ -2,12 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from servers import free_port
 
 
 @pytest.fixture
@@ -24,9 +25,7 @@ def postgres() -> Iterator[str]:
     root = os.geteuid() == 0
     if root and shutil.which("runuser") is None:
         pytest.skip("PostgreSQL does not run as root, and runuser is not there")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     data = Path("/tmp") / f"lever-plus-postgres-{os.getpid()}"
     as_user = ["runuser", "-u", "postgres", "--"] if root else []
 

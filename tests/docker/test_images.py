@@ -3,10 +3,8 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from servers import free_port, wait_until_healthy
 from tiny_world import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -73,9 +72,7 @@ def command_of(service: str) -> str:
 @pytest.fixture
 def stack(postgres: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Run migration and server as compose does, on a real PostgreSQL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     binaries = str(Path(sys.executable).parent)
     environment = {
         **os.environ,
@@ -99,14 +96,7 @@ def stack(postgres: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.25)
-        else:
-            pytest.fail((tmp_path / "log").read_text()[-2000:])
+        wait_until_healthy(address, tmp_path / "log")
         yield {**environment, "MLFLOW_TRACKING_URI": address}
     finally:
         process.terminate()

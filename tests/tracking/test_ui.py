@@ -2,11 +2,8 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from test_runs import SUMMARY, grpo, train
 from lever_plus.params import Params
 from lever_plus.tracking.runs import pages, sync
 from lever_plus.tracking.training_run import TrainingRun
+from servers import free_port, wait_until_healthy
 
 pytestmark = pytest.mark.slow
 BROWSER = (
@@ -38,9 +36,7 @@ def server(client: object, params: Params, tmp_path: Path) -> Iterator[str]:
     summary = tmp_path / "summary.json"
     summary.write_text(json.dumps({**SUMMARY, "rows": rows, "means": means}))
     sync(params, [rce, grpo(tmp_path, 1)], summary, tmp_path / "usage")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     process = subprocess.Popen(
@@ -50,12 +46,7 @@ def server(client: object, params: Params, tmp_path: Path) -> Iterator[str]:
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.25)
+        wait_until_healthy(address)
         yield address
     finally:
         process.terminate()
