@@ -40,6 +40,9 @@ class PoolParams(Section):
         description="how a query's pool is drawn: at random, the nearest by question or image, or "
         "half at random and a quarter by each"
     )
+    search: Literal["exact", "approximate"] = Field(
+        description="of the nearest: all similarities, or an index (faiss) for more than 100,000"
+    )
     size: Annotated[int, Field(ge=2)] = Field(description="examples in a pool (K)")
     scarcity: Share = Field(description="share of pools without an exact twin of their query")
 

@@ -173,10 +173,31 @@ def test_a_clone_pulls_the_data_has_nothing_to_run_and_fills_its_mlflow_store(
     assert "0 runs made, 0 got the evaluation" in clone.cli("track", "sync")
 
 
-def test_a_grpo_parameter_runs_grpo_evaluate_and_report_again(project: Project) -> None:
-    params = project.folder / "params.yaml"
-    text = params.read_text(encoding="utf-8")
-    params.write_text(text.replace("kl_beta: 0.006", "kl_beta: 0.004"), encoding="utf-8")
-    lines = project.dvc("repro").splitlines()
+def test_an_experiment_runs_grpo_evaluate_and_report_and_all_views_show_its_numbers(
+    project: Project,
+) -> None:
+    """Last, because it changes the project: the results before it are committed."""
+    accuracy = project.folder / "metrics" / "accuracy.json"
+    before = json.loads(accuracy.read_text())["grpo"]["mean"]
+    lines = project.dvc("exp", "run", "--set-param", "grpo.kl_beta=0.004").splitlines()
     ran = {line.split("'")[1] for line in lines if line.startswith("Running stage")}
     assert ran == {"grpo@1", "evaluate", "report"}
+    after = json.loads(accuracy.read_text())["grpo"]["mean"]
+
+    shown = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"]
+    assert shown["metrics/accuracy.json"]["data"]["grpo"]["mean"] == after
+    changed = json.loads(project.dvc("exp", "diff", "--all", "--json"))
+    assert changed["params"]["params.yaml"]["grpo.kl_beta"] == {
+        "old": 0.006,
+        "new": 0.004,
+        "diff": pytest.approx(-0.002),
+    }
+    found = changed["metrics"]["metrics/accuracy.json"]["grpo.mean"]
+    assert (found["old"], found["new"]) == (before, after)
+    assert found["diff"] == pytest.approx(after - before)
+    with (project.folder / "plots" / "accuracy_over_shots.csv").open() as file:
+        curve = [float(row["accuracy"]) for row in csv.DictReader(file) if row["method"] == "grpo"]
+    assert len(curve) == 4
+    assert sum(curve) / 4 == pytest.approx(after, abs=1e-5)
+    project.dvc("plots", "show")
+    assert "accuracy_over_shots.csv" in (project.folder / "dvc_plots" / "index.html").read_text()

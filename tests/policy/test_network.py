@@ -59,8 +59,12 @@ def test_picked_candidates_and_padding_get_no_gradient(
     """Their logits are masked, so nothing that is made of the log-probs can move them."""
     valid = torch.tensor([[True] * 4 + [False]] * 4)
     encoded, pointers = policy.encode(*features, valid), every[:, (every[0] < 4).all(-1)]
-    logits = policy.scores(encoded, pointers, 3).detach().clone().requires_grad_()
-    monkeypatch.setattr(policy, "scores", lambda *_: logits)
+    logits = policy.scores(encoded, pointers, range(3)).detach().clone().requires_grad_()
+
+    def given(_: Encoded, some: Tensor, steps: range) -> Tensor:
+        return logits[:, : some.shape[1], steps.start : steps.stop]
+
+    monkeypatch.setattr(policy, "scores", given)
     steps = policy.step_log_probs(encoded, pointers)
     closed = steps == -math.inf
     assert closed[..., 4].all()
@@ -68,7 +72,8 @@ def test_picked_candidates_and_padding_get_no_gradient(
     policy.log_probs(encoded, pointers).square().sum().backward()
     assert logits.grad is not None
     assert (logits.grad[closed] == 0).all()
-    assert (logits.grad[~closed] != 0).any()
+    assert (logits.grad[:, :, 1:][~closed[:, :, 1:]] != 0).all()
+    assert (logits.grad[:, 0, 0, :4] != 0).all()
 
 
 def test_masked_candidates_leave_every_gradient_finite(
@@ -146,6 +151,8 @@ def test_teacher_forcing_of_a_list_equals_step_by_step(
         serial = policy.step_log_probs(encoded, every[..., :step])
         assert serial.shape[2] == step + 1
         assert_close(serial[:, :, -1], parallel[:, :, step], rtol=0, atol=1e-12)
+        alone = policy.next_log_probs(encoded, every[..., :step])
+        assert_close(alone, parallel[:, :, step], rtol=0, atol=1e-12)
 
 
 def test_the_first_step_depends_on_the_query(

@@ -51,7 +51,7 @@ def test_logits_are_bounded_by_one_over_the_temperature(
 ) -> None:
     queries, pools = features
     encoded = policy.encode(queries, 1e4 * pools)
-    logits = policy.scores(encoded, torch.zeros(4, 1, 0, dtype=torch.long), 1)
+    logits = policy.scores(encoded, torch.zeros(4, 1, 0, dtype=torch.long), range(1))
     largest = 1 / policy.config.temperature
     assert logits.abs().max() <= largest + 1e-9
     assert logits.abs().max() > 0.8 * largest

@@ -1,11 +1,12 @@
 """Training speed: full groups in a batch against one query a step with its pool copied.
 
 The older system trains on one query a step: the query and its pool are repeated for each of the
-G candidates, encoded G times, and teacher forcing goes pick by pick. Both ways run here on the same
-network, features and candidates (800 groups x 16 candidates, K = 64, d = 512), on one torch thread,
-in one process, one after the other. Ours is the whole call of the trainer (batches, schedule, dev
-evaluation of one query, and for GRPO the reference's distributions); the other way's cached old
-log-probs are not charged. Rewards are random: nothing is learned here.
+G candidates, encoded G times, and teacher forcing goes pick by pick; GRPO's old log-probs are
+computed in a pass of their own before. Both ways run here on the same network, features and
+candidates (800 groups x 16 candidates, K = 64, d = 512), in one process, one after the other. Ours
+is the whole call of the trainer (batches, schedule, dev evaluation of one query, and for GRPO the
+distributions of the reference) on one torch thread; the other way counts with as many torch threads
+as suit it best. Rewards are random: nothing is learned here.
 """
 
 import time
@@ -36,8 +37,8 @@ GROUPS, CANDIDATES, POOL, DIMENSIONS = 800, 16, 64, 512
 SAMPLE = 100
 """Groups that the slow way is timed on."""
 DEV = -1
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Of log-probs [1, G, T], returns per step and bool keep."""
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Of log-probs and old log-probs [1, G, T], returns per step and bool keep."""
 
 
 class _Blind:
@@ -56,7 +57,6 @@ def run(params: Params) -> dict[str, float]:
         Groups a second of each, and the keys `speedup_rce` and `speedup_grpo`.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     environment, groups = _workload(params)
     rce = params.rce.model_copy(update={"epochs": 1})
     grpo = params.grpo.model_copy(update={"epochs": 1, "rounds": 0})
@@ -68,12 +68,11 @@ def run(params: Params) -> dict[str, float]:
         sizes = {"query_size": DIMENSIONS, "candidate_size": DIMENSIONS}
         return build_selector(configure(params.policy, **sizes, shots=environment.shots))
 
-    def weighted(log_probs: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
+    def weighted(log_probs: Tensor, _old: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
         return losses.rce(log_probs, returns[..., 0], keep, tau.start)
 
-    def clipped(log_probs: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
+    def clipped(log_probs: Tensor, old: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
         advantages = leave_one_out(returns, keep)
-        old = log_probs.detach()
         return losses.grpo(log_probs, old, advantages, keep, grpo.clip_low, grpo.clip_high)[0]
 
     ours: dict[str, Callable[[], object]] = {
@@ -83,10 +82,15 @@ def run(params: Params) -> dict[str, float]:
     theirs = {"rce": (weighted, rce), "grpo": (clipped, grpo)}
     found = {}
     for name, train in ours.items():
-        slow = partial(_one_by_one, policy(), environment, groups, *theirs[name])
-        slow(count=5)  # warm up
+        slow = partial(_one_by_one, policy(), environment, groups, *theirs[name], name == "grpo")
+        one_by_one = 0.0
+        for count in {1, threads}:
+            torch.set_num_threads(count)
+            slow(count=5)  # warm up
+            one_by_one = max(one_by_one, SAMPLE / _seconds(slow))
+        torch.set_num_threads(1)
         train()  # warm up
-        one_by_one, batched = SAMPLE / _seconds(slow), GROUPS / _seconds(train)
+        batched = GROUPS / _seconds(train)
         found[f"{name}_groups_per_s_one_by_one"] = one_by_one
         found[f"{name}_groups_per_s"] = batched
         found[f"speedup_{name}"] = batched / one_by_one
@@ -100,29 +104,37 @@ def _one_by_one(
     groups: Groups,
     loss: Loss,
     params: OptimParams,
+    needs_old: bool,
     count: int = SAMPLE,
 ) -> None:
     """Train on `count` groups the other way."""
     optimizer = torch.optim.AdamW(policy.parameters(), lr=params.learning_rate)
     weights = torch.tensor(environment.shot_weights)
-    for row in range(count):
-        part = groups.rows(torch.tensor([row]))
-        pool = environment.pools.of(part.queries[0])
-        query = torch.from_numpy(environment.embeddings.queries(part.queries))
-        features = environment.embeddings
-        candidates = torch.from_numpy(features.candidates(features.rows_of(pool))).unsqueeze(0)
-        pointers = part.pointers.transpose(0, 1)  # [G, 1, T]: a candidate is a row of the batch
-        encoded = policy.encode(query.repeat(CANDIDATES, 1), candidates.repeat(CANDIDATES, 1, 1))
-        steps = [
-            policy.step_log_probs(encoded, pointers[:, :, :shot])[:, :, -1]
-            for shot in range(environment.shots)
-        ]
-        picked = torch.stack(steps, dim=2).gather(-1, pointers.unsqueeze(-1)).squeeze(-1)
-        value = loss(picked.transpose(0, 1), reward_to_go(part.rewards, weights), part.keep)
+    rows = [groups.rows(torch.tensor([row])) for row in range(count)]
+    with torch.no_grad():
+        # Without a pass of its own, the loss does not read them.
+        old = [_pick_by_pick(policy, environment, part) if needs_old else weights for part in rows]
+    for part, before in zip(rows, old, strict=True):
+        picked = _pick_by_pick(policy, environment, part)
+        value = loss(picked, before, reward_to_go(part.rewards, weights), part.keep)
         optimizer.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), params.grad_clip)
         optimizer.step()
+
+
+def _pick_by_pick(policy: Selector, environment: Environment, group: Groups) -> Tensor:
+    """Return the log-probs [1, G, T] of one query's candidates, each with a copy of the pool."""
+    features, pool = environment.embeddings, environment.pools.of(group.queries[0])
+    query = torch.from_numpy(features.queries(group.queries)).repeat(CANDIDATES, 1)
+    candidates = torch.from_numpy(features.candidates(features.rows_of(pool)))
+    encoded = policy.encode(query, candidates.repeat(CANDIDATES, 1, 1))
+    pointers = group.pointers.transpose(0, 1)  # [G, 1, T]: a candidate is a row of the batch
+    steps = [
+        policy.next_log_probs(encoded, pointers[:, :, :shot]) for shot in range(environment.shots)
+    ]
+    picked = torch.stack(steps, dim=2).gather(-1, pointers.unsqueeze(-1)).squeeze(-1)
+    return picked.transpose(0, 1)
 
 
 def _workload(params: Params) -> tuple[Environment, Groups]:

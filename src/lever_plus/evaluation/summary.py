@@ -1,6 +1,6 @@
 """metrics/summary.json: accuracies and paired differences, computed from the score table alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -22,7 +22,7 @@ REFERENCES: Final = ("sft", "rce")
 Row = dict[str, object]
 
 
-def summarise(scores: pd.DataFrame, resamples: int) -> dict[str, object]:
+def summarise(scores: pd.DataFrame, resamples: int) -> dict[str, list[Row]]:
     """Return the summary.
 
     Args:
@@ -57,6 +57,19 @@ def summarise(scores: pd.DataFrame, resamples: int) -> dict[str, object]:
     ]
     differences = list(_differences(table, images, resamples))
     return {"rows": rows, "means": means, "differences": differences}
+
+
+def accuracies(summary: Mapping[str, list[Row]]) -> dict[str, dict[str, object]]:
+    """Return {method: {"shots_1": accuracy, ..., "mean": over shots 1..K}}.
+
+    Without lists, so that `dvc metrics show` and `dvc exp diff` can name every number.
+    """
+    found: dict[str, dict[str, object]] = {}
+    for row in summary["rows"]:
+        found.setdefault(str(row["method"]), {})[f"shots_{row['shots']}"] = row["accuracy"]
+    for row in summary["means"]:
+        found[str(row["method"])]["mean"] = row["accuracy"]
+    return found
 
 
 def images_of(scores: pd.DataFrame) -> "pd.Series[int]":

@@ -45,7 +45,7 @@ def beam(policy: Selector, encoded: Encoded, shots: int, width: int) -> Decoded:
     pointers = torch.zeros(batch, 1, 0, dtype=torch.long)
     steps = torch.zeros(batch, 1, 0)
     for _ in range(shots):
-        log_probs = policy.step_log_probs(encoded, pointers)[:, :, -1]
+        log_probs = policy.next_log_probs(encoded, pointers)
         pool = log_probs.shape[-1]
         totals = (steps.sum(-1, keepdim=True) + log_probs).flatten(1)
         best = totals.topk(min(width, totals.shape[1]), dim=1).indices
@@ -74,7 +74,7 @@ def sample(
     pointers = torch.zeros(batch, count, 0, dtype=torch.long)
     steps = torch.zeros(batch, count, 0)
     for _ in range(shots):
-        log_probs = policy.step_log_probs(encoded, pointers)[:, :, -1]
+        log_probs = policy.next_log_probs(encoded, pointers)
         log_probs = (log_probs / temperature).log_softmax(-1)
         picks = torch.multinomial(log_probs.exp().flatten(0, 1), 1, generator=generator)
         picks = picks.view(batch, count, 1)
@@ -129,7 +129,7 @@ def stochastic_beam(
     steps = torch.zeros(batch, 1, 0, dtype=kind.dtype)
     perturbed = _gumbel(torch.zeros(batch, 1, dtype=kind.dtype), generator)
     for _ in range(shots):
-        log_probs = policy.step_log_probs(encoded, pointers)[:, :, -1]
+        log_probs = policy.next_log_probs(encoded, pointers)
         log_probs = (log_probs / temperature).log_softmax(-1)
         pool = log_probs.shape[-1]
         totals = steps.sum(-1, keepdim=True) + log_probs

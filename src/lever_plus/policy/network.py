@@ -90,10 +90,10 @@ class Selector(nn.Module, ABC):
         return self.relate(queries, self.project(candidates), valid)
 
     @abstractmethod
-    def scores(self, encoded: Encoded, pointers: Tensor, steps: int) -> Tensor:
-        """Return the logits of all candidates at steps 1..steps, [B, G, steps, K], unmasked.
+    def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
+        """Return the logits of all candidates at these steps, [B, G, len(steps), K], unmasked.
 
-        Step s may depend on the first s - 1 picks of the pointers [B, G, T], T >= steps - 1.
+        Steps count from 0: step s may depend on the first s picks of the pointers [B, G, T].
         """
 
     def step_log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
@@ -107,14 +107,37 @@ class Selector(nn.Module, ABC):
             Log-probabilities [B, G, S, K] with S = min(T + 1, shots): step s given the first s
             picks; picked positions and padding have -inf.
         """
-        steps = min(pointers.shape[2] + 1, self.config.shots)
-        closed = taken(pointers, encoded.keys.shape[1], steps) | ~encoded.valid[:, None, None]
-        logits = self.scores(encoded, pointers, steps)
-        return logits.masked_fill(closed, -math.inf).log_softmax(-1)
+        first, later = self._first_and_later(encoded, pointers)
+        return torch.cat([first.expand(-1, pointers.shape[1], -1, -1), later], dim=2)
+
+    def next_log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
+        """Return the distribution of the step after given pointers [B, G, T] alone, [B, G, K]."""
+        picks = pointers.shape[2]
+        return self._distributions(encoded, pointers, range(picks, picks + 1))[:, :, 0]
 
     def log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
         """Return the log-probability of every pick of the pointers, [B, G, T]."""
-        return picked_log_probs(self.step_log_probs(encoded, pointers), pointers)
+        first, later = self._first_and_later(encoded, pointers)
+        opening = first[:, 0, 0].gather(1, pointers[:, :, 0]).unsqueeze(-1)
+        return torch.cat([opening, picked_log_probs(later, pointers[:, :, 1:])], dim=2)
+
+    def _first_and_later(self, encoded: Encoded, pointers: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the distributions of the first step, [B, 1, 1, K], and of the later ones.
+
+        Nothing is picked before the first step: it is the same for all pointers of a query.
+        """
+        steps = min(pointers.shape[2] + 1, self.config.shots)
+        first = self._distributions(encoded, pointers[:, :1, :0], range(1))
+        return first, self._distributions(encoded, pointers, range(1, steps))
+
+    def _distributions(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
+        """Return log-probabilities [B, G, len(steps), K]; step 0 stands alone."""
+        logits = self.scores(encoded, pointers, steps)
+        if steps.stop > 1:
+            logits = logits.scatter(-1, _closed(pointers, steps), -math.inf)
+        if not encoded.valid.all():
+            logits = logits.masked_fill(~encoded.valid[:, None, None], -math.inf)
+        return logits.log_softmax(-1)
 
 
 def picked_log_probs(step_log_probs: Tensor, pointers: Tensor) -> Tensor:
@@ -123,14 +146,17 @@ def picked_log_probs(step_log_probs: Tensor, pointers: Tensor) -> Tensor:
     return steps.gather(-1, pointers.unsqueeze(-1)).squeeze(-1)
 
 
-def taken(pointers: Tensor, pool: int, steps: int) -> Tensor:
-    """Return bool [B, G, steps, K]: candidates picked before each step."""
-    batch, group, picks = pointers.shape
+def _closed(pointers: Tensor, steps: range) -> Tensor:
+    """Return the positions that are picked before each step s >= 1, [B, G, len(steps), T].
+
+    Those are the first s picks of the pointers; the first one stands in for what comes later.
+    """
+    picks = pointers[:, :, None, : steps.stop - 1]
     device = pointers.device
-    never = torch.full((batch, group, pool), steps, device=device)
-    numbers = torch.arange(picks, device=device).expand_as(pointers)
-    when = never.scatter(2, pointers, numbers)
-    return when.unsqueeze(2) < torch.arange(steps, device=device).view(1, 1, -1, 1)
+    before = (
+        torch.arange(steps.stop - 1, device=device) < torch.tensor(steps, device=device)[:, None]
+    )
+    return torch.where(before, picks, picks[..., :1])
 
 
 def uniform_log_prob(sizes: Tensor, shots: int) -> Tensor:

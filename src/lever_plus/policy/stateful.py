@@ -38,29 +38,36 @@ class StatefulSelector(Selector):
         return projected
 
     def relate(self, queries: Tensor, projected: Tensor, valid: Tensor) -> Encoded:
-        """Return every u_i, and the keys W_k u_i."""
+        """Return every u_i; W_k goes to the side of the focus, where there are fewer rows."""
         query = self.query_in(queries)
         u = projected + self.match(query, projected)
-        return Encoded(query, u, self.key(u), valid)
+        return Encoded(query, u, u, valid)
 
-    def scores(self, encoded: Encoded, pointers: Tensor, steps: int) -> Tensor:
+    def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return clipped products of every step's focus with the keys."""
-        picked = _gather(encoded.candidates, pointers)
-        focus = self._focus(encoded.query, picked, steps)
+        batch, group, _ = pointers.shape
+        picked = _gather(encoded.candidates, pointers[:, :, : steps.stop - 1])
+        hidden = self.state(encoded.query, self._seen(picked, steps))
+        # f . W_k u = (W_k' f) . u: W_k and the scale are merged into the last layer of the MLP.
         scale = self.config.logit_clip * math.sqrt(self.config.hidden)
-        products = torch.einsum("bgsh,bkh->bgsk", focus, encoded.keys) / scale
-        return self.config.logit_clip * torch.tanh(products)
+        merged = self.key.weight.t() / scale
+        beside = encoded.query[:, None] + self.step.weight[steps.start : steps.stop]
+        beside = nn.functional.linear(beside + self.state.last.bias, merged)
+        focus = nn.functional.linear(hidden, merged @ self.state.last.weight) + beside[:, None]
+        products = focus.flatten(1, 2) @ encoded.keys.transpose(1, 2)
+        logits = self.config.logit_clip * torch.tanh(products)
+        return logits.view(batch, group, len(steps), encoded.keys.shape[1])
 
-    def _focus(self, query: Tensor, picked: Tensor, steps: int) -> Tensor:
-        """Return f_t [B, G, steps, H] from the picked candidates [B, G, T, H]."""
+    def _seen(self, picked: Tensor, steps: range) -> Tensor:
+        """Return [mean(u of picked), u of last picked] at each step, [B, G, steps, 2 H]."""
         batch, group, picks, width = picked.shape
-        start = self.start.expand(batch, group, 1, width)
-        last = torch.cat([start, picked], dim=2)[:, :, :steps]
         counts = torch.arange(1, picks + 1, dtype=picked.dtype, device=picked.device)
-        means = torch.cat([start, picked.cumsum(2) / counts.view(1, 1, -1, 1)], dim=2)
-        state = self.state(query, torch.cat([means[:, :, :steps], last], dim=-1))
-        focus: Tensor = query[:, None, None] + state + self.step.weight[:steps]
-        return focus
+        means = picked.cumsum(2) / counts.view(1, 1, -1, 1)
+        seen = torch.cat([means, picked], dim=-1)[:, :, max(0, steps.start - 1) :]
+        if steps.start:
+            return seen
+        start = torch.cat([self.start, self.start]).expand(batch, group, 1, 2 * width)
+        return torch.cat([start, seen], dim=2)
 
 
 class _Match(nn.Module):
@@ -73,7 +80,7 @@ class _Match(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Linear(3 * width, width)
-        self.rest = _rest(width, dropout)
+        self.rest = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))
 
     def forward(self, query: Tensor, candidates: Tensor) -> Tensor:
         for_candidate, for_query, for_both = self.first.weight.chunk(3, dim=1)
@@ -84,23 +91,20 @@ class _Match(nn.Module):
 
 
 class _State(nn.Module):
-    """MLP[q, mean, last] of every step [B, G, S, 2 H] beside its query [B, H]."""
+    """MLP[q, mean, last] of every step [B, G, S, 2 H] beside its query [B, H], less its end."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Linear(3 * width, width)
-        self.rest = _rest(width, dropout)
+        self.drop = nn.Dropout(dropout)
+        self.last = nn.Linear(width, width)
 
-    def forward(self, query: Tensor, picked: Tensor) -> Tensor:
+    def forward(self, query: Tensor, seen: Tensor) -> Tensor:
         width = query.shape[-1]
-        for_query, for_picked = self.first.weight.split([width, 2 * width], dim=1)
+        for_query, for_seen = self.first.weight.split([width, 2 * width], dim=1)
         beside = nn.functional.linear(query, for_query, self.first.bias)[:, None, None]
-        out: Tensor = self.rest(beside + nn.functional.linear(picked, for_picked))
+        out: Tensor = self.drop(nn.functional.gelu(beside + nn.functional.linear(seen, for_seen)))
         return out
-
-
-def _rest(width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width))
 
 
 def _gather(candidates: Tensor, pointers: Tensor) -> Tensor:

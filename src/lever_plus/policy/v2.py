@@ -49,12 +49,12 @@ class V2Selector(Selector):
         focus = _unit(self.query_out(self.drop(query.squeeze(1))))
         return Encoded(focus, pool, _unit(self.candidate_out(self.drop(pool))), valid)
 
-    def scores(self, encoded: Encoded, pointers: Tensor, steps: int) -> Tensor:
+    def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return the same logits at every step."""
         cosines = torch.einsum("bh,bkh->bk", encoded.query, encoded.keys)
         logits = cosines / self.config.temperature
         batch, group, _ = pointers.shape
-        return logits[:, None, None].expand(batch, group, steps, -1)
+        return logits[:, None, None].expand(batch, group, len(steps), -1)
 
 
 def _near_identity(width: int) -> nn.Linear:

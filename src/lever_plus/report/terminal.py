@@ -30,7 +30,7 @@ def print_headroom(found: Headroom) -> None:
 def print_power(summary: Summary, delta: float) -> None:
     """Print how many questions differences of the mean over shots need, with a power of 80 %."""
     table = _table(f"A true difference of {delta} points in the mean over shots, power 80 %")
-    heads = ["methods", "n", "standard deviation", f"n for {delta}", "shown by n", "measured"]
+    heads = ["methods", "n", "s.d.", f"n for {delta}", "shown by n", "measured"]
     for head in heads:
         table.add_column(head, justify="left" if head == "methods" else "right")
     for row in summary["differences"]:

@@ -22,7 +22,7 @@ from lever_plus.evaluation.evaluate import (
     evaluate_vote,
     evaluate_zero_shot,
 )
-from lever_plus.evaluation.summary import summarise
+from lever_plus.evaluation.summary import accuracies, summarise
 from lever_plus.params import Params
 from lever_plus.policy.decoding import sample
 from lever_plus.stages import paths
@@ -45,6 +45,7 @@ def run(params: Params) -> Outcome:
     summary = summarise(scores, params.evaluate.resamples)
     marked = {"fallback_scores": int(scores["fallback"].sum())}
     write_metrics(paths.SUMMARY, {**summary, **made_with, **marked})
+    write_metrics(paths.METRICS / "accuracy.json", accuracies(summary))
     write_metrics(paths.METRICS / "diagnostics.json", _diagnostics(params, workspace, scores))
     return Outcome(
         f"{len(scores)} scores in {paths.SCORES}",

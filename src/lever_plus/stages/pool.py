@@ -10,7 +10,7 @@ from lever_plus.data.examples import Example, read_splits
 from lever_plus.data.pool import SAMPLERS, Nearest, draw_pools, make_scarce, write_pools
 from lever_plus.embedding.encoder import Embeddings, read_embeddings
 from lever_plus.embedding.neighbours import nearest_ids
-from lever_plus.params import Params
+from lever_plus.params import Params, PoolParams
 from lever_plus.stages import paths
 from lever_plus.stages.outputs import Outcome
 
@@ -25,7 +25,9 @@ def run(params: Params) -> Outcome:
     if shares:
         embeddings = read_embeddings(paths.EMBED)
         nearest = {
-            part: _nearest(part, round(share * settings.size), embeddings, queries, splits["train"])
+            part: _nearest(
+                part, round(share * settings.size), embeddings, queries, splits["train"], settings
+            )
             for part, share in shares.items()
         }
     pools = draw_pools(queries, splits["train"], settings.size, settings.policy, rng, nearest)
@@ -45,11 +47,13 @@ def _nearest(
     embeddings: Embeddings,
     queries: Sequence[Example],
     candidates: Sequence[Example],
+    settings: PoolParams,
 ) -> Nearest:
     """Search enough neighbours for a pool after the query's own image has been left out."""
     same_image = max(Counter(candidate.image_id for candidate in candidates).values())
     # Mixed pools leave out what another part has taken already.
     most = min(2 * count + same_image, len(candidates))
     ids = [candidate.question_id for candidate in candidates]
-    found = nearest_ids(embeddings, part, [q.question_id for q in queries], ids, most)
+    asked = [query.question_id for query in queries]
+    found = nearest_ids(embeddings, part, asked, ids, most, settings.search)
     return Nearest(found, count)

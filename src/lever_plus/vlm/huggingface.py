@@ -16,6 +16,7 @@ from lever_plus.vlm.batch import BatchEngine
 from lever_plus.vlm.features import KeptSegments
 from lever_plus.vlm.loading import identify, load_model, load_processor
 from lever_plus.vlm.prefix import PrefixEngine
+from lever_plus.vlm.products import use_onednn
 from lever_plus.vlm.prompt import PromptFormat, prompt_hash
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.segments import NotSeparableError, Segments
@@ -153,14 +154,15 @@ class HuggingFaceVlm:
                 self.params.segment_megabytes * 2**20,
                 self._kept,
             )
-            engine = PrefixEngine(self.model, segments, Usage())
             first, *others = list(self.examples)[:3]
+            probes = [Request(tuple(others[:shots]), first) for shots in range(len(others) + 1)]
+            alone = torch.tensor([self.plain.log_likelihoods([probe])[0] for probe in probes])
+            use_onednn(self.model)
+            engine = PrefixEngine(self.model, segments, Usage())
             segments.prepare([first, *others])
+            shared = torch.tensor(engine.log_likelihoods(probes))
         except (NotSeparableError, ValueError) as error:
             return None, str(error)
-        probes = [Request(tuple(others[:shots]), first) for shots in range(len(others) + 1)]
-        shared = torch.tensor(engine.log_likelihoods(probes))
-        alone = torch.tensor([self.plain.log_likelihoods([probe])[0] for probe in probes])
         difference = (shared - alone).abs().max().item()
         if not difference <= TOLERANCE[self.model.dtype]:
             return None, f"its likelihoods would differ by {difference:.2g}"
