@@ -1,18 +1,27 @@
-"""Tables of the README that say what is supported: written from what the tests run.
+"""Tables of the README that other files know: written from them, and checked.
 
 `python tests/test_readme.py` writes them anew.
 """
 
+import json
+import re
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from lever_plus.cli import app  # noqa: E402
 from lever_plus.data.pool import SAMPLERS  # noqa: E402
+from lever_plus.report import tables  # noqa: E402
+from lever_plus.tracking.glossary import GLOSSARY  # noqa: E402
 from vlm.model_zoo import FAMILIES  # noqa: E402
-
-BEGIN, END = "<!-- supported: begin -->", "<!-- supported: end -->"
 
 
 def supported() -> str:
@@ -38,19 +47,78 @@ def supported() -> str:
     return "\n".join([*rows, "", *data, "", f"Pools: one for all queries, or per query: {pools}."])
 
 
-def replaced(text: str) -> str:
-    """Return the README with its tables as they should be."""
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{supported()}\n{END}{tail}"
+def _summary() -> tables.Summary:
+    found: tables.Summary = json.loads((ROOT / "metrics" / "summary.json").read_text("utf-8"))
+    return found
 
 
-def test_the_readme_says_what_the_tests_run() -> None:
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def results() -> str:
+    """Return the accuracies of the last run."""
+    summary = _summary()
+    return _table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary)))
+
+
+def differences() -> str:
+    """Return the paired differences of the last run."""
+    heads = ["method", "minus SFT [95 %]", "minus RCE [95 %]"]
+    return _table(heads, list(tables.difference_rows(_summary())))
+
+
+def commands() -> str:
+    """Return every command with its help."""
+    rows = [[f"`lever-plus {name}`", text] for name, text in _commands(typer.main.get_command(app))]
+    return _table(["command", "what it does"], rows)
+
+
+def _commands(group: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    for name, command in group.commands.items():
+        whole = f"{path} {name}".strip()
+        if hasattr(command, "commands"):
+            yield from _commands(command, whole)
+        elif not command.hidden:
+            first, _, _ = command.help.partition("\n\n")
+            yield whole, " ".join(first.split())
+
+
+def glossary() -> str:
+    """Return every logged metric with its meaning."""
+    rows = [[f"`{name}`", text] for name, text in GLOSSARY.items()]
+    return _table(["metric", "meaning"], rows)
+
+
+MEASURED: tuple[Callable[[], str], ...] = (results, differences)
+WRITTEN: tuple[Callable[[], str], ...] = (supported, commands, glossary)
+
+
+def replaced(text: str, blocks: tuple[Callable[[], str], ...]) -> str:
+    """Return the README with these tables as they should be."""
+    for block in blocks:
+        begin, end = (f"<!-- {block.__name__}: {edge} -->" for edge in ("begin", "end"))
+        assert (text.count(begin), text.count(end)) == (1, 1), f"README.md lacks {begin}"
+        inner = f"{begin}\n{block()}\n{end}"
+        text = re.sub(f"{begin}.*?{end}", lambda _, inner=inner: inner, text, flags=re.DOTALL)
+    return text
+
+
+def test_the_readme_says_what_the_code_says() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert BEGIN in text
-    assert replaced(text) == text, "run `python tests/test_readme.py`"
+    assert replaced(text, WRITTEN) == text, "run `python tests/test_readme.py`"
+
+
+def test_the_readme_has_the_committed_results() -> None:
+    command = ("git", "diff", "--quiet", "HEAD", "--", "metrics/summary.json")
+    if subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode:
+        pytest.skip("metrics/summary.json is not that of the commit: results of your own")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert replaced(text, MEASURED) == text, "run `python tests/test_readme.py`"
 
 
 if __name__ == "__main__":
     path = ROOT / "README.md"
-    path.write_text(replaced(path.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
+    text = replaced(path.read_text(encoding="utf-8"), (*WRITTEN, *MEASURED))
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -9,6 +9,7 @@ import pytest
 
 from lever_plus.data.pool import read_pools
 from lever_plus.rl.records import read_rl_data
+from lever_plus.tracking.glossary import GLOSSARY, explained
 from pipeline.project import Project
 
 pytestmark = pytest.mark.slow
@@ -26,6 +27,13 @@ import sys, nbformat, nbclient
 for path in sys.argv[1:]:
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": "."}}).execute()
+"""
+METRICS = """
+import json
+from mlflow import MlflowClient
+client = MlflowClient("sqlite:///mlflow.db")
+runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+print(json.dumps(sorted({name for run in runs for name in run.data.metrics})))
 """
 METHODS = {
     *("zero-shot", "random", "sttr", "vote", "siir", "sitr", "mixed", "diverse", "fixed"),
@@ -150,6 +158,12 @@ def test_a_study_runs_on_the_rl_data_and_goes_on(project: Project) -> None:
     now = (project.folder / "params.yaml").read_text(encoding="utf-8")
     assert ("The baseline stands" in said) == (now == before)
     (project.folder / "params.yaml").write_text(before, encoding="utf-8")
+
+
+def test_the_glossary_explains_what_is_logged_and_nothing_else(project: Project) -> None:
+    logged = json.loads(project.python(METRICS))
+    assert [name for name in logged if explained(name) is None] == []
+    assert set(GLOSSARY) - {explained(name) for name in logged} == set()
 
 
 def test_the_notebooks_run_on_these_outputs(project: Project) -> None:

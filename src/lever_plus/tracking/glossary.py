@@ -1,0 +1,69 @@
+"""What every metric in MLflow means; the README's glossary is written from this table.
+
+Names hold `<...>` for a part that varies. Keys of history.jsonl are those of `train/`, and
+`dev_reward`, which is `dev/reward` in MLflow.
+"""
+
+import re
+from typing import Final
+
+GLOSSARY: Final = {
+    "dev/reward": "realised reward of the greedy pointers on dev, weighted over shots; the epoch "
+    "with the highest is kept",
+    "train/dev_accuracy": "official VQA accuracy of the same pointers, mean over shots 1..K",
+    "train/dev_changed": "share of dev selections that differ from those before training",
+    "train/dev_distinct_icds": "how many different ICDs the dev selections use",
+    "train/kl": "exact KL to the policy before training along the dev pointers, nats a pointer",
+    "train/kl_step_<t>": "the same of step t; the steps sum to `train/kl`",
+    "train/entropy": "entropy of the step distributions along the dev pointers, nats, mean",
+    "train/entropy_step_<t>": "the same of step t",
+    "train/epoch": "epochs done (the MLflow step counts optimiser steps)",
+    "train/loss": "mean of the training loss over the epoch's batches",
+    "train/uniform_loss": "sft, rce, agro: the loss of a policy that picks at random",
+    "train/grad_norm": "norm of the gradient before clipping, mean over the epoch",
+    "train/tau": "rce: temperature of the weights softmax(R / tau)",
+    "train/reward": "mean return of the candidates that are trained on",
+    "train/reward_std": "standard deviation of returns inside groups, mean over groups",
+    "train/advantage_std": "standard deviation of the advantages",
+    "train/frac_reward_zero_std": "share of groups whose returns are all equal: they teach nothing",
+    "train/distinct_share": "share of a round's candidates that are no repeat",
+    "train/round": "grpo: number of the round of fresh candidates",
+    "train/surrogate": "grpo: the clipped objective's part of the loss",
+    "train/kl_penalty": "grpo: KL to the reference on the training candidates, before kl_beta",
+    "train/kl_share": "grpo: the KL's share of the loss, in absolute values",
+    "train/kl_beta": "grpo: weight of the KL",
+    "train/clip_ratio": "grpo: share of clipped ratios",
+    "train/log_ratio": "agro: mean log(pi / reference) of the listed candidates",
+    "train/list_ess": "agro: effective sample size of a list under the policy, as a share of it",
+    "eval/acc/shot_<k>": "official VQA accuracy on the test questions with k demonstrations",
+    "eval/acc/shot_<k>_ci95_<bound>": "bounds of its 95 % bootstrap interval, clustered by image",
+    "eval/acc/mean": "the mean over shots 1..K",
+    "eval/acc/ci95_<bound>": "bounds of its interval",
+    "curve/acc": "the accuracies again, with the number of shots as MLflow step",
+    "delta/vs_<method>": "difference of that mean to another method's, paired by question",
+    "delta/vs_<method>_<bound>": "bounds of its interval",
+    "scoring/requests": "distinct requests to the VLM, those that the store answered included",
+    "scoring/store_hits": "requests that the store answered",
+    "scoring/answers_per_s": "requests a second, store and VLM together",
+    "scoring/tokens_saved": "share of prompt tokens that sharing prefixes saved",
+    "scoring/empty_answers": "answers without a letter; they score 0",
+    "study/trials": "trials that have ended",
+    "study/best_difference": "of the best feasible trial, while the study goes on",
+    "study/difference": "a trial's objective: dev accuracy minus RCE-only, paired",
+    "study/difference_so_far": "the same over what is trained so far; pruning reads it",
+    "study/dev_acc_shot_<k>": "a trial's dev accuracy with k demonstrations, mean over seeds",
+    "study/kl": "a trial's KL to RCE on dev, nats; the constraint of the study",
+}
+PARTS: Final = {"t": r"\d+", "k": r"\d+", "bound": "(low|high)", "method": r"[\w.-]+?"}
+
+
+def explained(metric: str) -> str | None:
+    """Return the entry of the glossary that a metric falls under, or None."""
+    return next((name for name in GLOSSARY if _pattern(name).fullmatch(metric)), None)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    parts = re.split(r"<(\w+)>", name)
+    return re.compile(
+        "".join(PARTS[part] if odd % 2 else re.escape(part) for odd, part in enumerate(parts))
+    )
