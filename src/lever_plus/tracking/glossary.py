@@ -58,8 +58,9 @@ PARTS: Final = {"t": r"\d+", "k": r"\d+", "bound": "(low|high)", "method": r"[\w
 
 
 def explained(metric: str) -> str | None:
-    """Return the entry of the glossary that a metric falls under, or None."""
-    return next((name for name in GLOSSARY if _pattern(name).fullmatch(metric)), None)
+    """Return the longest entry that a metric falls under; None: it has none."""
+    longest_first = sorted(GLOSSARY, key=len, reverse=True)
+    return next((name for name in longest_first if _pattern(name).fullmatch(metric)), None)
 
 
 def _pattern(name: str) -> re.Pattern[str]:
