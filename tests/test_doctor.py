@@ -1,5 +1,6 @@
 """The doctor names every missing thing and where to get it, and nothing that is there."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ def test_the_embedded_run_lacks_nothing(params: Params) -> None:
 def with_vlm(params: Params, **changes: object) -> Params:
     assert isinstance(params.vlm, HuggingFaceVlmParams)
     return params.model_copy(update={"vlm": params.vlm.model_copy(update=changes)})
+
+
+def test_packages_that_a_setting_needs_are_named(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = params.pool.model_copy(update={"sampler": "text", "search": "approximate"})
+    scoring = params.scoring.model_copy(update={"executor": "ray"})
+    wanted = params.model_copy(update={"pool": pool, "scoring": scoring})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    notes = missing(examine(wanted))
+    assert "lever-plus[ann]" in notes["faiss"]
+    assert "lever-plus[ray]" in notes["ray"]
+    assert not {"faiss", "ray"} & missing(examine(params)).keys()
 
 
 def test_a_folder_with_a_whole_checkpoint_is_found(params: Params, folders: Folders) -> None:

@@ -37,7 +37,8 @@ class Item(NamedTuple):
 
 def examine(params: Params) -> list[Item]:
     """Check everything that params.yaml names; no model is loaded."""
-    return [*_data(params), *_vlm(params), *_encoder(params), *_machine(params)]
+    parts = (_data, _vlm, _encoder, _optional, _machine)
+    return [item for part in parts for item in part(params)]
 
 
 def _data(params: Params) -> Iterator[Item]:
@@ -79,9 +80,20 @@ def _vlm(params: Params) -> Iterator[Item]:
     yield _device("VLM device", vlm.device)
     kind = str(_config(vlm.path).get("model_type", vlm.path.lower()))
     if any(name in kind.replace(".", "_") for name in NEED_TORCHVISION):
-        there = importlib.util.find_spec("torchvision") is not None
-        missing = "missing, its processor needs it: pip install 'lever-plus[vision]'"
-        yield Item("torchvision", there, "installed" if there else missing)
+        yield _package("torchvision", "the VLM's processor", "vision")
+
+
+def _optional(params: Params) -> Iterator[Item]:
+    if params.pool.search == "approximate" and params.pool.sampler != "random":
+        yield _package("faiss", "pool.search: approximate", "ann")
+    if params.scoring.executor == "ray":
+        yield _package("ray", "scoring.executor: ray", "ray")
+
+
+def _package(name: str, needs_it: str, extra: str) -> Item:
+    there = importlib.util.find_spec(name) is not None
+    missing = f"missing, {needs_it} needs it: pip install 'lever-plus[{extra}]'"
+    return Item(name, there, "installed" if there else missing)
 
 
 def _encoder(params: Params) -> Iterator[Item]:
