@@ -155,14 +155,18 @@ def objective(trials: Trials, params: Params, settings: StudySettings) -> Callab
         for index, seed in enumerate(settings.seeds):
             reporter = _reporter(trial, index, measured, trials, seed)
             measured.append(trials.measure(changed, values["epochs"], seed, reporter))
-            mean = float(np.mean([m.difference.mean() for m in measured]))
-            trial.report(mean, (index + 1) * MOST_EPOCHS - 1)
+            trial.report(_mean(measured), (index + 1) * MOST_EPOCHS - 1)
             if trial.should_prune():
                 raise optuna.TrialPruned
         _remember(trial, measured, settings)
-        return float(np.mean([m.difference.mean() for m in measured]))
+        return _mean(measured)
 
     return run
+
+
+def _mean(measured: list[Measured]) -> float:
+    """Return the mean difference; what float rounding leaves of nothing is nothing."""
+    return round(float(np.mean([m.difference.mean() for m in measured])), 9) + 0.0
 
 
 def _check_first(trial: Trial) -> None:
