@@ -87,14 +87,14 @@ class OpenAiVlm:
             async with client, asyncio.TaskGroup() as group:
                 for _ in range(min(settings.concurrency, len(requests))):
                     group.create_task(work())
-        except* openai.OpenAIError as errors:
-            first = errors.exceptions[0]
+        except ExceptionGroup as failed:  # not `except*`: 3.11.2 wraps what is raised in there
+            first = failed.exceptions[0]
+            if not isinstance(first, openai.OpenAIError):
+                raise first from None
             raise UserError(
                 f"{settings.url} did not answer for model {settings.model}: {first}. Start the "
                 "server, or correct vlm.url and vlm.model."
             ) from first
-        except* UserError as errors:
-            raise errors.exceptions[0] from None
         return [results[i] for i in range(len(requests))]
 
     async def _answer(self, client: Any, request: Request) -> str:
