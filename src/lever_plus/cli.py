@@ -235,7 +235,6 @@ def track_sync() -> None:
 @track_app.command("ui")
 def track_ui(port: int = 5000) -> None:
     """Serve the MLflow UI on loopback."""
-    import subprocess
     import sys
 
     from lever_plus.params_file import load_params
@@ -248,7 +247,9 @@ def track_ui(port: int = 5000) -> None:
     for label, address in pages(server, load_params().training_seeds[0]).items():
         typer.echo(f"  {label}:\n    {address}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
-    raise typer.Exit(subprocess.call([*command, "--host", "127.0.0.1", "--port", str(port)]))
+    sys.stdout.flush()
+    # In this process's place: a signal that ends this command then ends the server.
+    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
 
 
 @params_app.command("check")
