@@ -27,11 +27,12 @@ def embeddings() -> Embeddings:
     )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _faiss() -> None:
     pytest.importorskip("faiss", reason="the extra `ann` is not installed")
 
 
+@pytest.mark.usefixtures("_faiss")
 def test_an_index_finds_most_of_the_nearest_and_the_same_again(embeddings: Embeddings) -> None:
     exact = nearest_ids(embeddings, "question", TEST, TRAIN, COUNT)
     found = nearest_ids(embeddings, "question", TEST, TRAIN, COUNT, "approximate")
@@ -45,6 +46,13 @@ def test_an_index_finds_most_of_the_nearest_and_the_same_again(embeddings: Embed
         assert (np.diff(cosines) < 1e-6).all()
 
 
+@pytest.mark.usefixtures("_faiss")
+def test_more_neighbours_than_candidates_are_an_error(embeddings: Embeddings) -> None:
+    with pytest.raises(ValueError, match="more than the 40 candidates"):
+        nearest_ids(embeddings, "question", TEST, range(40), 41, "approximate")
+
+
+@pytest.mark.usefixtures("_faiss")
 def test_where_the_nearest_cells_hold_too_few_all_are_searched(embeddings: Embeddings) -> None:
     few = range(400)
     exact = nearest_ids(embeddings, "question", TEST, few, 390)

@@ -9,7 +9,7 @@ import pytest
 from lever_plus.errors import UserError
 from lever_plus.evaluation.evaluate import COLUMNS
 from lever_plus.evaluation.statistics import bootstrap, paired
-from lever_plus.evaluation.summary import summarise
+from lever_plus.evaluation.summary import accuracies, summarise
 
 
 def table(method: str, seed: int, scores: dict[int, list[float]]) -> pd.DataFrame:
@@ -24,6 +24,17 @@ def table(method: str, seed: int, scores: dict[int, list[float]]) -> pd.DataFram
 
 SFT = {1: [1.0, 0.0], 2: [0.3, 0.3], 3: [0.0, 0.6]}
 RCE = {1: [1.0, 1.0], 2: [0.3, 0.3], 3: [0.6, 0.6]}
+
+
+def test_accuracies_by_name_are_those_of_the_rows() -> None:
+    zero = table("zero-shot", 0, SFT)
+    zero = zero[zero["shot"] == 1].assign(shot=0)
+    summary = summarise(pd.concat([zero, table("sft", 1, SFT)]), 100)
+    found = accuracies(summary)
+    assert list(found["zero-shot"]) == ["shots_0"]
+    assert list(found["sft"]) == ["shots_1", "shots_2", "mean"]
+    assert found["sft"]["shots_2"] == pytest.approx((0.3 + 0.6) / 3, abs=1e-6)
+    assert found["sft"]["mean"] == pytest.approx((0.5 + 0.3 + 0.3) / 3, abs=1e-6)
 
 
 def test_accuracies_are_means_over_questions_and_seeds() -> None:

@@ -1,10 +1,13 @@
 """The stateful selector: every step depends on what was picked before it."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from lever_plus.policy.network import Encoded, Selector
+from lever_plus.policy.stateful import StatefulSelector
 
 Features = tuple[Tensor, Tensor]
 STATEFUL = pytest.mark.parametrize("config", ["stateful"], indirect=True)
@@ -57,3 +60,29 @@ def test_the_clip_bounds_the_odds_of_two_candidates(
     spread = steps.amax(-1) - steps.amin(-1)
     assert spread.max() <= 2 * policy.config.logit_clip + 1e-9
     assert spread.max() > 1.9 * policy.config.logit_clip
+
+
+@STATEFUL
+@pytest.mark.invariant
+def test_logits_are_those_of_the_formula(policy: Selector, encoded: Encoded, every: Tensor) -> None:
+    """C tanh(f_t . W_k u_i / (C sqrt d)), written out; the network merges W_k into the MLP."""
+    assert isinstance(policy, StatefulSelector)
+    clip, width = policy.config.logit_clip, policy.config.hidden
+    query, u, state = encoded.query, encoded.candidates, policy.state
+    with torch.no_grad():
+        for weight in (state.last.bias, policy.start):
+            weight.normal_()
+        logits = policy.scores(encoded, every, range(3))
+        for row, pointer in ((0, 7), (3, 41)):
+            picked = u[row, every[row, pointer]]
+            for step in range(3):
+                mean, last = policy.start, policy.start
+                if step:
+                    mean, last = picked[:step].mean(0), picked[step - 1]
+                seen = torch.cat([query[row], mean, last])
+                out = state.last(torch.nn.functional.gelu(state.first(seen)))
+                focus = query[row] + out + policy.step.weight[step]
+                products = policy.key(u[row]) @ focus
+                expected = clip * torch.tanh(products / (clip * math.sqrt(width)))
+                found = logits[row, pointer, step]
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

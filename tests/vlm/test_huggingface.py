@@ -15,6 +15,7 @@ from lever_plus.errors import UserError
 from lever_plus.params import Params
 from lever_plus.vlm.huggingface import HuggingFaceVlm
 from lever_plus.vlm.loading import folder_hash
+from lever_plus.vlm.products import OneDnnLinear
 from lever_plus.vlm.prompt import prompt_hash, render
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import Scorer
@@ -58,11 +59,34 @@ def requests(world: World) -> list[Request]:
 
 
 def test_answers_equal_those_of_generate_one_by_one(
-    vlm: HuggingFaceVlm, requests: list[Request]
+    load: Load, vlm: HuggingFaceVlm, requests: list[Request]
 ) -> None:
-    alone = [vlm.answer_alone(request) for request in requests]
+    reference = load(prefix_reuse=False)
+    alone = [reference.answer_alone(request) for request in requests]
     assert vlm.answers(requests) == alone
     assert len(set(alone)) > 1
+
+
+def _on_onednn(vlm: HuggingFaceVlm) -> bool:
+    return any(isinstance(module, OneDnnLinear) for module in vlm.model.modules())
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+def test_the_engine_runs_on_onednn_and_a_refused_one_leaves_nothing_behind(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = load()
+    assert used.engine is not None
+    assert _on_onednn(used)
+
+    def refuse(*_: object) -> None:
+        raise ValueError("its layers are others")
+
+    monkeypatch.setattr("lever_plus.vlm.huggingface.PrefixEngine", refuse)
+    refused = load()
+    with pytest.warns(UserWarning, match="its layers are others"):
+        assert refused.engine is None
+    assert not _on_onednn(refused)
 
 
 @pytest.mark.parametrize("settings", [{"batch_tokens": 1}, {"prefix_reuse": False}], ids=str)

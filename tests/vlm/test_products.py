@@ -6,6 +6,10 @@ from torch import nn
 
 from lever_plus.vlm.products import OneDnnLinear, use_onednn
 
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="torch without oneDNN"
+)
+
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(3, 5, 16), (7, 16), (0, 16), (2, 0, 16)])

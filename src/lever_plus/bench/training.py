@@ -5,8 +5,8 @@ G candidates, encoded G times, and teacher forcing goes pick by pick; GRPO's old
 computed in a pass of their own before. Both ways run here on the same network, features and
 candidates (800 groups x 16 candidates, K = 64, d = 512), in one process, one after the other. Ours
 is the whole call of the trainer (batches, schedule, dev evaluation of one query, and for GRPO the
-distributions of the reference) on one torch thread; the other way counts with as many torch threads
-as suit it best. Rewards are random: nothing is learned here.
+distributions of the reference) on one torch thread; the other way counts with one torch thread or
+with all, whichever is faster. Rewards are random: nothing is learned here.
 """
 
 import time
@@ -108,7 +108,7 @@ def _one_by_one(
     count: int = SAMPLE,
 ) -> None:
     """Train on `count` groups the other way."""
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=params.learning_rate)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=params.learning_rate, fused=True)
     weights = torch.tensor(environment.shot_weights)
     rows = [groups.rows(torch.tensor([row])) for row in range(count)]
     with torch.no_grad():

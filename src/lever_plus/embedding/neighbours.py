@@ -65,6 +65,7 @@ def nearest_ids(
 
     Raises:
         UserError: The approximate search is wanted and faiss is not installed.
+        ValueError: `count` is larger than the number of candidates.
     """
     within, asked = (embeddings.unit_of(ids, part) for ids in (candidates, queries))
     rows = (_exact if search == "exact" else _approximate)(within, asked, count)
@@ -105,4 +106,6 @@ def _approximate(within: Array, asked: Array, count: int) -> NDArray[np.int64]:
     if short.any():
         index.nprobe = cells
         rows[short] = index.search(asked[short], count)[1]
+    if (rows < 0).any():
+        raise ValueError(f"{count} neighbours are more than the {len(within)} candidates")
     return rows

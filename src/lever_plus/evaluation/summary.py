@@ -60,7 +60,7 @@ def summarise(scores: pd.DataFrame, resamples: int) -> dict[str, list[Row]]:
 
 
 def accuracies(summary: Mapping[str, list[Row]]) -> dict[str, dict[str, object]]:
-    """Return {method: {"shots_1": accuracy, ..., "mean": over shots 1..K}}.
+    """Return {method: {"shots_1": accuracy, ..., "mean": over shots 1..K}}; zero-shot: shots_0.
 
     Without lists, so that `dvc metrics show` and `dvc exp diff` can name every number.
     """

@@ -116,7 +116,7 @@ class Selector(nn.Module, ABC):
         return self._distributions(encoded, pointers, range(picks, picks + 1))[:, :, 0]
 
     def log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
-        """Return the log-probability of every pick of the pointers, [B, G, T]."""
+        """Return the log-probability of every pick of the pointers, [B, G, T], with G, T >= 1."""
         first, later = self._first_and_later(encoded, pointers)
         opening = first[:, 0, 0].gather(1, pointers[:, :, 0]).unsqueeze(-1)
         return torch.cat([opening, picked_log_probs(later, pointers[:, :, 1:])], dim=2)
@@ -124,7 +124,8 @@ class Selector(nn.Module, ABC):
     def _first_and_later(self, encoded: Encoded, pointers: Tensor) -> tuple[Tensor, Tensor]:
         """Return the distributions of the first step, [B, 1, 1, K], and of the later ones.
 
-        Nothing is picked before the first step: it is the same for all pointers of a query.
+        Nothing is picked before the first step: it is the same for all pointers of a query. In
+        training mode they share its dropout mask, too.
         """
         steps = min(pointers.shape[2] + 1, self.config.shots)
         first = self._distributions(encoded, pointers[:, :1, :0], range(1))

@@ -16,7 +16,7 @@ from lever_plus.vlm.batch import BatchEngine
 from lever_plus.vlm.features import KeptSegments
 from lever_plus.vlm.loading import identify, load_model, load_processor
 from lever_plus.vlm.prefix import PrefixEngine
-from lever_plus.vlm.products import use_onednn
+from lever_plus.vlm.products import use_onednn, use_torch
 from lever_plus.vlm.prompt import PromptFormat, prompt_hash
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.segments import NotSeparableError, Segments
@@ -101,6 +101,8 @@ class HuggingFaceVlm:
     def engine(self) -> PrefixEngine | None:
         """The engine that shares prefixes, where that is exact and wanted."""
         engine, self.why_plain = self._prefix_engine()
+        if engine is None and "model" in self.__dict__:
+            use_torch(self.model)  # whole prompts are the reference, which nothing was checked for
         if engine is None and self.params.prefix_reuse:
             self._say_plain()
         return engine

@@ -31,7 +31,18 @@ def use_onednn(model: Any) -> None:
         return
     for module in model.modules():
         if type(module) is nn.Linear and _possible(module.weight):
-            module.__class__ = OneDnnLinear
+            _become(module, OneDnnLinear)
+
+
+def use_torch(model: Any) -> None:
+    """Undo `use_onednn`."""
+    for module in model.modules():
+        if type(module) is OneDnnLinear:
+            _become(module, nn.Linear)
+
+
+def _become(layer: nn.Linear, kind: type[nn.Linear]) -> None:
+    layer.__class__ = kind  # weights and hooks stay
 
 
 def _possible(weight: Tensor) -> bool:
