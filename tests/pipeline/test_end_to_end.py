@@ -197,7 +197,6 @@ def test_an_experiment_runs_grpo_evaluate_and_report_and_all_views_show_its_numb
     ran = {line.split("'")[1] for line in lines if line.startswith("Running stage")}
     assert ran == {"grpo@1", "evaluate", "report"}
     after = json.loads(accuracy.read_text())["grpo"]["mean"]
-    assert after != before
 
     shown = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"]
     assert shown["metrics/accuracy.json"]["data"]["grpo"]["mean"] == after
