@@ -119,7 +119,9 @@ class Params(Section):
 
     seed: Annotated[int, Field(ge=0)] = Field(description="seed of data, pools, models and SFT")
     training_seeds: list[int] = Field(min_length=1, description="seeds of RCE and GRPO runs")
-    threads: Count = Field(description="torch threads of pretraining and embedding")
+    threads: Count = Field(
+        description="torch threads of pretraining and embedding; parts of an RL batch side by side"
+    )
     data: DataParams
     pool: PoolParams
     pretrain: PretrainParams

@@ -36,19 +36,26 @@ def test_whitened_features_have_unit_variance_on_train_only(
     world: World, embeddings: Embeddings
 ) -> None:
     rows = [embeddings.rows[e.question_id] for e in world.splits["train"]]
-    white = np.asarray(embeddings.white["question"])[rows]
+    white = np.asarray(embeddings.white)[rows]
     np.testing.assert_allclose(white.mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(white.std(0, ddof=1), 1, atol=1e-3)
-    everything = np.asarray(embeddings.white["question"])
+    everything = np.asarray(embeddings.white)
     assert not np.allclose(everything.std(0, ddof=1), 1, atol=1e-3)
 
 
-def test_the_policy_does_not_see_the_query_s_answer(world: World, embeddings: Embeddings) -> None:
-    ids = [e.question_id for e in world.splits["train"][:4]]
-    sizes = {part: embeddings.white[part].shape[1] for part in embeddings.white}
-    assert embeddings.queries(ids).shape == (4, sizes["question"] + sizes["image"])
-    assert embeddings.candidates(embeddings.rows_of(ids)).shape == (4, sum(sizes.values()))
-    assert sum(sizes.values()) == embeddings.candidate_size
+def test_the_policy_sees_a_candidate_s_answer_but_not_a_query_s(
+    world: World, embeddings: Embeddings
+) -> None:
+    train = world.splits["train"]
+    ids = [e.question_id for e in train]
+    shown = embeddings.candidates(embeddings.rows_of(ids))
+    assert shown.shape == (len(ids), embeddings.candidate_size)
+    np.testing.assert_array_equal(embeddings.queries(ids), shown[:, : embeddings.query_size])
+    of_answers = shown[:, embeddings.query_size :]
+    equal = np.array([[a.answer == b.answer for b in train] for a in train])
+    assert 0 < equal.sum() < equal.size
+    distances = np.abs(of_answers[:, None] - of_answers).max(-1)
+    np.testing.assert_array_equal(distances < 1e-3, equal)
 
 
 def test_features_do_not_depend_on_the_batch(

@@ -22,8 +22,9 @@ def embeddings() -> Embeddings:
     rng = np.random.default_rng(0)
     topics = rng.normal(size=(500, 32))
     rows = topics[rng.integers(500, size=20_100)] + 0.4 * rng.normal(size=(20_100, 32))
+    ids = {i: i for i in range(20_100)}
     return Embeddings(
-        rows={i: i for i in range(20_100)}, unit={"question": unit(rows)}, white={}, encoder="test"
+        ids, {"question": unit(rows)}, np.empty((20_100, 0)), query_size=0, encoder="test"
     )
 
 

@@ -28,7 +28,7 @@ def embeddings() -> Embeddings:
         part: np.array([[np.cos(a), np.sin(a)] for a in angles.values()], dtype=np.float32)
         for part, angles in ANGLES.items()
     }
-    return Embeddings(rows, unit, unit, "encoder")
+    return Embeddings(rows, unit, np.empty((5, 0)), 0, "encoder")
 
 
 def test_nearest_by_question_and_by_image_go_opposite_ways(embeddings: Embeddings) -> None:
@@ -59,7 +59,7 @@ def test_sitr_compares_the_query_s_image_with_the_candidate_s_text(embeddings: E
 def test_diverse_pointers_start_near_and_then_go_away_from_what_they_have() -> None:
     angles = {0: 0.0, 1: 0.1, 2: 0.11, 3: 0.6}
     unit = np.array([[np.cos(a), np.sin(a)] for a in angles.values()], dtype=np.float32)
-    embeddings = Embeddings({i: i for i in angles}, {"question": unit}, {}, "encoder")
+    embeddings = Embeddings({i: i for i in angles}, {"question": unit}, unit, 2, "encoder")
     pools = Pools({0: (1, 2, 3)}, "hash")
     assert diverse_pointers(embeddings, pools, [0], 2, relevance=1.0) == [(1, 2)]
     assert diverse_pointers(embeddings, pools, [0], 2, relevance=0.3) == [(1, 3)]

@@ -120,10 +120,9 @@ def make_task() -> IdentityTask:
 
 def _embeddings(ids: list[int], marks: dict[int, int], rng: np.random.Generator) -> Embeddings:
     """Return features whose answer part shows the mark; the other parts are noise."""
-    white = {
-        part: rng.normal(size=(len(ids), NOISE)).astype(np.float32)
-        for part in ("image", "question")
-    }
-    white["answer"] = np.eye(SHOTS + 1, dtype=np.float32)[[marks.get(i, 0) for i in ids]]
+    image, question = rng.normal(size=(2, len(ids), NOISE)).astype(np.float32)
+    shown = np.eye(SHOTS + 1, dtype=np.float32)[[marks.get(i, 0) for i in ids]]
+    white = np.concatenate([question, image, shown], axis=1)
+    unit = {"question": question, "image": image}
     rows = {example_id: row for row, example_id in enumerate(ids)}
-    return Embeddings(rows=rows, unit=white, white=white, encoder="e" * 64)
+    return Embeddings(rows, unit, white, query_size=2 * NOISE, encoder="e" * 64)

@@ -27,7 +27,7 @@ def main(folder: Path, hang_at: int) -> None:
     task = make_task()
     policy = task.policy()
     params = GRPO.model_copy(update={"rounds": 3})
-    run = Run(5, observe, folder / "state.safetensors")
+    run = Run(5, observe, folder / "state.safetensors", threads=2)
     train_grpo(policy, task.environment, task.groups(size=8), task.dev, params, run)
     history.close()
     weights = [p.detach().numpy().tobytes() for p in policy.parameters()]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from identity_task import POOL, SHOTS, IdentityTask
+from torch import Tensor
 from training import (
     AGRO,
     ALL_SHORT,
@@ -27,6 +28,7 @@ from lever_plus.params_training import OptimParams
 from lever_plus.policy.network import Selector
 from lever_plus.rl import losses
 from lever_plus.rl.fitting import Fitting, Row, Run, shuffled_batches
+from lever_plus.rl.gradients import Part
 
 SHORT = pytest.mark.parametrize("train", ALL_SHORT)
 
@@ -34,6 +36,11 @@ SHORT = pytest.mark.parametrize("train", ALL_SHORT)
 def fit(task: IdentityTask, policy: Selector, steps: int = 1, **changes: Any) -> Fitting:
     params = OptimParams(**{**OPTIM, **changes}, epochs=1)
     return Fitting(policy, task.environment, params, task.dev, Run(0, Watch()), steps)
+
+
+def step(fitting: Fitting, loss: Tensor) -> dict[str, float]:
+    """Take an optimiser step on a batch of one row."""
+    return fitting.update(torch.zeros(1, dtype=torch.long), lambda _rows: Part(loss, {}))
 
 
 def learning_rates(task: IdentityTask, steps: int, **changes: Any) -> list[float]:
@@ -44,7 +51,7 @@ def learning_rates(task: IdentityTask, steps: int, **changes: Any) -> list[float
     weight, sizes = policy.get_parameter("query_in.bias"), []
     for _ in range(steps + 1):
         before = weight.detach().clone()
-        fitting.update(weight.sum())
+        step(fitting, weight.sum())
         sizes.append((before - weight).detach().double().mean().item() / 1e-2)
     return sizes
 
@@ -71,14 +78,15 @@ def test_progress_goes_from_zero_to_one_over_the_steps(task: IdentityTask) -> No
     fitting, found = fit(task, policy, steps=5), []
     for _ in range(6):
         found.append(fitting.progress)
-        fitting.update(policy.get_parameter("query_in.bias").sum())
+        step(fitting, policy.get_parameter("query_in.bias").sum())
     assert found == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
 
 
 def test_the_gradient_is_clipped_and_its_norm_before_that_is_reported(task: IdentityTask) -> None:
     policy = task.policy()
     fitting = fit(task, policy, grad_clip=0.5)
-    norm = fitting.update(100 * torch.stack([p.square().sum() for p in policy.parameters()]).sum())
+    loss = 100 * torch.stack([p.square().sum() for p in policy.parameters()]).sum()
+    norm = step(fitting, loss)["grad_norm"]
     clipped = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
     assert norm > 100
     assert clipped.norm().item() == pytest.approx(0.5, rel=1e-4)

@@ -102,9 +102,10 @@ def rce(
     kept: Path | None = None,
     watch: Watch | None = None,
     groups: Groups | None = None,
+    threads: int = 2,
 ) -> Outcome:
     watch, groups = watch or Watch(), groups or task.groups(size=32)
-    run, tau = Run(seed, watch, kept), params.tau["rce"]
+    run, tau = Run(seed, watch, kept, threads), params.tau["rce"]
     fitting = train_rce(policy, task.environment, groups, task.dev, params, tau, run)
     return Outcome(fitting, watch.history)
 
@@ -117,9 +118,10 @@ def agro(
     kept: Path | None = None,
     watch: Watch | None = None,
     groups: Groups | None = None,
+    threads: int = 2,
 ) -> Outcome:
     watch, groups = watch or Watch(), groups or task.groups(size=32)
-    run = Run(seed, watch, kept)
+    run = Run(seed, watch, kept, threads)
     fitting = train_agro(policy, task.environment, groups, task.dev, params, run)
     return Outcome(fitting, watch.history)
 
@@ -132,9 +134,10 @@ def grpo(
     kept: Path | None = None,
     watch: Watch | None = None,
     groups: Groups | None = None,
+    threads: int = 2,
 ) -> Outcome:
     watch, groups = watch or Watch(), groups or task.groups(size=8)
-    run = Run(seed, watch, kept)
+    run = Run(seed, watch, kept, threads)
     fitting = train_grpo(policy, task.environment, groups, task.dev, params, run)
     return Outcome(fitting, watch.history)
 

@@ -13,9 +13,9 @@ from lever_plus.data.examples import Example
 from lever_plus.data.images import open_image
 from lever_plus.errors import UserError
 from lever_plus.params import Params
+from lever_plus.products import OneDnnLinear
 from lever_plus.vlm.huggingface import HuggingFaceVlm
 from lever_plus.vlm.loading import folder_hash
-from lever_plus.vlm.products import OneDnnLinear
 from lever_plus.vlm.prompt import prompt_hash, render
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import Scorer

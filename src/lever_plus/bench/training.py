@@ -5,11 +5,12 @@ G candidates, encoded G times, and teacher forcing goes pick by pick; GRPO's old
 computed in a pass of their own before. Both ways run here on the same network, features and
 candidates (800 groups x 16 candidates, K = 64, d = 512), in one process, one after the other. Ours
 is the whole call of the trainer (batches, schedule, dev evaluation of one query, and for GRPO the
-distributions of the reference) on one torch thread; the other way counts with one torch thread or
-with all, whichever is faster. Rewards are random: nothing is learned here.
+distributions of the reference), with the batch and in as many parts side by side as params.yaml
+says, on one torch thread each; the other way counts with one torch thread or with all, whichever is
+faster. Rewards are random: nothing is learned here.
 """
 
-import time
+import timeit
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -36,6 +37,7 @@ from lever_plus.vlm.scorer import Scorer, ShotScore
 GROUPS, CANDIDATES, POOL, DIMENSIONS = 800, 16, 64, 512
 SAMPLE = 100
 """Groups that the slow way is timed on."""
+REPEATS = 5
 DEV = -1
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Of log-probs and old log-probs [1, G, T], returns per step and bool keep."""
@@ -61,7 +63,7 @@ def run(params: Params) -> dict[str, float]:
     rce = params.rce.model_copy(update={"epochs": 1})
     grpo = params.grpo.model_copy(update={"epochs": 1, "rounds": 0})
     tau = next(iter(rce.tau.values()))
-    quiet = Run(0, lambda _row: None)
+    quiet = Run(0, lambda _row: None, threads=params.threads)
 
     def policy() -> Selector:
         torch.manual_seed(0)
@@ -86,10 +88,8 @@ def run(params: Params) -> dict[str, float]:
         one_by_one = 0.0
         for count in {1, threads}:
             torch.set_num_threads(count)
-            slow(count=5)  # warm up
             one_by_one = max(one_by_one, SAMPLE / _seconds(slow))
         torch.set_num_threads(1)
-        train()  # warm up
         batched = GROUPS / _seconds(train)
         found[f"{name}_groups_per_s_one_by_one"] = one_by_one
         found[f"{name}_groups_per_s"] = batched
@@ -144,13 +144,11 @@ def _workload(params: Params) -> tuple[Environment, Groups]:
     queries = list(range(items, items + GROUPS))
     pools = {q: tuple(map(int, rng.choice(items, POOL, replace=False))) for q in [DEV, *queries]}
     rows = {i: i for i in range(items + GROUPS)} | {DEV: 0}
-    half = (len(rows), DIMENSIONS // 2)
-    white = {part: rng.normal(size=half).astype(np.float32) for part in ("image", "question")}
-    white["answer"] = np.zeros((len(rows), 0), dtype=np.float32)
+    white = rng.normal(size=(len(rows), DIMENSIONS)).astype(np.float32)
     shots = params.pointer.shots
     environment = Environment(
         pools=Pools(pools, "bench"),
-        embeddings=Embeddings(rows=rows, unit=white, white=white, encoder="bench"),
+        embeddings=Embeddings(rows, {}, white, query_size=DIMENSIONS, encoder="bench"),
         scorer=cast(Scorer, _Blind()),
         shots=shots,
         reward=params.reward,
@@ -163,6 +161,6 @@ def _workload(params: Params) -> tuple[Environment, Groups]:
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    """Return the shortest of several times, after a call to warm up."""
     work()
-    return time.perf_counter() - start
+    return min(timeit.repeat(work, number=1, repeat=REPEATS))

@@ -1,15 +1,17 @@
 """CLIP features of every example: its image, its question and its answer.
 
-Two forms of each part are kept: `unit` (unit length, for nearest-neighbour baselines) and `white`
-(principal components of the training split at unit variance, for the policy). CLIP features differ
-along few directions, and what tells two house words apart lies in the small ones: without
-whitening SFT learned half as much. Files are .npy arrays, read memory-mapped.
+Two forms are kept: `unit` (each part at unit length, for nearest-neighbour baselines) and `white`
+(principal components of the training split at unit variance, the parts side by side, for the
+policy). CLIP features differ along few directions, and what tells two house words apart lies in
+the small ones: without whitening SFT learned half as much. Files are .npy arrays, read
+memory-mapped.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,9 +27,9 @@ from lever_plus.errors import PointerError, UserError
 from lever_plus.vlm.loading import identify, load_model, load_processor
 from lever_plus.vlm.processing import on_device
 
-PARTS: Final = ("image", "question", "answer")
+PARTS: Final = ("question", "image", "answer")
+"""In the order of the whitened features: what a query shows comes first."""
 QUERY_PARTS: Final = ("question", "image")
-CANDIDATE_PARTS: Final = ("question", "image", "answer")
 Array = NDArray[np.float32]
 
 
@@ -38,13 +40,15 @@ class Embeddings:
     Attributes:
         rows: {example id: row of the arrays}.
         unit: {"image" | "question" | "answer": float32 [examples, dimensions]}, unit length.
-        white: The same parts whitened, float32 [examples, components].
+        white: All parts whitened, side by side, float32 [examples, components].
+        query_size: How many of the components, from the first on, show question and image.
         encoder: Hash of the CLIP folder that made them.
     """
 
     rows: Mapping[int, int]
     unit: Mapping[str, Array]
-    white: Mapping[str, Array]
+    white: Array
+    query_size: int
     encoder: str
 
     def unit_of(self, example_ids: Sequence[int], part: str) -> Array:
@@ -53,8 +57,7 @@ class Embeddings:
 
     def queries(self, example_ids: Sequence[int]) -> Array:
         """Return what the policy sees of queries: question and image, side by side."""
-        rows = self._rows(example_ids)
-        return np.concatenate([self.white[part][rows] for part in QUERY_PARTS], axis=-1)
+        return np.take(self.white[:, : self.query_size], self._rows(example_ids), axis=0)
 
     def candidates(self, rows: NDArray[np.int64]) -> Array:
         """Return what the policy sees of candidates, answer included: [examples, dimensions].
@@ -62,17 +65,12 @@ class Embeddings:
         Args:
             rows: Those of the examples in the arrays, from `rows_of`.
         """
-        return np.concatenate([self.white[part][rows] for part in CANDIDATE_PARTS], axis=-1)
-
-    @property
-    def query_size(self) -> int:
-        """Dimensions of a query's features."""
-        return sum(self.white[part].shape[1] for part in QUERY_PARTS)
+        return np.take(self.white, rows, axis=0)
 
     @property
     def candidate_size(self) -> int:
         """Dimensions of a candidate's features."""
-        return sum(self.white[part].shape[1] for part in CANDIDATE_PARTS)
+        return int(self.white.shape[1])
 
     def rows_of(self, example_ids: Sequence[int]) -> NDArray[np.int64]:
         """Return the rows of examples in the arrays."""
@@ -161,7 +159,7 @@ def embed_examples(
     """Encode all examples and write both forms of their features.
 
     Args:
-        folder: Gets `<part>.npy`, `<part>_white.npy` and `meta.json`.
+        folder: Gets `<part>.npy`, `white.npy` and `meta.json`.
         cache: Keeps what is encoded so far, by encoder and data: a run that was stopped goes on.
         encoder: The CLIP; policies refuse features of another one.
         splits: Examples by split; components and scale come from "train" alone.
@@ -180,12 +178,23 @@ def embed_examples(
     }
     train = {e.question_id for e in splits["train"]}
     fitted_on = [row for row, e in enumerate(examples) if e.question_id in train]
-    for part, unit in features.items():
-        whitening = PCA(n_components=variance, whiten=True, svd_solver="full").fit(unit[fitted_on])
-        np.save(folder / f"{part}.npy", unit)
-        np.save(folder / f"{part}_white.npy", whitening.transform(unit).astype(np.float32))
-    ids = [e.question_id for e in examples]
-    meta = {"encoder": encoder.identity, "data": data, "ids": ids}
+    whitening = {
+        part: PCA(n_components=variance, whiten=True, svd_solver="full").fit(unit[fitted_on])
+        for part, unit in features.items()
+    }
+    sizes = [int(whitening[part].n_components_) for part in PARTS]
+    shape = (len(examples), sum(sizes))
+    white = np.lib.format.open_memmap(folder / "white.npy", "w+", np.float32, shape)
+    for part, end, size in zip(PARTS, accumulate(sizes), sizes, strict=True):
+        np.save(folder / f"{part}.npy", features[part])
+        white[:, end - size : end] = whitening[part].transform(features[part])
+    white.flush()
+    meta = {
+        "encoder": encoder.identity,
+        "data": data,
+        "ids": [e.question_id for e in examples],
+        "query_size": sum(sizes[: len(QUERY_PARTS)]),
+    }
     (folder / "meta.json").write_text(json.dumps(meta, sort_keys=True) + "\n", encoding="utf-8")
     for progress in parts.values():
         progress.remove()
@@ -208,6 +217,7 @@ def read_embeddings(folder: Path) -> Embeddings:
     return Embeddings(
         rows={example_id: row for row, example_id in enumerate(meta["ids"])},
         unit={part: np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS},
-        white={part: np.load(folder / f"{part}_white.npy", mmap_mode="r") for part in PARTS},
+        white=np.load(folder / "white.npy", mmap_mode="r"),
+        query_size=meta["query_size"],
         encoder=meta["encoder"],
     )

@@ -58,6 +58,28 @@ class Encoded(NamedTuple):
     valid: Tensor
 
 
+class Steps(NamedTuple):
+    """The distributions that the picks of pointers [B, G, T] were drawn from, as log-probabilities.
+
+    first: Of the first step, [B, 1, 1, K]: nothing is picked before it, so it is the same for all
+    pointers of a query. later: Of the other steps, [B, G, T - 1, K], given the picks before.
+    """
+
+    first: Tensor
+    later: Tensor
+
+    def picked(self, pointers: Tensor) -> Tensor:
+        """Return the log-probabilities of the picks, [B, G, T]."""
+        first = self.first[:, 0, 0].gather(1, pointers[:, :, 0]).unsqueeze(-1)
+        later = self.later.gather(-1, pointers[:, :, 1:].unsqueeze(-1)).squeeze(-1)
+        return torch.cat([first, later], dim=2)
+
+    def joined(self) -> Tensor:
+        """Return all steps, [B, G, T, K]."""
+        first = self.first.expand(-1, self.later.shape[1], -1, -1)
+        return torch.cat([first, self.later], dim=2)
+
+
 class Selector(nn.Module, ABC):
     """A policy over pointers into a pool, given a query."""
 
@@ -107,29 +129,27 @@ class Selector(nn.Module, ABC):
             Log-probabilities [B, G, S, K] with S = min(T + 1, shots): step s given the first s
             picks; picked positions and padding have -inf.
         """
-        first, later = self._first_and_later(encoded, pointers)
-        return torch.cat([first.expand(-1, pointers.shape[1], -1, -1), later], dim=2)
+        return self._steps(
+            encoded, pointers, min(pointers.shape[2] + 1, self.config.shots)
+        ).joined()
 
     def next_log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
         """Return the distribution of the step after given pointers [B, G, T] alone, [B, G, K]."""
         picks = pointers.shape[2]
         return self._distributions(encoded, pointers, range(picks, picks + 1))[:, :, 0]
 
+    def steps(self, encoded: Encoded, pointers: Tensor) -> Steps:
+        """Return the distributions of the picks of pointers [B, G, T], with G, T >= 1."""
+        return self._steps(encoded, pointers, pointers.shape[2])
+
     def log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
         """Return the log-probability of every pick of the pointers, [B, G, T], with G, T >= 1."""
-        first, later = self._first_and_later(encoded, pointers)
-        opening = first[:, 0, 0].gather(1, pointers[:, :, 0]).unsqueeze(-1)
-        return torch.cat([opening, picked_log_probs(later, pointers[:, :, 1:])], dim=2)
+        return self.steps(encoded, pointers).picked(pointers)
 
-    def _first_and_later(self, encoded: Encoded, pointers: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the distributions of the first step, [B, 1, 1, K], and of the later ones.
-
-        Nothing is picked before the first step: it is the same for all pointers of a query. In
-        training mode they share its dropout mask, too.
-        """
-        steps = min(pointers.shape[2] + 1, self.config.shots)
+    def _steps(self, encoded: Encoded, pointers: Tensor, count: int) -> Steps:
+        """Return the first `count` steps; in training mode they share the first's dropout mask."""
         first = self._distributions(encoded, pointers[:, :1, :0], range(1))
-        return first, self._distributions(encoded, pointers, range(1, steps))
+        return Steps(first, self._distributions(encoded, pointers, range(1, count)))
 
     def _distributions(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return log-probabilities [B, G, len(steps), K]; step 0 stands alone."""
@@ -139,12 +159,6 @@ class Selector(nn.Module, ABC):
         if not encoded.valid.all():
             logits = logits.masked_fill(~encoded.valid[:, None, None], -math.inf)
         return logits.log_softmax(-1)
-
-
-def picked_log_probs(step_log_probs: Tensor, pointers: Tensor) -> Tensor:
-    """Return the log-probabilities of picks [B, G, T] from those of all candidates [B, G, S, K]."""
-    steps = step_log_probs[:, :, : pointers.shape[2]]
-    return steps.gather(-1, pointers.unsqueeze(-1)).squeeze(-1)
 
 
 def _closed(pointers: Tensor, steps: range) -> Tensor:

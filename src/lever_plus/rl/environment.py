@@ -15,7 +15,7 @@ from lever_plus.embedding.encoder import Embeddings
 from lever_plus.metric.relevance import relevance
 from lever_plus.params_training import RewardParams, needed_scores
 from lever_plus.policy.decoding import greedy
-from lever_plus.policy.network import Encoded, Selector
+from lever_plus.policy.network import Encoded, Selector, Steps
 from lever_plus.rl.rewards import Floats, Scores, shot_rewards
 from lever_plus.vlm.scorer import Scorer, ShotScore
 
@@ -93,7 +93,8 @@ class Environment:
             projected = policy.project(torch.from_numpy(self.embeddings.candidates(distinct)))
         index = np.zeros(places.shape, dtype=np.int64)  # padding repeats some example
         index[places] = where
-        pools = torch.nn.functional.embedding(torch.from_numpy(index), projected)
+        pools = projected.index_select(0, torch.from_numpy(index).flatten())
+        pools = pools.view(*index.shape, -1)
         return policy.relate(features, pools, torch.from_numpy(places))
 
     def _pool(self, query: int) -> NDArray[np.int64]:
@@ -189,7 +190,7 @@ class Frozen:
         self._projected = torch.cat(parts)
 
     @torch.no_grad()
-    def step_log_probs(self, queries: Sequence[int], pointers: Tensor) -> Tensor:
-        """Return the distribution of every step of given pointers, [B, G, T, K]."""
+    def steps(self, queries: Sequence[int], pointers: Tensor) -> Steps:
+        """Return the distributions of the picks of pointers [B, G, T]."""
         encoded = self._environment._encode(self.policy, queries, self._projected)
-        return self.policy.step_log_probs(encoded, pointers)[:, :, : pointers.shape[2]]
+        return self.policy.steps(encoded, pointers)

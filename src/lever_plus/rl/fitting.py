@@ -23,6 +23,7 @@ from lever_plus.params_training import OptimParams
 from lever_plus.policy.network import Selector
 from lever_plus.rl import losses, resume
 from lever_plus.rl.environment import DECODE_BATCH, Environment
+from lever_plus.rl.gradients import Gradients, PartOf
 
 Row = dict[str, float | int | str]
 """One line of history.jsonl."""
@@ -38,11 +39,13 @@ class Run:
         seed: Order of the batches, and sampling.
         observe: Gets every history row; after a kill, those from before it once more.
         kept: File for the state after every epoch, to go on from; None keeps nothing.
+        threads: Parts of a batch that are computed side by side.
     """
 
     seed: int
     observe: Observe
     kept: Path | None = None
+    threads: int = 1
 
 
 class Fitting:
@@ -71,7 +74,8 @@ class Fitting:
             dev: Queries that the epoch is chosen on.
             run: Seed, observer, kept state.
             steps: Optimiser steps of the whole training, for the schedule.
-            untrained: The policy is random: a KL to it would say nothing.
+            untrained: The policy is random: a KL to it would say nothing, and its training has
+                dropout, whose random numbers are drawn in the order of one thread.
         """
         self.policy, self.environment, self.params = policy, environment, params
         self.start = environment.frozen(policy)
@@ -85,12 +89,15 @@ class Fitting:
             weight_decay=params.weight_decay,
             fused=True,
         )
+        parts = 1 if untrained else run.threads
+        self._gradients = Gradients(list(policy.parameters()), parts)
         self.step, self.epoch, self._rows = 0, 0, list[Row]()
         self.best_reward, self.best_epoch, self._worse = -math.inf, 0, 0
         self._best: dict[str, Tensor] = {}
-        self._selected = environment.greedy_pointers(self.start.policy, dev)
+        self._selected: list[tuple[int, ...]] = []
         state = resume.read_state(run.kept) if run.kept else None
         if state:
+            self._selected = environment.greedy_pointers(self.start.policy, dev)
             self._restore(state)
         else:
             self.evaluate(0, {})
@@ -114,16 +121,23 @@ class Fitting:
                 return
             yield epoch
 
-    def update(self, loss: Tensor) -> float:
-        """Take one optimiser step; return the norm of the gradient before clipping."""
+    def update(self, rows: Tensor, part: PartOf) -> dict[str, float]:
+        """Take one optimiser step on a batch; return its figures.
+
+        Args:
+            rows: Row numbers of the batch.
+            part: Computes loss and figures of some of the rows.
+
+        Returns:
+            The figures, `loss`, and `grad_norm` before clipping.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = self.params.learning_rate * self._rate()
-        self._optimizer.zero_grad()
-        loss.backward()
+        figures = self._gradients.of(rows, part)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.params.grad_clip)
         self._optimizer.step()
         self.step += 1
-        return float(norm)
+        return {**figures, "grad_norm": float(norm)}
 
     def _rate(self) -> float:
         """Return the learning rate of the coming step, as a share of the highest."""
@@ -148,6 +162,7 @@ class Fitting:
         if reward > self.best_reward:
             self.best_reward, self.best_epoch, self._worse = reward, epoch, 0
             self._best = {k: v.detach().clone() for k, v in self.policy.state_dict().items()}
+        self._selected = self._selected if epoch else realised.pointers
         selections = _selections(realised.pointers, self._selected)
         alarm = self._alarm(realised.pointers) if epoch else {}
         figures = {
@@ -204,9 +219,9 @@ class Fitting:
                 ]
             )
             encoded = self.environment.encode(self.policy, part)
-            now = self.policy.step_log_probs(encoded, positions)[:, :, : positions.shape[2]]
+            now = self.policy.steps(encoded, positions).joined()
             entropies.append(losses.entropy(now))
-            kls.append(losses.exact_kl(now, self.start.step_log_probs(part, positions)))
+            kls.append(losses.exact_kl(now, self.start.steps(part, positions).joined()))
         entropy = _by_step("entropy", entropies, sum_up=False)
         return entropy if self._untrained else {**entropy, **_by_step("kl", kls, sum_up=True)}
 

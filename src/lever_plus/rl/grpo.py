@@ -20,16 +20,18 @@ the loss's absolute parts; `kl_beta`; `clip_ratio`, the share of clipped steps (
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lever_plus.params_training import GrpoParams
-from lever_plus.policy.network import Selector, picked_log_probs
+from lever_plus.policy.network import Selector
 from lever_plus.rl import losses
 from lever_plus.rl.candidates import fresh_groups
 from lever_plus.rl.environment import Environment
 from lever_plus.rl.fitting import Fitting, Means, Row, Run, shuffled_batches
+from lever_plus.rl.gradients import Part
 from lever_plus.rl.groups import Groups, first_occurrences
 from lever_plus.rl.returns import (
     informative,
@@ -122,37 +124,40 @@ def _prepare(
 
 def _epoch(fitting: Fitting, current: Round, params: GrpoParams, beta: float) -> Row:
     """Train one epoch on a round; return its mean statistics."""
-    policy, environment, means = fitting.policy.eval(), fitting.environment, Means()
+    part, means = partial(_part, fitting, current, params, beta), Means()
+    fitting.policy.eval()
     count = len(current.groups.queries)
     for rows in shuffled_batches(count, params.batch_size, fitting.generator):
-        part = current.groups.rows(rows)
-        shots = part.pointers.shape[2]
-        encoded = environment.encode(policy, part.queries)
-        steps = policy.step_log_probs(encoded, part.pointers)[:, :, :shots]
-        log_probs = picked_log_probs(steps, part.pointers)
-        reference = fitting.start.step_log_probs(part.queries, part.pointers)
-        before = picked_log_probs(reference, part.pointers)
-        old = before if current.old is None else current.old[rows]
-        surrogate, clipped = _surrogate(log_probs, old, current.advantages[rows], part, params)
-        if params.kl == "exact":
-            divergence = losses.exact_kl(steps, reference).sum(-1)
-        else:
-            divergence = losses.k3(log_probs.sum(-1), before.sum(-1))
-        kl = losses.group_mean(divergence, part.keep)
-        loss = surrogate + beta * kl
-        norm = fitting.update(loss)
-        weight = abs(surrogate.item()) + beta * abs(kl.item())
-        means.add(
-            {
-                "loss": loss.item(),
-                "surrogate": surrogate.item(),
-                "kl_penalty": kl.item(),
-                "kl_share": beta * abs(kl.item()) / weight if weight else 0.0,
-                "clip_ratio": clipped.item(),
-                "grad_norm": norm,
-            }
-        )
+        figures = fitting.update(rows, part)
+        penalty = beta * abs(figures["kl_penalty"])
+        whole = abs(figures["surrogate"]) + penalty
+        means.add({**figures, "kl_share": penalty / whole if whole else 0.0})
     return {**means.row(), "kl_beta": beta}
+
+
+def _part(fitting: Fitting, current: Round, params: GrpoParams, beta: float, rows: Tensor) -> Part:
+    """Return loss and figures of some of a round's groups."""
+    part = current.groups.rows(rows)
+    encoded = fitting.environment.encode(fitting.policy, part.queries)
+    steps = fitting.policy.steps(encoded, part.pointers)
+    log_probs = steps.picked(part.pointers)
+    reference = fitting.start.steps(part.queries, part.pointers)
+    before = reference.picked(part.pointers)
+    old = before if current.old is None else current.old[rows]
+    surrogate, clipped = _surrogate(log_probs, old, current.advantages[rows], part, params)
+    if params.kl == "exact":
+        by_step = map(losses.exact_kl, steps, reference)
+        first, later = (step.sum(-1) for step in by_step)
+        divergence = first + later
+    else:
+        divergence = losses.k3(log_probs.sum(-1), before.sum(-1))
+    kl = losses.group_mean(divergence, part.keep)
+    figures = {
+        "surrogate": surrogate.item(),
+        "kl_penalty": kl.item(),
+        "clip_ratio": clipped.item(),
+    }
+    return Part(surrogate + beta * kl, figures)
 
 
 def _surrogate(

@@ -8,6 +8,7 @@ random would have, on the same batches.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,12 +19,13 @@ from lever_plus.policy.network import Selector, uniform_log_prob
 from lever_plus.rl.candidates import fresh_groups
 from lever_plus.rl.environment import DECODE_BATCH, Environment
 from lever_plus.rl.fitting import Fitting, Means, Run, shuffled_batches
+from lever_plus.rl.gradients import Part
 from lever_plus.rl.groups import Groups
 from lever_plus.rl.returns import informative, leave_one_out, statistics, total
 
 
 class Batch(NamedTuple):
-    """Groups of a step.
+    """Groups of a step, or a part of them.
 
     log_probs: [B, G, T] under the policy, with gradient; returns: [B, G]; keep: bool [B, G];
     rows: which of the informative groups these are; progress: share of all steps taken, in [0, 1].
@@ -99,21 +101,24 @@ def train_offline(
             fitting.kept = groups.tensors()
             lists = _lists(groups, environment)
             aim = objective(lists.groups)
-        means = Means()
+        part, means = partial(_part, fitting, lists, aim), Means()
+        policy.eval()
         for rows in shuffled_batches(len(lists.returns), params.batch_size, fitting.generator):
-            part = lists.groups.rows(rows)
-            policy.eval()
-            encoded = environment.encode(policy, part.queries)
-            log_probs = policy.log_probs(encoded, part.pointers)
-            batch = Batch(log_probs, lists.returns[rows], part.keep, rows, fitting.progress)
-            loss = aim.loss(batch)
-            uniform = uniform_log_prob(encoded.valid.sum(-1), part.pointers.shape[2])
-            blind = batch._replace(log_probs=uniform.unsqueeze(1).expand_as(log_probs))
-            figures = {**aim.figures(batch), "uniform_loss": aim.loss(blind).item()}
-            norm = fitting.update(loss)
-            means.add({"loss": loss.item(), "grad_norm": norm, **figures})
+            means.add(fitting.update(rows, part))
         fitting.evaluate(epoch, {**means.row(), **lists.figures})
     return fitting
+
+
+def _part(fitting: Fitting, lists: Lists, aim: Objective, rows: Tensor) -> Part:
+    """Return loss and figures of some of the informative groups."""
+    part = lists.groups.rows(rows)
+    encoded = fitting.environment.encode(fitting.policy, part.queries)
+    log_probs = fitting.policy.log_probs(encoded, part.pointers)
+    batch = Batch(log_probs, lists.returns[rows], part.keep, rows, fitting.progress)
+    uniform = uniform_log_prob(encoded.valid.sum(-1), part.pointers.shape[2])
+    blind = batch._replace(log_probs=uniform.unsqueeze(1).expand_as(log_probs))
+    figures = {**aim.figures(batch), "uniform_loss": aim.loss(blind).item()}
+    return Part(aim.loss(batch), figures)
 
 
 def _lists(groups: Groups, environment: Environment) -> Lists:

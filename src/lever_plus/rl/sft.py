@@ -9,12 +9,14 @@ policy that picks at random: what a trained one must be under.
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from lever_plus.params_training import SftParams
 from lever_plus.policy.network import Selector, uniform_log_prob
 from lever_plus.rl import losses
 from lever_plus.rl.environment import Environment
 from lever_plus.rl.fitting import Fitting, Means, Run, shuffled_batches
+from lever_plus.rl.gradients import Part
 from lever_plus.rl.infoscore import ScoredSequence
 
 
@@ -37,13 +39,16 @@ def train_sft(
     uniform = -uniform_log_prob(sizes, pointers.shape[2]).sum(-1).mean().item()
     steps = params.epochs * -(-len(queries) // params.batch_size)
     fitting = Fitting(policy, environment, params, dev, run, steps, untrained=True)
+
+    def part(rows: Tensor) -> Part:
+        encoded = environment.encode(policy, [queries[i] for i in rows.tolist()])
+        return Part(losses.sft(policy.log_probs(encoded, pointers[rows]), weights[rows]), {})
+
     for epoch in fitting.epochs(params.epochs, "SFT"):
         means = Means()
         for rows in shuffled_batches(len(queries), params.batch_size, fitting.generator):
             policy.train()
-            encoded = environment.encode(policy, [queries[i] for i in rows.tolist()])
-            loss = losses.sft(policy.log_probs(encoded, pointers[rows]), weights[rows])
-            means.add({"grad_norm": fitting.update(loss), "loss": loss.item()})
+            means.add(fitting.update(rows, part))
         row = {**means.row(), "uniform_loss": uniform}
         if epoch % params.dev_every == 0 or epoch == params.epochs:
             fitting.evaluate(epoch, row)

@@ -36,8 +36,8 @@ class Workspace:
     def __init__(self, params: Params) -> None:
         """Set one torch thread.
 
-        Results then do not depend on the machine, and small operations are as fast as on two
-        threads (where another process takes a core, many times as fast).
+        Small operations are as fast as on two threads (where another process takes a core, many
+        times as fast); what runs side by side are scoring and the parts of a training batch.
         """
         self.params = params
         torch.set_num_threads(1)
@@ -131,7 +131,7 @@ def train(
     kept = _kept_state(workspace, f"{method}-seed{seed}", made_from)
     with track(method) as observe:
         with History(folder / paths.HISTORY, observe) as history:
-            fitting = fit(Run(seed, history.write, kept))
+            fitting = fit(Run(seed, history.write, kept, workspace.params.threads))
         # Facts about this machine: for the tracked run alone, not for the history, which is an out.
         observe({"step": fitting.step, **workspace.vlm.usage.figures()})
         workspace.save_policy(folder, fitting.best())

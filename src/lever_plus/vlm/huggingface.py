@@ -12,11 +12,11 @@ import torch
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.params_sources import HuggingFaceVlmParams
+from lever_plus.products import use_onednn, use_torch
 from lever_plus.vlm.batch import BatchEngine
 from lever_plus.vlm.features import KeptSegments
 from lever_plus.vlm.loading import identify, load_model, load_processor
 from lever_plus.vlm.prefix import PrefixEngine
-from lever_plus.vlm.products import use_onednn, use_torch
 from lever_plus.vlm.prompt import PromptFormat, prompt_hash
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.segments import NotSeparableError, Segments
