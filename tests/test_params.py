@@ -65,6 +65,20 @@ def test_an_overlay_changes_values_and_keeps_comments(path: Path) -> None:
     assert "# the embedded data set: house words" in path.read_text(encoding="utf-8")
 
 
+def test_a_list_on_one_line_stays_on_one_line(path: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(
+        "reward:\n  shot_weights:\n  - 0.5\n  - 0.25\n  - 0.125\n  - 0.125\n"
+        "rl_data:\n  scores:\n  - gt_prob\n"
+    )
+    expected = path.read_text(encoding="utf-8").replace(
+        "shot_weights: [0.25, 0.25, 0.25, 0.25]", "shot_weights: [0.5, 0.25, 0.125, 0.125]"
+    )
+    expected = expected.replace("scores: []", "scores: [gt_prob]")
+    overlay(path, preset)
+    assert path.read_text(encoding="utf-8") == expected
+
+
 def test_an_overlay_of_another_kind_replaces_its_section(path: Path, tmp_path: Path) -> None:
     preset = tmp_path / "preset.yaml"
     preset.write_text(

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
@@ -133,6 +134,10 @@ def _merge(target: Any, changes: Any) -> None:
             _merge(before, value)
         elif sections and "mode" in value:
             target[key] = {**{k: before[k] for k in ("shot_weights", "clip")}, **value}
+        elif isinstance(value, list) and isinstance(before, CommentedSeq):
+            target[key] = CommentedSeq(value)
+            if not before or before.fa.flow_style():  # on one line, if it stood on one
+                target[key].fa.set_flow_style()
         else:
             target[key] = value
 

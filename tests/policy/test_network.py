@@ -183,3 +183,10 @@ def test_without_dropout_training_mode_changes_nothing(
     exact = policy.log_probs(policy.encode(*features), every)
     policy.train()
     assert policy.log_probs(policy.encode(*features), every).equal(exact)
+
+
+def test_pointers_longer_than_the_policy_s_are_refused(policy: Selector, encoded: Encoded) -> None:
+    shots = policy.config.shots
+    pointers = torch.arange(shots + 1).expand(len(encoded.query), 1, -1)
+    with pytest.raises(ValueError, match=f"{shots + 1} picks, but the policy is made for {shots}"):
+        policy.log_probs(encoded, pointers)

@@ -57,7 +57,7 @@ class Embeddings:
 
     def queries(self, example_ids: Sequence[int]) -> Array:
         """Return what the policy sees of queries: question and image, side by side."""
-        return np.take(self.white[:, : self.query_size], self._rows(example_ids), axis=0)
+        return np.asarray(self.white[self._rows(example_ids), : self.query_size])
 
     def candidates(self, rows: NDArray[np.int64]) -> Array:
         """Return what the policy sees of candidates, answer included: [examples, dimensions].

@@ -139,7 +139,11 @@ class Selector(nn.Module, ABC):
         return self._distributions(encoded, pointers, range(picks, picks + 1))[:, :, 0]
 
     def steps(self, encoded: Encoded, pointers: Tensor) -> Steps:
-        """Return the distributions of the picks of pointers [B, G, T], with G, T >= 1."""
+        """Return the distributions of the picks of pointers [B, G, T], with G, T >= 1.
+
+        Raises:
+            ValueError: The pointers are longer than the policy's.
+        """
         return self._steps(encoded, pointers, pointers.shape[2])
 
     def log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
@@ -148,6 +152,8 @@ class Selector(nn.Module, ABC):
 
     def _steps(self, encoded: Encoded, pointers: Tensor, count: int) -> Steps:
         """Return the first `count` steps; in training mode they share the first's dropout mask."""
+        if count > self.config.shots:
+            raise ValueError(f"{count} picks, but the policy is made for {self.config.shots}")
         first = self._distributions(encoded, pointers[:, :1, :0], range(1))
         return Steps(first, self._distributions(encoded, pointers, range(1, count)))
 

@@ -4,9 +4,9 @@ loss = mean Var_group[R - beta log(pi / reference)] / (2 beta), see `losses.agro
 the policy at the start, frozen. Its optimum is reference exp(R / beta), the solution of the
 KL-regularised problem, for any list that holds more than one pointer: so beams, samples and random
 candidates may stand in it together, and those of later rounds too (`rounds`). `log_ratio` in the
-history is the mean of log(pi / reference) over the listed pointers: where it falls without
-end, beta is too small. `list_ess` is the effective sample size of the list under the policy as a
-share of its candidates: below about .3, fresh candidates teach more than further epochs.
+history is the mean of log(pi / reference) over a query's list, and over queries: where it falls
+without end, beta is too small. `list_ess` is the effective sample size of the list under the policy
+as a share of its candidates: below about .3, fresh candidates teach more than further epochs.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def train_agro(
                 batch.log_probs, reference[batch.rows], batch.returns, batch.keep, params.beta
             ),
             figures=lambda batch: {
-                "log_ratio": log_ratio(batch)[batch.keep].mean().item(),
+                "log_ratio": losses.group_mean(log_ratio(batch), batch.keep).item(),
                 "list_ess": _share_in_use(log_ratio(batch), batch.keep).item(),
             },
         )

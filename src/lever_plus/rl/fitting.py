@@ -90,7 +90,7 @@ class Fitting:
             fused=True,
         )
         parts = 1 if untrained else run.threads
-        self._gradients = Gradients(list(policy.parameters()), parts)
+        self._gradients = Gradients(policy.parameters(), parts)
         self.step, self.epoch, self._rows = 0, 0, list[Row]()
         self.best_reward, self.best_epoch, self._worse = -math.inf, 0, 0
         self._best: dict[str, Tensor] = {}

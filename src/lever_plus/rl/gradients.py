@@ -6,7 +6,7 @@ their own meet once a step. Parts are summed in their order, so results depend o
 are, but not on the machine's cores.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -28,17 +28,20 @@ PartOf = Callable[[Tensor], Part]
 class Gradients:
     """Sets the gradient of parameters to that of a batch's mean loss."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], parts: int) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], parts: int) -> None:
         """Cut every batch into so many parts, where it has as many rows."""
-        self._parameters, self._parts = parameters, parts
-        self._beside = ThreadPoolExecutor(parts - 1) if parts > 1 else None
+        self._parameters, self._parts = [p for p in parameters if p.requires_grad], parts
+        # In a new thread torch's number of threads holds only from when it is asked for.
+        self._beside = (
+            ThreadPoolExecutor(parts - 1, initializer=torch.get_num_threads) if parts > 1 else None
+        )
 
     def of(self, rows: Tensor, part: PartOf) -> dict[str, float]:
         """Set the gradients; return the means of loss and figures over the rows [n].
 
         A parameter that does not count gets a gradient of 0.
         """
-        first, *others = rows.chunk(self._parts)
+        first, *others = (part for part in rows.tensor_split(self._parts) if len(part))
         submitted = [
             self._beside.submit(self._one, other, part, len(other) / len(rows))
             for other in others

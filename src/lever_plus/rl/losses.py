@@ -75,7 +75,8 @@ def grpo(
     loss = -mean_B mean_G sum_T min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), rho = pi/old
     (Shao et al. 2024, arXiv 2402.03300; clip-higher: Yu et al. 2025, arXiv 2503.14476).
     Deviations: advantages per step, no division by a standard deviation. With the sums over T in
-    place of the log-probs, and one advantage a pointer (T = 1), the ratio is a sequence's.
+    place of the log-probs, and one advantage a pointer (T = 1), the ratio is a sequence's. The share
+    is that of a query's kept candidates, averaged over queries.
 
     Args:
         log_probs: [B, G, T]; with gradient.
@@ -90,8 +91,8 @@ def grpo(
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     surrogate = torch.minimum(ratio * advantages, clipped * advantages).sum(-1)
     loss = -group_mean(surrogate, keep)
-    active = ((ratio * advantages > clipped * advantages) & keep.unsqueeze(-1)).float()
-    return loss, (active.sum() / (keep.sum() * ratio.shape[-1]).clamp(min=1)).detach()
+    active = (ratio * advantages > clipped * advantages).float().mean(-1)
+    return loss, group_mean(active, keep).detach()
 
 
 def group_mean(values: Tensor, keep: Tensor) -> Tensor:

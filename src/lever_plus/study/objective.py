@@ -99,7 +99,7 @@ class Trials:
                 workspace.groups(),
                 self.dev,
                 params.grpo,
-                Run(seed, observe),
+                Run(seed, observe, threads=params.threads),
             )
             policy, reward = fitting.best(), fitting.best_reward
             kl = next(float(r["kl"]) for r in rows if r["epoch"] == fitting.best_epoch)
@@ -141,7 +141,7 @@ class Trials:
                 self.dev,
                 params.rce,
                 params.rce.tau[name],
-                Run(seed, lambda _row: None),
+                Run(seed, lambda _row: None, threads=params.threads),
             )
         return deepcopy(self._trained[key].best())
 

@@ -32,8 +32,8 @@ GLOSSARY: Final = {
     "train/kl_penalty": "grpo: KL to the reference on the training candidates, before kl_beta",
     "train/kl_share": "grpo: the KL's share of the loss, in absolute values",
     "train/kl_beta": "grpo: weight of the KL",
-    "train/clip_ratio": "grpo: share of clipped ratios",
-    "train/log_ratio": "agro: mean log(pi / reference) of the listed candidates",
+    "train/clip_ratio": "grpo: share of a query's clipped ratios, mean over queries",
+    "train/log_ratio": "agro: mean log(pi / reference) of a query's list, mean over queries",
     "train/list_ess": "agro: effective sample size of a list under the policy, as a share of it",
     "eval/acc/shot_<k>": "official VQA accuracy on the test questions with k demonstrations, "
     "of the run's own seed",
