@@ -75,8 +75,8 @@ def grpo(
     loss = -mean_B mean_G sum_T min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), rho = pi/old
     (Shao et al. 2024, arXiv 2402.03300; clip-higher: Yu et al. 2025, arXiv 2503.14476).
     Deviations: advantages per step, no division by a standard deviation. With the sums over T in
-    place of the log-probs, and one advantage a pointer (T = 1), the ratio is a sequence's. The share
-    is that of a query's kept candidates, averaged over queries.
+    place of the log-probs, and one advantage a pointer (T = 1), the ratio is a sequence's. Clipped
+    steps are counted within a query's kept candidates; the share is the mean over queries.
 
     Args:
         log_probs: [B, G, T]; with gradient.
