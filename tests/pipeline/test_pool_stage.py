@@ -1,0 +1,51 @@
+"""The pool stage searches neighbours as params.yaml says."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lever_plus.data.examples import write_examples
+from lever_plus.data.pool import read_pools
+from lever_plus.embedding.encoder import ClipEncoder, embed_examples
+from lever_plus.params import Params
+from lever_plus.stages import paths, pool
+from tiny_world import Folders, World
+
+SIZE = 6
+
+
+@pytest.fixture
+def _prepared(
+    world: World, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split, examples in world.splits.items():
+        write_examples(paths.PREPARE / f"{split}.jsonl", examples)
+    encoder = ClipEncoder(str(folders.clip), None, "cpu", 24)
+    embed_examples(paths.EMBED, tmp_path / "cache", encoder, world.splits, 0.999)
+
+
+@pytest.mark.usefixtures("_prepared")
+def test_an_approximate_search_is_asked_for_and_finds_the_same_among_few(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss", reason="the extra `ann` is not installed")
+    searches: list[str] = []
+    search = pool.nearest_ids
+
+    def watched(*arguments: Any) -> Any:
+        searches.append(arguments[-1])
+        return search(*arguments)
+
+    monkeypatch.setattr(pool, "nearest_ids", watched)
+    found = {}
+    for kind in ("exact", "approximate"):
+        settings = params.pool.model_copy(
+            update={"sampler": "image", "search": kind, "size": SIZE, "scarcity": 0.0}
+        )
+        pool.run(params.model_copy(update={"pool": settings}))
+        found[kind] = read_pools(paths.POOLS)
+    assert searches == ["exact", "approximate"]
+    assert {len(ids) for ids in found["exact"].ids.values()} == {SIZE}
+    assert found["exact"].sha256 == found["approximate"].sha256
