@@ -115,6 +115,19 @@ def test_the_evaluation_goes_to_the_run_of_its_checkpoint(
     assert by_name["evaluate/random"].data.metrics["eval/acc/shot_01"] == pytest.approx(0.3)
 
 
+def test_a_training_that_is_repeated_to_the_byte_gets_the_evaluation_too(
+    client: Any, params: Params, tmp_path: Path
+) -> None:
+    run, summary = grpo(tmp_path, 1), tmp_path / "summary.json"
+    summary.write_text(json.dumps(SUMMARY))
+    for _ in range(2):
+        train(params, run)
+        sync(params, [run], summary, tmp_path / "usage")
+    assert sync(params, [run], summary, tmp_path / "usage") == (0, 0)
+    both = [run for run in all_runs(client) if run.info.run_name == "grpo/grpo/seed1"]
+    assert [run.data.metrics["eval/acc/mean"] for run in both] == [0.65, 0.65]
+
+
 def test_a_run_that_breaks_is_marked_failed(client: Any, params: Params, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), live_run(params, grpo(tmp_path, 1)):
         raise RuntimeError("boom")

@@ -150,7 +150,8 @@ def _project_method(
     added = 0
     for index, run in enumerate(trained):
         run_id = store.find(run.key())
-        if run_id and store.find({**run.key(), SUMMARY_MD5: summary_md5}) is None:
+        # Of trainings that gave the same bytes, the last one.
+        if run_id and store.find({**run.key(), SUMMARY_MD5: summary_md5}) != run_id:
             _log_evaluation(store.open(run_id), method, summary, index)
             store.open(run_id).tag({SUMMARY_MD5: summary_md5})
             added += 1
