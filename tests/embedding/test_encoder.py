@@ -81,6 +81,16 @@ def test_missing_folders_say_what_to_run(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_embeddings_without_the_whitened_ones_say_what_to_run(
+    world: World, folders: Folders, tmp_path: Path
+) -> None:
+    """So does a folder that an earlier version wrote, with a file for every part."""
+    embed_examples(tmp_path, tmp_path / "cache", load(folders.clip), world.splits, 0.999)
+    (tmp_path / "white.npy").unlink()
+    with pytest.raises(UserError, match=r"lacks white\.npy: run `dvc repro embed`"):
+        read_embeddings(tmp_path)
+
+
 def test_a_run_that_was_stopped_goes_on_where_it_was(
     world: World, folders: Folders, embeddings: Embeddings, tmp_path: Path
 ) -> None:

@@ -154,7 +154,7 @@ def test_a_policy_of_another_kind_has_other_weights(saved: Path, trained: Select
         tensors.update(other.state_dict())
 
     rewrite(saved, exchange)
-    with pytest.raises(UserError, match="other weights than its architecture"):
+    with pytest.raises(UserError, match="other weights than its architecture: train it again"):
         load(saved)
 
 

@@ -211,8 +211,10 @@ def data_hash(examples: Sequence[Example]) -> str:
 
 def read_embeddings(folder: Path) -> Embeddings:
     """Read what `embed_examples` wrote, memory-mapped; UserError if it is not there."""
-    if not (folder / "meta.json").is_file():
-        raise UserError(f"{folder} holds no embeddings: run `dvc repro embed`.")
+    files = ["meta.json", "white.npy", *(f"{part}.npy" for part in PARTS)]
+    lacking = [name for name in files if not (folder / name).is_file()]
+    if lacking:
+        raise UserError(f"{folder} lacks {', '.join(lacking)}: run `dvc repro embed`.")
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     return Embeddings(
         rows={example_id: row for row, example_id in enumerate(meta["ids"])},

@@ -65,7 +65,10 @@ def load_policy(
     try:
         policy.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise UserError(f"{path} holds other weights than its architecture: {error}") from error
+        raise UserError(
+            f"{path} holds other weights than its architecture: train it again "
+            f"(`dvc repro`). {error}"
+        ) from error
     return policy.eval()
 
 

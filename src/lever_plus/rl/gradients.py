@@ -41,7 +41,7 @@ class Gradients:
 
         A parameter that does not count gets a gradient of 0.
         """
-        first, *others = (part for part in rows.tensor_split(self._parts) if len(part))
+        first, *others = (some for some in rows.tensor_split(self._parts) if len(some))
         submitted = [
             self._beside.submit(self._one, other, part, len(other) / len(rows))
             for other in others
