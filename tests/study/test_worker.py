@@ -6,8 +6,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
+from unittest import mock
 
 import optuna
 import pytest
@@ -15,7 +17,9 @@ from formula_trials import BEST_RATE, FormulaTrials, project_params, settings
 from optuna.trial import TrialState
 
 from lever_plus.errors import UserError
-from lever_plus.study.objective import Trials
+from lever_plus.params import Params
+from lever_plus.rl.fitting import Row
+from lever_plus.study.objective import Measured, Trials
 from lever_plus.study.record import best_trials, table, write_results
 from lever_plus.study.settings import baseline
 from lever_plus.study.worker import ALIVE, ROLE, WORKER, open_study, requeue_lost, run_worker
@@ -86,20 +90,68 @@ def test_bad_trials_are_pruned_between_epochs(journal: str) -> None:
 def test_trials_of_gone_workers_are_lost_and_those_of_living_ones_are_not(journal: str) -> None:
     study = open_study(settings(journal))
     host = socket.gethostname()
-    gone, alive, far, silent = (study.ask() for _ in range(4))
+    gone, before, alive, far, silent = (study.ask() for _ in range(5))
     for trial, worker, seen in (
         (gone, f"{host}:999999999", 0.0),
-        (alive, f"{host}:{os.getpid()}", 0.0),
+        (before, f"{host}:{os.getpid()}", 0.0),
+        (alive, f"{host}:{os.getppid()}", 0.0),
         (far, "elsewhere:1", time.time()),
         (silent, "elsewhere:2", time.time() - 1000),
     ):
         trial.set_user_attr(WORKER, worker)
         trial.set_user_attr(ALIVE, seen)
         trial.suggest_float("learning_rate", 1e-4, 5e-3, log=True)
-    assert requeue_lost(study, stale_seconds=100) == [gone.number, silent.number]
+    lost = [gone.number, before.number, silent.number]
+    assert requeue_lost(study, stale_seconds=100) == lost
     waiting = study.get_trials(states=(TrialState.WAITING,))
-    assert [t.user_attrs["again"] for t in waiting] == [gone.number, silent.number]
+    assert [t.user_attrs["again"] for t in waiting] == lost
     assert requeue_lost(study, stale_seconds=100) == []
+
+
+def test_a_trial_that_has_only_just_begun_is_not_lost(journal: str) -> None:
+    study = open_study(settings(journal))
+    nameless = study.ask()
+    silent = study.ask()
+    silent.set_user_attr(WORKER, "elsewhere:1")
+    assert requeue_lost(study, stale_seconds=100) == []
+    assert requeue_lost(study, stale_seconds=0) == [nameless.number, silent.number]
+
+
+class TakenTrials(FormulaTrials):
+    """Other workers take the trial with this number for lost while it runs."""
+
+    def __init__(self, study: optuna.Study, number: int) -> None:
+        """Take trial `number` of the study."""
+        super().__init__()
+        self.study, self.number = study, number
+
+    def measure(
+        self, params: Params, epochs: int, seed: int, report: Callable[[int, Row], None]
+    ) -> Measured:
+        taken = self.study.get_trials(deepcopy=False)[self.number :][:1]
+        if taken and taken[0].state == TrialState.RUNNING:
+            # Two at once, with the same view of the study: its values are queued once.
+            seen = self.study.get_trials(states=(TrialState.RUNNING,))
+            first = requeue_lost(self.study, stale_seconds=100)
+            views = [seen, self.study.get_trials()]
+            with mock.patch.object(self.study, "get_trials", side_effect=views):
+                second = requeue_lost(self.study, stale_seconds=100)
+            assert (first, second) == ([self.number], [])
+        return super().measure(params, epochs, seed, report)
+
+
+def test_a_worker_whose_trial_is_taken_for_lost_leaves_it_and_goes_on(
+    journal: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = settings(journal, trials=6)
+    study = open_study(found)
+    run_worker(PARAMS, found, 0, cast(Trials, TakenTrials(study, number=2)))
+    assert study.trials[2].state == TrialState.FAIL
+    assert "trial 2 was taken for lost" in caplog.text
+    again = [t for t in study.trials if t.user_attrs.get("again") == 2]
+    assert [t.state for t in again] == [TrialState.COMPLETE]
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    assert len(study.get_trials(states=ended)) == 6
 
 
 def test_the_table_and_the_plots_are_made_from_the_storage(journal: str, tmp_path: Path) -> None:
@@ -149,10 +201,16 @@ def kill_and_go_on(storage: str) -> None:
     deadline = time.time() + 60
     victim = workers[0]
     name = f"{socket.gethostname()}:{victim.pid}"
-    while time.time() < deadline:
+    while True:
+        assert time.time() < deadline, "the worker that is to be killed runs no trial"
+        # Stopped, so that it is still in the trial that is seen here when it is killed.
+        victim.send_signal(signal.SIGSTOP)
         running = study.get_trials(states=(TrialState.RUNNING,))
-        if any(t.user_attrs.get(WORKER) == name for t in running) and len(study.trials) > 4:
+        in_trial = any(t.user_attrs.get(WORKER) == name for t in running)
+        # Killed with the journal's lock in its hands, all others wait for half a minute.
+        if in_trial and len(study.trials) > 4 and not os.path.lexists(f"{storage}.lock"):
             break
+        victim.send_signal(signal.SIGCONT)
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.wait()

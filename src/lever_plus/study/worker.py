@@ -3,9 +3,11 @@
 A study lives in a journal file (default; safe for several processes of one machine and on shared
 folders) or in a database. A worker that is killed loses its running trial at most: the next worker
 that starts marks it failed and queues its values again. Which trials were lost is known from their
-worker's process on this machine, and from the time of their last report on others.
+worker's process on this machine, and from the time of their last report on others. A worker whose
+trial was taken for lost (it was stopped for too long, or cut off) leaves it and goes on.
 """
 
+import logging
 import os
 import socket
 import time
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -26,6 +29,7 @@ from lever_plus.rl.fitting import Row
 from lever_plus.study.objective import DivergedError, Measured, Trials
 from lever_plus.study.settings import Space, StudySettings, baseline, changes
 
+LOG = logging.getLogger("lever_plus")
 WORKER, ALIVE, ROLE, DATA, UID = "worker", "alive", "role", "data", "uid"
 KL = "kl"
 MOST_EPOCHS = 1000
@@ -81,21 +85,49 @@ def run_worker(
     # Another seed after every restart: the same one would propose the same values again.
     seed = settings.sampler_seed + len(study.trials) + 10_000 * number
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=settings.startup_trials)
+    run = objective(found, params, settings)
     finished = 0
-
-    def stop_at_the_end(study: optuna.Study, _trial: FrozenTrial) -> None:
-        nonlocal finished
+    while _counted(study) < settings.trials:
+        _run_trial(study, run)
         finished += 1
-        if _counted(study) >= settings.trials:
-            study.stop()
-
-    if _counted(study) < settings.trials:
-        study.optimize(
-            objective(found, params, settings),
-            callbacks=[stop_at_the_end],
-            catch=(DivergedError, FloatingPointError),
-        )
     return finished
+
+
+def _run_trial(study: optuna.Study, run: Callable[[Trial], float]) -> None:
+    """Run one trial and tell how it ended.
+
+    `Study.optimize` ends the process where another worker has failed the trial in the meantime.
+    """
+    trial = study.ask()
+    value: float | None = None
+    state: TrialState | None = TrialState.FAIL
+    try:
+        # First of all: until then nobody can know whose trial this is.
+        trial.set_user_attr(ALIVE, time.time())
+        trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
+        value, state = run(trial), None
+    except optuna.TrialPruned:
+        state = TrialState.PRUNED
+    except (DivergedError, FloatingPointError) as error:
+        LOG.warning("trial %d failed: %s; its values: %s", trial.number, error, trial.params)
+    except UpdateFinishedTrialError:
+        LOG.warning("trial %d was taken for lost and is left to another worker", trial.number)
+    finally:
+        _tell(study, trial.number, value, state)
+
+
+def _tell(study: optuna.Study, number: int, value: float | None, state: TrialState | None) -> bool:
+    """Tell the end of a trial; return False if someone else was faster."""
+    try:
+        study.tell(number, value, state)
+    except UpdateFinishedTrialError:
+        return False
+    except ValueError:
+        # What Optuna raises for trials that were told before it looks.
+        if study.get_trials(deepcopy=False)[number].state.is_finished():
+            return False
+        raise
+    return True
 
 
 def _check_data(study: optuna.Study, identity: str) -> None:
@@ -124,11 +156,15 @@ def queue_baseline(study: optuna.Study, params: Params, space: Space) -> None:
 
 
 def requeue_lost(study: optuna.Study, stale_seconds: float) -> list[int]:
-    """Mark trials whose worker is gone as failed and queue their values again."""
+    """Mark trials whose worker is gone as failed and queue their values again.
+
+    To be called while this process runs no trial: one with its number is of a process before it,
+    as in a container that was started again.
+    """
     lost = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_lost(trial, stale_seconds):
-            study.tell(trial.number, state=TrialState.FAIL)
+        # Workers that start at once see the same lost trials; one of them queues the values.
+        if _is_lost(trial, stale_seconds) and _tell(study, trial.number, None, TrialState.FAIL):
             role = {ROLE: trial.user_attrs[ROLE]} if ROLE in trial.user_attrs else {}
             again = {**role, "again": trial.number}
             study.enqueue_trial(dict(trial.params), user_attrs=again)
@@ -139,15 +175,17 @@ def requeue_lost(study: optuna.Study, stale_seconds: float) -> list[int]:
 def _is_lost(trial: FrozenTrial, stale_seconds: float) -> bool:
     host, _, process = str(trial.user_attrs.get(WORKER, "")).rpartition(":")
     if host == socket.gethostname():
-        return not Path(f"/proc/{process}").exists() if Path("/proc").is_dir() else False
-    return time.time() - float(trial.user_attrs.get(ALIVE, 0.0)) > stale_seconds
+        gone = Path("/proc").is_dir() and not Path(f"/proc/{process}").exists()
+        return gone or process == str(os.getpid())
+    # A trial has neither name nor report in the moment between its start and its first lines.
+    started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+    return time.time() - float(trial.user_attrs.get(ALIVE, started)) > stale_seconds
 
 
 def objective(trials: Trials, params: Params, settings: StudySettings) -> Callable[[Trial], float]:
     """Return the function that Optuna calls."""
 
     def run(trial: Trial) -> float:
-        trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
         _check_first(trial)
         values = suggest(trial, settings.space)
         changed = changed_params(params, changes(values, params, settings.space))
