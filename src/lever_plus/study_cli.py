@@ -29,7 +29,7 @@ def study_run(
         queue_baseline(open_study(settings), load_params(), settings.space)
         _start_workers(count)
     else:
-        finished = run_worker(load_params(), settings, number)
+        finished = run_worker(load_params(), settings)
         typer.echo(f"worker {number}: {finished} trials")
     if number == 0:
         study_show()
@@ -48,6 +48,7 @@ def _start_workers(count: int) -> None:
 @study_app.command("show")
 def study_show() -> None:
     """Print the trials, write trials.csv and the plots, and log the study to MLflow."""
+    from filelock import FileLock
     from rich.console import Console
 
     from lever_plus.study.record import FOLDER, log_study, table, write_results
@@ -56,15 +57,17 @@ def study_show() -> None:
 
     settings = read_settings()
     study = open_study(settings)
-    files = write_results(study)
     console = Console()
     # A pipe has no width: the table may be as wide as it is there.
     _print_trials(table(study), console if console.is_terminal else Console(width=160))
-    try:
-        _, made = log_study(study, settings, files)
-        typer.echo(f"{len(files)} files in {FOLDER}; {made} trials are new in MLflow")
-    except Exception as error:
-        typer.echo(f"MLflow: {error}; run `lever-plus study show` later.", err=True)
+    # Workers of one folder end at about the same time.
+    with FileLock(FOLDER.with_suffix(".lock")):
+        files = write_results(study)
+        try:
+            _, made = log_study(study, settings, files)
+            typer.echo(f"{len(files)} files in {FOLDER}; {made} trials are new in MLflow")
+        except Exception as error:
+            typer.echo(f"MLflow: {error}; run `lever-plus study show` later.", err=True)
 
 
 def _print_trials(frame: Any, console: Any) -> None:

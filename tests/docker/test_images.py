@@ -120,7 +120,7 @@ def test_the_services_work_together(stack: dict[str, str]) -> None:
     worker = Path(__file__).parent.parent / "study" / "killed_worker.py"
     storage = stack["LEVER_PLUS_STUDY_STORAGE"]
     done = subprocess.run(
-        [sys.executable, str(worker), storage, "3", "1"], env=stack, capture_output=True, text=True
+        [sys.executable, str(worker), storage, "3"], env=stack, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert SERVICES["worker"]["command"][:3] == ["lever-plus", "study", "run"]

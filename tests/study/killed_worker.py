@@ -15,4 +15,4 @@ from lever_plus.study.worker import run_worker  # noqa: E402
 
 if __name__ == "__main__":
     found = settings(sys.argv[1], trials=int(sys.argv[2]))
-    run_worker(project_params(), found, int(sys.argv[3]), cast(Trials, FormulaTrials(0.05)))
+    run_worker(project_params(), found, cast(Trials, FormulaTrials(0.05)))

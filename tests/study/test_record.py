@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 def run(tmp_path: Path, trials: int) -> tuple[Any, int]:
     found = settings(str(tmp_path / "study.journal"), trials)
-    run_worker(project_params(), found, 0, cast(Trials, FormulaTrials()))
+    run_worker(project_params(), found, cast(Trials, FormulaTrials()))
     study = open_study(found)
     _, made = log_study(study, found, write_results(study, tmp_path / "results"))
     return study, made

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,18 +18,19 @@ from optuna.trial import TrialState
 from lever_plus.errors import UserError
 from lever_plus.params import Params
 from lever_plus.rl.fitting import Row
+from lever_plus.study.liveness import ALIVE, ROLE, WORKER, name_worker, requeue_lost
 from lever_plus.study.objective import Measured, Trials
 from lever_plus.study.record import best_trials, table, write_results
 from lever_plus.study.settings import baseline
-from lever_plus.study.worker import ALIVE, ROLE, WORKER, open_study, requeue_lost, run_worker
+from lever_plus.study.worker import open_study, queue_baseline, run_worker
 
 PARAMS = project_params()
 SCRIPT = Path(__file__).with_name("killed_worker.py")
 
 
-def work(storage: str, trials: int = 12, number: int = 0) -> optuna.Study:
+def work(storage: str, trials: int = 12) -> optuna.Study:
     found = settings(storage, trials)
-    run_worker(PARAMS, found, number, cast(Trials, FormulaTrials()))
+    run_worker(PARAMS, found, cast(Trials, FormulaTrials()))
     return open_study(found)
 
 
@@ -71,7 +71,7 @@ def test_a_trial_that_diverges_fails_and_the_study_goes_on(journal: str) -> None
 def test_going_on_proposes_nothing_twice(journal: str) -> None:
     work(journal, trials=5)
     work(journal, trials=10)
-    study = work(journal, trials=15, number=1)
+    study = work(journal, trials=15)
     rates = [t.params["learning_rate"] for t in study.trials]
     assert len(rates) >= 15
     assert len(set(rates)) == len(rates)
@@ -89,32 +89,87 @@ def test_bad_trials_are_pruned_between_epochs(journal: str) -> None:
 
 def test_trials_of_gone_workers_are_lost_and_those_of_living_ones_are_not(journal: str) -> None:
     study = open_study(settings(journal))
-    host = socket.gethostname()
-    gone, before, alive, far, silent = (study.ask() for _ in range(5))
-    for trial, worker, seen in (
-        (gone, f"{host}:999999999", 0.0),
-        (before, f"{host}:{os.getpid()}", 0.0),
-        (alive, f"{host}:{os.getppid()}", 0.0),
-        (far, "elsewhere:1", time.time()),
-        (silent, "elsewhere:2", time.time() - 1000),
-    ):
-        trial.set_user_attr(WORKER, worker)
-        trial.set_user_attr(ALIVE, seen)
-        trial.suggest_float("learning_rate", 1e-4, 5e-3, log=True)
-    lost = [gone.number, before.number, silent.number]
+    here = name_worker()
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as child:
+        ended = name_worker(child.pid)
+    living: list[tuple[object, float]] = [
+        (here, 0.0),
+        ({**here, "machine": "elsewhere"}, time.time()),
+    ]
+    gone: list[tuple[object, float]] = [
+        (ended, time.time()),
+        ({**here, "started": here["started"] - 1000}, time.time()),  # its number is given again
+        ({**here, "machine": "elsewhere"}, time.time() - 1000),
+    ]
+    trials = []
+    for worker, seen in (*living, *gone):
+        trials.append(study.ask())
+        trials[-1].set_user_attr(WORKER, worker)
+        trials[-1].set_user_attr(ALIVE, seen)
+        trials[-1].suggest_float("learning_rate", 1e-4, 5e-3, log=True)
+    lost = [trial.number for trial in trials[len(living) :]]
     assert requeue_lost(study, stale_seconds=100) == lost
     waiting = study.get_trials(states=(TrialState.WAITING,))
     assert [t.user_attrs["again"] for t in waiting] == lost
     assert requeue_lost(study, stale_seconds=100) == []
 
 
+def test_a_killed_child_that_nobody_has_waited_for_is_gone(journal: str) -> None:
+    study = open_study(settings(journal))
+    trial = study.ask()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        trial.set_user_attr(WORKER, name_worker(child.pid))
+        assert requeue_lost(study, stale_seconds=100) == []
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert requeue_lost(study, stale_seconds=100) == [trial.number]
+
+
 def test_a_trial_that_has_only_just_begun_is_not_lost(journal: str) -> None:
     study = open_study(settings(journal))
     nameless = study.ask()
     silent = study.ask()
-    silent.set_user_attr(WORKER, "elsewhere:1")
+    silent.set_user_attr(WORKER, {**name_worker(), "machine": "elsewhere"})
     assert requeue_lost(study, stale_seconds=100) == []
     assert requeue_lost(study, stale_seconds=0) == [nameless.number, silent.number]
+
+
+def test_a_baseline_that_is_lost_at_once_is_queued_with_all_its_values(journal: str) -> None:
+    study = open_study(settings(journal))
+    queue_baseline(study, PARAMS, settings(journal).space)
+    first = study.ask()
+    first.suggest_float("learning_rate", 1e-4, 5e-3, log=True)
+    assert requeue_lost(study, stale_seconds=0) == [0]
+    study = work(journal, trials=2)
+    assert study.trials[1].user_attrs == {**study.trials[1].user_attrs, ROLE: "baseline"}
+    assert study.trials[1].params == baseline(PARAMS, settings(journal).space)
+    assert study.trials[1].value == pytest.approx(0.0, abs=1e-12)
+
+
+class SilentTrials(FormulaTrials):
+    """They report nothing until there were three signs of life."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        """Look at this study."""
+        super().__init__()
+        self.study = study
+        self.seen: set[float] = set()
+
+    def measure(
+        self, params: Params, epochs: int, seed: int, report: Callable[[int, Row], None]
+    ) -> Measured:
+        deadline = time.time() + 60
+        while len(self.seen) < 3 and time.time() < deadline:
+            time.sleep(0.02)
+            self.seen.add(self.study.get_trials()[0].user_attrs[ALIVE])
+        return super().measure(params, epochs, seed, report)
+
+
+def test_a_trial_that_reports_nothing_gives_signs_of_life(journal: str) -> None:
+    found = settings(journal, trials=1).model_copy(update={"stale_seconds": 0.4, "seeds": [1]})
+    trials = SilentTrials(open_study(found))
+    run_worker(PARAMS, found, cast(Trials, trials))
+    assert len(trials.seen) == 3
 
 
 class TakenTrials(FormulaTrials):
@@ -130,12 +185,13 @@ class TakenTrials(FormulaTrials):
     ) -> Measured:
         taken = self.study.get_trials(deepcopy=False)[self.number :][:1]
         if taken and taken[0].state == TrialState.RUNNING:
-            # Two at once, with the same view of the study: its values are queued once.
-            seen = self.study.get_trials(states=(TrialState.RUNNING,))
-            first = requeue_lost(self.study, stale_seconds=100)
-            views = [seen, self.study.get_trials()]
-            with mock.patch.object(self.study, "get_trials", side_effect=views):
-                second = requeue_lost(self.study, stale_seconds=100)
+            with mock.patch("lever_plus.study.liveness.is_lost", return_value=True):
+                # Two at once, with the same view of the study: its values are queued once.
+                seen = self.study.get_trials(states=(TrialState.RUNNING,))
+                first = requeue_lost(self.study, stale_seconds=100)
+                views = [seen, self.study.get_trials()]
+                with mock.patch.object(self.study, "get_trials", side_effect=views):
+                    second = requeue_lost(self.study, stale_seconds=100)
             assert (first, second) == ([self.number], [])
         return super().measure(params, epochs, seed, report)
 
@@ -145,7 +201,7 @@ def test_a_worker_whose_trial_is_taken_for_lost_leaves_it_and_goes_on(
 ) -> None:
     found = settings(journal, trials=6)
     study = open_study(found)
-    run_worker(PARAMS, found, 0, cast(Trials, TakenTrials(study, number=2)))
+    run_worker(PARAMS, found, cast(Trials, TakenTrials(study, number=2)))
     assert study.trials[2].state == TrialState.FAIL
     assert "trial 2 was taken for lost" in caplog.text
     again = [t for t in study.trials if t.user_attrs.get("again") == 2]
@@ -186,21 +242,20 @@ def test_trials_on_other_data_are_not_mixed(journal: str) -> None:
     other = FormulaTrials()
     other.identity = "other data"
     with pytest.raises(UserError, match="was made on other RL data"):
-        run_worker(PARAMS, settings(journal), 0, cast(Trials, other))
+        run_worker(PARAMS, settings(journal), cast(Trials, other))
 
 
-def start(storage: str, trials: int, number: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(SCRIPT), storage, str(trials), str(number)])
+def start(storage: str, trials: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(SCRIPT), storage, str(trials)])
 
 
 def kill_and_go_on(storage: str) -> None:
     """Two workers; one is killed in the middle of a trial; a third finishes the study."""
     trials = 14
-    workers = [start(storage, trials, number) for number in (1, 2)]
+    workers = [start(storage, trials) for _ in range(2)]
     study = open_study(settings(storage, trials))
     deadline = time.time() + 60
-    victim = workers[0]
-    name = f"{socket.gethostname()}:{victim.pid}"
+    victim, name = workers[0], name_worker(workers[0].pid)
     while True:
         assert time.time() < deadline, "the worker that is to be killed runs no trial"
         # Stopped, so that it is still in the trial that is seen here when it is killed.
@@ -218,7 +273,7 @@ def kill_and_go_on(storage: str) -> None:
     lost = [t.number for t in mine if t.state == TrialState.RUNNING]
     done = {t.number: t.value for t in mine if t.state == TrialState.COMPLETE}
     assert len(lost) <= 1
-    third = start(storage, trials, 3)
+    third = start(storage, trials)
     assert (workers[1].wait(120), third.wait(120)) == (0, 0)
     states = {t.number: t.state for t in study.get_trials()}
     assert all(states[number] == TrialState.FAIL for number in lost)

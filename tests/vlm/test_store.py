@@ -7,7 +7,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,6 +204,7 @@ def test_empty_answers_are_stored_and_counted(path: Path) -> None:
 
 KILLED = """
 import sys
+import threading
 sys.path[:0] = {paths!r}
 from pathlib import Path
 from vlm.test_store import EXAMPLES, Oracle
@@ -260,6 +263,19 @@ def test_two_processes_fill_one_store_and_lose_nothing(path: Path) -> None:
     StoredVlm(oracle, store).answers(requests)
     assert oracle.asked == []
     assert store.statistics()[0].answers == len(requests)  # each once
+
+
+def test_several_make_one_store_at_once(tmp_path: Path) -> None:
+    def make(path: Path) -> None:
+        together.wait()
+        Store(path).close()
+
+    together = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(50):
+            path = tmp_path / f"{number}.sqlite"
+            for made in [threads.submit(make, path) for _ in range(4)]:
+                made.result()
 
 
 def filled(path: Path, identity: VlmIdentity = IDENTITY) -> Store:

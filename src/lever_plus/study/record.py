@@ -14,8 +14,9 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
 
+from lever_plus.study.liveness import ROLE
 from lever_plus.study.settings import StudySettings
-from lever_plus.study.worker import KL, ROLE, UID
+from lever_plus.study.worker import KL, UID
 from lever_plus.tracking.store import Run, Store
 
 FOLDER: Final = Path("search") / "results"

@@ -2,14 +2,11 @@
 
 A study lives in a journal file (default; safe for several processes of one machine and on shared
 folders) or in a database. A worker that is killed loses its running trial at most: the next worker
-that starts marks it failed and queues its values again. Which trials were lost is known from their
-worker's process on this machine, and from the time of their last report on others. A worker whose
-trial was taken for lost (it was stopped for too long, or cut off) leaves it and goes on.
+that looks marks it failed and queues its values again. A worker whose trial was taken for lost (it
+was stopped for too long, or cut off) leaves it and goes on.
 """
 
 import logging
-import os
-import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -20,18 +17,20 @@ import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from lever_plus.errors import UserError
 from lever_plus.params import Params
 from lever_plus.params_file import changed_params
 from lever_plus.rl.fitting import Row
+from lever_plus.study.liveness import ROLE, requeue_lost, signs_of_life, tell
 from lever_plus.study.objective import DivergedError, Measured, Trials
 from lever_plus.study.settings import Space, StudySettings, baseline, changes
 
 LOG = logging.getLogger("lever_plus")
-WORKER, ALIVE, ROLE, DATA, UID = "worker", "alive", "role", "data", "uid"
+DATA, UID = "data", "uid"
 KL = "kl"
+POLL_S = 1.0
 MOST_EPOCHS = 1000
 """Seed number s reports at steps s * MOST_EPOCHS + epoch, and at its end at the last of them."""
 
@@ -66,46 +65,45 @@ def open_storage(place: str) -> Any:
         ) from error
 
 
-def run_worker(
-    params: Params, settings: StudySettings, number: int, trials: Trials | None = None
-) -> int:
-    """Run trials until the study has as many as asked for; return how many this worker finished.
+def run_worker(params: Params, settings: StudySettings, trials: Trials | None = None) -> int:
+    """Run trials until the study has as many as asked for; return how many this worker ran.
 
     Args:
         params: params.yaml.
         settings: Space, number of trials, seeds.
-        number: Of this worker, so that samplers differ.
         trials: Data and policies; None: those of the pipeline.
     """
     study = open_study(settings)
     found = trials or Trials(params)
     _check_data(study, found.identity)
     queue_baseline(study, params, settings.space)
-    requeue_lost(study, settings.stale_seconds)
-    # Another seed after every restart: the same one would propose the same values again.
-    seed = settings.sampler_seed + len(study.trials) + 10_000 * number
-    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=settings.startup_trials)
     run = objective(found, params, settings)
     finished = 0
-    while _counted(study) < settings.trials:
-        _run_trial(study, run)
-        finished += 1
-    return finished
+    while True:
+        requeue_lost(study, settings.stale_seconds)
+        if _wants_trials(study, settings.trials):
+            _run_trial(study, run, settings)
+            finished += 1
+        elif study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            time.sleep(POLL_S)  # should their workers be killed, someone must go on
+        else:
+            return finished
 
 
-def _run_trial(study: optuna.Study, run: Callable[[Trial], float]) -> None:
+def _run_trial(study: optuna.Study, run: Callable[[Trial], float], settings: StudySettings) -> None:
     """Run one trial and tell how it ended.
 
     `Study.optimize` ends the process where another worker has failed the trial in the meantime.
     """
     trial = study.ask()
+    # By the trial's number: workers, wherever and whenever they start, propose different values.
+    seed = settings.sampler_seed + trial.number
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=settings.startup_trials)
     value: float | None = None
     state: TrialState | None = TrialState.FAIL
     try:
-        # First of all: until then nobody can know whose trial this is.
-        trial.set_user_attr(ALIVE, time.time())
-        trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
-        value, state = run(trial), None
+        with signs_of_life(trial, settings.stale_seconds):
+            value, state = run(trial), None
     except optuna.TrialPruned:
         state = TrialState.PRUNED
     except (DivergedError, FloatingPointError) as error:
@@ -113,21 +111,7 @@ def _run_trial(study: optuna.Study, run: Callable[[Trial], float]) -> None:
     except UpdateFinishedTrialError:
         LOG.warning("trial %d was taken for lost and is left to another worker", trial.number)
     finally:
-        _tell(study, trial.number, value, state)
-
-
-def _tell(study: optuna.Study, number: int, value: float | None, state: TrialState | None) -> bool:
-    """Tell the end of a trial; return False if someone else was faster."""
-    try:
-        study.tell(number, value, state)
-    except UpdateFinishedTrialError:
-        return False
-    except ValueError:
-        # What Optuna raises for trials that were told before it looks.
-        if study.get_trials(deepcopy=False)[number].state.is_finished():
-            return False
-        raise
-    return True
+        tell(study, trial.number, value, state)
 
 
 def _check_data(study: optuna.Study, identity: str) -> None:
@@ -143,43 +127,17 @@ def _check_data(study: optuna.Study, identity: str) -> None:
         )
 
 
-def _counted(study: optuna.Study) -> int:
-    """Return how many trials are done or under way; failed and waiting ones do not count."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    return len(study.get_trials(deepcopy=False, states=states))
+def _wants_trials(study: optuna.Study, trials: int) -> bool:
+    """Whether the study has too few trials, failed ones not counted, or queued ones."""
+    counted = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    return TrialState.WAITING in states or sum(state in counted for state in states) < trials
 
 
 def queue_baseline(study: optuna.Study, params: Params, space: Space) -> None:
     """Queue the RCE-only baseline as the first trial, if the study has none."""
     values = baseline(params, space)
     study.enqueue_trial(values, user_attrs={ROLE: "baseline"}, skip_if_exists=True)
-
-
-def requeue_lost(study: optuna.Study, stale_seconds: float) -> list[int]:
-    """Mark trials whose worker is gone as failed and queue their values again.
-
-    To be called while this process runs no trial: one with its number is of a process before it,
-    as in a container that was started again.
-    """
-    lost = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        # Workers that start at once see the same lost trials; one of them queues the values.
-        if _is_lost(trial, stale_seconds) and _tell(study, trial.number, None, TrialState.FAIL):
-            role = {ROLE: trial.user_attrs[ROLE]} if ROLE in trial.user_attrs else {}
-            again = {**role, "again": trial.number}
-            study.enqueue_trial(dict(trial.params), user_attrs=again)
-            lost.append(trial.number)
-    return lost
-
-
-def _is_lost(trial: FrozenTrial, stale_seconds: float) -> bool:
-    host, _, process = str(trial.user_attrs.get(WORKER, "")).rpartition(":")
-    if host == socket.gethostname():
-        gone = Path("/proc").is_dir() and not Path(f"/proc/{process}").exists()
-        return gone or process == str(os.getpid())
-    # A trial has neither name nor report in the moment between its start and its first lines.
-    started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    return time.time() - float(trial.user_attrs.get(ALIVE, started)) > stale_seconds
 
 
 def objective(trials: Trials, params: Params, settings: StudySettings) -> Callable[[Trial], float]:
@@ -222,7 +180,6 @@ def _reporter(
     base = float(trials.baseline(seed).mean())
 
     def report(epoch: int, row: Row) -> None:
-        trial.set_user_attr(ALIVE, time.time())
         now = float(row["dev_accuracy"]) - base
         so_far = [*(float(m.difference.mean()) for m in measured), now]
         trial.report(float(np.mean(so_far)), index * MOST_EPOCHS + epoch)

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -72,11 +73,26 @@ class Store:
                     f"version {SCHEMA}: set scoring.store to another file, or move this one away "
                     "(answers are then computed again)."
                 )
-            # WAL: a killed process loses nothing that was committed, and readers never wait.
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._to_wal()
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(f"BEGIN IMMEDIATE; {TABLES} COMMIT;")
             self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    def _to_wal(self) -> None:
+        """Take WAL mode: a killed process loses nothing that was committed, readers never wait.
+
+        SQLite's own waiting does not cover this step: where several processes make one store at
+        once, all but one are told at once that it is locked.
+        """
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Close the file."""
