@@ -6,11 +6,22 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# Test servers are on loopback, whatever proxy the machine has.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from lever_plus.data.embedded.maker import make_embedded
 from lever_plus.params import Params
 from lever_plus.params_file import load_params, overlay
 from tiny_world import ROOT, Folders, World, read_world
+
+# A slow machine is no failure.
+hypothesis_settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,20 +27,21 @@ def postgres() -> Iterator[str]:
     root = os.geteuid() == 0
     if root and shutil.which("runuser") is None:
         pytest.skip("PostgreSQL does not run as root, and runuser is not there")
-    port = free_port()
-    data = Path("/tmp") / f"lever-plus-postgres-{os.getpid()}"
+    data = Path("/tmp") / f"lever-plus-postgres-{uuid.uuid4().hex}"
     as_user = ["runuser", "-u", "postgres", "--"] if root else []
 
     def run(*command: str) -> None:
         subprocess.run([*as_user, *command], check=True, capture_output=True, cwd="/tmp")
 
-    run(str(tools / "initdb"), "-D", str(data), "-U", "lever", "--auth=trust")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -k {data}"
-    run(str(tools / "pg_ctl"), "-D", str(data), "-o", options, "-l", f"{data}/log", "-w", "start")
     try:
+        run(str(tools / "initdb"), "-D", str(data), "-U", "lever", "--auth=trust")
+        port = free_port()
+        options, log = f"-p {port} -c listen_addresses=127.0.0.1 -k {data}", f"{data}/log"
+        run(str(tools / "pg_ctl"), "-D", str(data), "-o", options, "-l", log, "-w", "start")
         for name in ("study", "mlflow"):
             run(str(tools / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "lever", name)
         yield f"postgresql+psycopg://lever@127.0.0.1:{port}/study"
     finally:
-        run(str(tools / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+        with suppress(subprocess.CalledProcessError):
+            run(str(tools / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
         run("rm", "-rf", str(data))

@@ -14,7 +14,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until_healthy(address: str, log: Path | None = None, seconds: float = 60) -> None:
+def wait_until_healthy(address: str, log: Path | None = None, seconds: float = 180) -> None:
     """Return when a server answers at /health; fail with the end of its log if it never does."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

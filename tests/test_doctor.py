@@ -1,7 +1,9 @@
 """The doctor names every missing thing and where to get it, and nothing that is there."""
 
 import importlib.util
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,12 @@ from tiny_world import ROOT, Folders
 from vlm.protocol_server import NAME, Vlm, serve
 
 PRESETS = ROOT / "presets"
+
+
+@pytest.fixture(autouse=True)
+def disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room, whatever this machine has."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100e9))
 
 
 def preset(name: str) -> Params:
@@ -105,3 +113,8 @@ def test_a_server_is_asked_which_models_it_offers() -> None:
     gone = missing(examine(params.model_copy(update={"vlm": other})))["VLM server"]
     assert "does not answer" in gone
     assert "vllm serve" in gone
+
+
+def test_a_full_disk_is_named(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1e9))
+    assert missing(examine(params))["disk"].startswith("1 GB free here")

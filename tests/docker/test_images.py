@@ -72,7 +72,6 @@ def command_of(service: str) -> str:
 @pytest.fixture
 def stack(postgres: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Run migration and server as compose does, on a real PostgreSQL."""
-    port = str(free_port())
     binaries = str(Path(sys.executable).parent)
     environment = {
         **os.environ,
@@ -82,7 +81,7 @@ def stack(postgres: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     }
     migrate = command_of("migrate")
     subprocess.run(["sh", "-c", migrate], env=environment, check=True, capture_output=True)
-    serve = command_of("mlflow")
+    serve, port = command_of("mlflow"), free_port()
     for before, after in (
         ("/mlartifacts", str(tmp_path / "mlartifacts")),
         ("0.0.0.0", "127.0.0.1"),
@@ -100,7 +99,7 @@ def stack(postgres: str, tmp_path: Path) -> Iterator[dict[str, str]]:
         yield {**environment, "MLFLOW_TRACKING_URI": address}
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         log.close()
 
 

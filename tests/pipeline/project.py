@@ -56,8 +56,8 @@ class Project:
             "PYTHONPATH": str(self.folder / "src"),
             "DVC_NO_ANALYTICS": "1",
         }
-        environment.pop("MLFLOW_TRACKING_URI", None)
-        environment.pop("DVC_ROOT", None)
+        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "LEVER_PLUS_STUDY_STORAGE"):
+            environment.pop(name, None)
         done = subprocess.run(
             command,
             cwd=cwd or self.folder,

@@ -254,7 +254,7 @@ def kill_and_go_on(storage: str) -> None:
     trials = 14
     workers = [start(storage, trials) for _ in range(2)]
     study = open_study(settings(storage, trials))
-    deadline = time.time() + 60
+    deadline = time.time() + 180
     victim, name = workers[0], name_worker(workers[0].pid)
     while True:
         assert time.time() < deadline, "the worker that is to be killed runs no trial"
@@ -274,7 +274,7 @@ def kill_and_go_on(storage: str) -> None:
     done = {t.number: t.value for t in mine if t.state == TrialState.COMPLETE}
     assert len(lost) <= 1
     third = start(storage, trials)
-    assert (workers[1].wait(120), third.wait(120)) == (0, 0)
+    assert (workers[1].wait(300), third.wait(300)) == (0, 0)
     states = {t.number: t.state for t in study.get_trials()}
     assert all(states[number] == TrialState.FAIL for number in lost)
     again = {t.user_attrs.get("again"): t for t in study.get_trials()}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lever_plus.params import Params
+from lever_plus.rl.fitting import Observe
 from lever_plus.tracking.history import History
 from lever_plus.tracking.runs import flatten, live_run, sync
 from lever_plus.tracking.store import EXPERIMENT, tracking_uri
@@ -59,9 +60,16 @@ def grpo(tmp_path: Path, seed: int) -> TrainingRun:
 
 
 def train(params: Params, run: TrainingRun) -> None:
-    with live_run(params, run) as observe, History(run.history, observe) as history:
+    with live_run(params, run) as observe:
+        write(run, observe)
+
+
+def write(run: TrainingRun, observe: Observe = lambda _row: None) -> None:
+    """Write what a training stage leaves behind."""
+    with History(run.history, observe) as history:
         for row in ROWS:
             history.write({**row, "seed": run.seed})
+    run.checkpoint.write_bytes(b"")
 
 
 def test_a_live_run_has_params_tags_and_traces(client: Any, params: Params, tmp_path: Path) -> None:
@@ -82,9 +90,7 @@ def test_sync_makes_what_is_missing_and_nothing_twice(
 ) -> None:
     runs = [grpo(tmp_path, 1), grpo(tmp_path, 2)]
     train(params, runs[0])
-    with History(runs[1].history, lambda _: None) as history:
-        for row in ROWS:
-            history.write({**row, "seed": 2})
+    write(runs[1])
     summary = tmp_path / "summary.json"
     summary.write_text(json.dumps(SUMMARY))
     assert sync(params, runs, summary, tmp_path / "usage") == (
@@ -126,6 +132,19 @@ def test_a_training_that_is_repeated_to_the_byte_gets_the_evaluation_too(
     assert sync(params, [run], summary, tmp_path / "usage") == (0, 0)
     both = [run for run in all_runs(client) if run.info.run_name == "grpo/grpo/seed1"]
     assert [run.data.metrics["eval/acc/mean"] for run in both] == [0.65, 0.65]
+
+
+def test_a_training_under_way_is_not_taken_for_one_that_has_ended(
+    client: Any, params: Params, tmp_path: Path
+) -> None:
+    run, nothing = grpo(tmp_path, 1), tmp_path / "nothing"
+    with live_run(params, run) as observe:
+        with History(run.history, observe) as history:
+            history.write({**ROWS[0], "seed": 1})
+            assert sync(params, [run], nothing, nothing) == (0, 0)
+        run.checkpoint.write_bytes(b"")
+    assert sync(params, [run], nothing, nothing) == (0, 0)
+    assert [run.info.status for run in all_runs(client)] == ["FINISHED"]
 
 
 def test_a_run_that_breaks_is_marked_failed(client: Any, params: Params, tmp_path: Path) -> None:

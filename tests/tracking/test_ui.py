@@ -50,7 +50,7 @@ def server(client: object, params: Params, tmp_path: Path) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def shown(address: str) -> str:

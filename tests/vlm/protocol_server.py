@@ -25,7 +25,7 @@ class Vlm:
     def __init__(self, model: Any, processor: Any, *, echoes: bool) -> None:
         """Keep the model; `echoes`: whether prompt log-probabilities are offered."""
         self.model, self.processor, self.echoes = model, processor, echoes
-        self.lock = threading.Lock()
+        self.lock, self.counting = threading.Lock(), threading.Lock()
         self.failures = 0
         self.active = self.most_active = 0
 
@@ -37,10 +37,10 @@ class Vlm:
             add_generation_prompt=body.get("add_generation_prompt", True),
             continue_final_message=body.get("continue_final_message", False),
         )
-        inputs = self.processor(
-            text=[text], images=[images], add_special_tokens=False, return_tensors="pt"
-        )
         with self.lock, torch.inference_mode():
+            inputs = self.processor(
+                text=[text], images=[images], add_special_tokens=False, return_tensors="pt"
+            )
             output = self.model.generate(
                 **inputs, max_new_tokens=body["max_tokens"], do_sample=False
             )
@@ -94,18 +94,24 @@ def serve(vlm: Vlm) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            vlm.active += 1
-            vlm.most_active = max(vlm.most_active, vlm.active)
+            with vlm.counting:
+                vlm.active += 1
+                vlm.most_active = max(vlm.most_active, vlm.active)
             try:
-                if body["model"] != NAME:
-                    self.answer(404, {"error": {"message": f"no model {body['model']}"}})
-                elif vlm.failures > 0:
-                    vlm.failures -= 1
-                    self.answer(503, {"error": {"message": "busy"}})
-                else:
-                    self.answer(200, vlm.reply(body))
+                status, content = self.reply(body)
             finally:
-                vlm.active -= 1
+                # Before the client has its answer: then it may ask again.
+                with vlm.counting:
+                    vlm.active -= 1
+            self.answer(status, content)
+
+        def reply(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            if body["model"] != NAME:
+                return 404, {"error": {"message": f"no model {body['model']}"}}
+            if vlm.failures > 0:
+                vlm.failures -= 1
+                return 503, {"error": {"message": "busy"}}
+            return 200, vlm.reply(body)
 
         def do_GET(self) -> None:
             self.answer(200, {"data": [{"id": NAME}]})

@@ -40,7 +40,7 @@ def settings(params: Params) -> HuggingFaceVlmParams:
 
 @pytest.fixture(scope="module")
 def vlm(folders: Folders, world: World, settings: HuggingFaceVlmParams) -> Iterator[RayVlm]:
-    actors = RayParams(address=None, actors=2, num_cpus=1.0, num_gpus=0.0)
+    actors = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=0.0)
     yield RayVlm(str(folders.vlm), world.examples, settings, actors)
     ray.shutdown()
 
@@ -90,6 +90,6 @@ def test_more_than_the_cluster_has_is_refused(
     folders: Folders, world: World, settings: HuggingFaceVlmParams, vlm: RayVlm
 ) -> None:
     assert vlm.actors  # the cluster is up
-    greedy = RayParams(address=None, actors=2, num_cpus=1.0, num_gpus=8.0)
+    greedy = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=8.0)
     with pytest.raises(UserError, match="scoring.ray asks for 16 GPUs, the cluster has 0"):
         RayVlm(str(folders.vlm), world.examples, settings, greedy).answers([])

@@ -41,6 +41,7 @@ def run(name: str, tracks: Tracks) -> Outcome:
     facts: dict[str, dict[str, float]] = {}
     for seed in read_variants().seeds:
         work = root / paths.CACHE / "ablations" / name / f"seed{seed}"
+        shutil.rmtree(work, ignore_errors=True)  # what a killed run has left
         _link(root, work, stages)
         with contextlib.chdir(work):
             usage = _train(params, stages, variant.methods, seed, tracks(name, seed))
@@ -61,16 +62,11 @@ def run(name: str, tracks: Tracks) -> Outcome:
 
 def _link(root: Path, work: Path, stages: list[str]) -> None:
     """Make a folder in which earlier outputs are linked and those of `stages` are not there yet."""
-    (work / paths.ARTIFACTS).mkdir(parents=True, exist_ok=True)
+    (work / paths.ARTIFACTS).mkdir(parents=True)
     shared = {"prepare", "images", "pretrain", "embed", "pool", "sft_data", "sft", "rl_data", "rce"}
     for folder in shared - set(stages):
-        _point(work / paths.ARTIFACTS / folder, root / paths.ARTIFACTS / folder)
-    _point(work / paths.CACHE, root / paths.CACHE)
-
-
-def _point(link: Path, target: Path) -> None:
-    link.unlink(missing_ok=True)
-    link.symlink_to(target)
+        (work / paths.ARTIFACTS / folder).symlink_to(root / paths.ARTIFACTS / folder)
+    (work / paths.CACHE).symlink_to(root / paths.CACHE)
 
 
 def _train(params: Params, stages: list[str], methods: list[str], seed: int, track: Track) -> int:

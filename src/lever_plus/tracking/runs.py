@@ -59,7 +59,7 @@ def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]
 
 
 def _add_model(store: Store, opened: Run, run: TrainingRun) -> None:
-    if run.checkpoint.is_file():
+    if run.is_whole:
         name = f"{run.method}-seed{run.seed}"
         store.add_model(opened, name, run.checkpoint, md5(run.checkpoint))
 
@@ -75,8 +75,8 @@ def sync(
 
     Args:
         params: Logged with every new run.
-        runs: All training runs of the pipeline and of ablations; those without a history are passed
-            over.
+        runs: All training runs of the pipeline and of ablations; those that have not ended are
+            passed over.
         summary: metrics/summary.json; nothing is added where it is missing.
         usage: Folder with what asking the VLM cost each stage on this machine, if there is one.
         ablations: metrics/ablations.json, if the variants are evaluated.
@@ -89,7 +89,8 @@ def sync(
     for path in sorted(usage.glob("*.json")):
         _project_usage(store, params, path)
     for run in runs:
-        if run.history.is_file() and store.find(run.key()) is None:
+        # A training that is under way logs to a run of its own.
+        if run.is_whole and store.find(run.key()) is None:
             _project_history(store, params, run)
             made += 1
     if summary.is_file():
@@ -146,7 +147,7 @@ def _project_method(
     summary_md5: str,
 ) -> int:
     """Log a method's evaluation to the runs of its checkpoints, or to a run of its own."""
-    trained = [run for run in runs if run.evaluated_as == method and run.history.is_file()]
+    trained = [run for run in runs if run.evaluated_as == method and run.is_whole]
     added = 0
     for index, run in enumerate(trained):
         run_id = store.find(run.key())

@@ -42,6 +42,11 @@ class TrainingRun:
         """Return the policy that the run made."""
         return self.history.with_name("policy.safetensors")
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the training has ended: a stage writes the policy after the last history row."""
+        return self.history.is_file() and self.checkpoint.is_file()
+
     def key(self) -> dict[str, str]:
         """Return the tags that find this very run, with this very history."""
         return {**self.tags, HISTORY_MD5: md5(self.history)}
