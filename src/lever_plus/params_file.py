@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
@@ -134,12 +134,27 @@ def _merge(target: Any, changes: Any) -> None:
             _merge(before, value)
         elif sections and "mode" in value:
             target[key] = {**{k: before[k] for k in ("shot_weights", "clip")}, **value}
-        elif isinstance(value, list) and isinstance(before, CommentedSeq):
-            target[key] = CommentedSeq(value)
-            if not before or before.fa.flow_style():  # on one line, if it stood on one
-                target[key].fa.set_flow_style()
         else:
-            target[key] = value
+            target[key] = _styled(value, before) if isinstance(target, CommentedMap) else value
+
+
+def _styled(value: Any, before: Any) -> Any:
+    """Return a value in the style of the one before: keys in its order, on one line or on many."""
+    if isinstance(value, list):
+        values = CommentedSeq(value)
+        if not before or before.fa.flow_style():
+            values.fa.set_flow_style()
+        return values
+    if isinstance(value, dict) and isinstance(before, CommentedMap):
+        keys = [
+            *(key for key in before if key in value),
+            *(key for key in value if key not in before),
+        ]
+        settings = CommentedMap((key, _styled(value[key], before.get(key))) for key in keys)
+        if before.fa.flow_style():
+            settings.fa.set_flow_style()
+        return settings
+    return value
 
 
 def _explain_all(error: ValidationError, content: Any) -> str:

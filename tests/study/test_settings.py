@@ -1,10 +1,17 @@
 """The space of the study: the baseline lies in it, and values become params."""
 
+import difflib
+from pathlib import Path
+
 import pytest
 from formula_trials import project_params
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import create_trial
 
 from lever_plus.errors import UserError
-from lever_plus.params_file import changed_params
+from lever_plus.evaluation.statistics import Estimate
+from lever_plus.params_file import changed_params, load_params
+from lever_plus.study.promote import Candidate, accept
 from lever_plus.study.settings import baseline, changes, read_settings
 from tiny_world import ROOT
 
@@ -42,3 +49,35 @@ def test_a_space_without_the_project_s_own_values_is_refused() -> None:
     space = SETTINGS.space.model_copy(update={"tau_start": [9.0]})
     with pytest.raises(UserError, match="the baseline is trial 0"):
         baseline(PARAMS, space)
+
+
+def test_promotion_changes_its_own_lines_of_params_yaml_alone(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    before = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    path.write_text(before, encoding="utf-8")
+    values = {
+        **baseline(PARAMS, SETTINGS.space),
+        "hard_share": 0.8,
+        "tau_start": 0.2,
+        "gen_methods": "beam+sample",
+        "epochs": 4,
+        "learning_rate": 0.002,
+    }
+    trial = create_trial(
+        params=values,
+        distributions={name: CategoricalDistribution([value]) for name, value in values.items()},
+        value=0.1,
+    )
+    estimate = Estimate(0.1, 0.05, 0.15, 0.001)
+    accept(Candidate(trial, estimate, 0.5), PARAMS, SETTINGS, path)
+    lines = difflib.ndiff(before.splitlines(), path.read_text(encoding="utf-8").splitlines())
+    assert [line[2:].strip() for line in lines if line.startswith("+")] == [
+        "hard_weight: 1.6",
+        "soft_weight: 0.4",
+        "filter_gen_methods: [beam, sample]",
+        "rce: {start: 0.2, end: 0.05}",
+        "epochs: 4 # passes over the candidates of a round",
+        "learning_rate: 0.002",
+        "rounds: 0",
+    ]
+    assert load_params(path).rce.tau["rce"].start == 0.2
