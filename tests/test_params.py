@@ -127,6 +127,13 @@ def test_params_are_frozen(params: Params) -> None:
         params.seed = 2  # type: ignore[misc]
 
 
+def test_a_list_in_place_of_a_number_is_explained(path: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("grpo: {epochs: [1, 2]}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"grpo\.epochs"):
+        overlay(path, preset)
+
+
 def test_a_preset_changes_its_own_lines_alone(path: Path, tmp_path: Path) -> None:
     before = path.read_text(encoding="utf-8").splitlines()
     preset = tmp_path / "preset.yaml"

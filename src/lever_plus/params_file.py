@@ -142,7 +142,7 @@ def _styled(value: Any, before: Any) -> Any:
     """Return a value in the style of the one before: keys in its order, on one line or on many."""
     if isinstance(value, list):
         values = CommentedSeq(value)
-        if not before or before.fa.flow_style():
+        if not isinstance(before, CommentedSeq) or not before or before.fa.flow_style():
             values.fa.set_flow_style()
         return values
     if isinstance(value, dict) and isinstance(before, CommentedMap):

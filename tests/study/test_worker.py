@@ -146,6 +146,18 @@ def test_a_baseline_that_is_lost_at_once_is_queued_with_all_its_values(journal: 
     assert study.trials[1].value == pytest.approx(0.0, abs=1e-12)
 
 
+def test_a_worker_takes_over_the_last_trial_of_a_machine_that_falls_silent(journal: str) -> None:
+    found = settings(journal, trials=3).model_copy(update={"stale_seconds": 2.0})
+    silent = open_study(found).ask()
+    silent.set_user_attr(WORKER, {**name_worker(), "machine": "elsewhere"})
+    silent.set_user_attr(ALIVE, time.time())
+    run_worker(PARAMS, found, cast(Trials, FormulaTrials()))
+    study = open_study(found)
+    assert study.trials[silent.number].state == TrialState.FAIL
+    assert study.trials[-1].user_attrs["again"] == silent.number
+    assert [t.state for t in study.trials[1:]] == [TrialState.COMPLETE] * 3
+
+
 class SilentTrials(FormulaTrials):
     """They report nothing until there were three signs of life."""
 
