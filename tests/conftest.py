@@ -12,9 +12,9 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from lever_plus.data.embedded.maker import make_embedded
-from lever_plus.params import Params
-from lever_plus.params_file import load_params, overlay
+from lever_plus.config.file import load_params, overlay
+from lever_plus.config.params import Params
+from lever_plus.house_words.maker import make_embedded
 from tiny_world import ROOT, Folders, World, read_world
 
 # A slow machine is no failure.
@@ -45,8 +45,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Folders
     """A tiny CLIP and a tiny VLM with random weights, saved as ordinary folders."""
     import torch
 
-    from lever_plus.pretrain import clip as tiny_clip
-    from lever_plus.pretrain import vlm as tiny_vlm
+    from lever_plus.house_words import clip as tiny_clip
+    from lever_plus.house_words import vlm as tiny_vlm
 
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("models")

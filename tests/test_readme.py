@@ -17,8 +17,8 @@ import typer
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from lever_plus.cli import app  # noqa: E402
-from lever_plus.data.pool import SAMPLERS  # noqa: E402
+from lever_plus.cli.main import app  # noqa: E402
+from lever_plus.data.pools import SAMPLERS  # noqa: E402
 from lever_plus.report import tables  # noqa: E402
 from lever_plus.tracking.glossary import GLOSSARY  # noqa: E402
 from vlm.model_zoo import FAMILIES  # noqa: E402

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from lever_plus.data.embedded.maker import IMAGE_NAME
 from lever_plus.data.examples import SPLITS, Example
 from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
-from lever_plus.policy.kinds import build_selector
-from lever_plus.policy.network import Selector, SelectorConfig
+from lever_plus.house_words.maker import IMAGE_NAME
+from lever_plus.policy.kinds import build_policy
+from lever_plus.policy.network import Policy, PolicyConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,10 +51,10 @@ def read_world(folder: Path) -> World:
     return World(folder, splits)
 
 
-def random_policy(config: SelectorConfig) -> Selector:
+def random_policy(config: PolicyConfig) -> Policy:
     """A random policy in float64 whose probabilities are far from uniform."""
     torch.manual_seed(3)
-    policy = build_selector(config).double().eval()
+    policy = build_policy(config).double().eval()
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.copy_(0.3 * torch.randn_like(parameter))

@@ -116,7 +116,7 @@ def test_the_services_work_together(stack: dict[str, str]) -> None:
     run = client.create_run(experiment)
     client.log_metric(run.info.run_id, "eval/acc/mean", 0.5)
     assert client.get_run(run.info.run_id).data.metrics == {"eval/acc/mean": 0.5}
-    worker = Path(__file__).parent.parent / "study" / "killed_worker.py"
+    worker = Path(__file__).parent.parent / "experiments" / "study" / "killed_worker.py"
     storage = stack["LEVER_PLUS_STUDY_STORAGE"]
     done = subprocess.run(
         [sys.executable, str(worker), storage, "3"], env=stack, capture_output=True, text=True

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lever_plus.data.examples import Example
-from lever_plus.data.pool import Pools
+from lever_plus.data.pools import Pools
 from lever_plus.evaluation.diagnostics import copy_rates, order_and_choice
 from lever_plus.evaluation.evaluate import COLUMNS, evaluate_best_of, evaluate_vote
 from lever_plus.vlm.scorer import Scorer, ShotScore

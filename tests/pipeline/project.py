@@ -43,7 +43,7 @@ class Project:
         return self._run(sys.executable, "-c", code, *arguments)
 
     def cli(self, *arguments: str) -> str:
-        return self._run(sys.executable, "-m", "lever_plus.cli", *arguments)
+        return self._run(sys.executable, "-m", "lever_plus.cli.main", *arguments)
 
     def dvc(self, *arguments: str) -> str:
         return self._run(sys.executable, "-m", "dvc", *arguments)

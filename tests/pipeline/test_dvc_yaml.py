@@ -7,7 +7,7 @@ import networkx as nx
 import pytest
 from ruamel.yaml import YAML
 
-from lever_plus.params import Params
+from lever_plus.config.params import Params
 from tiny_world import ROOT
 
 YAML_ = YAML(typ="safe")

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from lever_plus.config.params import Params
 from lever_plus.data.examples import write_examples
-from lever_plus.data.pool import read_pools
-from lever_plus.embedding.encoder import ClipEncoder, embed_examples
-from lever_plus.params import Params
-from lever_plus.stages import paths, pool
+from lever_plus.data.pools import read_pools
+from lever_plus.features.encoder import ClipEncoder, embed_examples
+from lever_plus.pipeline import paths, pool
 from tiny_world import Folders, World
 
 SIZE = 6

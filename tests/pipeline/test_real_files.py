@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lever_plus.config.params import Params
 from lever_plus.data.examples import read_splits
-from lever_plus.params import Params
-from lever_plus.pretrain import clip as tiny_clip
+from lever_plus.house_words import clip as tiny_clip
 from pipeline.okvqa_fixture import PRESET, make_files
 from pipeline.project import Project
 from vlm.model_zoo import FAMILIES, save

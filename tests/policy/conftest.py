@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lever_plus.policy.network import Encoded, Selector, SelectorConfig
+from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 from tiny_world import random_policy
 
 torch.set_num_threads(1)
@@ -20,21 +20,21 @@ def _seeded() -> None:
 
 
 @pytest.fixture(params=["stateful", "v2"])
-def config(request: pytest.FixtureRequest) -> SelectorConfig:
+def config(request: pytest.FixtureRequest) -> PolicyConfig:
     """Both kinds; a test of one kind alone names it by an indirect parameter."""
-    return SelectorConfig(
+    return PolicyConfig(
         request.param, query_size=4, candidate_size=6, hidden=8, shots=SHOTS, temperature=0.5
     )
 
 
 @pytest.fixture
-def policy(config: SelectorConfig) -> Selector:
+def policy(config: PolicyConfig) -> Policy:
     """A random policy whose probabilities are far from uniform."""
     return random_policy(config)
 
 
 @pytest.fixture
-def features(config: SelectorConfig) -> tuple[Tensor, Tensor]:
+def features(config: PolicyConfig) -> tuple[Tensor, Tensor]:
     """Features of the queries and of their pools."""
     generator = torch.Generator().manual_seed(5)
     queries = torch.randn(QUERIES, config.query_size, generator=generator, dtype=torch.float64)
@@ -45,7 +45,7 @@ def features(config: SelectorConfig) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture
-def encoded(policy: Selector, features: tuple[Tensor, Tensor]) -> Encoded:
+def encoded(policy: Policy, features: tuple[Tensor, Tensor]) -> Encoded:
     return policy.encode(*features)
 
 

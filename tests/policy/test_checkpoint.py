@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lever_plus.errors import UserError
 from lever_plus.policy.checkpoint import load_policy, save_policy
-from lever_plus.policy.kinds import build_selector
-from lever_plus.policy.network import Selector, SelectorConfig
+from lever_plus.policy.kinds import build_policy
+from lever_plus.policy.network import Policy, PolicyConfig
 
 POOL, ENCODER = "a" * 64, "b" * 64
 NAME = "query_in.weight"
@@ -22,19 +22,19 @@ NAME = "query_in.weight"
 
 
 @pytest.fixture
-def trained(config: SelectorConfig) -> Selector:
+def trained(config: PolicyConfig) -> Policy:
     torch.manual_seed(1)
-    return build_selector(config)
+    return build_policy(config)
 
 
 @pytest.fixture
-def saved(tmp_path: Path, trained: Selector) -> Path:
+def saved(tmp_path: Path, trained: Policy) -> Path:
     path = tmp_path / "run" / "policy.safetensors"
     save_policy(path, trained, pool_sha256=POOL, encoder=ENCODER)
     return path
 
 
-def load(path: Path) -> Selector:
+def load(path: Path) -> Policy:
     return load_policy(path, pool_sha256=POOL, encoder=ENCODER)
 
 
@@ -47,9 +47,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     save_file(tensors, path, metadata=header)
 
 
-def test_a_loaded_policy_has_the_weights_and_the_architecture(
-    saved: Path, trained: Selector
-) -> None:
+def test_a_loaded_policy_has_the_weights_and_the_architecture(saved: Path, trained: Policy) -> None:
     loaded = load(saved)
     assert loaded.config == trained.config
     assert loaded.state_dict().keys() == trained.state_dict().keys()
@@ -57,7 +55,7 @@ def test_a_loaded_policy_has_the_weights_and_the_architecture(
         assert loaded.state_dict()[name].equal(weight), name
 
 
-def test_a_loaded_policy_gives_equal_log_probs(saved: Path, trained: Selector) -> None:
+def test_a_loaded_policy_gives_equal_log_probs(saved: Path, trained: Policy) -> None:
     queries, pools = torch.randn(2, 4), torch.randn(2, 5, 6)
     pointers = torch.tensor([[[0, 1, 2], [4, 2, 0]]]).expand(2, -1, -1)
     expected, loaded = trained.eval(), load(saved)
@@ -70,7 +68,7 @@ def test_a_loaded_policy_is_in_eval_mode(saved: Path) -> None:
     assert not any(module.training for module in load(saved).modules())
 
 
-def test_equal_policies_give_equal_bytes(saved: Path, tmp_path: Path, trained: Selector) -> None:
+def test_equal_policies_give_equal_bytes(saved: Path, tmp_path: Path, trained: Policy) -> None:
     again = tmp_path / "again.safetensors"
     save_policy(again, load(saved), pool_sha256=POOL, encoder=ENCODER)
     assert again.read_bytes() == saved.read_bytes()
@@ -85,7 +83,7 @@ def test_another_pool_is_refused(saved: Path) -> None:
         load_policy(saved, pool_sha256="c" * 64, encoder=ENCODER)
 
 
-def test_another_pool_may_be_allowed_explicitly(saved: Path, trained: Selector) -> None:
+def test_another_pool_may_be_allowed_explicitly(saved: Path, trained: Policy) -> None:
     loaded = load_policy(saved, pool_sha256="c" * 64, encoder=ENCODER, allow_other_pool=True)
     assert loaded.get_parameter(NAME).equal(trained.get_parameter(NAME))
 
@@ -131,21 +129,21 @@ def test_weights_of_another_shape_are_refused(saved: Path) -> None:
         load(saved)
 
 
-def test_weights_without_a_header_are_refused(saved: Path, trained: Selector) -> None:
+def test_weights_without_a_header_are_refused(saved: Path, trained: Policy) -> None:
     save_file(trained.state_dict(), saved)
     with pytest.raises(UserError, match="is not a Lever-Plus checkpoint"):
         load(saved)
 
 
-def test_a_pickle_is_refused(saved: Path, trained: Selector) -> None:
+def test_a_pickle_is_refused(saved: Path, trained: Policy) -> None:
     torch.save(trained.state_dict(), saved)
     with pytest.raises(UserError, match="is damaged"):
         load(saved)
 
 
-def test_a_policy_of_another_kind_has_other_weights(saved: Path, trained: Selector) -> None:
+def test_a_policy_of_another_kind_has_other_weights(saved: Path, trained: Policy) -> None:
     """The header's kind is believed, so weights of another kind are refused by their names."""
-    other = build_selector(
+    other = build_policy(
         replace(trained.config, kind="v2" if trained.config.kind == "stateful" else "stateful")
     )
 

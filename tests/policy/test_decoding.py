@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from lever_plus.policy.decoding import Decoded, beam, greedy, sample, uniform
-from lever_plus.policy.network import Encoded, Selector
+from lever_plus.policy.network import Encoded, Policy
 
 DRAWS = 20_000
 LARGEST_Z = 4.5
@@ -18,7 +18,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def tempered(policy: Selector, encoded: Encoded, pointers: Tensor, temperature: float) -> Tensor:
+def tempered(policy: Policy, encoded: Encoded, pointers: Tensor, temperature: float) -> Tensor:
     """Return the log-probability of every pick under softmax(log pi / temperature), [B, G, T]."""
     steps = policy.step_log_probs(encoded, pointers)[:, :, : pointers.shape[2]]
     scaled = (steps / temperature).log_softmax(-1)
@@ -36,7 +36,7 @@ def largest_z(decoded: Decoded, every: Tensor, probabilities: Tensor) -> float:
 
 @pytest.mark.invariant
 def test_beam_of_full_width_lists_all_pointers_by_probability(
-    policy: Selector, encoded: Encoded, every: Tensor
+    policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
     exact, order = policy.log_probs(encoded, every).sum(-1).sort(descending=True)
     decoded = beam(policy, encoded, shots=3, width=60)
@@ -44,7 +44,7 @@ def test_beam_of_full_width_lists_all_pointers_by_probability(
     assert_close(decoded.log_probs.sum(-1), exact, rtol=0, atol=1e-12)
 
 
-def test_beam_returns_distinct_pointers_best_first(policy: Selector, encoded: Encoded) -> None:
+def test_beam_returns_distinct_pointers_best_first(policy: Policy, encoded: Encoded) -> None:
     decoded = beam(policy, encoded, shots=3, width=7)
     assert decoded.pointers.shape == (4, 7, 3)
     for group, totals in zip(decoded.pointers.tolist(), decoded.log_probs.sum(-1), strict=True):
@@ -56,7 +56,7 @@ def test_beam_returns_distinct_pointers_best_first(policy: Selector, encoded: En
 @pytest.mark.invariant
 @pytest.mark.parametrize("width", [60, 20])
 def test_a_beam_as_wide_as_the_penultimate_step_finds_the_true_top(
-    policy: Selector, encoded: Encoded, every: Tensor, width: int
+    policy: Policy, encoded: Encoded, every: Tensor, width: int
 ) -> None:
     """With all 20 prefixes of two picks kept, none of the best pointers can be lost."""
     exact, order = policy.log_probs(encoded, every).sum(-1).topk(width, dim=1)
@@ -67,7 +67,7 @@ def test_a_beam_as_wide_as_the_penultimate_step_finds_the_true_top(
 
 @pytest.mark.invariant
 def test_more_pointers_than_there_are_cannot_be_had(
-    policy: Selector, encoded: Encoded, features: tuple[Tensor, Tensor]
+    policy: Policy, encoded: Encoded, features: tuple[Tensor, Tensor]
 ) -> None:
     for shots, there_are in ((1, 5), (2, 20), (3, 60)):
         beam(policy, encoded, shots, there_are)
@@ -81,7 +81,7 @@ def test_more_pointers_than_there_are_cannot_be_had(
 
 
 @pytest.mark.parametrize("config", ["stateful"], indirect=True)
-def test_a_wider_beam_finds_no_worse_a_pointer(policy: Selector, encoded: Encoded) -> None:
+def test_a_wider_beam_finds_no_worse_a_pointer(policy: Policy, encoded: Encoded) -> None:
     """Pinned on this policy: its greedy pointers are not all the best ones."""
     best = [beam(policy, encoded, 3, width).log_probs.sum(-1)[:, 0] for width in (1, 60)]
     assert (best[1] >= best[0] - 1e-12).all()
@@ -90,7 +90,7 @@ def test_a_wider_beam_finds_no_worse_a_pointer(policy: Selector, encoded: Encode
 
 @pytest.mark.invariant
 def test_greedy_takes_the_most_probable_candidate_at_every_step(
-    policy: Selector, encoded: Encoded
+    policy: Policy, encoded: Encoded
 ) -> None:
     pointers = torch.zeros(4, 1, 0, dtype=torch.long)
     for _ in range(3):
@@ -100,14 +100,14 @@ def test_greedy_takes_the_most_probable_candidate_at_every_step(
 
 
 @pytest.mark.invariant
-def test_greedy_is_beam_search_of_width_one(policy: Selector, encoded: Encoded) -> None:
+def test_greedy_is_beam_search_of_width_one(policy: Policy, encoded: Encoded) -> None:
     one, other = greedy(policy, encoded, 3), beam(policy, encoded, 3, width=1)
     assert one.pointers.equal(other.pointers)
     assert one.log_probs.equal(other.log_probs)
 
 
 def test_a_shorter_greedy_pointer_is_a_prefix_of_the_longer(
-    policy: Selector, encoded: Encoded
+    policy: Policy, encoded: Encoded
 ) -> None:
     assert greedy(policy, encoded, 2).pointers.equal(greedy(policy, encoded, 3).pointers[..., :2])
 
@@ -115,7 +115,7 @@ def test_a_shorter_greedy_pointer_is_a_prefix_of_the_longer(
 @pytest.mark.invariant
 @pytest.mark.parametrize("width", [1, 4, 60])
 def test_log_probs_of_beam_search_are_the_teacher_forced_ones(
-    policy: Selector, encoded: Encoded, width: int
+    policy: Policy, encoded: Encoded, width: int
 ) -> None:
     decoded = beam(policy, encoded, 3, width)
     exact = policy.log_probs(encoded, decoded.pointers)
@@ -125,7 +125,7 @@ def test_log_probs_of_beam_search_are_the_teacher_forced_ones(
 @pytest.mark.invariant
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.3])
 def test_log_probs_of_samples_are_those_of_the_tempered_policy(
-    policy: Selector, encoded: Encoded, temperature: float
+    policy: Policy, encoded: Encoded, temperature: float
 ) -> None:
     decoded = sample(policy, encoded, 3, 50, temperature, generator())
     exact = tempered(policy, encoded, decoded.pointers, temperature)
@@ -140,7 +140,7 @@ def test_log_probs_of_samples_are_those_of_the_tempered_policy(
 @pytest.mark.invariant
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_frequencies_of_samples_are_their_probabilities(
-    policy: Selector, encoded: Encoded, every: Tensor, temperature: float
+    policy: Policy, encoded: Encoded, every: Tensor, temperature: float
 ) -> None:
     decoded = sample(policy, encoded, 3, DRAWS, temperature, generator())
     probabilities = tempered(policy, encoded, every, temperature).sum(-1).exp()
@@ -156,7 +156,7 @@ def test_uniform_pointers_are_uniform_and_say_so(encoded: Encoded, every: Tensor
     assert largest_z(decoded, every, torch.full((4, 60), 1 / 60)) < LARGEST_Z
 
 
-def test_no_decoder_repeats_a_candidate(policy: Selector, encoded: Encoded) -> None:
+def test_no_decoder_repeats_a_candidate(policy: Policy, encoded: Encoded) -> None:
     for decoded in (
         sample(policy, encoded, 3, 500, 5.0, generator()),
         uniform(encoded, 3, 500, generator()),
@@ -167,7 +167,7 @@ def test_no_decoder_repeats_a_candidate(policy: Selector, encoded: Encoded) -> N
         assert (decoded.log_probs > -math.inf).all()
 
 
-def test_samples_depend_on_the_generator_alone(policy: Selector, encoded: Encoded) -> None:
+def test_samples_depend_on_the_generator_alone(policy: Policy, encoded: Encoded) -> None:
     first = sample(policy, encoded, 3, 20, 1.0, generator(1))
     torch.manual_seed(99)
     again = sample(policy, encoded, 3, 20, 1.0, generator(1))
@@ -176,6 +176,6 @@ def test_samples_depend_on_the_generator_alone(policy: Selector, encoded: Encode
     assert not first.pointers.equal(other.pointers)
 
 
-def test_decoding_keeps_no_graph(policy: Selector, encoded: Encoded) -> None:
+def test_decoding_keeps_no_graph(policy: Policy, encoded: Encoded) -> None:
     assert not beam(policy, encoded, 3, 2).log_probs.requires_grad
     assert not sample(policy, encoded, 3, 2, 1.0, generator()).log_probs.requires_grad

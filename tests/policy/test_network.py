@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lever_plus.policy.kinds import build_selector
-from lever_plus.policy.network import Encoded, Selector, SelectorConfig
+from lever_plus.policy.kinds import build_policy
+from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 
 Features = tuple[Tensor, Tensor]
 KINDS = pytest.mark.parametrize("kind", ["stateful", "v2"])
@@ -19,7 +19,7 @@ KINDS = pytest.mark.parametrize("kind", ["stateful", "v2"])
 
 @pytest.mark.invariant
 def test_probabilities_of_all_pointers_sum_to_one(
-    policy: Selector, encoded: Encoded, every: Tensor
+    policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
     totals = policy.log_probs(encoded, every).sum(-1).exp().sum(-1)
     assert_close(totals, torch.ones_like(totals), rtol=0, atol=1e-12)
@@ -31,7 +31,7 @@ def test_probabilities_sum_to_one_for_a_real_pool_in_float32(
     kind: Literal["stateful", "v2"],
 ) -> None:
     torch.manual_seed(0)
-    policy = build_selector(SelectorConfig(kind, 4, 6, 16, shots=2)).eval()
+    policy = build_policy(PolicyConfig(kind, 4, 6, 16, shots=2)).eval()
     encoded = policy.encode(3 * torch.randn(3, 4), 3 * torch.randn(3, 32, 6))
     pairs = torch.tensor(list(permutations(range(32), 2))).expand(3, -1, -1)
     totals = policy.log_probs(encoded, pairs).sum(-1).exp().sum(-1)
@@ -40,7 +40,7 @@ def test_probabilities_sum_to_one_for_a_real_pool_in_float32(
 
 @pytest.mark.invariant
 def test_a_picked_candidate_has_probability_zero_afterwards(
-    policy: Selector, encoded: Encoded, every: Tensor
+    policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
     steps = policy.step_log_probs(encoded, every)
     for step in range(3):
@@ -51,7 +51,7 @@ def test_a_picked_candidate_has_probability_zero_afterwards(
 
 @pytest.mark.invariant
 def test_picked_candidates_and_padding_get_no_gradient(
-    policy: Selector,
+    policy: Policy,
     features: Features,
     every: Tensor,
     monkeypatch: pytest.MonkeyPatch,
@@ -77,13 +77,13 @@ def test_picked_candidates_and_padding_get_no_gradient(
 
 
 def test_masked_candidates_leave_every_gradient_finite(
-    policy: Selector, encoded: Encoded, every: Tensor
+    policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
     policy.log_probs(encoded, every).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in policy.parameters())
 
 
-def test_every_parameter_has_an_effect(policy: Selector, encoded: Encoded, every: Tensor) -> None:
+def test_every_parameter_has_an_effect(policy: Policy, encoded: Encoded, every: Tensor) -> None:
     policy.log_probs(encoded, every[:, :1]).sum().backward()
     for name, parameter in policy.named_parameters():
         assert parameter.grad is not None, name
@@ -92,7 +92,7 @@ def test_every_parameter_has_an_effect(policy: Selector, encoded: Encoded, every
 
 @pytest.mark.invariant
 def test_permuting_the_pool_relabels_the_pointers(
-    policy: Selector, features: Features, every: Tensor
+    policy: Policy, features: Features, every: Tensor
 ) -> None:
     queries, pools = features
     order = torch.tensor([3, 0, 4, 1, 2])
@@ -104,7 +104,7 @@ def test_permuting_the_pool_relabels_the_pointers(
 
 @pytest.mark.invariant
 def test_a_query_is_scored_alone_as_in_a_batch(
-    policy: Selector, features: Features, encoded: Encoded, every: Tensor
+    policy: Policy, features: Features, encoded: Encoded, every: Tensor
 ) -> None:
     together = policy.log_probs(encoded, every)
     for row, (query, pool) in enumerate(zip(*features, strict=True)):
@@ -114,7 +114,7 @@ def test_a_query_is_scored_alone_as_in_a_batch(
 
 @pytest.mark.invariant
 def test_a_batch_of_32_queries_with_pools_of_different_sizes_is_scored_as_each_alone(
-    policy: Selector,
+    policy: Policy,
 ) -> None:
     """Padding may hold anything, and changes nothing."""
     torch.manual_seed(1)
@@ -134,7 +134,7 @@ def test_a_batch_of_32_queries_with_pools_of_different_sizes_is_scored_as_each_a
 
 @pytest.mark.invariant
 def test_a_pointer_is_scored_alone_as_in_a_group(
-    policy: Selector, encoded: Encoded, every: Tensor
+    policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
     together = policy.log_probs(encoded, every)
     for column in (0, 17, 59):
@@ -144,7 +144,7 @@ def test_a_pointer_is_scored_alone_as_in_a_group(
 
 @pytest.mark.invariant
 def test_teacher_forcing_of_a_list_equals_step_by_step(
-    policy: Selector, encoded: Encoded, every: Tensor
+    policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
     parallel = policy.step_log_probs(encoded, every)
     for step in range(3):
@@ -156,7 +156,7 @@ def test_teacher_forcing_of_a_list_equals_step_by_step(
 
 
 def test_the_first_step_depends_on_the_query(
-    policy: Selector, features: Features, every: Tensor
+    policy: Policy, features: Features, every: Tensor
 ) -> None:
     queries, pools = features
     one = policy.step_log_probs(policy.encode(queries, pools), every[..., :0])
@@ -165,9 +165,9 @@ def test_the_first_step_depends_on_the_query(
 
 
 def test_dropout_is_off_in_eval_mode_and_on_in_training(
-    config: SelectorConfig, policy: Selector, features: Features, every: Tensor
+    config: PolicyConfig, policy: Policy, features: Features, every: Tensor
 ) -> None:
-    noisy = build_selector(replace(config, dropout=0.5)).double()
+    noisy = build_policy(replace(config, dropout=0.5)).double()
     noisy.load_state_dict(policy.state_dict())
     exact = policy.log_probs(policy.encode(*features), every)
     noisy.eval()
@@ -178,14 +178,14 @@ def test_dropout_is_off_in_eval_mode_and_on_in_training(
 
 @pytest.mark.invariant
 def test_without_dropout_training_mode_changes_nothing(
-    policy: Selector, features: Features, every: Tensor
+    policy: Policy, features: Features, every: Tensor
 ) -> None:
     exact = policy.log_probs(policy.encode(*features), every)
     policy.train()
     assert policy.log_probs(policy.encode(*features), every).equal(exact)
 
 
-def test_pointers_longer_than_the_policy_s_are_refused(policy: Selector, encoded: Encoded) -> None:
+def test_pointers_longer_than_the_policy_s_are_refused(policy: Policy, encoded: Encoded) -> None:
     shots = policy.config.shots
     pointers = torch.arange(shots + 1).expand(len(encoded.query), 1, -1)
     with pytest.raises(ValueError, match=f"{shots + 1} picks, but the policy is made for {shots}"):

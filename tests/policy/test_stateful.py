@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lever_plus.policy.network import Encoded, Selector
-from lever_plus.policy.stateful import StatefulSelector
+from lever_plus.policy.network import Encoded, Policy
+from lever_plus.policy.stateful import StatefulPolicy
 
 Features = tuple[Tensor, Tensor]
 STATEFUL = pytest.mark.parametrize("config", ["stateful"], indirect=True)
@@ -15,7 +15,7 @@ STATEFUL = pytest.mark.parametrize("config", ["stateful"], indirect=True)
 
 @STATEFUL
 def test_every_step_has_an_embedding_that_counts(
-    policy: Selector, encoded: Encoded, every: Tensor
+    policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
     policy.log_probs(encoded, every[:, :1]).sum().backward()
     gradient = policy.get_parameter("step.weight").grad
@@ -25,7 +25,7 @@ def test_every_step_has_an_embedding_that_counts(
 
 @STATEFUL
 @pytest.mark.invariant
-def test_a_step_depends_on_which_candidates_were_picked(policy: Selector, encoded: Encoded) -> None:
+def test_a_step_depends_on_which_candidates_were_picked(policy: Policy, encoded: Encoded) -> None:
     """A ranking that only masks what was picked keeps the odds of the others; a policy must not."""
     picks = torch.tensor([[0], [1]]).expand(4, -1, -1)
     second = policy.step_log_probs(encoded, picks)[:, :, 1]
@@ -35,7 +35,7 @@ def test_a_step_depends_on_which_candidates_were_picked(policy: Selector, encode
 
 @STATEFUL
 @pytest.mark.invariant
-def test_a_step_depends_on_the_order_of_the_picks(policy: Selector, encoded: Encoded) -> None:
+def test_a_step_depends_on_the_order_of_the_picks(policy: Policy, encoded: Encoded) -> None:
     picks = torch.tensor([[0, 1], [1, 0]]).expand(4, -1, -1)
     third = policy.step_log_probs(encoded, picks)[:, :, 2, 2:]
     assert (third[:, 0] - third[:, 1]).abs().amax(-1).min() > 0.01
@@ -43,7 +43,7 @@ def test_a_step_depends_on_the_order_of_the_picks(policy: Selector, encoded: Enc
 
 @STATEFUL
 @pytest.mark.invariant
-def test_a_later_step_sees_more_than_the_last_pick(policy: Selector, encoded: Encoded) -> None:
+def test_a_later_step_sees_more_than_the_last_pick(policy: Policy, encoded: Encoded) -> None:
     picks = torch.tensor([[0, 2], [1, 2]]).expand(4, -1, -1)
     third = policy.step_log_probs(encoded, picks)[:, :, 2, 3:]
     odds = third[..., 0] - third[..., 1]
@@ -53,7 +53,7 @@ def test_a_later_step_sees_more_than_the_last_pick(policy: Selector, encoded: En
 @STATEFUL
 @pytest.mark.invariant
 def test_the_clip_bounds_the_odds_of_two_candidates(
-    policy: Selector, features: Features, every: Tensor
+    policy: Policy, features: Features, every: Tensor
 ) -> None:
     queries, pools = features
     steps = policy.step_log_probs(policy.encode(1e4 * queries, 1e4 * pools), every[..., :0])
@@ -64,9 +64,9 @@ def test_the_clip_bounds_the_odds_of_two_candidates(
 
 @STATEFUL
 @pytest.mark.invariant
-def test_logits_are_those_of_the_formula(policy: Selector, encoded: Encoded, every: Tensor) -> None:
+def test_logits_are_those_of_the_formula(policy: Policy, encoded: Encoded, every: Tensor) -> None:
     """C tanh(f_t . W_k u_i / (C sqrt d)), written out; the network merges W_k into the MLP."""
-    assert isinstance(policy, StatefulSelector)
+    assert isinstance(policy, StatefulPolicy)
     clip, width = policy.config.logit_clip, policy.config.hidden
     query, u, state = encoded.query, encoded.candidates, policy.state
     with torch.no_grad():

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from lever_plus.policy import decoding
 from lever_plus.policy.decoding import Distinct, stochastic_beam
-from lever_plus.policy.network import Encoded, Selector
+from lever_plus.policy.network import Encoded, Policy
 
 DRAWS = 20_000
 LARGEST_Z = 4.5
@@ -25,7 +25,7 @@ def repeated(encoded: Encoded, times: int = DRAWS) -> Encoded:
     return Encoded(*(part[:1].expand(times, *part.shape[1:]) for part in encoded))
 
 
-def tempered(policy: Selector, encoded: Encoded, pointers: Tensor, temperature: float) -> Tensor:
+def tempered(policy: Policy, encoded: Encoded, pointers: Tensor, temperature: float) -> Tensor:
     """Return the log-probability of every pick under softmax(log pi / temperature)."""
     steps = policy.step_log_probs(encoded, pointers)[:, :, : pointers.shape[2]]
     scaled = (steps / temperature).log_softmax(-1)
@@ -52,14 +52,14 @@ def values(every: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def exact(policy: Selector, encoded: Encoded, every: Tensor, values: Tensor) -> Tensor:
+def exact(policy: Policy, encoded: Encoded, every: Tensor, values: Tensor) -> Tensor:
     """Its expectation under the policy."""
     chances = policy.log_probs(encoded, every)[0].sum(-1).exp()
     return (chances * values[(every[0] * BASE).sum(-1)]).sum().detach()
 
 
 @pytest.mark.invariant
-def test_pointers_are_distinct_and_repeat_no_candidate(policy: Selector, encoded: Encoded) -> None:
+def test_pointers_are_distinct_and_repeat_no_candidate(policy: Policy, encoded: Encoded) -> None:
     drawn = stochastic_beam(policy, repeated(encoded, 200), 3, 10, 1.0, generator())
     assert drawn.pointers.shape == drawn.log_probs.shape == (200, 10, 3)
     codes = (drawn.pointers * BASE).sum(-1).sort(-1).values
@@ -71,7 +71,7 @@ def test_pointers_are_distinct_and_repeat_no_candidate(policy: Selector, encoded
 @pytest.mark.invariant
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 2.0])
 def test_log_probs_are_the_teacher_forced_ones_of_the_tempered_policy(
-    policy: Selector, encoded: Encoded, temperature: float
+    policy: Policy, encoded: Encoded, temperature: float
 ) -> None:
     drawn = stochastic_beam(policy, encoded, 3, 7, temperature, generator())
     expected = tempered(policy, encoded, drawn.pointers, temperature)
@@ -84,7 +84,7 @@ def test_log_probs_are_the_teacher_forced_ones_of_the_tempered_policy(
 @pytest.mark.invariant
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_the_first_pointer_is_a_sample_of_the_policy(
-    policy: Selector, encoded: Encoded, every: Tensor, temperature: float
+    policy: Policy, encoded: Encoded, every: Tensor, temperature: float
 ) -> None:
     drawn = stochastic_beam(policy, repeated(encoded), 3, 3, temperature, generator())
     counts = torch.bincount((drawn.pointers[:, 0] * BASE).sum(-1), minlength=125)
@@ -97,7 +97,7 @@ def test_the_first_pointer_is_a_sample_of_the_policy(
 
 @pytest.mark.invariant
 def test_the_second_pointer_is_a_sample_of_what_the_first_left(
-    policy: Selector, encoded: Encoded, every: Tensor
+    policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
     """Without replacement: P(j second) = sum_i p_i p_j / (1 - p_i)."""
     drawn = stochastic_beam(policy, repeated(encoded), 3, 2, 1.0, generator(1))
@@ -114,7 +114,7 @@ def test_the_second_pointer_is_a_sample_of_what_the_first_left(
 @pytest.mark.invariant
 @pytest.mark.parametrize("width", [1, 4, 12])
 def test_weights_from_the_threshold_give_an_estimate_without_bias(
-    policy: Selector, encoded: Encoded, values: Tensor, exact: Tensor, width: int
+    policy: Policy, encoded: Encoded, values: Tensor, exact: Tensor, width: int
 ) -> None:
     drawn = stochastic_beam(policy, repeated(encoded), 3, width, 1.0, generator(2))
     assert z_of(estimates(drawn, values), exact) < LARGEST_Z
@@ -122,7 +122,7 @@ def test_weights_from_the_threshold_give_an_estimate_without_bias(
 
 @pytest.mark.invariant
 def test_a_root_that_is_not_sampled_would_bias_the_estimate(
-    policy: Selector,
+    policy: Policy,
     encoded: Encoded,
     values: Tensor,
     exact: Tensor,
@@ -141,7 +141,7 @@ def test_a_root_that_is_not_sampled_would_bias_the_estimate(
 
 @pytest.mark.invariant
 def test_all_pointers_there_are_come_back_with_their_exact_weights(
-    policy: Selector, encoded: Encoded, values: Tensor, exact: Tensor
+    policy: Policy, encoded: Encoded, values: Tensor, exact: Tensor
 ) -> None:
     """Nothing is left to be above the threshold, so every inclusion probability is one."""
     drawn = stochastic_beam(policy, encoded, 3, 60, 1.0, generator())
@@ -152,7 +152,7 @@ def test_all_pointers_there_are_come_back_with_their_exact_weights(
 
 @pytest.mark.invariant
 def test_pools_of_different_sizes_share_a_batch(
-    policy: Selector, features: tuple[Tensor, Tensor]
+    policy: Policy, features: tuple[Tensor, Tensor]
 ) -> None:
     """The small pool's 6 pointers are all found, though others have 60; none names padding."""
     valid = torch.tensor([[True] * 5] * 3 + [[True] * 3 + [False] * 2])
@@ -167,14 +167,14 @@ def test_pools_of_different_sizes_share_a_batch(
 
 
 @pytest.mark.invariant
-def test_more_pointers_than_there_are_cannot_be_drawn(policy: Selector, encoded: Encoded) -> None:
+def test_more_pointers_than_there_are_cannot_be_drawn(policy: Policy, encoded: Encoded) -> None:
     for shots, there_are in ((1, 5), (2, 20), (3, 60)):
         stochastic_beam(policy, encoded, shots, there_are, 1.0, generator())
         with pytest.raises(ValueError, match=f"fewer than {there_are + 1} pointers"):
             stochastic_beam(policy, encoded, shots, there_are + 1, 1.0, generator())
 
 
-def test_draws_depend_on_the_generator_alone(policy: Selector, encoded: Encoded) -> None:
+def test_draws_depend_on_the_generator_alone(policy: Policy, encoded: Encoded) -> None:
     first = stochastic_beam(policy, encoded, 3, 5, 1.0, generator(1))
     torch.manual_seed(99)
     again = stochastic_beam(policy, encoded, 3, 5, 1.0, generator(1))
@@ -186,7 +186,7 @@ def test_draws_depend_on_the_generator_alone(policy: Selector, encoded: Encoded)
 
 
 def test_a_nearly_certain_policy_gives_finite_distinct_draws_in_float32(
-    policy: Selector, features: tuple[Tensor, Tensor]
+    policy: Policy, features: tuple[Tensor, Tensor]
 ) -> None:
     single = policy.float()
     encoded = single.encode(*(20 * part.float() for part in features))

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lever_plus.policy.kinds import build_selector
-from lever_plus.policy.network import Encoded, Selector, SelectorConfig
+from lever_plus.policy.kinds import build_policy
+from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 
 Features = tuple[Tensor, Tensor]
 pytestmark = pytest.mark.parametrize("config", ["v2"], indirect=True)
 
 
-def first_step(policy: Selector, encoded: Encoded) -> Tensor:
+def first_step(policy: Policy, encoded: Encoded) -> Tensor:
     """Return the probabilities of the first pick, [B, K]."""
     nothing = torch.zeros(len(encoded.query), 1, 0, dtype=torch.long)
     return policy.step_log_probs(encoded, nothing)[:, 0, 0].exp()
@@ -24,7 +24,7 @@ def first_step(policy: Selector, encoded: Encoded) -> Tensor:
 
 @pytest.mark.invariant
 def test_a_pointer_has_the_probability_of_plackett_and_luce(
-    policy: Selector, encoded: Encoded, every: Tensor
+    policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
     """prod_t p(a_t) / (1 - sum of p over earlier picks): history counts through the mask alone."""
     first = first_step(policy, encoded)
@@ -36,7 +36,7 @@ def test_a_pointer_has_the_probability_of_plackett_and_luce(
 
 @pytest.mark.invariant
 def test_odds_of_two_candidates_are_the_same_after_any_picks(
-    policy: Selector, encoded: Encoded
+    policy: Policy, encoded: Encoded
 ) -> None:
     picks = torch.tensor([[0, 1], [1, 0], [4, 0]]).expand(4, -1, -1)
     steps = policy.step_log_probs(encoded, picks)
@@ -46,9 +46,7 @@ def test_odds_of_two_candidates_are_the_same_after_any_picks(
 
 
 @pytest.mark.invariant
-def test_logits_are_bounded_by_one_over_the_temperature(
-    policy: Selector, features: Features
-) -> None:
+def test_logits_are_bounded_by_one_over_the_temperature(policy: Policy, features: Features) -> None:
     queries, pools = features
     encoded = policy.encode(queries, 1e4 * pools)
     logits = policy.scores(encoded, torch.zeros(4, 1, 0, dtype=torch.long), range(1))
@@ -58,9 +56,9 @@ def test_logits_are_bounded_by_one_over_the_temperature(
 
 
 def test_a_lower_temperature_sharpens_the_choice(
-    config: SelectorConfig, policy: Selector, features: Features
+    config: PolicyConfig, policy: Policy, features: Features
 ) -> None:
-    sharp = build_selector(replace(config, temperature=config.temperature / 4)).double().eval()
+    sharp = build_policy(replace(config, temperature=config.temperature / 4)).double().eval()
     sharp.load_state_dict(policy.state_dict())
     logits = first_step(policy, policy.encode(*features)).log()
     sharper = first_step(sharp, sharp.encode(*features))
@@ -68,7 +66,7 @@ def test_a_lower_temperature_sharpens_the_choice(
 
 
 def test_the_score_of_a_candidate_depends_on_the_others_of_its_pool(
-    policy: Selector, features: Features
+    policy: Policy, features: Features
 ) -> None:
     """The query attends over the pool, so that another pool gives other odds."""
     queries, pools = features
@@ -79,9 +77,9 @@ def test_the_score_of_a_candidate_depends_on_the_others_of_its_pool(
     assert odds.abs().min() > 1e-4
 
 
-def test_every_layer_attends(config: SelectorConfig, features: Features) -> None:
+def test_every_layer_attends(config: PolicyConfig, features: Features) -> None:
     torch.manual_seed(0)
-    deep = build_selector(replace(config, layers=3)).double().eval()
+    deep = build_policy(replace(config, layers=3)).double().eval()
     pointers = torch.tensor(list(permutations(range(5), 3))).expand(4, -1, -1)
     deep.log_probs(deep.encode(*features), pointers[:, :1]).sum().backward()
     names = {name.split(".")[1] for name, _ in deep.named_parameters() if "attention" in name}
@@ -92,8 +90,8 @@ def test_every_layer_attends(config: SelectorConfig, features: Features) -> None
             assert parameter.grad.abs().max() > 1e-9, name
 
 
-def test_untrained_projections_are_nearly_the_identity(config: SelectorConfig) -> None:
-    fresh = build_selector(config)
+def test_untrained_projections_are_nearly_the_identity(config: PolicyConfig) -> None:
+    fresh = build_policy(config)
     for name in ("query_out", "candidate_out"):
         off = fresh.get_parameter(f"{name}.weight") - torch.eye(config.hidden)
         assert 0 < off.abs().max() < 0.06
@@ -101,7 +99,7 @@ def test_untrained_projections_are_nearly_the_identity(config: SelectorConfig) -
 
 
 def test_a_picked_candidate_is_impossible_and_not_only_unlikely(
-    policy: Selector, encoded: Encoded
+    policy: Policy, encoded: Encoded
 ) -> None:
     """A finite penalty instead would let a peaked policy repeat itself."""
     steps = policy.step_log_probs(encoded, torch.tensor([[2, 4]]).expand(4, 1, -1))

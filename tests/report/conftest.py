@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from report_world import Made, make
 
-from lever_plus.stages import paths, report
+from lever_plus.pipeline import paths, report
 
 
 @pytest.fixture(scope="session")

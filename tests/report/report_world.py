@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from lever_plus.config.file import load_params
+from lever_plus.config.params import Params
 from lever_plus.data.examples import Example, write_examples
-from lever_plus.data.pool import write_pools
+from lever_plus.data.pools import write_pools
 from lever_plus.evaluation.evaluate import COLUMNS
 from lever_plus.evaluation.summary import summarise
-from lever_plus.params import Params
-from lever_plus.params_file import load_params
+from lever_plus.pipeline import paths
+from lever_plus.pipeline.outputs import write_metrics
+from lever_plus.pipeline.runs import training_runs
 from lever_plus.policy.checkpoint import save_policy
-from lever_plus.policy.network import SelectorConfig
-from lever_plus.rl.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
-from lever_plus.stages import paths
-from lever_plus.stages.outputs import write_metrics
-from lever_plus.stages.training import training_runs
+from lever_plus.policy.network import PolicyConfig
+from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
 from tiny_world import ROOT, random_policy
 
 NASTY = '</script><img src=x onerror=alert(1)> & "quoted" [bold]?'
@@ -69,7 +69,7 @@ def make(folder: Path) -> Made:
     write_metrics(paths.METRICS / "diagnostics.json", _diagnostics())
     _rl_data()
     pools = write_pools(paths.POOLS, dict.fromkeys(QUESTIONS, POOL)).sha256
-    policy = random_policy(SelectorConfig("stateful", 6, 8, hidden=4, shots=SHOTS))
+    policy = random_policy(PolicyConfig("stateful", 6, 8, hidden=4, shots=SHOTS))
     for run in training_runs(params):
         save_policy(run.checkpoint, policy, pool_sha256=pools, encoder="e" * 64)
         rows = [

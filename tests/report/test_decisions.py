@@ -7,9 +7,9 @@ from report_world import ORACLE, QUESTIONS, Made
 from rich.console import Console
 
 from lever_plus.errors import UserError
+from lever_plus.pipeline import report
 from lever_plus.report.decisions import Decision, gather, given_answers, sample
 from lever_plus.report.terminal import print_decision
-from lever_plus.stages import report
 
 
 @pytest.fixture

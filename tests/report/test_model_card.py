@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from report_world import SEEDS, TRAINED, Made
 
-from lever_plus.data.pool import read_pools
+from lever_plus.data.pools import read_pools
 from lever_plus.errors import UserError
+from lever_plus.pipeline import paths
 from lever_plus.report.model_card import best_row, read_checkpoint
-from lever_plus.stages import paths
 
 
 def card(project: Made, name: str) -> str:

@@ -7,10 +7,10 @@ from html import unescape
 import pytest
 from report_world import NASTY, ORACLE, QUESTIONS, Made
 
+from lever_plus.pipeline import paths, report
 from lever_plus.report import sections, tables
 from lever_plus.report.page import page, table
 from lever_plus.report.thumbnails import thumbnails
-from lever_plus.stages import paths, report
 from lever_plus.tracking.lineage import import_closure
 from tiny_world import ROOT
 
@@ -175,7 +175,7 @@ def test_ablations_stand_there_and_say_when_they_are_old(project: Made) -> None:
 
 def test_the_stage_depends_on_every_file_of_the_folder() -> None:
     """DVC gets the whole folder, with its style and script, where every module is imported."""
-    closure = import_closure("lever_plus.stages.report", ROOT / "src")
+    closure = import_closure("lever_plus.pipeline.report", ROOT / "src")
     folder = ROOT / "src" / "lever_plus" / "report"
     assert {p for p in folder.glob("*.py") if p.name != "__init__.py"} <= set(closure)
     assert "- src/lever_plus/report\n" in (ROOT / "dvc.yaml").read_text(encoding="utf-8")

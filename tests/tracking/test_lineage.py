@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lever_plus.cli import PIPELINES
+from lever_plus.cli.main import PIPELINES
 from lever_plus.tracking.lineage import git_commit, import_closure, with_code_deps
 from tiny_world import ROOT
 
@@ -13,7 +13,7 @@ from tiny_world import ROOT
 def package(tmp_path: Path) -> Path:
     root = tmp_path / "src"
     files = {
-        "stages/one.py": "from lever_plus.a import f\n",
+        "pipeline/one.py": "from lever_plus.a import f\n",
         "a.py": "def f():\n    from lever_plus.room import b\n    return b\n",
         "room/__init__.py": '"""Room."""\n',
         "room/b.py": "import json\n",
@@ -27,9 +27,9 @@ def package(tmp_path: Path) -> Path:
 
 
 def test_the_closure_follows_imports_inside_functions(package: Path) -> None:
-    closure = import_closure("lever_plus.stages.one", package)
+    closure = import_closure("lever_plus.pipeline.one", package)
     names = [str(path.relative_to(package / "lever_plus")) for path in closure]
-    assert names == ["a.py", "room/b.py", "stages/one.py"]
+    assert names == ["a.py", "pipeline/one.py", "room/b.py"]
 
 
 @pytest.mark.parametrize(("path", "package"), PIPELINES.items(), ids=str)

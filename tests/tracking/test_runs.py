@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from lever_plus.params import Params
-from lever_plus.rl.fitting import Observe
+from lever_plus.config.params import Params
 from lever_plus.tracking.history import History
 from lever_plus.tracking.runs import flatten, live_run, sync
 from lever_plus.tracking.store import EXPERIMENT, tracking_uri
 from lever_plus.tracking.training_run import TrainingRun
+from lever_plus.training.trainer import Observe
 
 pytestmark = pytest.mark.slow
 ROWS = [{"step": 0, "dev_reward": 0.5}, {"step": 7, "kl": 0.25, "dev_reward": 0.75}]

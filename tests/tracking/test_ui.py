@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_runs import SUMMARY, grpo, train
 
-from lever_plus.params import Params
+from lever_plus.config.params import Params
 from lever_plus.tracking.runs import pages, sync
 from lever_plus.tracking.training_run import TrainingRun
 from servers import free_port, wait_until_healthy

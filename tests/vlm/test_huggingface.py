@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+from lever_plus.config.params import Params
 from lever_plus.data.examples import Example
 from lever_plus.data.images import open_image
 from lever_plus.errors import UserError
-from lever_plus.params import Params
-from lever_plus.products import OneDnnLinear
-from lever_plus.vlm.huggingface import HuggingFaceVlm
-from lever_plus.vlm.loading import folder_hash
+from lever_plus.hub.linear import OneDnnLinear
+from lever_plus.hub.loading import folder_hash
+from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
+from lever_plus.vlm.engine.segments import NotSeparableError
 from lever_plus.vlm.prompt import prompt_hash, render
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import Scorer
-from lever_plus.vlm.segments import NotSeparableError
-from lever_plus.vlm.stored import StoredVlm
+from lever_plus.vlm.store.cached import StoredVlm
 from tiny_world import Folders, World
 
 Load = Callable[..., HuggingFaceVlm]
@@ -82,7 +82,7 @@ def test_the_engine_runs_on_onednn_and_a_refused_one_leaves_nothing_behind(
     def refuse(*_: object) -> None:
         raise ValueError("its layers are others")
 
-    monkeypatch.setattr("lever_plus.vlm.huggingface.PrefixEngine", refuse)
+    monkeypatch.setattr("lever_plus.vlm.backends.huggingface.PrefixEngine", refuse)
     refused = load()
     with pytest.warns(UserWarning, match="its layers are others"):
         assert refused.engine is None

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from lever_plus.config.params import Params
+from lever_plus.config.sources import HuggingFaceVlmParams, PromptParams
 from lever_plus.data.images import open_image
-from lever_plus.params import Params
-from lever_plus.params_sources import HuggingFaceVlmParams, PromptParams
-from lever_plus.vlm.huggingface import HuggingFaceVlm
-from lever_plus.vlm.processing import process
+from lever_plus.hub.processing import process
+from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.prompt import render
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.turns import turn

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
+from lever_plus.config.params import Params
+from lever_plus.config.sources import HuggingFaceVlmParams, RayParams
 from lever_plus.errors import UserError
-from lever_plus.params import Params
-from lever_plus.params_sources import HuggingFaceVlmParams, RayParams
-from lever_plus.vlm.huggingface import HuggingFaceVlm
-from lever_plus.vlm.ray_vlm import RayVlm
+from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
+from lever_plus.vlm.backends.ray import RayVlm
 from lever_plus.vlm.request import Request
 from tiny_world import Folders, World
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lever_plus.config.params import Params
+from lever_plus.config.sources import OpenAiVlmParams
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
-from lever_plus.params import Params
-from lever_plus.params_sources import OpenAiVlmParams
-from lever_plus.vlm.huggingface import HuggingFaceVlm
+from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
+from lever_plus.vlm.backends.openai import OpenAiVlm
 from lever_plus.vlm.request import Request
-from lever_plus.vlm.server import OpenAiVlm
 from tiny_world import Folders, World
 from vlm.protocol_server import NAME, Vlm, serve
 

@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lever_plus.cli import app
+from lever_plus.cli.main import app
+from lever_plus.config.params import Params
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
-from lever_plus.params import Params
-from lever_plus.vlm.huggingface import HuggingFaceVlm
+from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.prompt import PromptFormat
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.scorer import Scorer
-from lever_plus.vlm.store import Keys, Store
-from lever_plus.vlm.stored import StoredVlm
+from lever_plus.vlm.store.answers import Keys, Store
+from lever_plus.vlm.store.cached import StoredVlm
 from lever_plus.vlm.usage import Usage
 from tiny_world import Folders, World
 
@@ -209,8 +209,8 @@ sys.path[:0] = {paths!r}
 from pathlib import Path
 from vlm.test_store import EXAMPLES, Oracle
 from lever_plus.vlm.request import Request
-from lever_plus.vlm.store import Store
-from lever_plus.vlm.stored import StoredVlm
+from lever_plus.vlm.store.answers import Store
+from lever_plus.vlm.store.cached import StoredVlm
 
 class Slow(Oracle):
     def _all(self, values, requests, done):

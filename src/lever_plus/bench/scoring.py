@@ -26,20 +26,20 @@ import numpy as np
 import torch
 
 from lever_plus.bench.memory import peak_rss_mb
+from lever_plus.config.params import Params
+from lever_plus.config.sources import HuggingFaceVlmParams
 from lever_plus.data.examples import Example, read_splits
-from lever_plus.data.pool import Pools, read_pools
+from lever_plus.data.pools import Pools, read_pools
 from lever_plus.errors import UserError
-from lever_plus.params import Params
-from lever_plus.params_sources import HuggingFaceVlmParams
-from lever_plus.rl.infoscore import beam_search
-from lever_plus.stages import paths
-from lever_plus.vlm.huggingface import HuggingFaceVlm
-from lever_plus.vlm.prefix import PrefixEngine
+from lever_plus.pipeline import paths
+from lever_plus.selectors.infoscore import beam_search
+from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
+from lever_plus.vlm.engine.prefix import PrefixEngine
 from lever_plus.vlm.prompt import extract_answer
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import by_id
-from lever_plus.vlm.store import Store
-from lever_plus.vlm.stored import StoredVlm
+from lever_plus.vlm.store.answers import Store
+from lever_plus.vlm.store.cached import StoredVlm
 
 RL_QUERIES: Final = 200
 POINTERS: Final = 12
@@ -245,7 +245,7 @@ def _peak(workload: str, queries: int) -> int:
 
 
 def _score(workload: str, queries: int) -> int:
-    from lever_plus.params_file import load_params
+    from lever_plus.config.file import load_params
 
     bench = Bench(load_params())
     with TemporaryDirectory() as folder:

@@ -19,19 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lever_plus.data.pool import Pools
-from lever_plus.embedding.encoder import Embeddings
-from lever_plus.params import Params
-from lever_plus.params_training import OptimParams
-from lever_plus.policy.kinds import build_selector, configure
-from lever_plus.policy.network import Selector
-from lever_plus.rl import losses
-from lever_plus.rl.environment import Environment
-from lever_plus.rl.fitting import Run
-from lever_plus.rl.groups import Groups
-from lever_plus.rl.grpo import train_grpo
-from lever_plus.rl.rce import train_rce
-from lever_plus.rl.returns import leave_one_out, reward_to_go
+from lever_plus.config.params import Params
+from lever_plus.config.training import OptimParams
+from lever_plus.data.pools import Pools
+from lever_plus.features.encoder import Embeddings
+from lever_plus.policy.kinds import build_policy, configure
+from lever_plus.policy.network import Policy
+from lever_plus.training import losses
+from lever_plus.training.environment import Environment
+from lever_plus.training.groups import Groups
+from lever_plus.training.grpo import train_grpo
+from lever_plus.training.rce import train_rce
+from lever_plus.training.returns import leave_one_out, reward_to_go
+from lever_plus.training.trainer import Run
 from lever_plus.vlm.scorer import Scorer, ShotScore
 
 GROUPS, CANDIDATES, POOL, DIMENSIONS = 800, 16, 64, 512
@@ -65,10 +65,10 @@ def run(params: Params) -> dict[str, float]:
     tau = next(iter(rce.tau.values()))
     quiet = Run(0, lambda _row: None, threads=params.threads)
 
-    def policy() -> Selector:
+    def policy() -> Policy:
         torch.manual_seed(0)
         sizes = {"query_size": DIMENSIONS, "candidate_size": DIMENSIONS}
-        return build_selector(configure(params.policy, **sizes, shots=environment.shots))
+        return build_policy(configure(params.policy, **sizes, shots=environment.shots))
 
     def weighted(log_probs: Tensor, _old: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
         return losses.rce(log_probs, returns[..., 0], keep, tau.start)
@@ -99,7 +99,7 @@ def run(params: Params) -> dict[str, float]:
 
 
 def _one_by_one(
-    policy: Selector,
+    policy: Policy,
     environment: Environment,
     groups: Groups,
     loss: Loss,
@@ -123,7 +123,7 @@ def _one_by_one(
         optimizer.step()
 
 
-def _pick_by_pick(policy: Selector, environment: Environment, group: Groups) -> Tensor:
+def _pick_by_pick(policy: Policy, environment: Environment, group: Groups) -> Tensor:
     """Return the log-probs [1, G, T] of one query's candidates, each with a copy of the pool."""
     features, pool = environment.embeddings, environment.pools.of(group.queries[0])
     query = torch.from_numpy(features.queries(group.queries)).repeat(CANDIDATES, 1)

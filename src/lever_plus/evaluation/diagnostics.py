@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from lever_plus.data.examples import Example
-from lever_plus.data.pool import Pools
-from lever_plus.evaluation.baselines import Pointers, random_pointers
+from lever_plus.data.pools import Pools
 from lever_plus.metric.vqa import normalize_answer
+from lever_plus.selectors.baselines import Pointers, random_pointers
 from lever_plus.vlm.scorer import Scorer
 
 Row = dict[str, object]

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lever_plus.data.pool import Pools
-from lever_plus.evaluation.baselines import Pointers
-from lever_plus.rl.infoscore import beam_search
+from lever_plus.data.pools import Pools
+from lever_plus.selectors.baselines import Pointers
+from lever_plus.selectors.infoscore import beam_search
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import Scorer, ShotScore, score_answer
 

@@ -1,1 +1,1 @@
-"""The pointer policy: selector network, decoding, checkpoint."""
+"""The pointer policy: networks, decoding, checkpoint."""

@@ -12,13 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lever_plus.errors import UserError
-from lever_plus.policy.kinds import build_selector
-from lever_plus.policy.network import Selector, SelectorConfig
+from lever_plus.policy.kinds import build_policy
+from lever_plus.policy.network import Policy, PolicyConfig
 
 FORMAT = "lever-plus-selector-2"
 
 
-def save_policy(path: Path, policy: Selector, *, pool_sha256: str, encoder: str) -> None:
+def save_policy(path: Path, policy: Policy, *, pool_sha256: str, encoder: str) -> None:
     """Write a checkpoint; equal policies give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {
@@ -35,7 +35,7 @@ def save_policy(path: Path, policy: Selector, *, pool_sha256: str, encoder: str)
 
 def load_policy(
     path: Path, *, pool_sha256: str, encoder: str, allow_other_pool: bool = False
-) -> Selector:
+) -> Policy:
     """Load a checkpoint in eval mode.
 
     Args:
@@ -61,7 +61,7 @@ def load_policy(
             f"{path} was trained on features of encoder {header['encoder'][:12]}, not "
             f"{encoder[:12]}: run `dvc repro` with one encoder."
         )
-    policy = build_selector(SelectorConfig(**json.loads(header["config"])))
+    policy = build_policy(PolicyConfig(**json.loads(header["config"])))
     try:
         policy.load_state_dict(weights, strict=True)
     except RuntimeError as error:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lever_plus.policy.network import Encoded, Selector, uniform_log_prob
+from lever_plus.policy.network import Encoded, Policy, uniform_log_prob
 
 
 class Decoded(NamedTuple):
@@ -23,13 +23,13 @@ class Decoded(NamedTuple):
 
 
 @torch.no_grad()
-def greedy(policy: Selector, encoded: Encoded, shots: int) -> Decoded:
+def greedy(policy: Policy, encoded: Encoded, shots: int) -> Decoded:
     """Take the most probable candidate at every step; G = 1."""
     return beam(policy, encoded, shots, width=1)
 
 
 @torch.no_grad()
-def beam(policy: Selector, encoded: Encoded, shots: int, width: int) -> Decoded:
+def beam(policy: Policy, encoded: Encoded, shots: int, width: int) -> Decoded:
     """Return the `width` most probable pointers that beam search finds, best first.
 
     Args:
@@ -59,7 +59,7 @@ def beam(policy: Selector, encoded: Encoded, shots: int, width: int) -> Decoded:
 
 @torch.no_grad()
 def sample(
-    policy: Selector,
+    policy: Policy,
     encoded: Encoded,
     shots: int,
     count: int,
@@ -99,7 +99,7 @@ class Distinct(NamedTuple):
 
 @torch.no_grad()
 def stochastic_beam(
-    policy: Selector,
+    policy: Policy,
     encoded: Encoded,
     shots: int,
     width: int,

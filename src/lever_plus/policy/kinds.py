@@ -2,24 +2,24 @@
 
 from typing import Any
 
-from lever_plus.params_training import StatefulPolicyParams, V2PolicyParams
-from lever_plus.policy.network import Selector, SelectorConfig
-from lever_plus.policy.stateful import StatefulSelector
-from lever_plus.policy.v2 import V2Selector
+from lever_plus.config.training import StatefulPolicyParams, V2PolicyParams
+from lever_plus.policy.network import Policy, PolicyConfig
+from lever_plus.policy.stateful import StatefulPolicy
+from lever_plus.policy.v2 import V2Policy
 
-KINDS: dict[str, type[Selector]] = {"stateful": StatefulSelector, "v2": V2Selector}
+KINDS: dict[str, type[Policy]] = {"stateful": StatefulPolicy, "v2": V2Policy}
 
 
-def build_selector(config: SelectorConfig) -> Selector:
-    """Build an untrained selector."""
+def build_policy(config: PolicyConfig) -> Policy:
+    """Build an untrained policy."""
     return KINDS[config.kind](config)
 
 
-def configure(params: StatefulPolicyParams | V2PolicyParams, **sizes: Any) -> SelectorConfig:
-    """Return the configuration of a selector: what params.yaml says, and the sizes of the data.
+def configure(params: StatefulPolicyParams | V2PolicyParams, **sizes: Any) -> PolicyConfig:
+    """Return the configuration of a policy: what params.yaml says, and the sizes of the data.
 
     Args:
         params: Kind, width and what else the kind has.
-        sizes: The other fields of `SelectorConfig`.
+        sizes: The other fields of `PolicyConfig`.
     """
-    return SelectorConfig(**params.model_dump(), **sizes)
+    return PolicyConfig(**params.model_dump(), **sizes)

@@ -1,6 +1,6 @@
 """Selectors: policies over pointers into a pool, given a query, behind one interface.
 
-A kind of selector says how queries and pools are encoded and what every candidate scores at every
+A kind of policy says how queries and pools are encoded and what every candidate scores at every
 step (`encode`, `scores`); masking, normalisation and log-probs of pointers are the same for all and
 stand here. `stateful.py` and `v2.py` hold the kinds, `kinds.py` builds one from its configuration.
 """
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
-class SelectorConfig:
-    """Architecture of a selector; stored in its checkpoint.
+class PolicyConfig:
+    """Architecture of a policy; stored in its checkpoint.
 
     Attributes:
         kind: Which network.
@@ -80,10 +80,10 @@ class Steps(NamedTuple):
         return torch.cat([first, self.later], dim=2)
 
 
-class Selector(nn.Module, ABC):
+class Policy(nn.Module, ABC):
     """A policy over pointers into a pool, given a query."""
 
-    def __init__(self, config: SelectorConfig) -> None:
+    def __init__(self, config: PolicyConfig) -> None:
         """Keep the configuration."""
         super().__init__()
         self.config = config

@@ -1,4 +1,4 @@
-"""The stateful selector: a sequential pointer network over the pool.
+"""The stateful policy: a sequential pointer network over the pool.
 
 Per candidate   u_i = W_c c_i + MLP[W_c c_i, W_q q, W_c c_i * W_q q]
 State           s_t = [W_q q, mean(u of picked), u of last picked]   (a learned start vector at t=1)
@@ -13,15 +13,15 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lever_plus.policy.network import Encoded, Selector, SelectorConfig
-from lever_plus.products import OneDnnLinear, linear
+from lever_plus.hub.linear import OneDnnLinear, linear
+from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 
 
-class StatefulSelector(Selector):
+class StatefulPolicy(Policy):
     """Each step sees the query, the mean of what was picked, the last pick and its number."""
 
-    def __init__(self, config: SelectorConfig) -> None:
-        """Build an untrained selector."""
+    def __init__(self, config: PolicyConfig) -> None:
+        """Build an untrained policy."""
         super().__init__(config)
         width = config.hidden
         self.query_in = OneDnnLinear(config.query_size, width)

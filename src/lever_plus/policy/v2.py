@@ -1,4 +1,4 @@
-"""The v2 selector: the older system's cross-attention pointer with static scores.
+"""The v2 policy: the older system's cross-attention pointer with static scores.
 
 Features go to width H without bias; the query attends over its pool (one head a layer, residual,
 layer norm); query and candidates pass a near-identity projection each; logits are their cosine
@@ -11,17 +11,17 @@ parts (a candidate shows its answer).
 import torch
 from torch import Tensor, nn
 
-from lever_plus.policy.network import Encoded, Selector, SelectorConfig
+from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 
 NEAR_IDENTITY = 0.01
 """Standard deviation of what is added to the identity."""
 
 
-class V2Selector(Selector):
+class V2Policy(Policy):
     """Scores every candidate once."""
 
-    def __init__(self, config: SelectorConfig) -> None:
-        """Build an untrained selector."""
+    def __init__(self, config: PolicyConfig) -> None:
+        """Build an untrained policy."""
         super().__init__(config)
         width = config.hidden
         self.query_in = nn.Linear(config.query_size, width, bias=False)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import pandas as pd
 
 from lever_plus.data.examples import Example
-from lever_plus.report.methods import ORACLE, SHOWN
+from lever_plus.evaluation.methods import ORACLE, SHOWN
 
 POLICY: Final = "grpo"
 BEFORE: Final = "rce"

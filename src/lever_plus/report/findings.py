@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lever_plus.evaluation.methods import ORACLE, SIMILARITY, ZERO_SHOT, is_ceiling
 from lever_plus.evaluation.statistics import LEVEL, Clusters, paired
 from lever_plus.evaluation.summary import images_of, per_question
-from lever_plus.report.methods import ORACLE, SIMILARITY, ZERO_SHOT, is_ceiling
 from lever_plus.report.tables import Summary, percent, shots_of
 
 Row = dict[str, Any]

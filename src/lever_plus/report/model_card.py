@@ -16,8 +16,8 @@ from lever_plus.evaluation.statistics import bootstrap
 from lever_plus.evaluation.summary import per_question
 from lever_plus.report.findings import clusters, compared
 from lever_plus.report.tables import markdown, percent, points
-from lever_plus.rl.records import Meta
 from lever_plus.tracking.history import Row
+from lever_plus.training.rl_data.records import Meta
 
 LEARNED = {
     "sft": "imitation of the sequences that an InfoScore beam search found with the true answers",
@@ -180,8 +180,8 @@ def _loading(checkpoint: Path) -> str:
     return f"""```python
 from pathlib import Path
 
-from lever_plus.data.pool import read_pools
-from lever_plus.embedding.encoder import read_embeddings
+from lever_plus.data.pools import read_pools
+from lever_plus.features.encoder import read_embeddings
 from lever_plus.policy.checkpoint import load_policy
 
 policy = load_policy(

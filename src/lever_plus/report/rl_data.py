@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lever_plus.data.pool import Pools
-from lever_plus.params_training import RewardParams
-from lever_plus.rl.groups import groups_from_records
-from lever_plus.rl.headroom import Headroom
-from lever_plus.rl.records import QueryRecord
+from lever_plus.config.training import RewardParams
+from lever_plus.data.pools import Pools
+from lever_plus.training.groups import groups_from_records
+from lever_plus.training.rl_data.headroom import Headroom
+from lever_plus.training.rl_data.records import QueryRecord
 
 
 def headroom_rows(found: Headroom) -> Iterator[tuple[str, str]]:

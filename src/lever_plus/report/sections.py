@@ -8,7 +8,7 @@ from lever_plus.report.findings import Way
 from lever_plus.report.page import folded, note, table
 from lever_plus.report.rl_data import headroom_rows
 from lever_plus.report.tables import Summary
-from lever_plus.rl.headroom import Headroom
+from lever_plus.training.rl_data.headroom import Headroom
 
 Row = dict[str, Any]
 

@@ -12,7 +12,7 @@ from lever_plus.evaluation.statistics import questions_needed, smallest_differen
 from lever_plus.report.decisions import Answered, Choice, Decision, given_answers
 from lever_plus.report.rl_data import headroom_rows
 from lever_plus.report.tables import Summary, points
-from lever_plus.rl.headroom import Headroom
+from lever_plus.training.rl_data.headroom import Headroom
 
 
 def print_headroom(found: Headroom) -> None:

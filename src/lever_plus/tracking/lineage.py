@@ -10,6 +10,13 @@ from ruamel.yaml import YAML
 
 PACKAGE = "lever_plus"
 SOURCE = Path("src")
+MODULES = {"rce": "offline"}
+"""Stages whose module has another name: users know the stage by its first method."""
+
+
+def module_of(package: str, stage: str) -> str:
+    """Return the module of a stage: `pipeline.sft` for sft, `pipeline.offline` for rce."""
+    return f"{package}.{MODULES.get(stage, stage)}"
 
 
 def git_commit() -> tuple[str, bool]:
@@ -37,7 +44,7 @@ def import_closure(module: str, root: Path) -> list[Path]:
     out: they hold docstrings only (a test sees to that).
 
     Args:
-        module: Dotted name, such as "lever_plus.stages.sft".
+        module: Dotted name, such as "lever_plus.pipeline.sft".
         root: Folder that holds the package, such as src/.
     """
     found: set[Path] = set()
@@ -80,13 +87,13 @@ def _folded(code: list[Path]) -> list[Path]:
     return sorted(folded)
 
 
-def with_code_deps(dvc_yaml: str, root: Path, package: str = "stages") -> str:
+def with_code_deps(dvc_yaml: str, root: Path, package: str = "pipeline") -> str:
     """Return dvc.yaml with every stage's code dependencies equal to its import closure.
 
     Args:
         dvc_yaml: Content of the file; comments and all other entries stay as they are.
         root: The project's root.
-        package: Room of the stages: stage X is the module `lever_plus.<package>.X`.
+        package: Room of the stages, see `module_of`.
     """
     yaml = YAML()
     yaml.width = 4096
@@ -94,7 +101,7 @@ def with_code_deps(dvc_yaml: str, root: Path, package: str = "stages") -> str:
     for stage, whole in content["stages"].items():
         entry = whole.get("do", whole)
         data = [dep for dep in entry["deps"] if not str(dep).startswith(f"{SOURCE}/")]
-        code = import_closure(f"{PACKAGE}.{package}.{stage}", root / SOURCE)
+        code = import_closure(f"{PACKAGE}.{module_of(package, stage)}", root / SOURCE)
         entry["deps"] = [*data, *(str(path.relative_to(root)) for path in _folded(code))]
     stream = StringIO()
     yaml.dump(content, stream)

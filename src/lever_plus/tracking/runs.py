@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lever_plus.params import Params
+from lever_plus.config.params import Params
 from lever_plus.tracking.hashes import data_inputs
 from lever_plus.tracking.history import Row, read_history
 from lever_plus.tracking.store import Run, Store, project_root

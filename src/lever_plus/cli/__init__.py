@@ -1,0 +1,1 @@
+"""The `lever-plus` command: thin; every command calls one room."""

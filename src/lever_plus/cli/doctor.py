@@ -1,0 +1,180 @@
+"""Item by item: what a run with these params needs, what of it is missing, and where to get it."""
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.error import URLError
+from urllib.parse import urlparse
+from urllib.request import urlopen
+
+from lever_plus.config.params import Params
+from lever_plus.config.sources import OpenAiVlmParams, VqaFilesSource, VqaSplit
+
+VQA: Final = "https://visualqa.org/download.html"
+OKVQA: Final = "https://okvqa.allenai.org/download.html"
+OWN: Final = "where your own files are, and correct its path in data.source"
+ORIGINS: Final = {"okvqa": OKVQA, "vqav2": VQA, "v2_openended": VQA}
+COCO: Final = "https://cocodataset.org/#download"
+NEED_TORCHVISION: Final = ("qwen2", "qwen3", "smolvlm", "llava_onevision", "lfm2")
+FREE_GIGABYTES: Final = 5
+SERVER_SECONDS: Final = 5
+
+
+class Item(NamedTuple):
+    """One thing that a run needs.
+
+    name: what; found: whether it is there; note: what was found, or what to do.
+    """
+
+    name: str
+    found: bool
+    note: str
+
+
+def examine(params: Params) -> list[Item]:
+    """Check everything that params.yaml names; no model is loaded."""
+    parts = (_data, _vlm, _encoder, _optional, _machine)
+    return [item for part in parts for item in part(params)]
+
+
+def _data(params: Params) -> Iterator[Item]:
+    source = params.data.source
+    if not isinstance(source, VqaFilesSource):
+        yield Item("data", found=True, note="the embedded data set is made by the prepare stage")
+        return
+    root = Path(source.root)
+    for name in ("train", "dev", "test"):
+        split = getattr(source, name)
+        if not isinstance(split, VqaSplit):
+            yield Item(f"data, {name}", found=True, note="held out of the training split")
+            continue
+        where = next((w for part, w in ORIGINS.items() if part in split.questions.lower()), OWN)
+        for kind in ("questions", "annotations"):
+            path = root / getattr(split, kind)
+            note = f"{path}" if path.is_file() else f"{path} is missing: get it from {where}"
+            yield Item(f"data, {name} {kind}", path.is_file(), note)
+        yield _images(f"data, {name} images", root / split.images)
+
+
+def _images(name: str, folder: Path) -> Item:
+    if not folder.is_dir():
+        return Item(name, found=False, note=f"{folder} is missing: get it from {COCO}")
+    count = sum(1 for _ in folder.iterdir())
+    empty = f"{folder} is empty: unpack the images from {COCO} there"
+    return Item(name, count > 0, f"{folder}, {count} files" if count else empty)
+
+
+def _vlm(params: Params) -> Iterator[Item]:
+    vlm = params.vlm
+    if isinstance(vlm, OpenAiVlmParams):
+        yield _server(vlm)
+        return
+    if vlm.path is None:
+        yield Item("VLM", found=True, note="the tiny VLM is made by the pretrain stage")
+        return
+    yield _model("VLM", vlm.path, "vlm.path")
+    yield _device("VLM device", vlm.device)
+    kind = str(_config(vlm.path).get("model_type", vlm.path.lower()))
+    if any(name in kind.replace(".", "_") for name in NEED_TORCHVISION):
+        yield _package("torchvision", "the VLM's processor", "vision")
+
+
+def _optional(params: Params) -> Iterator[Item]:
+    if params.pool.search == "approximate" and params.pool.sampler != "random":
+        yield _package("faiss", "pool.search: approximate", "ann")
+    if params.scoring.executor == "ray":
+        yield _package("ray", "scoring.executor: ray", "ray")
+
+
+def _package(name: str, needs_it: str, extra: str) -> Item:
+    there = importlib.util.find_spec(name) is not None
+    missing = f"missing, {needs_it} needs it: pip install 'lever-plus[{extra}]'"
+    return Item(name, there, "installed" if there else missing)
+
+
+def _encoder(params: Params) -> Iterator[Item]:
+    embed = params.embed
+    if embed.path is None:
+        yield Item("encoder", found=True, note="the tiny CLIP is made by the pretrain stage")
+        return
+    yield _model("encoder", embed.path, "embed.path")
+    yield _device("encoder device", embed.device)
+
+
+def _model(name: str, path: str, key: str) -> Item:
+    """Check a folder: its configuration, its processor, and every weight file that it names."""
+    folder = Path(path)
+    get = (
+        f"get a checkpoint from https://huggingface.co/models and set {key} to its folder, or to a "
+        "hub id with HF_HUB_OFFLINE=0 where there is a network"
+    )
+    if not folder.is_dir():
+        on_hub = path.count("/") == 1 and os.environ.get("HF_HUB_OFFLINE") == "0"
+        note = f"{path}, a hub id: fetched when it is first used" if on_hub else ""
+        return Item(name, on_hub, note or f"{path} is no folder: {get}")
+    needed = ["config.json", "preprocessor_config.json|processor_config.json"]
+    index = folder / "model.safetensors.index.json"
+    shards = _json(index).get("weight_map", {}) if index.is_file() else {"": "model.safetensors"}
+    if not shards:
+        return Item(name, found=False, note=f"{index} is damaged: {get}")
+    needed += sorted(set(shards.values()))
+    missing = [n for n in needed if not any((folder / part).is_file() for part in n.split("|"))]
+    if missing:
+        return Item(name, found=False, note=f"{folder} lacks {', '.join(missing)}: {get}")
+    return Item(name, found=True, note=f"{folder}, {_config(path).get('model_type', 'model')}")
+
+
+def _config(path: str) -> dict[str, Any]:
+    return _json(Path(path) / "config.json")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """Return a JSON file's content, nothing if it is missing or damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _device(name: str, device: str) -> Item:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        return Item(name, found=False, note=f"{device!r} names no device: write cpu or cuda")
+    there = {"cpu": True, "cuda": torch.cuda.is_available()}.get(kind, False)
+    if kind == "mps":
+        there = torch.backends.mps.is_available()
+    missing = f"{device} is not there: set it to cpu, or install a torch build for it"
+    return Item(name, there, device if there else missing)
+
+
+def _server(vlm: OpenAiVlmParams) -> Item:
+    address = f"{vlm.url.rstrip('/')}/models"
+    start = f"start it, for example: vllm serve {vlm.model} (and correct vlm.url)"
+    if urlparse(address).scheme not in {"http", "https"}:
+        return Item("VLM server", found=False, note=f"{vlm.url} is no http address")
+    try:
+        with urlopen(address, timeout=SERVER_SECONDS) as reply:
+            names = [model["id"] for model in json.load(reply)["data"]]
+    except (URLError, OSError, ValueError, KeyError) as error:
+        return Item("VLM server", found=False, note=f"{vlm.url} does not answer ({error}): {start}")
+    offered = f"{vlm.url} offers {', '.join(names)}"
+    return Item(
+        "VLM server",
+        vlm.model in names,
+        offered if vlm.model in names else f"{offered}, not {vlm.model}: correct vlm.model",
+    )
+
+
+def _machine(params: Params) -> Iterator[Item]:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    note = f"{free:.0f} GB free here"
+    low = f"{note}: answers and features of {params.pool.size}-example pools may need more"
+    yield Item("disk", free > FREE_GIGABYTES, note if free > FREE_GIGABYTES else low)

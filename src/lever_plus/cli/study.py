@@ -1,0 +1,144 @@
+"""`lever-plus study`: run, show and promote the search around the RCE-only baseline."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+study_app = typer.Typer(help="The search around the RCE-only baseline.", no_args_is_help=True)
+
+
+@study_app.command("run")
+def study_run(
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; those of search/params.yaml if none.")
+    ] = None,
+    number: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
+    """Run trials until the study has enough; start it anywhere to join, again to go on."""
+    from lever_plus.config.file import load_params
+    from lever_plus.experiments.study.settings import read_settings
+
+    settings = read_settings()
+    count = settings.workers if workers is None else workers
+    from lever_plus.experiments.study.worker import open_study, queue_baseline, run_worker
+
+    if count > 1:
+        queue_baseline(open_study(settings), load_params(), settings.space)
+        _start_workers(count)
+    else:
+        finished = run_worker(load_params(), settings)
+        typer.echo(f"worker {number}: {finished} trials")
+    if number == 0:
+        study_show()
+
+
+def _start_workers(count: int) -> None:
+    """Start worker processes and wait; each trains on one torch thread."""
+    command = [sys.executable, "-m", "lever_plus.cli.main", "study", "run", "--workers", "1"]
+    started = [subprocess.Popen([*command, "--number", str(n)]) for n in range(1, count + 1)]
+    failed = [process.wait() for process in started]
+    if any(failed):
+        typer.echo("a worker failed: `lever-plus study run` goes on where it was", err=True)
+        raise typer.Exit(1)
+
+
+@study_app.command("show")
+def study_show() -> None:
+    """Print the trials, write trials.csv and the plots, and log the study to MLflow."""
+    from filelock import FileLock
+    from rich.console import Console
+
+    from lever_plus.experiments.study.record import FOLDER, log_study, table, write_results
+    from lever_plus.experiments.study.settings import read_settings
+    from lever_plus.experiments.study.worker import open_study
+
+    settings = read_settings()
+    study = open_study(settings)
+    console = Console()
+    # A pipe has no width: the table may be as wide as it is there.
+    _print_trials(table(study), console if console.is_terminal else Console(width=160))
+    # Workers of one folder end at about the same time.
+    with FileLock(FOLDER.with_suffix(".lock")):
+        files = write_results(study)
+        try:
+            _, made = log_study(study, settings, files)
+            typer.echo(f"{len(files)} files in {FOLDER}; {made} trials are new in MLflow")
+        except Exception as error:
+            typer.echo(f"MLflow: {error}; run `lever-plus study show` later.", err=True)
+
+
+def _print_trials(frame: Any, console: Any) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="Trials, best first", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in frame.columns:
+        table.add_column(str(name), justify="right", no_wrap=True)
+    ordered = frame.sort_values("difference", ascending=False) if len(frame) else frame
+    for _, row in ordered.iterrows():
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+    console.print(
+        "difference: dev accuracy minus RCE-only, same seeds and questions, mean of shots"
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.3g}"
+    return str(value)
+
+
+@study_app.command("storage")
+def study_storage() -> None:
+    """Print where the study lives, as optuna-dashboard wants it."""
+    from lever_plus.experiments.study.settings import read_settings
+
+    typer.echo(read_settings().storage)
+
+
+@study_app.command("promote")
+def study_promote() -> None:
+    """Repeat the best trials on fresh seeds; write the winner into params.yaml if it holds up."""
+    from lever_plus.config.file import load_params
+    from lever_plus.experiments.study.objective import Trials
+    from lever_plus.experiments.study.promote import accept, repeat_best
+    from lever_plus.experiments.study.settings import read_settings
+    from lever_plus.experiments.study.worker import open_study
+
+    params, settings = load_params(), read_settings()
+    study = open_study(settings)
+    candidates = repeat_best(study, params, settings, Trials(params))
+    for candidate in candidates:
+        mean, low, high, _ = candidate.difference
+        typer.echo(
+            f"trial {candidate.trial.number}, seeds {settings.fresh_seeds}: "
+            f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points to RCE-only on dev, "
+            f"KL {candidate.kl:.2f} nats"
+        )
+    best = max(candidates, key=lambda candidate: candidate.difference.mean)
+    if not best.accepted(settings):
+        typer.echo("The baseline stands: no trial is above it for sure within the KL budget.")
+        return
+    accept(best, params, settings, Path("params.yaml"))
+    number = best.trial.number
+    typer.echo(
+        f"params.yaml now has trial {number}. Record it: `dvc exp run -n promote-{number}`, or "
+        f"`dvc repro && git commit -am 'Promote trial {number} of {settings.name}'`. Test "
+        "questions are read then, once."
+    )
+    _crown(study, number)
+
+
+def _crown(study: Any, number: int) -> None:
+    """Give the trial's run the alias champion in MLflow."""
+    from lever_plus.experiments.study.record import study_tags
+    from lever_plus.tracking.store import Store
+
+    try:
+        Store().champion(f"lever-plus-{study.study_name}", study_tags(study), number)
+    except Exception as error:
+        typer.echo(f"MLflow: {error}; the alias champion was not set.", err=True)

@@ -1,0 +1,223 @@
+"""`lever-plus` commands beside the pipeline: doctor, exchange, metric, answer store, benchmarks."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lever_plus.errors import UserError
+
+tools = typer.Typer()
+metric_app = typer.Typer(help="The official VQA accuracy.", no_args_is_help=True)
+store_app = typer.Typer(help="The answer store.", no_args_is_help=True)
+bench_app = typer.Typer(help="Speed and memory, measured on this machine.", no_args_is_help=True)
+tools.add_typer(metric_app, name="metric")
+tools.add_typer(store_app, name="store")
+tools.add_typer(bench_app, name="bench")
+StoreFile = Annotated[Path | None, typer.Option(help="Store file; that of params.yaml if none.")]
+
+
+class IndexSpace(StrEnum):
+    """What the pointers of a file count."""
+
+    GLOBAL = "global"
+    POOL = "pool"
+
+
+@tools.command()
+def doctor(params: Path = Path("params.yaml")) -> None:
+    """Say what a run needs and what of it is missing; --params may name a preset."""
+    from lever_plus.cli.doctor import examine
+    from lever_plus.config.file import load_params, load_with_preset
+
+    is_preset = params != Path("params.yaml")
+    items = examine(load_with_preset(Path("params.yaml"), params) if is_preset else load_params())
+    width = max(len(item.name) for item in items)
+    for item in items:
+        typer.echo(f"{'ok     ' if item.found else 'MISSING'} {item.name:<{width}}  {item.note}")
+    if not all(item.found for item in items):
+        raise typer.Exit(1)
+
+
+@tools.command()
+def headroom() -> None:
+    """Say what the RL data hold to be learned, before anything is trained."""
+    from lever_plus.data.pools import read_pools
+    from lever_plus.pipeline import paths
+    from lever_plus.report.terminal import print_headroom
+    from lever_plus.training.rl_data.headroom import measure
+    from lever_plus.training.rl_data.records import read_rl_data
+
+    _, records = read_rl_data(paths.RL_DATA, read_pools(paths.POOLS))
+    print_headroom(measure(records))
+
+
+@tools.command()
+def power(
+    delta: Annotated[float, typer.Option(min=0.01, help="True difference, in points.")] = 0.5,
+) -> None:
+    """Say how many questions a difference needs, and what the test questions can show."""
+    from lever_plus.pipeline.report import read_summary
+    from lever_plus.report.terminal import print_power
+
+    print_power(read_summary(), delta)
+
+
+@tools.command()
+def show(question_id: int) -> None:
+    """Print what every method showed the VLM before a test question, and what came of it."""
+    from lever_plus.pipeline import report
+
+    report.show(question_id)
+
+
+@tools.command("import-rl")
+def import_rl(
+    file: Path,
+    pool: Annotated[Path, typer.Option(help="Pool file that the pointers belong to.")],
+    index_space: Annotated[
+        IndexSpace | None, typer.Option(help="What pointers count: example ids, or positions.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that gets the RL data.")] = Path("imported"),
+) -> None:
+    """Read RL JSON of the older system into RL data."""
+    from lever_plus.data.pools import read_pools
+    from lever_plus.training.rl_data.legacy_json import read_exchange
+    from lever_plus.training.rl_data.records import write_rl_data
+
+    found = read_exchange(file, index_space.value if index_space else None, read_pools(pool))
+    write_rl_data(out, found.meta, found.records)
+    candidates = sum(len(record.candidates) for record in found.records)
+    typer.echo(
+        f"variant {found.variant}: {len(found.records)} queries, {candidates} candidates in {out}; "
+        f"{found.skipped} candidates without an official score were left out"
+    )
+
+
+@tools.command("export-rl")
+def export_rl(
+    folder: Path, file: Path, pool: Annotated[Path, typer.Option(help="Its pool file.")]
+) -> None:
+    """Write RL data as the older system's JSON; pointers are example ids."""
+    from lever_plus.data.pools import read_pools
+    from lever_plus.training.rl_data.legacy_json import write_exchange
+    from lever_plus.training.rl_data.records import read_rl_data
+
+    _, records = read_rl_data(folder, read_pools(pool))
+    write_exchange(file, records)
+    typer.echo(f"{len(records)} queries in {file}; its pointers are example ids (global)")
+
+
+@metric_app.command("check")
+def metric_check(
+    predictions: Annotated[
+        Path | None, typer.Option(help="Results file in VQAv2 format, to score.")
+    ] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Their annotations file.")] = None,
+) -> None:
+    """Compare with the official script's recorded results; score a file under all conventions."""
+    from lever_plus.metric.check import agreement, compare
+
+    found = agreement()
+    typer.echo(f"{found.agreeing} of {found.total} recorded results of the official script agree")
+    for difference in found.differences:
+        typer.echo(f"  {difference}", err=True)
+    if (predictions is None) != (annotations is None):
+        raise UserError("a predictions file is scored with --predictions and --annotations.")
+    if predictions and annotations:
+        scored = compare(predictions, annotations)
+        typer.echo(f"{predictions}: {scored.n} predictions, accuracy x 100")
+        for convention, accuracy in scored.accuracy.items():
+            typer.echo(f"  {convention:<10} {100 * accuracy:6.2f}")
+        typer.echo(f"  (answers identical in {scored.unanimous:.1%} of the questions)")
+    if found.differences:
+        raise typer.Exit(1)
+
+
+def _open_store(file: Path | None) -> Any:
+    """Open a store file, that of params.yaml if none is named."""
+    from lever_plus.config.file import load_params
+    from lever_plus.vlm.store.answers import Store
+
+    path = file or Path(load_params().scoring.store)
+    if not path.is_file():
+        raise UserError(f"{path} is missing: it is made when a stage asks the VLM.")
+    return Store(path)
+
+
+@store_app.command("stat")
+def store_stat(file: StoreFile = None) -> None:
+    """Say what the store holds of which VLM."""
+    store = _open_store(file)
+    typer.echo(f"{store.path}: {store.path.stat().st_size / 2**20:,.1f} MB")
+    for row in store.statistics():
+        vlm = row.identity
+        typer.echo(
+            f"  {vlm['model']} {vlm['revision'][:12]} {vlm['dtype']}, prompt "
+            f"{vlm['prompt_hash'][:12]}, {vlm['generation']}: {row.answers:,} answers "
+            f"({row.empty:,} empty), {row.log_likelihoods:,} log-likelihoods"
+        )
+
+
+@store_app.command("merge")
+def store_merge(sources: list[Path], file: StoreFile = None) -> None:
+    """Add everything that other store files hold."""
+    from lever_plus.config.file import load_params
+    from lever_plus.vlm.store.answers import Store
+
+    store = Store(file or Path(load_params().scoring.store))
+    for source in sources:
+        typer.echo(f"{source}: {store.merge(source):,} new answers")
+
+
+@store_app.command("prune")
+def store_prune(
+    keep: Annotated[str, typer.Option(help="Start of the revision that is kept, see stat.")],
+    file: StoreFile = None,
+) -> None:
+    """Remove the answers of all other VLMs and give their space back."""
+    typer.echo(f"{_open_store(file).prune(keep):,} answers removed")
+
+
+@bench_app.command("reader")
+def bench_reader(json_: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Read files as large as VQAv2's training split."""
+    from lever_plus.bench.reader import run
+
+    _print_bench(run(), json_=json_)
+
+
+@bench_app.command("scoring")
+def bench_scoring(
+    json_: Annotated[bool, typer.Option("--json")] = False,
+    ablate: Annotated[bool, typer.Option(help="Turn the engine's parts off one by one.")] = False,
+) -> None:
+    """Score the RL-data and InfoScore workloads: naive loop, plain batches, engine, full store."""
+    from lever_plus.bench.scoring import run
+    from lever_plus.config.file import load_params
+
+    _print_bench(run(load_params(), ablate=ablate), json_=json_)
+
+
+@bench_app.command("training")
+def bench_training(json_: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Train one epoch of RCE and of GRPO: full batches, and one query a step."""
+    from lever_plus.bench.training import run
+    from lever_plus.config.file import load_params
+
+    _print_bench(run(load_params()), json_=json_)
+
+
+def _print_bench(measured: dict[str, Any], *, json_: bool) -> None:
+    if json_:
+        typer.echo(json.dumps(measured))
+        return
+    for key, value in measured.items():
+        if isinstance(value, dict):
+            typer.echo(f"{key}:")
+            for name, figure in value.items():
+                typer.echo(f"  {name:<30} {figure}")
+        else:
+            typer.echo(f"{key:<32} {value}")

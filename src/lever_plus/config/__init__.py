@@ -1,0 +1,1 @@
+"""params.yaml as frozen models, and reading, merging and checking the file."""

@@ -1,0 +1,199 @@
+"""Reads params.yaml and merges presets into it.
+
+Numbers must be numbers (PyYAML reads `1e-4` as text: write `1.0e-4`), and a mistyped key stops the
+run with a suggestion.
+"""
+
+import difflib
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
+
+from lever_plus.config.params import Params
+from lever_plus.errors import UserError
+
+TABLES = {"samples", "stochastic_beam", "tau"}
+"""Settings that map names to values: a preset's replaces the whole table."""
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: The file is missing, is not YAML, or holds an unknown key or a wrong value.
+    """
+    return _validated(_read(path, "run from the project's root folder"), str(path))
+
+
+def load_with_preset(path: Path, preset: Path) -> Params:
+    """Return what a params file and a preset give together; nothing is written.
+
+    Raises:
+        UserError: A file is missing, or the result would not be valid.
+    """
+    return _merged(path, preset)[1]
+
+
+def overlay(path: Path, preset: Path) -> None:
+    """Merge a preset into a params file in place, keeping the comments of the file.
+
+    Raises:
+        UserError: A file is missing, or the result would not be valid (nothing is written).
+    """
+    path.write_text(_merged(path, preset)[0], encoding="utf-8", newline="\n")
+
+
+def merged_params(path: Path, preset: Path | None, changes: Mapping[str, Any]) -> Params:
+    """Return what a params file, a preset and further changes give together.
+
+    Raises:
+        UserError: A file is missing, or the result would not be valid.
+    """
+    content = _read(path, "run from the project's root folder")
+    if preset:
+        _merge(content, _read(preset, "see presets/"))
+    _merge(content, changes)
+    return _validated(content, "the changes")
+
+
+def changed_params(params: Params, changes: Mapping[str, Any]) -> Params:
+    """Return params with changes; UserError if the result would not be valid."""
+    content = params.model_dump()
+    _merge(content, changes)
+    return _validated(content, "the changes")
+
+
+def _merged(path: Path, preset: Path) -> tuple[str, Params]:
+    content = _read(path, "run from the project's root folder", comments=True)
+    try:
+        _merge(content, _read(preset, "see presets/"))
+    except AttributeError as error:
+        raise UserError(f"{preset} does not map settings to values.") from error
+    text = _dump(content)
+    return text, _validated(YAML(typ="safe").load(text), str(preset))
+
+
+def _read(path: Path, where: str, *, comments: bool = False) -> Any:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: {where}.")
+    try:
+        yaml = YAML(typ="rt" if comments else "safe")
+        yaml.preserve_quotes = True
+        return yaml.load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+
+
+def _validated(content: Any, origin: str) -> Params:
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{origin}: " + _explain_all(error, content) + ".") from error
+
+
+class _WithNull(RoundTripRepresenter):
+    """Writes null as null; a class of its own, because representers belong to classes."""
+
+
+_WithNull.add_representer(
+    type(None), lambda r, _none: r.represent_scalar("tag:yaml.org,2002:null", "null")
+)
+
+
+def _dump(content: Any) -> str:
+    """Return YAML that differs from what was read in nothing but the settings that changed."""
+    yaml = YAML()
+    yaml.Representer = _WithNull
+    stream = StringIO()
+    yaml.dump(content, stream)
+    return stream.getvalue()
+
+
+def _kind(section: Mapping[str, Any]) -> object:
+    """Return what says which keys a section has."""
+    return section.get("kind", section.get("mode"))
+
+
+def _merge(target: Any, changes: Any) -> None:
+    """Merge nested settings; a section of another `kind` is replaced, with all its keys.
+
+    A reward of another `mode` keeps its shot weights and its clip, which every mode has.
+    """
+    for key, value in changes.items():
+        before = target.get(key)
+        sections = isinstance(value, dict) and isinstance(before, dict) and key not in TABLES
+        if sections and _kind(before) == _kind({**before, **value}):
+            _merge(before, value)
+        elif sections and "mode" in value:
+            target[key] = {**{k: before[k] for k in ("shot_weights", "clip")}, **value}
+        else:
+            target[key] = _styled(value, before) if isinstance(target, CommentedMap) else value
+
+
+def _styled(value: Any, before: Any) -> Any:
+    """Return a value in the style of the one before: keys in its order, on one line or on many."""
+    if isinstance(value, list):
+        values = CommentedSeq(value)
+        if not isinstance(before, CommentedSeq) or not before or before.fa.flow_style():
+            values.fa.set_flow_style()
+        return values
+    if isinstance(value, dict) and isinstance(before, CommentedMap):
+        keys = [
+            *(key for key in before if key in value),
+            *(key for key in value if key not in before),
+        ]
+        settings = CommentedMap((key, _styled(value[key], before.get(key))) for key in keys)
+        if before.fa.flow_style():
+            settings.fa.set_flow_style()
+        return settings
+    return value
+
+
+def _explain_all(error: ValidationError, content: Any) -> str:
+    return "; ".join(_explain(each, _place(each["loc"], content)) for each in error.errors())
+
+
+def _place(loc: tuple[int | str, ...], content: Any) -> str:
+    """Return where an error is, as it stands in the file: the kind of a section is no key of it."""
+    names: list[str] = []
+    for part in loc:
+        if isinstance(content, dict) and part == _kind(content):
+            continue
+        names.append(str(part))
+        content = content.get(part) if isinstance(content, dict) else None
+    return ".".join(names) or "params"
+
+
+def _explain(error: ErrorDetails, place: str) -> str:
+    """Turn a pydantic error into one sentence with a suggestion."""
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        return f"unknown key {place}" + (f" (did you mean {near[0]}?)" if near else "")
+    if error["type"] in ("float_type", "int_type") and isinstance(error["input"], str):
+        return f"{place} is the text {error['input']!r}, not a number (write 1.0e-4, not 1e-4)"
+    return f"{place}: {error['msg'].removeprefix('Value error, ').lower()}"
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    """Return the keys of a section; of a union, those of the kinds that the path names."""
+    models: list[Any] = [Params]
+    for part in path:
+        fields = [getattr(model, "model_fields", {}).get(part) for model in models]
+        found = [field.annotation for field in fields if field]
+        # A path names the kind of a section between its own key and those of its fields.
+        models = [m for annotation in found for m in _members(annotation)] or models
+    return [key for model in models for key in getattr(model, "model_fields", {})]
+
+
+def _members(annotation: Any) -> list[Any]:
+    parts = [member for part in get_args(annotation) for member in _members(part)]
+    return parts or [annotation]

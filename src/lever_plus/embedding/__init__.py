@@ -1,1 +1,0 @@
-"""CLIP features of images, questions and answers."""

@@ -1,0 +1,138 @@
+"""A study as files and in MLflow: the table of trials, plots, one parent run, one child a trial.
+
+The study's storage is the record; everything here is made from it, as often as one likes.
+"""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import matplotlib as draw
+
+from lever_plus.experiments.study.liveness import ROLE
+from lever_plus.experiments.study.settings import StudySettings
+from lever_plus.experiments.study.worker import KL, UID
+from lever_plus.tracking.store import Run, Store
+
+FOLDER: Final = Path("search") / "results"
+CONTOUR: Final = ["learning_rate", "kl_beta"]
+STATES: Final = {
+    TrialState.COMPLETE: "FINISHED",
+    TrialState.PRUNED: "KILLED",
+    TrialState.FAIL: "FAILED",
+}
+
+
+def table(study: optuna.Study) -> pd.DataFrame:
+    """Return a row a trial that has ended: number, state, role, difference, KL, values."""
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "role": trial.user_attrs.get(ROLE, ""),
+            "difference": trial.value if trial.state == TrialState.COMPLETE else None,
+            "kl": trial.user_attrs.get(KL),
+            "feasible": is_feasible(trial),
+            **trial.params,
+        }
+        for trial in ended(study)
+    ]
+    return pd.DataFrame(rows)
+
+
+def ended(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that are complete, pruned or failed."""
+    return study.get_trials(deepcopy=False, states=tuple(STATES))
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a complete trial kept the KL budget."""
+    kept = all(value <= 0 for value in trial.constraints.values())
+    return trial.state == TrialState.COMPLETE and kept
+
+
+def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
+    """Return the best feasible trials with GRPO, best first; those without are the baseline's."""
+    found = [t for t in ended(study) if is_feasible(t) and t.params["epochs"] > 0]
+    return sorted(found, key=lambda trial: (-float(trial.value or 0.0), trial.number))[:count]
+
+
+def write_results(study: optuna.Study, folder: Path = FOLDER) -> list[Path]:
+    """Write trials.csv and the plots that the trials so far allow; return the files."""
+    mpl.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = table(study)
+    files = [folder / "trials.csv"]
+    frame.to_csv(files[0], index=False, lineterminator="\n")
+    plots: dict[str, Callable[[], Any]] = {
+        "history": lambda: draw.plot_optimization_history(study),
+        "importances": lambda: draw.plot_param_importances(study),
+        "parallel_coordinates": lambda: draw.plot_parallel_coordinate(study),
+        "contour": lambda: draw.plot_contour(study, params=CONTOUR),
+    }
+    # Importances need trials that differ in value.
+    complete = frame[frame["state"] == "complete"] if len(frame) else frame
+    if len(complete) < 3 or complete["difference"].nunique() < 2:
+        return files
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    for name, plot in plots.items():
+        path = folder / f"{name}.png"
+        axes = plot()
+        figure = axes.figure if hasattr(axes, "figure") else axes.flat[0].figure
+        figure.set_size_inches(9, 5)
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+        files.append(path)
+    return files
+
+
+def study_tags(study: optuna.Study) -> dict[str, str]:
+    """Return what tells a study from others, one of the same name that was removed included."""
+    return {"optuna.study": study.study_name, "optuna.uid": str(study.user_attrs.get(UID, ""))}
+
+
+def log_study(study: optuna.Study, settings: StudySettings, files: list[Path]) -> tuple[str, int]:
+    """Project the study into MLflow; return the parent's run id and how many trials were new."""
+    store = Store()
+    tags = {"pipeline.stage": "study", **study_tags(study)}
+    parent_tags = {**tags, "pipeline.scope": "parent"}
+    known = store.find(parent_tags)
+    parent = store.open(known) if known else store.create(f"study/{settings.name}", parent_tags, {})
+    made = 0
+    for trial in ended(study):
+        child_tags = {
+            **tags,
+            "pipeline.scope": "child",
+            "optuna.trial": str(trial.number),
+            "mlflow.parentRunId": parent.id,
+        }
+        if store.find(child_tags) is None:
+            _log_trial(store, settings, trial, child_tags)
+            made += 1
+    best = best_trials(study, 1)
+    if best:
+        parent.log({"study/best_difference": float(best[0].value or 0.0)}, len(study.trials))
+    parent.log({"study/trials": len(ended(study))}, len(study.trials))
+    for path in files:
+        parent.log_file(path)
+    parent.end()
+    return parent.id, made
+
+
+def _log_trial(
+    store: Store, settings: StudySettings, trial: FrozenTrial, tags: dict[str, str]
+) -> None:
+    role = {"role": str(trial.user_attrs.get(ROLE, "candidate"))}
+    name = f"study/{settings.name}/trial-{trial.number:03d}"
+    run: Run = store.create(name, {**tags, **role, "optuna.state": trial.state.name}, trial.params)
+    attributes = {k: v for k, v in trial.user_attrs.items() if k.startswith(("dev_acc", KL))}
+    run.log({f"study/{key}": float(value) for key, value in attributes.items()}, 0)
+    if trial.state == TrialState.COMPLETE:
+        run.log({"study/difference": float(trial.value or 0.0)}, 0)
+    for step, value in sorted(trial.intermediate_values.items()):
+        run.log({"study/difference_so_far": value}, step)
+    run.end(STATES[trial.state])

@@ -1,0 +1,1 @@
+"""What a policy sees: CLIP features of images, questions and answers, and their neighbours."""

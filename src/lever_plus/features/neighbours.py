@@ -1,0 +1,111 @@
+"""Nearest neighbours among examples, by the cosine of one or more parts of their features."""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lever_plus.errors import UserError
+from lever_plus.features.encoder import Array, Embeddings
+
+SIMILARITIES: Final = {
+    "sttr": (("question", "question"),),
+    "siir": (("image", "image"),),
+    "sitr": (("image", "question"),),
+    "mixed": (("question", "question"), ("image", "image")),
+}
+"""Parts of query and candidate whose cosines are added.
+
+STTR by question text, SIIR by image, SITR by the query's image and the candidate's text, mixed by
+text and image (MMICES)."""
+CELLS_PASSED_OVER: Final = 16
+"""An approximate search looks into one cell of so many."""
+
+
+def ranked(similarity: str, embeddings: Embeddings, query: int, pool: Sequence[int]) -> list[int]:
+    """Return the positions of a pool, those of the most similar examples first.
+
+    Args:
+        similarity: A key of SIMILARITIES.
+        embeddings: Unit-length features; similarity is the cosine.
+        query: Query id.
+        pool: Its pool.
+    """
+    cosines = cosine(similarity, embeddings, query, pool)
+    positions: list[int] = np.argsort(-cosines, kind="stable").tolist()
+    return positions
+
+
+def cosine(similarity: str, embeddings: Embeddings, query: int, pool: Sequence[int]) -> Array:
+    """Return the similarity of a query to every candidate of its pool, float [pool]."""
+    cosines = np.zeros(len(pool), dtype=np.float32)
+    for mine, theirs in SIMILARITIES[similarity]:
+        cosines += embeddings.unit_of(pool, theirs) @ embeddings.unit_of([query], mine)[0]
+    return cosines
+
+
+def nearest_ids(
+    embeddings: Embeddings,
+    part: str,
+    queries: Sequence[int],
+    candidates: Sequence[int],
+    count: int,
+    search: Literal["exact", "approximate"] = "exact",
+) -> dict[int, list[int]]:
+    """Return {query id: ids of its `count` nearest candidates, nearest first}.
+
+    Args:
+        embeddings: Unit-length features.
+        part: "image", "question" or "answer".
+        queries: Query ids; a query that is a candidate finds itself too.
+        candidates: Example ids.
+        count: Neighbours of each query.
+        search: All cosines, or those in the cells nearest to the query alone (faiss).
+
+    Raises:
+        UserError: The approximate search is wanted and faiss is not installed.
+        ValueError: `count` is larger than the number of candidates.
+    """
+    within, asked = (embeddings.unit_of(ids, part) for ids in (candidates, queries))
+    rows = (_exact if search == "exact" else _approximate)(within, asked, count)
+    return {q: [candidates[i] for i in row] for q, row in zip(queries, rows, strict=True)}
+
+
+def _exact(within: Array, asked: Array, count: int) -> NDArray[np.int64]:
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(within)
+    rows: NDArray[np.int64] = search.kneighbors(asked, return_distance=False)
+    return rows
+
+
+def _approximate(within: Array, asked: Array, count: int) -> NDArray[np.int64]:
+    """Search an inverted file of 4 sqrt(n) cells: the sixteenth of them that is nearest.
+
+    Its cells come from a seeded k-means, so that a pool can be drawn again; a graph (HNSW) would
+    depend on the order in which threads insert. Where those cells hold too few, all are searched.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError(
+            "pool.search: approximate needs faiss: pip install 'lever-plus[ann]', or set it to "
+            "exact (slower, and better)."
+        ) from error
+
+    cells = max(1, min(round(4 * len(within) ** 0.5), len(within) // 39))
+    index = faiss.IndexIVFFlat(
+        faiss.IndexFlatIP(within.shape[1]), within.shape[1], cells, faiss.METRIC_INNER_PRODUCT
+    )
+    index.train(within)
+    index.add(within)
+    index.nprobe = -(-cells // CELLS_PASSED_OVER)
+    rows: NDArray[np.int64] = index.search(asked, count)[1]
+    short = (rows < 0).any(axis=1)
+    if short.any():
+        index.nprobe = cells
+        rows[short] = index.search(asked[short], count)[1]
+    if (rows < 0).any():
+        raise ValueError(f"{count} neighbours are more than the {len(within)} candidates")
+    return rows

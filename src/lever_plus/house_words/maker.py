@@ -1,0 +1,187 @@
+"""Maker of the embedded data set: renders cards and asks about them, into files in VQAv2 format.
+
+Everything after the maker reads these files with the same code as VQAv2. The hidden meaning of
+each question (attribute, language) goes into `latent.json`, which only the scarcity option and the
+pretrain stage's table read; no policy, VLM or encoder ever sees it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lever_plus.house_words.cards import Card, draw_card, render, scans
+from lever_plus.house_words.words import (
+    ATTRIBUTES,
+    HOUSE_ATTRIBUTES,
+    HOUSE_STYLES,
+    LANGUAGES,
+    PHRASINGS,
+    VALUES,
+    plain_style,
+)
+
+HUMANS: Final = 10
+IMAGE_NAME: Final = "{image_id:012d}.png"
+SLIP_RATE: Final = 0.3
+SCAN_SHARES: Final = {"train": 0.6, "dev": 0.1, "test": 0.3}
+"""Share of the 1,797 scans that each split may show; no scan is in two splits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a question really asks: one of ATTRIBUTES, one of LANGUAGES, and how it is worded."""
+
+    attribute: str
+    language: str
+    attribute_word: str
+    style_word: str
+
+    def question(self, phrasing: str) -> str:
+        """Return the question in one of PHRASINGS."""
+        return phrasing.format(attribute=self.attribute_word, style=self.style_word)
+
+    @property
+    def in_house_words(self) -> bool:
+        """Whether both words are house words, so that only demonstrations can explain them."""
+        return self.attribute_word != self.attribute and self.style_word != plain_style(
+            self.language
+        )
+
+    @property
+    def in_plain_words(self) -> bool:
+        """Whether both words are plain, so that no demonstration is needed."""
+        return self.attribute_word == self.attribute and self.style_word == plain_style(
+            self.language
+        )
+
+    def answer(self, card: Card) -> str:
+        """Return the one-word answer for a card."""
+        return VALUES[self.attribute][self.language][card.value(self.attribute)]
+
+
+def split_scans(seed: int) -> dict[str, NDArray[np.int64]]:
+    """Divide the scans' row numbers among the splits, without overlap."""
+    order = np.random.default_rng([seed, 0]).permutation(len(scans()[1]))
+    ends = np.cumsum([round(share * len(order)) for share in SCAN_SHARES.values()])[:-1]
+    return dict(zip(SCAN_SHARES, np.split(order, ends), strict=True))
+
+
+def draw_meaning(
+    rng: np.random.Generator,
+    plain_share: float,
+    house_attributes: Mapping[str, Sequence[str]] = HOUSE_ATTRIBUTES,
+    house_styles: Mapping[str, Sequence[str]] = HOUSE_STYLES,
+) -> Meaning:
+    """Draw an attribute, a language and a word for each: plain with probability `plain_share`."""
+    attribute, language = str(rng.choice(ATTRIBUTES)), str(rng.choice(LANGUAGES))
+    return word_meaning(rng, attribute, language, plain_share, house_attributes, house_styles)
+
+
+def word_meaning(
+    rng: np.random.Generator,
+    attribute: str,
+    language: str,
+    plain_share: float,
+    house_attributes: Mapping[str, Sequence[str]] = HOUSE_ATTRIBUTES,
+    house_styles: Mapping[str, Sequence[str]] = HOUSE_STYLES,
+) -> Meaning:
+    """Draw the words for a given attribute and language."""
+    plain_attribute, plain_language = rng.random(2) < plain_share
+    return Meaning(
+        attribute=attribute,
+        language=language,
+        attribute_word=attribute
+        if plain_attribute
+        else str(rng.choice(house_attributes[attribute])),
+        style_word=plain_style(language)
+        if plain_language
+        else str(rng.choice(house_styles[language])),
+    )
+
+
+def human_answers(rng: np.random.Generator, meaning: Meaning, card: Card) -> list[str]:
+    """Return 10 answers: 2-3 people answer in plain English, sometimes one slips.
+
+    So the official accuracy is soft: 1 for the majority's word, .6 or .9 for the English word, .3
+    for the slip, 0 for anything else.
+    """
+    answers = [meaning.answer(card)] * HUMANS
+    english = VALUES[meaning.attribute]["english"]
+    for i in range(int(rng.integers(2, 4))):
+        answers[i] = english[card.value(meaning.attribute)]
+    if rng.random() < SLIP_RATE:
+        answers[-1] = str(rng.choice(VALUES[meaning.attribute][meaning.language]))
+    return [answers[i] for i in rng.permutation(HUMANS)]
+
+
+def make_embedded(
+    folder: Path,
+    images: Path,
+    sizes: Mapping[str, int],
+    plain_share: float,
+    image_size: int,
+    seed: int,
+) -> None:
+    """Write the embedded data set.
+
+    Args:
+        folder: Gets `questions_<split>.json`, `annotations_<split>.json` and `latent.json`.
+        images: Gets `<split>/*.png`.
+        sizes: Number of items of each split.
+        plain_share: Probability of a plain word, for the attribute and for the language each.
+        image_size: Side of the square images, in pixels.
+        seed: Equal seeds give equal bytes.
+    """
+    latent: dict[str, dict[str, str]] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    scan_ids = split_scans(seed)
+    for number, (split, size) in enumerate(sizes.items(), start=1):
+        rng = np.random.default_rng([seed, number])
+        (images / split).mkdir(parents=True, exist_ok=True)
+        questions, annotations = [], []
+        for index in tqdm(range(size), desc=f"{split} cards", disable=None):
+            item_id = number * 1_000_000 + index
+            card, meaning = draw_card(rng, scan_ids[split]), draw_meaning(rng, plain_share)
+            image = render(card, image_size, rng)
+            image.save(image_file(images, split, item_id), compress_level=1)
+            ids = {"question_id": item_id, "image_id": item_id}
+            questions.append({**ids, "question": meaning.question(str(rng.choice(PHRASINGS)))})
+            annotations.append({**ids, "answers": _answer_rows(human_answers(rng, meaning, card))})
+            latent[str(item_id)] = asdict(meaning)
+        _write_json(folder / f"questions_{split}.json", {"questions": questions})
+        _write_json(folder / f"annotations_{split}.json", {"annotations": annotations})
+    _write_json(folder / "latent.json", latent)
+
+
+def image_file(images: Path, split: str, image_id: int) -> Path:
+    """Return where the maker puts an image."""
+    return images / split / IMAGE_NAME.format(image_id=image_id)
+
+
+def read_meanings(folder: Path) -> dict[int, Meaning]:
+    """Return what each question really asks, by question id."""
+    latent = json.loads((folder / "latent.json").read_text(encoding="utf-8"))
+    return {int(i): Meaning(**row) for i, row in latent.items()}
+
+
+def read_twins(folder: Path) -> dict[int, tuple[str, ...]]:
+    """Return {question id: (attribute, language)}; equal values are exact twins."""
+    return {i: (m.attribute, m.language) for i, m in read_meanings(folder).items()}
+
+
+def _answer_rows(answers: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"answer_id": i, "answer": answer} for i, answer in enumerate(answers, start=1)]
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(
+        json.dumps(content, ensure_ascii=False, sort_keys=True) + "\n",
+        encoding="utf-8",
+        newline="\n",
+    )

@@ -1,0 +1,79 @@
+"""Word-level fast tokenizer shared by the tiny CLIP and the tiny VLM.
+
+Punctuation is dropped and text is lower-cased, so a question of the embedded world is about seven
+tokens; every word of the data set is one token, house words included.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from lever_plus.house_words.words import (
+    ATTRIBUTES,
+    HOUSE_ATTRIBUTES,
+    HOUSE_STYLES,
+    LANGUAGES,
+    PHRASINGS,
+    VALUES,
+)
+
+PAD: Final = "<pad>"
+BOS: Final = "<s>"
+EOS: Final = "</s>"
+UNK: Final = "<unk>"
+IMAGE: Final = "<image>"
+USER: Final = "<user>"
+ASSISTANT: Final = "<assistant>"
+SPECIAL: Final = (PAD, BOS, UNK, EOS, IMAGE, USER, ASSISTANT)
+PUNCTUATION: Final = r"[.,:;!?]"
+CAPTION_WORDS: Final = ("card", "paper", "ink", "a", "on", "with", "at", "the")
+
+
+def vocabulary() -> list[str]:
+    """Return every word that a question, an answer or a caption of the embedded world can hold."""
+    values = (w for by_language in VALUES.values() for words in by_language.values() for w in words)
+    house = (
+        w for table in (HOUSE_ATTRIBUTES, HOUSE_STYLES) for words in table.values() for w in words
+    )
+    return sorted({*_phrasing_words(), *values, *house, *ATTRIBUTES, *LANGUAGES, *CAPTION_WORDS})
+
+
+def _phrasing_words() -> Iterable[str]:
+    for phrasing in PHRASINGS:
+        text = phrasing.format(attribute="", style="").lower()
+        yield from re.sub(PUNCTUATION, " ", text).split()
+
+
+def make_tokenizer(*, sentence_marks: bool) -> PreTrainedTokenizerFast:
+    """Build the tokenizer.
+
+    Args:
+        sentence_marks: Wrap every text in BOS and EOS, as CLIP's text tower needs; a VLM's chat
+            template writes its own marks.
+    """
+    ids = {token: i for i, token in enumerate((*SPECIAL, *vocabulary()))}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNK))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Replace(Regex(PUNCTUATION), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if sentence_marks:
+        marks = [(BOS, ids[BOS]), (EOS, ids[EOS])]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{BOS} $A {EOS}", special_tokens=marks
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNK,
+        extra_special_tokens={
+            "image_token": IMAGE,
+            "user_token": USER,
+            "assistant_token": ASSISTANT,
+        },
+    )

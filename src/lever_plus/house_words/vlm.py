@@ -1,0 +1,164 @@
+"""Tiny VLM of the embedded world: `LlavaForConditionalGeneration` over the tiny CLIP's vision.
+
+Architecture: Liu et al. 2023, "Visual Instruction Tuning"; trained on (1) plain VQA and (2)
+few-shot episodes whose house words mean something new each time (`episodes.py`). The vision tower
+stays frozen, so its features are computed once a card.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    CLIPModel,
+    CLIPProcessor,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from lever_plus.config.params import VlmPretrainParams
+from lever_plus.house_words.cards import Card
+from lever_plus.house_words.episodes import Item, episode, plain_item
+from lever_plus.house_words.optim import warmup_cosine
+from lever_plus.house_words.tokenizer import ASSISTANT, EOS, IMAGE, USER, make_tokenizer
+from lever_plus.vlm.prompt import render
+
+FEATURE_LAYER: Final = -2
+"""LLaVA's choice: patch states of CLIP's last layer get no gradient from its pooled output."""
+IGNORED: Final = -100
+CHAT_TEMPLATE: Final = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}" + USER + "{% else %}" + ASSISTANT + "{% endif %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}" + IMAGE + "{% else %} {{ part['text'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if message['role'] == 'assistant' %}" + EOS + "{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}"
+)
+
+
+def make_processor(clip: CLIPProcessor, patch_size: int) -> LlavaProcessor:
+    """Return the processor: the CLIP's image processor, the word tokenizer and a chat template."""
+    return LlavaProcessor(
+        image_processor=clip.image_processor,
+        tokenizer=make_tokenizer(sentence_marks=False),
+        patch_size=patch_size,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def make_model(
+    params: VlmPretrainParams, clip: CLIPModel, processor: LlavaProcessor
+) -> LlavaForConditionalGeneration:
+    """Return an untrained VLM with the CLIP's vision weights, frozen."""
+    tokenizer = processor.tokenizer
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=params.width,
+        intermediate_size=params.mlp_width,
+        num_hidden_layers=params.layers,
+        num_attention_heads=params.heads,
+        num_key_value_heads=params.heads,
+        initializer_range=0.1,  # about 1 / sqrt(width); .02 needs four times the steps
+        max_position_embeddings=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = LlavaConfig(
+        vision_config=clip.config.vision_config,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        vision_feature_layer=FEATURE_LAYER,
+        vision_feature_select_strategy="default",
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(clip.vision_model.state_dict(), strict=True)
+    model.model.vision_tower.requires_grad_(False)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+@torch.no_grad()
+def patch_features(clip: CLIPModel, pixel_values: Tensor, batch_size: int = 512) -> Tensor:
+    """Return the vision features that LLaVA's projector sees, [images, patches, width]."""
+    states = [
+        clip.vision_model(part, output_hidden_states=True).hidden_states[FEATURE_LAYER][:, 1:]
+        for part in pixel_values.split(batch_size)
+    ]
+    return torch.cat(states)
+
+
+class Trainer:
+    """Trains projector and language model on cached vision features."""
+
+    def __init__(
+        self,
+        model: LlavaForConditionalGeneration,
+        processor: LlavaProcessor,
+        cards: Sequence[Card],
+        features: Tensor,
+    ) -> None:
+        """Keep the model, what it sees, and the features [cards, patches, width] of the cards."""
+        self.model, self.processor, self.cards, self.features = model, processor, cards, features
+
+    def train(
+        self, params: VlmPretrainParams, seed: int, on_step: Callable[[int, float], None]
+    ) -> None:
+        """Run all steps: plain VQA first, then episodes; `on_step(step, loss)` after each."""
+        rng = np.random.default_rng([seed, 200])
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=0.01)
+        schedule = warmup_cosine(optimizer, params.plain_steps + params.steps, params.warmup)
+        for step in range(params.plain_steps + params.steps):
+            loss = self.loss(self._draw(rng, params, plain=step < params.plain_steps))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            schedule.step()
+            on_step(step, loss.item())
+
+    def _draw(
+        self, rng: np.random.Generator, params: VlmPretrainParams, *, plain: bool
+    ) -> list[list[Item]]:
+        if plain:
+            count = params.batch_size * 3
+            return [[plain_item(rng, self.cards)] for _ in range(count)]
+        size, shares = params.episode_length, (params.plain_share, params.theme_share)
+        return [episode(rng, self.cards, size, *shares) for _ in range(params.batch_size)]
+
+    def loss(self, episodes: Sequence[Sequence[Item]]) -> Tensor:
+        """Return the mean cross-entropy of all answer tokens, end marks included."""
+        tokenizer, config = self.processor.tokenizer, self.model.config
+        patches = self.features.shape[1]
+        texts = [
+            render(self.processor, items, None).replace(IMAGE, IMAGE * patches)
+            for items in episodes
+        ]
+        batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        embeds = self.model.get_input_embeddings()(ids)
+        rows = [item.card for items in episodes for item in items]
+        images = self.model.model.multi_modal_projector(self.features[rows])
+        embeds = embeds.masked_scatter(
+            (ids == config.image_token_id).unsqueeze(-1), images.to(embeds.dtype)
+        )
+        hidden = self.model.model.language_model(inputs_embeds=embeds, attention_mask=mask)[0]
+        at = answer_mask(ids, tokenizer.convert_tokens_to_ids(ASSISTANT), tokenizer.eos_token_id)
+        logits = self.model.lm_head(hidden[:, :-1][at[:, 1:]])
+        return torch.nn.functional.cross_entropy(logits, ids[:, 1:][at[:, 1:]])
+
+
+def answer_mask(ids: Tensor, assistant_id: int, eos_id: int) -> Tensor:
+    """Return bool [batch, length]: tokens after the assistant mark, up to the end mark included."""
+    opened = (ids == assistant_id).cumsum(-1)
+    closed = (ids == eos_id).cumsum(-1)
+    return ((opened > closed) & (ids != assistant_id)) | ((ids == eos_id) & (opened == closed))

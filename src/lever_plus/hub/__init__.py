@@ -1,0 +1,1 @@
+"""Hugging Face folders by path: strict loading, identity, and fast linear layers."""

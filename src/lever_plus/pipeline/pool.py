@@ -1,0 +1,59 @@
+"""Stage pool: examples (and features, for pools of neighbours) -> the pool of every query."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from lever_plus.config.params import Params, PoolParams
+from lever_plus.data.examples import Example, read_splits
+from lever_plus.data.pools import SAMPLERS, Nearest, draw_pools, make_scarce, write_pools
+from lever_plus.features.encoder import Embeddings, read_embeddings
+from lever_plus.features.neighbours import nearest_ids
+from lever_plus.house_words.maker import read_twins
+from lever_plus.pipeline import paths
+from lever_plus.pipeline.outputs import Outcome
+
+
+def run(params: Params) -> Outcome:
+    """Draw the pools of RL, dev and test queries from the training examples."""
+    splits, settings = read_splits(paths.PREPARE), params.pool
+    queries = splits["train"][: params.data.rl_queries] + splits["dev"] + splits["test"]
+    rng = np.random.default_rng([params.seed, 10])
+    shares = SAMPLERS[settings.sampler]
+    nearest = None
+    if shares:
+        embeddings = read_embeddings(paths.EMBED)
+        nearest = {
+            part: _nearest(
+                part, round(share * settings.size), embeddings, queries, splits["train"], settings
+            )
+            for part, share in shares.items()
+        }
+    pools = draw_pools(queries, splits["train"], settings.size, settings.policy, rng, nearest)
+    if settings.scarcity > 0:
+        candidates = [example.question_id for example in splits["train"]]
+        pools = make_scarce(pools, read_twins(paths.SOURCE), candidates, settings.scarcity, rng)
+    written = write_pools(paths.POOLS, pools)
+    return Outcome(
+        f"{len(pools)} pools of {settings.size} ({settings.policy}, {settings.sampler}), "
+        f"sha256 {written.sha256[:12]}"
+    )
+
+
+def _nearest(
+    part: str,
+    count: int,
+    embeddings: Embeddings,
+    queries: Sequence[Example],
+    candidates: Sequence[Example],
+    settings: PoolParams,
+) -> Nearest:
+    """Search enough neighbours for a pool after the query's own image has been left out."""
+    same_image = max(Counter(candidate.image_id for candidate in candidates).values())
+    # Mixed pools leave out what another part has taken already.
+    most = min(2 * count + same_image, len(candidates))
+    ids = [candidate.question_id for candidate in candidates]
+    asked = [query.question_id for query in queries]
+    found = nearest_ids(embeddings, part, asked, ids, most, settings.search)
+    return Nearest(found, count)

@@ -1,0 +1,222 @@
+"""Stage report: results, histories and RL data -> tables, plot data, the HTML page, model cards."""
+
+import json
+from typing import Any, NamedTuple
+
+import pandas as pd
+from rich.console import Console
+
+from lever_plus.config.params import Params
+from lever_plus.data.examples import Example, read_splits
+from lever_plus.data.pools import Pools, read_pools
+from lever_plus.errors import UserError
+from lever_plus.evaluation.methods import SIMILARITY, ZERO_SHOT, is_ceiling
+from lever_plus.pipeline import paths
+from lever_plus.pipeline.outputs import Outcome
+from lever_plus.pipeline.runs import training_runs
+from lever_plus.report import findings, plots, sections, tables
+from lever_plus.report.browser import browser
+from lever_plus.report.decisions import gather, sample
+from lever_plus.report.model_card import Trained, model_card
+from lever_plus.report.page import bullets, figures, folded, note, page, table
+from lever_plus.report.rl_data import rewards_by_method
+from lever_plus.report.terminal import print_decision
+from lever_plus.tracking.history import Row, read_history
+from lever_plus.training.rl_data.headroom import measure
+from lever_plus.training.rl_data.records import Meta, QueryRecord, read_rl_data
+
+TRACES = {
+    "dev_reward": "Realised reward on dev",
+    "kl": "KL to the reference, nats per pointer",
+    "reward": "Mean reward of the candidates",
+    "entropy": "Entropy per step, nats",
+}
+LEAD = (
+    "Intervals are 95 % bootstrap intervals over the images of test questions, training seeds "
+    "averaged per question; differences are paired by question. The oracle searches with the true "
+    "answer on its first n questions. Epochs are chosen on dev; test questions choose nothing."
+)
+DECISIONS = 60
+"""Test questions that the page shows."""
+
+
+class Found(NamedTuple):
+    """What the earlier stages left."""
+
+    summary: tables.Summary
+    scores: pd.DataFrame
+    splits: dict[str, list[Example]]
+    histories: dict[str, list[Row]]
+    pools: Pools
+    meta: Meta
+    records: list[QueryRecord]
+
+    @property
+    def examples(self) -> dict[int, Example]:
+        """All examples by id."""
+        return _by_id(self.splits)
+
+
+def run(params: Params) -> Outcome:
+    """Write the page, the plot data and the model cards, and print the tables."""
+    found = _read(params)
+    frames = {key: plots.history_frame(found.histories, key) for key in TRACES}
+    curve = plots.curve_frame(found.summary)
+    plots.write_csv(paths.PLOTS / "accuracy_over_shots.csv", curve)
+    for key, frame in frames.items():
+        plots.write_csv(paths.PLOTS / f"{key}.csv", frame)
+    html = page(
+        "Lever-Plus: does the selector help?", LEAD, _sections(params, found, curve, frames)
+    )
+    cards = _write_cards(params, found)
+    (paths.REPORT / "index.html").write_text(html, encoding="utf-8", newline="\n")
+    tables.print_tables(found.summary, Console())
+    return Outcome(f"open {paths.REPORT / 'index.html'}; {cards} model cards beside it")
+
+
+def show(question_id: int) -> None:
+    """Print the decisions about one test question, as the page shows them.
+
+    Raises:
+        UserError: It is not a test question, or nothing is evaluated yet.
+    """
+    scores = read_scores()
+    part = scores[scores["query_id"] == question_id]
+    if part.empty:
+        known = scores["query_id"].drop_duplicates()
+        few = ", ".join(str(query) for query in known[:3])
+        raise UserError(
+            f"question {question_id} is not among the {len(known)} test questions, such as {few}; "
+            f"they stand in {paths.PREPARE / 'test.jsonl'}, their scores in {paths.SCORES}."
+        )
+    examples = _by_id(read_splits(paths.PREPARE))
+    print_decision(gather(part, examples)[0], examples)
+
+
+def read_summary() -> tables.Summary:
+    """Read metrics/summary.json; UserError if it is missing."""
+    if not paths.SUMMARY.is_file():
+        raise UserError(f"{paths.SUMMARY} is missing: run `dvc repro evaluate`.")
+    summary: tables.Summary = _read_json(paths.SUMMARY)
+    return summary
+
+
+def read_scores() -> pd.DataFrame:
+    """Read the table of `evaluate`; UserError if it is missing."""
+    if not paths.SCORES.is_file():
+        raise UserError(f"{paths.SCORES} is missing: run `dvc repro evaluate`.")
+    return pd.read_parquet(paths.SCORES)
+
+
+def _read(params: Params) -> Found:
+    summary, scores, pools = read_summary(), read_scores(), read_pools(paths.POOLS)
+    meta, records = read_rl_data(paths.RL_DATA, pools)
+    splits = read_splits(paths.PREPARE)
+    return Found(summary, scores, splits, _histories(params), pools, meta, records)
+
+
+def _sections(
+    params: Params, found: Found, curve: pd.DataFrame, frames: dict[str, pd.DataFrame]
+) -> dict[str, str]:
+    """Return {heading: HTML}, in the order of the page."""
+    summary, scores, examples = found.summary, found.scores, found.examples
+    trained, resamples = _trained(params), params.evaluate.resamples
+    told = findings.sentences(summary, scores, trained, resamples)
+    rewards = rewards_by_method(found.records, found.pools, params.reward)
+    traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
+    diagnostics = _read_json(paths.METRICS / "diagnostics.json")
+    ablations = paths.METRICS / "ablations.json"  # only where `make ablations` was run
+    rows = _read_json(ablations)["rows"] if ablations.is_file() else []
+    shown = sample(gather(scores, examples), DECISIONS)
+    return {
+        "In short": bullets(list(told)),
+        "Accuracy": note("VQA accuracy x 100 on test questions, by number of shots.")
+        + table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary))),
+        "Paired differences": sections.paired_section(summary),
+        "Accuracy over shots": _curves(curve, summary, trained),
+        "How far to the oracle": sections.way_section(
+            findings.way_to_oracle(scores, trained, resamples)
+        ),
+        "Headroom": sections.headroom_section(measure(found.records)),
+        "Rewards of the candidates": f'<div class="plot">{plots.reward_svg(rewards)}</div>',
+        "Training": figures(traces),
+        "Copies and order": sections.diagnostics_section(diagnostics),
+        "Ablations": sections.ablation_section(rows, summary),
+        "Decisions": browser(shown, examples),
+    }
+
+
+def _curves(curve: pd.DataFrame, summary: tables.Summary, trained: list[str]) -> str:
+    """Return the plots: trained methods beside the best baselines, baselines, ceilings."""
+    best = [findings.best(summary, group) for group in (SIMILARITY, trained)]
+    best.append(findings.best_untrained(summary, trained))
+    similar, top, untrained = (row["method"] if row else "" for row in best)
+    methods = list(curve["method"].drop_duplicates())
+    ceilings = [method for method in methods if is_ceiling(method)]
+    plain = [method for method in methods if method not in (*trained, *ceilings)]
+    shown = {
+        "Trained policies": [ZERO_SHOT, similar, untrained, *trained],
+        "Baselines": plain,
+        "Ceilings, which see the true answers": [ZERO_SHOT, top, *ceilings],
+    }
+    order = list(dict.fromkeys([*trained, *methods]))  # trained ones get the clearest looks
+    svgs = [
+        plots.curve_svg(curve[curve["method"].isin(some)], label, order)
+        for label, some in shown.items()
+    ]
+    numbers = curve[["method", "shots", "accuracy", "low", "high"]].astype({"shots": str})
+    cells = [
+        [m, s, *(f"{100 * v:.1f}" for v in values)]
+        for m, s, *values in numbers.itertuples(index=False)
+    ]
+    header = ["method", "shots", "accuracy", "low", "high"]
+    return (
+        figures(svgs)
+        + note("Bars are 95 % intervals; points are moved apart a little.")
+        + folded("The numbers", table(header, cells))
+    )
+
+
+def _write_cards(params: Params, found: Found) -> int:
+    """Write a model card for every trained policy; return how many."""
+    folder = paths.REPORT / "model_cards"
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = training_runs(params)
+    for run in runs:
+        policy = Trained(
+            stage=run.stage,
+            method=run.method,
+            seed=run.seed,
+            checkpoint=run.checkpoint,
+            history=read_history(run.history),
+            made_with=found.meta,
+            embedded=params.data.source.kind == "embedded",
+            command="dvc repro sft" if run.stage == "sft" else f"dvc repro {run.stage}@{run.seed}",
+        )
+        text = model_card(policy, found.scores, params.evaluate.resamples)
+        (folder / f"{policy.name}.md").write_text(text, encoding="utf-8", newline="\n")
+    return len(runs)
+
+
+def _trained(params: Params) -> list[str]:
+    return list(dict.fromkeys(run.method for run in training_runs(params)))
+
+
+def _histories(params: Params) -> dict[str, list[Row]]:
+    """Read exactly the histories that params.yaml names: {"<method> seed <k>": rows}."""
+    return {
+        "sft" if run.stage == "sft" else f"{run.method}{plots.SEED}{run.seed}": read_history(
+            run.history
+        )
+        for run in training_runs(params)
+    }
+
+
+def _by_id(splits: dict[str, list[Example]]) -> dict[int, Example]:
+    return {example.question_id: example for split in splits.values() for example in split}
+
+
+def _read_json(path: Any) -> Any:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro evaluate`.")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,83 @@
+"""Stage rl_data: SFT policy + VLM -> scored candidates, the RL data."""
+
+import hashlib
+from collections.abc import Iterator
+
+from lever_plus.config.params import Params
+from lever_plus.pipeline import paths
+from lever_plus.pipeline.outputs import Outcome, write_metrics
+from lever_plus.pipeline.workspace import Workspace
+from lever_plus.training.environment import Scored
+from lever_plus.training.rewards import Floats
+from lever_plus.training.rl_data.candidates import Proposal, propose
+from lever_plus.training.rl_data.headroom import measure
+from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
+from lever_plus.vlm.scorer import METRIC
+
+
+def run(params: Params) -> Outcome:
+    """Propose candidates for every RL query and score each at every shot."""
+    workspace = Workspace(params)
+    queries = workspace.queries("train", params.data.rl_queries)
+    policy = workspace.load_policy(paths.SFT)
+    environment = workspace.environment
+    proposals = propose(environment, policy, queries, params.rl_data, params.seed)
+    scored = environment.score(
+        [query for query, group in zip(queries, proposals, strict=True) for _ in group],
+        [proposal.pointer for group in proposals for proposal in group],
+        params.rl_data.scores,
+        "RL data",
+    )
+    shots = iter(_shots(scored))
+    records = [
+        QueryRecord(
+            query_id=query,
+            question_id=query,
+            pool=workspace.pools.of(query),
+            candidates=tuple(_candidate(proposal, next(shots)) for proposal in group),
+        )
+        for query, group in zip(queries, proposals, strict=True)
+    ]
+    meta = Meta(
+        vlm=workspace.vlm.identity,
+        metric=METRIC,
+        pool_sha256=workspace.pools.sha256,
+        encoder=workspace.embeddings.encoder,
+        policy_sha256=hashlib.sha256((paths.SFT / paths.POLICY).read_bytes()).hexdigest(),
+        records=len(records),
+    )
+    write_rl_data(paths.RL_DATA, meta, records)
+    headroom = measure(records)
+    write_metrics(paths.METRICS / "rl_data.json", headroom.as_dict())
+    return Outcome(f"{len(records)} queries. {headroom.verdict}", workspace.vlm.usage)
+
+
+def _shots(scored: Scored) -> Iterator[tuple[Shot, ...]]:
+    """Yield the scored shots of every pointer."""
+    for row, answers in enumerate(scored.answers):
+        yield tuple(
+            Shot(
+                shot=number,
+                answer=score.answer,
+                vqa_correct=1 if score.vqa_correct else 0,
+                vqa_acc_score=score.vqa_acc_score,
+                fallback=score.fallback,
+                vqa_gt_prob=_at(scored.scores.gt_prob, row, number),
+                vqa_rel_score=_at(scored.scores.relevance, row, number),
+            )
+            for number, score in enumerate(answers, start=1)
+        )
+
+
+def _at(scores: Floats | None, row: int, shot: int) -> float | None:
+    return None if scores is None else round(float(scores[row, shot - 1]), 6)
+
+
+def _candidate(proposal: Proposal, shots: tuple[Shot, ...]) -> Candidate:
+    return Candidate(
+        pointer=proposal.pointer,
+        gen_method=proposal.gen_method,
+        temperature=proposal.temperature,
+        step_log_probs=proposal.step_log_probs,
+        shots=shots,
+    )

@@ -1,0 +1,37 @@
+"""The training runs that params.yaml names, and where each keeps its history."""
+
+from pathlib import Path
+
+from lever_plus.config.params import Params
+from lever_plus.errors import UserError
+from lever_plus.pipeline import paths
+from lever_plus.tracking.training_run import TrainingRun
+
+
+def training_runs(params: Params) -> list[TrainingRun]:
+    """Return all runs: sft, every RCE schedule, AGRO and GRPO, for each training seed."""
+    runs = [TrainingRun("sft", "sft", params.seed, paths.SFT / paths.HISTORY)]
+    for seed in params.training_seeds:
+        runs += [
+            TrainingRun("rce", method, seed, paths.offline(method, seed) / paths.HISTORY)
+            for method in params.rce.tau
+        ]
+        runs.append(TrainingRun("rce", "agro", seed, paths.offline("agro", seed) / paths.HISTORY))
+        runs.append(TrainingRun("grpo", "grpo", seed, paths.grpo(seed) / paths.HISTORY))
+    return runs
+
+
+def variant_run(variant: str, method: str, seed: int, folder: Path | None = None) -> TrainingRun:
+    """Return a run of an ablation's variant; its history lies in `folder` while it trains."""
+    place = folder or paths.ablation(variant, method, seed)
+    return TrainingRun(f"ablation/{variant}", method, seed, place / paths.HISTORY)
+
+
+def find_run(params: Params, stage: str, seed: int, method: str | None = None) -> TrainingRun:
+    """Return one of them (without `method`, the stage's first); UserError says which there are."""
+    runs = training_runs(params)
+    for run in runs:
+        if (run.stage, run.seed) == (stage, seed) and method in (None, run.method):
+            return run
+    known = ", ".join(run.name for run in runs)
+    raise UserError(f"params.yaml has no run {stage}/{method or '*'}/seed{seed}: it has {known}.")

@@ -1,1 +1,0 @@
-"""InfoScore, candidates, RL records, rewards, groups, losses and the training loop."""

@@ -1,0 +1,1 @@
+"""Selectors: what chooses demonstrations for a query, learned or not."""

@@ -1,0 +1,1 @@
+"""Environment, rewards, returns, losses and the training loops; what they learn from."""

@@ -1,0 +1,61 @@
+"""AGRO: group-variance regression on the RL data; the best founded off-line objective.
+
+loss = mean Var_group[R - beta log(pi / reference)] / (2 beta), see `losses.agro`. The reference is
+the policy at the start, frozen. Its optimum is reference exp(R / beta), the solution of the
+KL-regularised problem, for any list that holds more than one pointer: so beams, samples and random
+candidates may stand in it together, and those of later rounds too (`rounds`). `log_ratio` in the
+history is the mean of log(pi / reference) over a query's list, and over queries: where it falls
+without end, beta is too small. `list_ess` is the effective sample size of the list under the policy
+as a share of its candidates: below about .3, fresh candidates teach more than further epochs.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from lever_plus.config.training import AgroParams
+from lever_plus.policy.network import Policy
+from lever_plus.training import losses
+from lever_plus.training.environment import Environment
+from lever_plus.training.groups import Groups
+from lever_plus.training.offline import Batch, Fresh, Objective, pointer_log_probs, train_offline
+from lever_plus.training.offpolicy import effective_sample_size
+from lever_plus.training.trainer import Fitting, Run
+
+
+def train_agro(
+    policy: Policy,
+    environment: Environment,
+    groups: Groups,
+    dev: Sequence[int],
+    params: AgroParams,
+    run: Run,
+) -> Fitting:
+    """Train a policy on groups of scored candidates and return the fitting with its best epoch."""
+    start = deepcopy(policy)
+
+    def objective(informative: Groups) -> Objective:
+        reference = pointer_log_probs(start, environment, informative)
+
+        def log_ratio(batch: Batch) -> Tensor:
+            return batch.log_probs.detach().sum(-1) - reference[batch.rows]
+
+        return Objective(
+            loss=lambda batch: losses.agro(
+                batch.log_probs, reference[batch.rows], batch.returns, batch.keep, params.beta
+            ),
+            figures=lambda batch: {
+                "log_ratio": losses.group_mean(log_ratio(batch), batch.keep).item(),
+                "list_ess": _share_in_use(log_ratio(batch), batch.keep).item(),
+            },
+        )
+
+    fresh = Fresh(params.rounds, params.group_size)
+    return train_offline(policy, environment, groups, dev, params, objective, run, fresh)
+
+
+def _share_in_use(log_ratio: Tensor, keep: Tensor) -> Tensor:
+    size = effective_sample_size(log_ratio.masked_fill(~keep, -torch.inf))
+    return (size / keep.sum(-1).clamp(min=1)).mean()

@@ -1,0 +1,194 @@
+"""What a policy acts in: features of queries and pools, and the VLM that scores its pointers."""
+
+from collections.abc import Collection, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lever_plus.config.training import RewardParams, needed_scores
+from lever_plus.data.pools import Pools
+from lever_plus.features.encoder import Embeddings
+from lever_plus.metric.relevance import relevance
+from lever_plus.policy.decoding import greedy
+from lever_plus.policy.network import Encoded, Policy, Steps
+from lever_plus.training.rewards import Floats, Scores, shot_rewards
+from lever_plus.vlm.scorer import Scorer, ShotScore
+
+DECODE_BATCH = 256
+PROJECT_BATCH = 8192
+
+
+class Scored(NamedTuple):
+    """Answers of pointers at shots 1..T, and the same as arrays [pointers, T]."""
+
+    answers: list[list[ShotScore]]
+    scores: Scores
+
+
+class Picked(NamedTuple):
+    """Pointers, and the log-probabilities of their picks."""
+
+    pointers: list[tuple[int, ...]]
+    log_probs: list[list[float]]
+
+
+class Realised(NamedTuple):
+    """What the greedy pointers of a policy give: themselves, and their scores [queries, T]."""
+
+    pointers: list[tuple[int, ...]]
+    rewards: Floats
+    accuracies: Floats
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Queries, their pools and their rewards.
+
+    Attributes:
+        pools: Pool of every query.
+        embeddings: CLIP features.
+        scorer: The frozen VLM and the metric.
+        shots: Length T of a pointer.
+        reward: What an answer at one shot is worth, and the weight of every shot.
+    """
+
+    pools: Pools
+    embeddings: Embeddings
+    scorer: Scorer
+    shots: int
+    reward: RewardParams
+    _rows: dict[int, NDArray[np.int64]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+
+    @property
+    def shot_weights(self) -> tuple[float, ...]:
+        """Return the weights of shots 1..T; they sum to 1, so that rewards keep their unit."""
+        weights = self.reward.shot_weights
+        return tuple(weight / sum(weights) for weight in weights)
+
+    def encode(self, policy: Policy, queries: Sequence[int]) -> Encoded:
+        """Encode queries and their pools with a policy; smaller pools are padded and masked."""
+        return self._encode(policy, queries, None)
+
+    def frozen(self, policy: Policy) -> "Frozen":
+        """Return a frozen copy of a policy that projects every example once and for all."""
+        return Frozen(self, policy)
+
+    def _encode(self, policy: Policy, queries: Sequence[int], projected: Tensor | None) -> Encoded:
+        """Encode; `projected` are all examples at the policy's width, None where it trains."""
+        features = torch.from_numpy(self.embeddings.queries(queries))
+        sizes = np.array([len(self.pools.of(query)) for query in queries])
+        places = np.arange(sizes.max()) < sizes[:, None]
+        where = np.concatenate([self._pool(query) for query in queries])
+        if projected is None:
+            distinct, where = np.unique(where, return_inverse=True)
+            projected = policy.project(torch.from_numpy(self.embeddings.candidates(distinct)))
+        index = np.zeros(places.shape, dtype=np.int64)  # padding repeats some example
+        index[places] = where
+        pools = projected.index_select(0, torch.from_numpy(index).flatten())
+        pools = pools.view(*index.shape, -1)
+        return policy.relate(features, pools, torch.from_numpy(places))
+
+    def _pool(self, query: int) -> NDArray[np.int64]:
+        """Return the rows of a pool's features; looked up once."""
+        if query not in self._rows:
+            self._rows[query] = self.embeddings.rows_of(self.pools.of(query))
+        return self._rows[query]
+
+    def example_ids(self, queries: Sequence[int], positions: Tensor) -> list[list[tuple[int, ...]]]:
+        """Turn positions [B, G, T] into pointers: for each query, G tuples of example ids."""
+        rows = []
+        for query, group in zip(queries, positions.tolist(), strict=True):
+            pool = self.pools.of(query)
+            rows.append([tuple(pool[position] for position in pointer) for pointer in group])
+        return rows
+
+    def greedy_pointers(
+        self, policy: Policy, queries: Sequence[int], shots: int | None = None
+    ) -> list[tuple[int, ...]]:
+        """Return the greedy pointer of every query (example ids), decoded in eval mode."""
+        return self.greedy_decoded(policy, queries, shots).pointers
+
+    @torch.no_grad()
+    def greedy_decoded(
+        self, policy: Policy, queries: Sequence[int], shots: int | None = None
+    ) -> Picked:
+        """Return the greedy pointers, and the log-probability of each of their picks."""
+        policy.eval()
+        pointers, log_probs = list[tuple[int, ...]](), list[list[float]]()
+        for start in range(0, len(queries), DECODE_BATCH):
+            batch = queries[start : start + DECODE_BATCH]
+            decoded = greedy(policy, self.encode(policy, batch), shots or self.shots)
+            pointers += [group[0] for group in self.example_ids(batch, decoded.pointers)]
+            log_probs += decoded.log_probs[:, 0].tolist()
+        return Picked(pointers, log_probs)
+
+    def score(
+        self,
+        queries: Sequence[int],
+        pointers: Sequence[Sequence[int]],
+        wanted: Collection[str],
+        description: str,
+    ) -> Scored:
+        """Ask the VLM about equally long pointers at every shot.
+
+        Args:
+            queries: Query id of each pointer.
+            pointers: Example ids.
+            wanted: Scores beside hard and soft: "gt_prob", "relevance".
+            description: Label of the progress bars.
+        """
+        answers = self.scorer.score_pointers(queries, pointers, description)
+        hard = np.array([[s.vqa_correct for s in row] for row in answers], dtype=np.float32)
+        soft = np.array([[s.vqa_acc_score for s in row] for row in answers], dtype=np.float32)
+        gt_prob = self.scorer.gt_probs(queries, pointers) if "gt_prob" in wanted else None
+        near = self._relevance(queries, answers) if "relevance" in wanted else None
+        return Scored(answers, Scores(hard, soft, gt_prob, near))
+
+    def _relevance(self, queries: Sequence[int], answers: Sequence[Sequence[ShotScore]]) -> Floats:
+        examples = self.scorer.vlm.examples
+        rows = [
+            [relevance(score.answer, examples[query].answers) for score in row]
+            for query, row in zip(queries, answers, strict=True)
+        ]
+        return np.array(rows, dtype=np.float32)
+
+    def rewards(
+        self, queries: Sequence[int], pointers: Sequence[Sequence[int]], description: str
+    ) -> Floats:
+        """Return the rewards of pointers at shots 1..T, float [pointers, T]."""
+        wanted = needed_scores(self.reward)
+        return shot_rewards(self.score(queries, pointers, wanted, description).scores, self.reward)
+
+    def realised(self, policy: Policy, queries: Sequence[int]) -> Realised:
+        """Decode greedily and score what comes out."""
+        pointers = self.greedy_pointers(policy, queries)
+        scored = self.score(queries, pointers, needed_scores(self.reward), "dev reward")
+        return Realised(pointers, shot_rewards(scored.scores, self.reward), scored.scores.soft)
+
+
+class Frozen:
+    """A frozen policy in eval mode in its environment."""
+
+    def __init__(self, environment: Environment, policy: Policy) -> None:
+        """Copy the policy and project all examples."""
+        self._environment, self.policy = environment, deepcopy(policy).eval()
+        rows = np.arange(len(environment.embeddings.rows)).reshape(-1)
+        with torch.no_grad():
+            parts = [
+                self.policy.project(torch.from_numpy(environment.embeddings.candidates(part)))
+                for part in np.array_split(rows, max(1, len(rows) // PROJECT_BATCH))
+            ]
+        self._projected = torch.cat(parts)
+
+    @torch.no_grad()
+    def steps(self, queries: Sequence[int], pointers: Tensor) -> Steps:
+        """Return the distributions of the picks of pointers [B, G, T]."""
+        encoded = self._environment._encode(self.policy, queries, self._projected)
+        return self.policy.steps(encoded, pointers)

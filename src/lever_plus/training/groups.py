@@ -1,0 +1,169 @@
+"""Groups: all candidates of a query as tensors, duplicates marked, rewards per shot."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lever_plus.config.training import LegacyReward, RewardParams, needed_scores
+from lever_plus.data.pools import Pools
+from lever_plus.errors import UserError
+from lever_plus.training.rewards import Floats, Scores, shot_rewards
+from lever_plus.training.rl_data.records import Candidate, QueryRecord, Shot
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Candidates of n queries, padded to the largest group.
+
+    Attributes:
+        queries: Query ids, in row order; groups are never inferred from positions.
+        pointers: Positions in each query's pool, int [n, G, T].
+        rewards: Rewards at shots 1..T, float [n, G, T].
+        keep: Bool [n, G]; False for padding and for repeats of an earlier candidate.
+    """
+
+    queries: tuple[int, ...]
+    pointers: Tensor
+    rewards: Tensor
+    keep: Tensor
+
+    def rows(self, index: Tensor) -> "Groups":
+        """Return some of the groups."""
+        ids = tuple(self.queries[i] for i in index.tolist())
+        return Groups(ids, self.pointers[index], self.rewards[index], self.keep[index])
+
+    def with_candidates(self, more: "Groups") -> "Groups":
+        """Return the groups with further candidates of the same queries; repeats are not kept."""
+        if self.queries != more.queries:
+            raise ValueError("candidates of other queries")
+        pointers = torch.cat([self.pointers, more.pointers], dim=1)
+        return Groups(
+            queries=self.queries,
+            pointers=pointers,
+            rewards=torch.cat([self.rewards, more.rewards], dim=1),
+            keep=first_occurrences(pointers) & torch.cat([self.keep, more.keep], dim=1),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all but the query ids, to be kept in a file."""
+        return {"pointers": self.pointers, "rewards": self.rewards, "keep": self.keep}
+
+    @staticmethod
+    def restored(queries: tuple[int, ...], tensors: Mapping[str, Tensor]) -> "Groups":
+        """Return groups from their queries and `tensors()`."""
+        return Groups(queries, tensors["pointers"], tensors["rewards"], tensors["keep"])
+
+
+def groups_from_records(
+    records: Sequence[QueryRecord],
+    pools: Pools,
+    reward: RewardParams,
+    methods: Collection[str] | None = None,
+) -> Groups:
+    """Build groups from RL data.
+
+    Args:
+        records: The RL data.
+        pools: Pools that the pointers are positions in.
+        reward: What the scores are worth, and the weights of shots 1..T; imported data may lack
+            scores at shots that weigh nothing (they count as 0).
+        methods: Generators whose candidates are taken (`gen_method`); None takes all. Queries
+            without such a candidate are left out.
+
+    Raises:
+        PointerError: A pointer leaves its pool.
+        UserError: A pointer has another length than the weights, a score that the reward needs is
+            missing, or no candidate is left.
+    """
+    chosen = [
+        (record.query_id, _chosen(record.candidates, methods))
+        for record in records
+        if _chosen(record.candidates, methods)
+    ]
+    if not chosen:
+        raise UserError(
+            f"the RL data have no candidate from {', '.join(sorted(methods or []))}: change "
+            "rl.filter_gen_methods, or generate some (rl_data)."
+        )
+    largest = max(len(candidates) for _, candidates in chosen)
+    pointers, rewards, real = [], [], []
+    for query, candidates in chosen:
+        padding = largest - len(candidates)
+        padded = (*candidates, *candidates[:1] * padding)
+        pointers.append([pools.positions(query, c.pointer) for c in padded])
+        rewards.append(shot_rewards(_scores(query, padded, reward), reward))
+        real.append([True] * len(candidates) + [False] * padding)
+    positions = torch.tensor(pointers)
+    return Groups(
+        queries=tuple(query for query, _ in chosen),
+        pointers=positions,
+        rewards=torch.from_numpy(np.stack(rewards)),
+        keep=first_occurrences(positions) & torch.tensor(real),
+    )
+
+
+def _chosen(
+    candidates: Sequence[Candidate], methods: Collection[str] | None
+) -> tuple[Candidate, ...]:
+    return tuple(c for c in candidates if methods is None or c.gen_method in methods)
+
+
+def _scores(query: int, candidates: Sequence[Candidate], reward: RewardParams) -> Scores:
+    """Return the scores [G, T] that a reward is made of."""
+    rows = [_shots(query, candidate, reward.shot_weights) for candidate in candidates]
+    wanted = needed_scores(reward)
+    return Scores(
+        hard=np.array([[float(s.vqa_correct) if s else 0.0 for s in row] for row in rows], "f4"),
+        soft=np.array([[s.vqa_acc_score if s else 0.0 for s in row] for row in rows], "f4"),
+        gt_prob=_optional(query, rows, "vqa_gt_prob") if "gt_prob" in wanted else None,
+        relevance=_optional(query, rows, "vqa_rel_score") if "relevance" in wanted else None,
+        quality=_quality(query, candidates) if isinstance(reward, LegacyReward) else None,
+    )
+
+
+def _shots(query: int, candidate: Candidate, weights: Sequence[float]) -> list[Shot | None]:
+    """Return the scored shots 1..T; None where a shot has no weight and no score."""
+    if len(candidate.pointer) != len(weights):
+        raise UserError(
+            f"query {query}: a pointer of the RL data has {len(candidate.pointer)} ICDs, but "
+            f"reward.shot_weights has {len(weights)} weights: set pointer.shots to the data's."
+        )
+    scored = {shot.shot: shot for shot in candidate.shots}
+    lacking = [k for k, w in enumerate(weights, start=1) if w > 0 and k not in scored]
+    if lacking:
+        raise UserError(
+            f"query {query}: the RL data have no score at shot {lacking[0]}, but "
+            "reward.shot_weights gives it weight: set that weight to 0.0, or run "
+            "`dvc repro rl_data`."
+        )
+    return [scored.get(k) for k in range(1, len(weights) + 1)]
+
+
+def _optional(query: int, rows: Sequence[Sequence[Shot | None]], field: str) -> Floats:
+    values = [[getattr(shot, field) if shot else 0.0 for shot in row] for row in rows]
+    if any(value is None for row in values for value in row):
+        raise UserError(
+            f"query {query}: the RL data have no {field}, which this reward.mode needs: name it in "
+            "rl_data.scores and run `dvc repro rl_data`, or choose another mode."
+        )
+    return np.array(values, "f4")
+
+
+def _quality(query: int, candidates: Sequence[Candidate]) -> Floats:
+    """Return the log-probability of every pointer under its generator, [G, 1]."""
+    values = [candidate.total_log_prob for candidate in candidates]
+    if any(value is None for value in values):
+        raise UserError(
+            f"query {query}: a candidate has no log-probability, which reward.mode legacy needs: "
+            "leave such generators out with rl.filter_gen_methods, or choose another mode."
+        )
+    return np.array(values, "f4")[:, None]
+
+
+def first_occurrences(pointers: Tensor) -> Tensor:
+    """Return bool [n, G]: False where an equal pointer stands earlier in the group [n, G, T]."""
+    equal = (pointers.unsqueeze(2) == pointers.unsqueeze(1)).all(-1)
+    return ~equal.tril(diagonal=-1).any(-1)

@@ -1,0 +1,37 @@
+"""RCE: reward-weighted cross-entropy on the RL data; the baseline that GRPO starts from.
+
+Weights are softmax(R / tau) over a group, with tau falling linearly over the optimiser steps. What
+tau means depends on the range of R: with R in [0, 2] and tau 2 the best candidate weighs only e
+times as much as the worst.
+"""
+
+from collections.abc import Sequence
+
+from lever_plus.config.training import RceParams, TauSchedule
+from lever_plus.policy.network import Policy
+from lever_plus.training import losses
+from lever_plus.training.environment import Environment
+from lever_plus.training.groups import Groups
+from lever_plus.training.offline import Batch, Objective, train_offline
+from lever_plus.training.trainer import Fitting, Run
+
+
+def train_rce(
+    policy: Policy,
+    environment: Environment,
+    groups: Groups,
+    dev: Sequence[int],
+    params: RceParams,
+    tau: TauSchedule,
+    run: Run,
+) -> Fitting:
+    """Train a policy on groups of scored candidates and return the fitting with its best epoch."""
+
+    def now(batch: Batch) -> float:
+        return tau.start + (tau.end - tau.start) * batch.progress
+
+    objective = Objective(
+        loss=lambda batch: losses.rce(batch.log_probs, batch.returns, batch.keep, now(batch)),
+        figures=lambda batch: {"tau": now(batch)},
+    )
+    return train_offline(policy, environment, groups, dev, params, lambda _groups: objective, run)

@@ -1,0 +1,1 @@
+"""RL data: records, candidates, headroom, and the older system's JSON."""

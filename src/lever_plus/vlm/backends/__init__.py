@@ -1,0 +1,1 @@
+"""Frozen VLMs that compute: on this machine, on a server, on Ray actors."""

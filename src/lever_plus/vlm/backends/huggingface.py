@@ -1,0 +1,297 @@
+"""A VLM of the transformers library, asked in batches on this machine."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+
+from lever_plus.config.sources import HuggingFaceVlmParams
+from lever_plus.data.examples import Example
+from lever_plus.errors import UserError
+from lever_plus.hub.linear import use_onednn, use_torch
+from lever_plus.hub.loading import identify, load_model, load_processor
+from lever_plus.vlm.engine.batch import BatchEngine
+from lever_plus.vlm.engine.prefix import PrefixEngine
+from lever_plus.vlm.engine.segments import NotSeparableError, Segments
+from lever_plus.vlm.prompt import PromptFormat, prompt_hash
+from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
+from lever_plus.vlm.store.answers import Store
+from lever_plus.vlm.store.segments import KeptSegments
+from lever_plus.vlm.usage import Usage
+
+Result = TypeVar("Result")
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Largest difference of log-likelihoods at which prefix reuse counts as exact (a nat's share)."""
+IMAGE_BATCH = 96
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
+
+
+class HuggingFaceVlm:
+    """A frozen VLM.
+
+    On a CPU, chunks of requests run side by side in threads of one torch thread each: for small
+    models that is faster than one forward pass on all threads, and the result does not depend on
+    their number. On a GPU one chunk runs at a time.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        examples: Mapping[int, Example],
+        params: HuggingFaceVlmParams,
+        store: Store | None = None,
+        store_megabytes: int = 0,
+    ) -> None:
+        """Load the processor; the model follows when it is needed.
+
+        Args:
+            path: Hugging Face folder or hub id.
+            examples: All examples that requests may name, by id.
+            params: Device, precision, prompt, decoding and batch size.
+            store: Where image features outlive the process; None for nowhere.
+            store_megabytes: How much of them.
+
+        Raises:
+            UserError: There is no such model, or its processor cannot be loaded.
+        """
+        from transformers import AutoProcessor
+
+        self.examples, self.params, self._path = examples, params, path
+        self.prompt = PromptFormat(params.prompt.style, params.prompt.instruction)
+        self.processor = load_processor(AutoProcessor, path, params.revision)
+        model, revision = identify(path, params.revision)
+        self.identity = VlmIdentity(
+            model=model,
+            revision=revision,
+            dtype=params.dtype,
+            prompt_hash=prompt_hash(self.processor, self.prompt),
+            generation=f"num_beams={params.num_beams}, max_new_tokens={params.max_new_tokens}",
+        )
+        self._kept = KeptSegments(store, self.identity, store_megabytes) if store else None
+        self.usage = Usage()
+        self.why_plain = ""
+        self._batch_tokens = params.batch_tokens
+        self._lock = threading.Lock()
+
+    @cached_property
+    def model(self) -> Any:
+        """The model; it is loaded when something has to be computed."""
+        from transformers import AutoModelForImageTextToText
+
+        settings = self.params
+        return load_model(
+            AutoModelForImageTextToText,
+            self._path,
+            settings.revision,
+            settings.device,
+            dtype=getattr(torch, settings.dtype),
+            attn_implementation=settings.attn_implementation,
+        )
+
+    @cached_property
+    def plain(self) -> BatchEngine:
+        """The engine that runs whole prompts."""
+        return BatchEngine(self.model, self.processor, self.examples, self.prompt)
+
+    @cached_property
+    def engine(self) -> PrefixEngine | None:
+        """The engine that shares prefixes, where that is exact and wanted."""
+        engine, self.why_plain = self._prefix_engine()
+        if engine is None and "model" in self.__dict__:
+            use_torch(self.model)  # whole prompts are the reference, which nothing was checked for
+        if engine is None and self.params.prefix_reuse:
+            self._say_plain()
+        return engine
+
+    @cached_property
+    def _tokens_each(self) -> int:
+        """Prompt tokens of one example, roughly: those of the first."""
+        return self.plain.tokens(next(iter(self.examples)))
+
+    def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
+        """Return the text generated for each request, by greedy decoding or beam search."""
+        settings = self.params
+
+        def decode(chunk: Sequence[Request]) -> list[str]:
+            if self.engine is None or settings.num_beams > 1:
+                ids = self.plain.generate(chunk, settings.max_new_tokens, settings.num_beams)
+            else:
+                ids = self.engine.generate(chunk, settings.max_new_tokens)
+            return list(self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True))
+
+        return self._run(requests, decode, done)
+
+    def log_likelihoods(
+        self, requests: Sequence[Request], done: Done[float] = ignore
+    ) -> list[float]:
+        """Return the mean log-probability of the tokens of each query's own answer."""
+
+        def score(chunk: Sequence[Request]) -> list[float]:
+            return (self.engine or self.plain).log_likelihoods(chunk)
+
+        return self._run(requests, score, done)
+
+    def answer_alone(self, request: Request) -> str:
+        """Answer one request with the processor and `generate`, nothing shared: the reference."""
+        settings = self.params
+        (ids,) = self.plain.generate([request], settings.max_new_tokens, settings.num_beams)
+        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _prefix_engine(self) -> tuple[PrefixEngine | None, str]:
+        """Return an engine that was seen to give the model's own results, or why there is none."""
+        if not self.params.prefix_reuse:
+            return None, "vlm.prefix_reuse is off"
+        try:
+            segments = Segments(
+                self.model,
+                self.processor,
+                self.examples,
+                self.prompt,
+                IMAGE_BATCH,
+                self._workers,
+                self.params.segment_megabytes * 2**20,
+                self._kept,
+            )
+            first, *others = list(self.examples)[:3]
+            probes = [Request(tuple(others[:shots]), first) for shots in range(len(others) + 1)]
+            alone = torch.tensor([self.plain.log_likelihoods([probe])[0] for probe in probes])
+            use_onednn(self.model)
+            engine = PrefixEngine(self.model, segments, Usage())
+            segments.prepare([first, *others])
+            shared = torch.tensor(engine.log_likelihoods(probes))
+        except (NotSeparableError, ValueError) as error:
+            return None, str(error)
+        difference = (shared - alone).abs().max().item()
+        if not difference <= TOLERANCE[self.model.dtype]:
+            return None, f"its likelihoods would differ by {difference:.2g}"
+        engine.usage = self.usage
+        return engine, ""
+
+    @property
+    def _workers(self) -> int:
+        """Chunks that run side by side; a GPU is busy with one."""
+        return self.params.workers if self.params.device == "cpu" else 1
+
+    def _say_plain(self) -> None:
+        message = f"prompts run whole, without prefix reuse, because {self.why_plain}."
+        warnings.warn(message, stacklevel=3)
+
+    def _run(
+        self,
+        requests: Sequence[Request],
+        ask: Callable[[Sequence[Request]], list[Result]],
+        done: Done[Result],
+    ) -> list[Result]:
+        """Ask everything; from the first example that cannot be cut, in whole prompts."""
+        results: dict[int, Result] = {}
+        try:
+            self._ask_rest(requests, ask, done, results)
+        except NotSeparableError as error:
+            self.engine, self.why_plain = None, str(error)
+            self._say_plain()
+            self._ask_rest(requests, ask, done, results)
+        return [results[i] for i in range(len(requests))]
+
+    def _ask_rest(
+        self,
+        requests: Sequence[Request],
+        ask: Callable[[Sequence[Request]], list[Result]],
+        done: Done[Result],
+        results: dict[int, Result],
+    ) -> None:
+        """Add what `results` lacks, in chunks of neighbours in prefix order, in threads."""
+        lacking = (i for i in range(len(requests)) if i not in results)
+        order = sorted(lacking, key=lambda i: requests[i])
+        threads, workers = torch.get_num_threads(), self._workers if self.engine else 1
+        if workers > 1:
+            torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                # A thread of its own costs more than a small batch: one worker is this thread.
+                side_by_side: Any = pool.map if workers > 1 else map
+                for stretch in self._stretches(requests, order):
+                    chunks = list(self._chunks(requests, stretch))
+                    parts = [[requests[i] for i in chunk] for chunk in chunks]
+                    answered = side_by_side(lambda part: self._ask(part, ask), parts)
+                    for chunk, answers in zip(chunks, answered, strict=True):
+                        results.update(zip(chunk, answers, strict=True))
+                        done(chunk, answers)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _stretches(self, requests: Sequence[Request], order: Sequence[int]) -> Iterator[list[int]]:
+        """Cut the order into stretches whose segments fit in memory together, and make those."""
+        if self.engine is None:
+            yield list(order)
+            return
+        width = self.model.get_input_embeddings().weight.shape[1]
+        each = self._tokens_each * width * self.model.dtype.itemsize
+        most = max(64, self.params.segment_megabytes * 2**20 // each)
+        stretch: list[int] = []
+        named: set[int] = set()
+        for i in order:
+            names = {*requests[i].demonstrations, requests[i].query}
+            if stretch and len(named) + len(names - named) > most:
+                self.engine.segments.prepare(named)
+                yield stretch
+                stretch, named = [], set()
+            stretch.append(i)
+            named |= names
+        if stretch:
+            self.engine.segments.prepare(named)
+            yield stretch
+
+    def _chunks(self, requests: Sequence[Request], stretch: Sequence[int]) -> Iterator[list[int]]:
+        """Cut a stretch into chunks of at most `batch_tokens` prompt tokens."""
+        chunk: list[int] = []
+        used = 0
+        for i in stretch:
+            cost = self._cost(requests[i])
+            if chunk and used + cost > self._batch_tokens:
+                yield chunk
+                chunk, used = [], 0
+            chunk.append(i)
+            used += cost
+        if chunk:
+            yield chunk
+
+    def _cost(self, request: Request) -> int:
+        return self._tokens_each * (len(request.demonstrations) + 1)
+
+    def _ask(
+        self, chunk: Sequence[Request], ask: Callable[[Sequence[Request]], list[Result]]
+    ) -> list[Result]:
+        """Ask one chunk; where memory runs out, halve the batch, say so, and go on."""
+        cost = sum(map(self._cost, chunk))
+        if len(chunk) > 1 and cost > self._batch_tokens:
+            middle = len(chunk) // 2
+            return self._ask(chunk[:middle], ask) + self._ask(chunk[middle:], ask)
+        try:
+            return ask(chunk)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _ran_out_of_memory(error):
+                raise
+            self._shrink(len(chunk), cost, error)
+        return self._ask(chunk, ask)
+
+    def _shrink(self, requests: int, cost: int, error: BaseException) -> None:
+        if requests == 1:
+            raise UserError(
+                f"one prompt of about {cost} tokens does not fit into the memory of "
+                f"{self.params.device}: use fewer shots, a smaller model or a shorter dtype."
+            ) from error
+        with self._lock:
+            self._batch_tokens = min(self._batch_tokens, max(1, cost // 2))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        message = f"out of memory: going on with batches of {self._batch_tokens} tokens"
+        warnings.warn(message, stacklevel=2)
+
+
+def _ran_out_of_memory(error: BaseException) -> bool:
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(text in str(error) for text in OUT_OF_MEMORY)

@@ -1,0 +1,154 @@
+"""The same VLM on several devices or machines: Ray actors over shards of requests.
+
+Every actor holds the model; a shard is a run of requests in prefix order. Ray restarts an actor
+that is lost and repeats its shard. Models and images must be at the same paths on every machine.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from lever_plus.config.sources import HuggingFaceVlmParams, RayParams
+from lever_plus.data.examples import Example
+from lever_plus.errors import UserError
+from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
+from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
+from lever_plus.vlm.usage import Usage
+
+Result = TypeVar("Result")
+SHARD: Final = 1000
+RESTARTS: Final = 5
+
+
+class Actor:
+    """One copy of the VLM, in a process of its own."""
+
+    def __init__(
+        self, path: str, examples: Mapping[int, Example], params: HuggingFaceVlmParams
+    ) -> None:
+        """Name the model; it is loaded with the first shard."""
+        import torch
+
+        torch.set_num_threads(1)
+        self._vlm = HuggingFaceVlm(path, examples, params)
+
+    def ask(
+        self, kind: str, number: int, requests: Sequence[Request]
+    ) -> tuple[int, list[Any], int, int]:
+        """Return the shard's number, its answers, and the tokens of its prompts, whole and run."""
+        usage = self._vlm.usage
+        whole, run = usage.tokens_whole, usage.tokens_run
+        answers = getattr(self._vlm, kind)(requests)
+        return number, answers, usage.tokens_whole - whole, usage.tokens_run - run
+
+    def process(self) -> int:
+        """Return the id of the process."""
+        return os.getpid()
+
+
+class RayVlm:
+    """A frozen VLM on Ray actors."""
+
+    def __init__(
+        self,
+        path: str,
+        examples: Mapping[int, Example],
+        params: HuggingFaceVlmParams,
+        ray: RayParams,
+    ) -> None:
+        """Name the model and the cluster; actors start when something has to be asked.
+
+        Raises:
+            UserError: There is no such model, or Ray is not installed.
+        """
+        named = HuggingFaceVlm(path, examples, params)
+        self.identity: VlmIdentity = named.identity
+        self.prompt = named.prompt
+        self.examples, self.usage = examples, Usage()
+        self._path, self._params, self._ray = path, params, ray
+
+    def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
+        """Return the text generated for each request."""
+        return self._all("answers", requests, done)
+
+    def log_likelihoods(
+        self, requests: Sequence[Request], done: Done[float] = ignore
+    ) -> list[float]:
+        """Return the mean log-probability of the tokens of each query's own answer."""
+        return self._all("log_likelihoods", requests, done)
+
+    @cached_property
+    def actors(self) -> list[Any]:
+        """The actors; they are started, on a local cluster if no address is given."""
+        ray = _import_ray()
+        settings = self._ray
+        ray.init(
+            address=settings.address,
+            ignore_reinit_error=True,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+        needed = settings.actors * settings.num_cpus
+        there = ray.cluster_resources()
+        for name, need in (("CPU", needed), ("GPU", settings.actors * settings.num_gpus)):
+            if need > there.get(name, 0):
+                raise UserError(
+                    f"scoring.ray asks for {need:g} {name}s, the cluster has "
+                    f"{there.get(name, 0):g}: lower actors, num_cpus or num_gpus."
+                )
+        examples = {
+            i: replace(e, image=str(Path(e.image).resolve())) for i, e in self.examples.items()
+        }
+        path = str(Path(self._path).resolve()) if Path(self._path).exists() else self._path
+        workers = max(1, int(settings.num_cpus))
+        params = self._params.model_copy(update={"workers": workers})
+        remote = ray.remote(Actor).options(
+            num_cpus=settings.num_cpus,
+            num_gpus=settings.num_gpus,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+        )
+        # Kept, or an actor that is restarted could not be built again.
+        self._shared = ray.put(examples)
+        return [remote.remote(path, self._shared, params) for _ in range(settings.actors)]
+
+    def _all(self, kind: str, requests: Sequence[Request], done: Done[Result]) -> list[Result]:
+        _import_ray()
+        from ray.exceptions import RayError
+        from ray.util import ActorPool
+
+        order = sorted(range(len(requests)), key=lambda i: requests[i])
+        size = max(1, min(SHARD, -(-len(order) // (2 * self._ray.actors))))
+        shards = [order[i : i + size] for i in range(0, len(order), size)]
+        work = [(kind, n, [requests[i] for i in shard]) for n, shard in enumerate(shards)]
+        results: dict[int, Result] = {}
+        pool = ActorPool(self.actors)
+        try:
+            answered = pool.map_unordered(lambda actor, shard: actor.ask.remote(*shard), work)
+            for number, answers, whole, run in answered:
+                results.update(zip(shards[number], answers, strict=True))
+                self.usage.tokens_whole += whole
+                self.usage.tokens_run += run
+                done(shards[number], answers)
+        except RayError as error:
+            raise UserError(
+                f"Ray could not score a shard ({str(error).strip().splitlines()[-1]}): see its "
+                "logs. What was answered is stored; run again to go on."
+            ) from error
+        return [results[i] for i in range(len(requests))]
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(
+            "scoring.executor is ray, but Ray is not installed: pip install 'lever-plus[ray]', or "
+            "set it to local."
+        ) from error
+    return ray

@@ -1,0 +1,1 @@
+"""Batches of prompts that share prefixes."""

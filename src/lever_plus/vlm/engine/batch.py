@@ -1,0 +1,91 @@
+"""Plain batches: whole prompts through processor and model, for any VLM that chats about images.
+
+Prompts are padded on the left. For likelihoods the answer's own token ids are appended to the
+prompt's, so that the mask of what is scored covers exactly the answer, whatever the tokenizer.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lever_plus.data.examples import Example
+from lever_plus.data.images import open_image
+from lever_plus.hub.processing import on_device, process
+from lever_plus.vlm.prompt import PromptFormat, render
+from lever_plus.vlm.request import Request
+from lever_plus.vlm.turns import turn
+
+
+class BatchEngine:
+    """Runs whole prompts on one model; nothing is shared between them."""
+
+    def __init__(
+        self, model: Any, processor: Any, examples: Mapping[int, Example], prompt: PromptFormat
+    ) -> None:
+        """Keep what prompts are made from."""
+        self._model, self._processor = model, processor
+        self._examples, self._prompt = examples, prompt
+
+    @torch.inference_mode()
+    def generate(
+        self, requests: Sequence[Request], max_new_tokens: int, num_beams: int = 1
+    ) -> list[list[int]]:
+        """Return the generated token ids of each request, end-of-turn tokens included."""
+        inputs = on_device(self._model, self.inputs(requests))
+        output = self._model.generate(
+            **inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=num_beams
+        )
+        new: list[list[int]] = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return new
+
+    @torch.inference_mode()
+    def log_likelihoods(self, requests: Sequence[Request]) -> list[float]:
+        """Return the mean log-probability of the tokens of each query's own answer."""
+        answers = [
+            torch.tensor(turn(self._processor, self._examples[r.query], self._prompt).answer)
+            for r in requests
+        ]
+        counts = torch.tensor([len(answer) for answer in answers])
+        padded = pad_sequence(answers, batch_first=True)
+        inputs = on_device(self._model, forced(self.inputs(requests), padded, counts))
+        steps = padded.shape[1]
+        logits = self._model(**inputs, logits_to_keep=steps, use_cache=False).logits
+        log_probs = logits[:, -steps:].float().log_softmax(-1)
+        picked = log_probs.gather(-1, padded.to(log_probs.device)[..., None]).squeeze(-1).cpu()
+        picked = picked.masked_fill(torch.arange(steps) >= counts[:, None], 0.0)
+        scores: list[float] = (picked.sum(-1) / counts).tolist()
+        return scores
+
+    def inputs(self, requests: Sequence[Request]) -> dict[str, Tensor]:
+        """Return the model inputs of whole prompts, padded on the left."""
+        rows = [[self._examples[i] for i in (*r.demonstrations, r.query)] for r in requests]
+        texts = [render(self._processor, row[:-1], row[-1], self._prompt) for row in rows]
+        images = [[open_image(example.image) for example in row] for row in rows]
+        return process(self._processor, texts, images, "left")
+
+    def tokens(self, example_id: int) -> int:
+        """Return how many tokens one example adds to a prompt, its image included."""
+        return int(self.inputs([Request((), example_id)])["input_ids"].shape[1])
+
+
+def forced(inputs: Mapping[str, Tensor], answers: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    """Append answers to prompts for teacher forcing; an answer's last token predicts nothing.
+
+    Args:
+        inputs: Of n prompts, padded on the left; everything with a value a token grows.
+        answers: Int [n, longest], padded on the right.
+        counts: Int [n], tokens of each answer.
+    """
+    extra = answers[:, :-1]
+    real = torch.arange(extra.shape[1]) < (counts - 1)[:, None]
+    grown = {"input_ids": extra, "attention_mask": real.long()}
+    shape = inputs["input_ids"].shape
+    return {
+        name: torch.cat([value, grown.get(name, torch.zeros_like(extra)).to(value.dtype)], dim=1)
+        if value.shape == shape
+        else value
+        for name, value in inputs.items()
+    }

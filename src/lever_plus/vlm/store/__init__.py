@@ -1,0 +1,1 @@
+"""What was computed is kept: answers, likelihoods, image features."""

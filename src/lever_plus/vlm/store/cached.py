@@ -1,0 +1,143 @@
+"""A VLM behind an answer store: only what no stage has asked before is asked."""
+
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, TypeVar, cast
+
+from tqdm import tqdm
+
+from lever_plus.data.examples import Example
+from lever_plus.errors import UserError
+from lever_plus.vlm.prompt import extract_answer
+from lever_plus.vlm.request import Ask, Backend, Request, VlmIdentity
+from lever_plus.vlm.store.answers import Keys, Kind, Store
+from lever_plus.vlm.usage import Usage
+
+Value = TypeVar("Value", str, float)
+BLOCK: Final = 20_000
+"""Requests that are looked up and asked together: what is held in memory is bounded by it."""
+
+
+class StoredVlm:
+    """A VLM whose answers are kept; the figures of its work are in `usage`."""
+
+    def __init__(self, backend: Backend, store: Store | None) -> None:
+        """Put a store before a backend; without one, everything is asked."""
+        self._backend, self._store = backend, store
+        self._keys: dict[Kind, Keys] = {}
+        self.usage: Usage = backend.usage
+        self._bar = tqdm(total=0, unit="ans", leave=False, disable=None)
+
+    @property
+    def identity(self) -> VlmIdentity:
+        """What the answers depend on."""
+        return self._backend.identity
+
+    @property
+    def examples(self) -> Mapping[int, Example]:
+        """All examples that requests may name, by id."""
+        return self._backend.examples
+
+    def answers(self, requests: Sequence[Request], *, description: str = "answers") -> list[str]:
+        """Return the answer to each request; equal requests are asked once.
+
+        The store keeps the text as it was generated; where an answer ends is decided here.
+        """
+        texts = self._all("answer", requests, self._backend.answers, description)
+        style = self._backend.prompt.style
+        return [extract_answer(text, style) for text in texts]
+
+    def log_likelihoods(
+        self, requests: Sequence[Request], *, description: str = "likelihoods"
+    ) -> list[float]:
+        """Return the mean log-probability of the tokens of each query's own answer.
+
+        Raises:
+            UserError: One of them is no finite number; those before it are stored.
+        """
+        return self._all("log_likelihood", requests, self._backend.log_likelihoods, description)
+
+    def _all(
+        self,
+        kind: Kind,
+        requests: Sequence[Request],
+        ask: Ask[Value],
+        description: str,
+    ) -> list[Value]:
+        distinct = sorted(set(requests))
+        values: dict[Request, Value] = {}
+        self._announce(len(distinct), description)
+        begun = time.monotonic()
+        try:
+            for start in range(0, len(distinct), BLOCK):
+                values.update(self._block(kind, distinct[start : start + BLOCK], ask))
+        finally:
+            self.usage.seconds += time.monotonic() - begun
+        return [values[request] for request in requests]
+
+    def _announce(self, requests: int, description: str) -> None:
+        """Let the stage's one bar grow; it is quiet where there is no terminal."""
+        self._bar.total += requests
+        self._bar.set_description_str(description, refresh=False)
+
+    def _block(self, kind: Kind, block: Sequence[Request], ask: Ask[Value]) -> dict[Request, Value]:
+        """Look a block up, ask the rest, and store every chunk as soon as it is answered."""
+        keys, found = self._look_up(kind, block)
+        values = {
+            request: cast(Value, found[key])
+            for request, key in zip(block, keys, strict=True)
+            if key in found
+        }
+        self.usage.hits += len(values)
+        self._count(values.values())
+        rest = [(r, key) for r, key in zip(block, keys, strict=True) if key not in found]
+
+        def done(indices: Sequence[int], answers: Sequence[Value]) -> None:
+            bad = [i for i, v in zip(indices, answers, strict=True) if not _is_value(v)]
+            kept = [(rest[i][1], v) for i, v in zip(indices, answers, strict=True) if _is_value(v)]
+            if self._store is not None:
+                self._store.put(kind, self.identity, kept)
+            if bad:
+                raise _no_number(rest[bad[0]][0])
+            self._count(answers)
+
+        if rest:
+            asked = [request for request, _ in rest]
+            values.update(zip(asked, ask(asked, done), strict=True))
+        return values
+
+    def _look_up(
+        self, kind: Kind, block: Sequence[Request]
+    ) -> tuple[list[bytes], dict[bytes, str | float]]:
+        if self._store is None:
+            return [str(i).encode() for i in range(len(block))], {}
+        if kind not in self._keys:
+            self._keys[kind] = Keys(kind, self.identity, self.examples)
+        keys = [self._keys[kind].of(request) for request in block]
+        return keys, self._store.get(kind, keys)
+
+    def _count(self, values: Collection[str | float]) -> None:
+        self.usage.requests += len(values)
+        self.usage.empty += sum(
+            1 for value in values if isinstance(value, str) and not value.strip()
+        )
+        self._bar.update(len(values))
+        self._bar.set_postfix_str(
+            f"{self.usage.hits / max(1, self.usage.requests):.0%} stored, "
+            f"{self.usage.saved:.0%} tokens saved",
+            refresh=False,
+        )
+
+
+def _is_value(value: str | float) -> bool:
+    return isinstance(value, str) or math.isfinite(value)
+
+
+def _no_number(request: Request) -> UserError:
+    """A log-likelihood that is no number would rank demonstrations at random."""
+    return UserError(
+        f"the VLM's log-likelihood of query {request.query} after demonstrations "
+        f"{list(request.demonstrations)} is no finite number: a longer vlm.dtype (float32) usually "
+        "mends that. The answers before it are stored."
+    )

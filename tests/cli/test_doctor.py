@@ -1,0 +1,120 @@
+"""The doctor names every missing thing and where to get it, and nothing that is there."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lever_plus.cli.doctor import Item, examine
+from lever_plus.config.file import load_with_preset
+from lever_plus.config.params import Params
+from lever_plus.config.sources import HuggingFaceVlmParams
+from tiny_world import ROOT, Folders
+from vlm.protocol_server import NAME, Vlm, serve
+
+PRESETS = ROOT / "presets"
+
+
+@pytest.fixture(autouse=True)
+def disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room, whatever this machine has."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100e9))
+
+
+def preset(name: str) -> Params:
+    return load_with_preset(ROOT / "params.yaml", PRESETS / name)
+
+
+def missing(items: list[Item]) -> dict[str, str]:
+    return {item.name: item.note for item in items if not item.found}
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("okvqa-qwen2.5-vl-3b.yaml", "okvqa.allenai.org"), ("vqav2-qwen2.5-vl-3b.yaml", "visualqa")],
+)
+def test_on_a_machine_without_the_files_everything_is_named(
+    name: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    notes = missing(examine(preset(name)))
+    for split in ("train", "test"):
+        for kind in ("questions", "annotations"):
+            assert where in notes[f"data, {split} {kind}"]
+        assert "cocodataset.org" in notes[f"data, {split} images"]
+    assert "huggingface.co" in notes["VLM"]
+    assert "embed.path" in notes["encoder"]
+
+
+def test_the_embedded_run_lacks_nothing(params: Params) -> None:
+    assert missing(examine(params)) == {}
+
+
+def with_vlm(params: Params, **changes: object) -> Params:
+    assert isinstance(params.vlm, HuggingFaceVlmParams)
+    return params.model_copy(update={"vlm": params.vlm.model_copy(update=changes)})
+
+
+def test_packages_that_a_setting_needs_are_named(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = params.pool.model_copy(update={"sampler": "text", "search": "approximate"})
+    scoring = params.scoring.model_copy(update={"executor": "ray"})
+    wanted = params.model_copy(update={"pool": pool, "scoring": scoring})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    notes = missing(examine(wanted))
+    assert "lever-plus[ann]" in notes["faiss"]
+    assert "lever-plus[ray]" in notes["ray"]
+    assert not {"faiss", "ray"} & missing(examine(params)).keys()
+
+
+def test_a_folder_with_a_whole_checkpoint_is_found(params: Params, folders: Folders) -> None:
+    assert "VLM" not in missing(examine(with_vlm(params, path=str(folders.vlm))))
+
+
+def test_a_missing_weight_file_is_named(params: Params, folders: Folders, tmp_path: Path) -> None:
+    for path in folders.vlm.iterdir():
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    note = missing(examine(with_vlm(params, path=str(tmp_path))))["VLM"]
+    assert "lacks model.safetensors" in note
+
+
+def test_a_damaged_index_and_a_mistyped_device_are_named(
+    params: Params, folders: Folders, tmp_path: Path
+) -> None:
+    for path in folders.vlm.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": ')
+    notes = missing(examine(with_vlm(params, path=str(tmp_path), device="cudda")))
+    assert "is damaged" in notes["VLM"]
+    assert "'cudda' names no device" in notes["VLM device"]
+
+
+def test_a_device_that_is_not_there_is_named(params: Params, folders: Folders) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device that the test expects to be missing")
+    note = missing(examine(with_vlm(params, path=str(folders.vlm), device="cuda")))["VLM device"]
+    assert "set it to cpu" in note
+
+
+def test_a_server_is_asked_which_models_it_offers() -> None:
+    params = preset("vllm.yaml")
+    with serve(Vlm(None, None, echoes=True)) as url:
+        there = params.vlm.model_copy(update={"url": url, "model": NAME})
+        assert missing(examine(params.model_copy(update={"vlm": there}))) == {}
+        other = params.vlm.model_copy(update={"url": url})
+        note = missing(examine(params.model_copy(update={"vlm": other})))["VLM server"]
+        assert f"offers {NAME}, not Qwen" in note
+    gone = missing(examine(params.model_copy(update={"vlm": other})))["VLM server"]
+    assert "does not answer" in gone
+    assert "vllm serve" in gone
+
+
+def test_a_full_disk_is_named(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1e9))
+    assert missing(examine(params))["disk"].startswith("1 GB free here")

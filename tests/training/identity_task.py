@@ -1,0 +1,128 @@
+"""A task that a policy can learn in seconds: the t-th pick shall be the candidate with mark t."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lever_plus.config.training import SoftReward
+from lever_plus.data.pools import Pools
+from lever_plus.features.encoder import Embeddings
+from lever_plus.policy.kinds import build_policy
+from lever_plus.policy.network import Policy, PolicyConfig
+from lever_plus.selectors.infoscore import ScoredSequence
+from lever_plus.training.environment import Environment
+from lever_plus.training.groups import Groups
+from lever_plus.vlm.scorer import Scorer, ShotScore
+
+SHOTS, POOL, NOISE = 3, 6, 3
+Kind = Literal["stateful", "v2"]
+TRAIN, DEV, CANDIDATES = 48, 16, 60
+
+
+@dataclass
+class MarkScorer:
+    """Gives accuracy 1 at shot t if pick t has mark t, and remembers which queries it was asked."""
+
+    marks: dict[int, int]
+    asked: set[int] = field(default_factory=set)
+
+    def score_pointers(
+        self, queries: Sequence[int], pointers: Sequence[Sequence[int]], description: str
+    ) -> list[list[ShotScore]]:
+        assert description
+        self.asked.update(queries)
+        return [
+            [self._score(self.marks[i] == t) for t, i in enumerate(p, start=1)] for p in pointers
+        ]
+
+    def rewards(self, pointers: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Return the accuracies, float [pointers, SHOTS]; remembers nothing."""
+        hits = [[self.marks[i] == t for t, i in enumerate(p, start=1)] for p in pointers]
+        return np.array(hits, dtype=np.float32)
+
+    @staticmethod
+    def _score(hit: bool) -> ShotScore:
+        return ShotScore(answer=str(hit), vqa_correct=int(hit), vqa_acc_score=float(hit))
+
+
+@dataclass(frozen=True)
+class IdentityTask:
+    """An environment with its queries and its scorer."""
+
+    environment: Environment
+    scorer: MarkScorer
+    train: tuple[int, ...]
+    dev: tuple[int, ...]
+
+    def policy(self, dropout: float = 0.0, seed: int = 0, kind: Kind = "stateful") -> Policy:
+        """Return an untrained policy; equal seeds give equal weights, whatever the dropout."""
+        torch.manual_seed(seed)
+        features = self.environment.embeddings
+        sizes = features.query_size, features.candidate_size
+        return build_policy(PolicyConfig(kind, *sizes, 16, SHOTS, dropout=dropout))
+
+    def solution(self, query: int) -> tuple[int, ...]:
+        """Return the pointer with accuracy 1 at every shot."""
+        pool = self.environment.pools.of(query)
+        return tuple(i for mark in (1, 2, 3) for i in pool if self.scorer.marks[i] == mark)
+
+    def sequences(self) -> dict[int, list[ScoredSequence]]:
+        """Return SFT data: the solution, and its reverse with a lower InfoScore."""
+        found = {query: self.solution(query) for query in self.train}
+        return {
+            query: [ScoredSequence(pointer[::-1], 0.0), ScoredSequence(pointer, 1.0)]
+            for query, pointer in found.items()
+        }
+
+    def groups(self, size: int, seed: int = 0) -> Groups:
+        """Return groups of random candidates of the training queries, scored."""
+        generator = torch.Generator().manual_seed(seed)
+        weights = torch.ones(len(self.train) * size, POOL)
+        drawn = torch.multinomial(weights, SHOTS, generator=generator)
+        pointers = drawn.view(len(self.train), size, SHOTS)
+        ids = self.environment.example_ids(self.train, pointers)
+        rewards = self.scorer.rewards([pointer for group in ids for pointer in group])
+        return Groups(
+            queries=self.train,
+            pointers=pointers,
+            rewards=torch.from_numpy(rewards).view(pointers.shape),
+            keep=torch.ones(pointers.shape[:2], dtype=torch.bool),
+        )
+
+
+def make_task() -> IdentityTask:
+    """Return the task: pools of one candidate with each mark 1..3, and three without, shuffled."""
+    rng = np.random.default_rng(0)
+    train = tuple(range(TRAIN))
+    dev = tuple(range(TRAIN, TRAIN + DEV))
+    candidates = range(1000, 1000 + CANDIDATES)
+    marks = {i: i % 6 if i % 6 <= SHOTS else 0 for i in candidates}
+    of_mark = [[i for i in candidates if marks[i] == mark] for mark in range(SHOTS + 1)]
+    pools = {}
+    for query in (*train, *dev):
+        drawn = [int(rng.choice(of_mark[mark])) for mark in (1, 2, 3)]
+        drawn += [int(i) for i in rng.choice(of_mark[0], size=POOL - SHOTS, replace=False)]
+        pools[query] = tuple(int(i) for i in rng.permutation(drawn))
+    scorer = MarkScorer(marks)
+    environment = Environment(
+        pools=Pools(ids=pools, sha256="p" * 64),
+        embeddings=_embeddings([*train, *dev, *candidates], marks, rng),
+        scorer=cast(Scorer, scorer),
+        shots=SHOTS,
+        reward=SoftReward(mode="soft_only", soft_weight=1.0, clip=5.0, shot_weights=[1.0] * SHOTS),
+    )
+    return IdentityTask(environment, scorer, train, dev)
+
+
+def _embeddings(ids: list[int], marks: dict[int, int], rng: np.random.Generator) -> Embeddings:
+    """Return features whose answer part shows the mark; the other parts are noise."""
+    image, question = rng.normal(size=(2, len(ids), NOISE)).astype(np.float32)
+    shown = np.eye(SHOTS + 1, dtype=np.float32)[[marks.get(i, 0) for i in ids]]
+    white = np.concatenate([question, image, shown], axis=1)
+    unit = {"question": question, "image": image}
+    rows = {example_id: row for row, example_id in enumerate(ids)}
+    return Embeddings(rows, unit, white, query_size=2 * NOISE, encoder="e" * 64)

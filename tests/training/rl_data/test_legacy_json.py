@@ -1,0 +1,178 @@
+"""RL JSON of the older system: every variant is known, and no index space is guessed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lever_plus.config.training import SoftReward
+from lever_plus.data.pools import Pools
+from lever_plus.errors import PointerError, UserError
+from lever_plus.training.groups import groups_from_records
+from lever_plus.training.rl_data.legacy_json import read_exchange, variant_of, write_exchange
+
+POOLS = Pools(ids={7: (10, 11, 12, 13), 3: (13, 12, 10, 14)}, sha256="p" * 64)
+Content = dict[str, Any]
+
+
+def candidate(pointer: list[int], score: float = 0.6, **more: object) -> Content:
+    return {
+        "pointer": pointer,
+        "gen_method": "beam",
+        "vqa_pred_answer": "two",
+        "vqa_correct": int(score > 0),
+        "vqa_acc_score": score,
+        **more,
+    }
+
+
+def plain(pointer: list[int], **more: Any) -> Content:
+    return {"7": {"pointer_candidates": [candidate(pointer, **more)]}}
+
+
+A = plain([2, 0])
+B = plain([2, 0], vqa_eval_mode="vqaEval")
+C = {"_meta": {"vqa_model": "qwen"}, **plain([12, 10], pointer_pos=[2, 0], eval_failed=False)}
+D = {
+    "7": {
+        "candidate_pool_ids": [10, 11, 12, 13],
+        "pointer_candidates": [candidate([2, 0], pointer_global=[12, 10])],
+    }
+}
+E = plain([2, 0], gen_method="aug_diverse", vqa_eval_mode="val")
+F = {"7": {"pointer_candidates": [{"pointer": [2, 0], "vqa_pred_answer": "a", "vqa_acc_score": 1}]}}
+VARIANTS = {"A": A, "B": B, "C": C, "D": D, "E": E, "F": F}
+
+
+def write(folder: Path, content: Content) -> Path:
+    path = folder / "rl.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("letter", VARIANTS)
+def test_a_variant_is_known_by_its_keys(letter: str) -> None:
+    assert variant_of(VARIANTS[letter]) == letter
+
+
+@pytest.mark.parametrize("letter", VARIANTS)
+def test_without_an_index_space_it_is_refused_with_an_explanation(
+    tmp_path: Path, letter: str
+) -> None:
+    with pytest.raises(UserError, match=f"is variant {letter}: .*--index-space global"):
+        read_exchange(write(tmp_path, VARIANTS[letter]), None, POOLS)
+
+
+@pytest.mark.parametrize("letter", VARIANTS)
+def test_pointers_become_example_ids(tmp_path: Path, letter: str) -> None:
+    path = write(tmp_path, VARIANTS[letter])
+    imported = read_exchange(path, "global" if letter == "C" else "pool", POOLS)
+    (record,) = imported.records
+    assert (record.query_id, record.candidates[0].pointer) == (7, (12, 10))
+    assert [shot.shot for shot in record.candidates[0].shots] == [2]
+    assert record.candidates[0].shots[0].vqa_correct == 1
+    assert imported.meta.records == 1
+
+
+def test_positions_outside_the_pool_are_no_positions(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="query 7: pointer .* names position 12 of a pool of 4"):
+        read_exchange(write(tmp_path, C), "pool", POOLS)
+
+
+def test_ids_outside_the_pool_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PointerError, match="query 7: example 2 of the pointer is not in its pool"):
+        read_exchange(write(tmp_path, A), "global", POOLS)
+    with pytest.raises(PointerError, match="query 7: pointer .* names an example twice"):
+        read_exchange(write(tmp_path, plain([2, 2])), "pool", POOLS)
+
+
+def test_two_kinds_of_index_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    pools = Pools(ids={7: (2, 0, 12, 10)}, sha256="q" * 64)
+    content = json.loads(json.dumps(D))
+    content["7"]["candidate_pool_ids"] = [2, 0, 12, 10]
+    content["7"]["pointer_candidates"][0]["pointer_global"] = [12, 2]
+    read_exchange(write(tmp_path, content), "pool", pools)
+    with pytest.raises(UserError, match="pointer_global .* is not what pointer means"):
+        read_exchange(write(tmp_path, content), "global", pools)
+
+
+def test_another_pool_than_the_file_s_is_refused(tmp_path: Path) -> None:
+    pools = Pools(ids={7: (11, 10, 12, 13)}, sha256="q" * 64)
+    with pytest.raises(UserError, match="query 7: candidate_pool_ids of the file are not"):
+        read_exchange(write(tmp_path, D), "pool", pools)
+
+
+@pytest.mark.parametrize("bad", [{"vqa_eval_mode": "fallback"}, {"eval_failed": True}], ids=str)
+def test_scores_that_are_no_accuracy_are_left_out_and_counted(tmp_path: Path, bad: Content) -> None:
+    content = plain([2, 0], **bad)
+    content["7"]["pointer_candidates"].append(candidate([1, 3]))
+    imported = read_exchange(write(tmp_path, content), "pool", POOLS)
+    assert imported.skipped == 1
+    assert [c.pointer for c in imported.records[0].candidates] == [(11, 13)]
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none of the six known variants"):
+        read_exchange(write(tmp_path, {"questions": []}), "pool", POOLS)
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(UserError, match="not a readable JSON file"):
+        read_exchange(tmp_path / "bad.json", "pool", POOLS)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda c: c.pop("vqa_acc_score"), "'vqa_acc_score' is missing"),
+        (lambda c: c.update(vqa_acc_score=3.0), "vqa_acc_score: Input should be less than"),
+        (lambda c: c.update(pointer=["x", 0]), "invalid literal"),
+        (lambda c: c.update(pointer=None), "NoneType"),
+    ],
+    ids=["no score", "score above 1", "no number", "no pointer"],
+)
+def test_a_damaged_candidate_names_file_and_query(
+    tmp_path: Path, damage: Callable[[Content], object], reason: str
+) -> None:
+    content = json.loads(json.dumps(A))
+    damage(content["7"]["pointer_candidates"][0])
+    with pytest.raises(UserError, match=f"rl.json, query 7: a candidate is damaged .*{reason}"):
+        read_exchange(write(tmp_path, content), "pool", POOLS)
+
+
+def test_a_query_that_is_no_id_is_named(tmp_path: Path) -> None:
+    content = {"seven": A["7"]}
+    with pytest.raises(UserError, match="query seven: a candidate is damaged"):
+        read_exchange(write(tmp_path, content), "pool", POOLS)
+
+
+def test_an_export_can_be_imported_again(tmp_path: Path) -> None:
+    first = read_exchange(write(tmp_path, A), "pool", POOLS)
+    write_exchange(tmp_path / "out.json", first.records)
+    again = read_exchange(tmp_path / "out.json", "global", POOLS)
+    assert again.records == first.records
+    keys = json.loads((tmp_path / "out.json").read_text())["7"]["pointer_candidates"][0]
+    assert {"pointer", "gen_method", "vqa_correct", "vqa_acc_score"} <= keys.keys()
+
+
+@pytest.mark.invariant
+def test_optional_scores_and_the_total_log_prob_come_through(tmp_path: Path) -> None:
+    """They are what rewards of other modes are made of; step log-probs are not in such files."""
+    scores = {"vqa_gt_prob": 0.25, "vqa_rel_score": 0.5, "temperature": 1.3}
+    content = plain([2, 0], beam_score=None, logprob_score=-2.5, **scores)
+    (record,) = read_exchange(write(tmp_path, content), "pool", POOLS).records
+    (found,) = record.candidates
+    assert (found.temperature, found.log_prob, found.total_log_prob) == (1.3, -2.5, -2.5)
+    assert found.step_log_probs is None
+    assert (found.shots[0].vqa_gt_prob, found.shots[0].vqa_rel_score) == (0.25, 0.5)
+    (beam,) = read_exchange(write(tmp_path, plain([2, 0], beam_score=-1.5)), "pool", POOLS).records
+    assert beam.candidates[0].total_log_prob == -1.5
+
+
+def test_imported_data_train_on_the_last_shot(tmp_path: Path) -> None:
+    """The older system's reward is that of two shots: weights 0 and 1."""
+    imported = read_exchange(write(tmp_path, A), "pool", POOLS)
+    reward = SoftReward(mode="soft_only", soft_weight=1.0, clip=1.0, shot_weights=[0.0, 1.0])
+    groups = groups_from_records(imported.records, POOLS, reward)
+    assert groups.pointers.tolist() == [[[2, 0]]]
+    assert groups.rewards.tolist() == [[[0.0, pytest.approx(0.6)]]]

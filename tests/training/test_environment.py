@@ -1,0 +1,163 @@
+"""The environment asks the VLM what a reward needs, each prefix once, and pads small pools."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from identity_task import SHOTS, IdentityTask, Kind
+from numpy.testing import assert_allclose
+from torch.testing import assert_close
+
+from lever_plus.config.training import RelevanceReward, SoftReward
+from lever_plus.data.examples import Example
+from lever_plus.data.pools import Pools
+from lever_plus.metric.relevance import relevance
+from lever_plus.training.environment import Environment
+from lever_plus.vlm.request import Request, VlmIdentity
+from lever_plus.vlm.scorer import Scorer
+
+
+class FormulaVlm:
+    """Answers by formula: the last demonstration's number, likely as far as the first is large."""
+
+    identity = VlmIdentity(model="m", revision="r", dtype="d", prompt_hash="h", generation="g")
+
+    def __init__(self, queries: Sequence[int]) -> None:
+        """Start with nothing asked."""
+        self.examples = {
+            q: Example(q, q, "", "", "?", ("1003 cats",) * 2 + ("1004",) * 8, "1004")
+            for q in queries
+        }
+        self.asked: list[Request] = []
+        self.weighed: list[Request] = []
+
+    def answers(self, requests: Sequence[Request], *, description: str) -> list[str]:
+        assert description
+        self.asked += requests
+        return [str(request.demonstrations[-1]) for request in requests]
+
+    def log_likelihoods(self, requests: Sequence[Request], *, description: str) -> list[float]:
+        assert description
+        self.weighed += requests
+        return [-len(r.demonstrations) - r.demonstrations[0] / 1e4 for r in requests]
+
+
+@pytest.fixture
+def vlm(task: IdentityTask) -> FormulaVlm:
+    return FormulaVlm(task.dev)
+
+
+@pytest.fixture
+def environment(task: IdentityTask, vlm: FormulaVlm) -> Environment:
+    return replace(task.environment, scorer=Scorer(vlm))
+
+
+RELEVANCE = RelevanceReward(
+    mode="hard_plus_gtprob_plus_rel",
+    hard_weight=1.0,
+    soft_weight=0.5,
+    rel_weight=0.25,
+    clip=5.0,
+    shot_weights=[1.0] * SHOTS,
+)
+
+
+@pytest.mark.invariant
+def test_a_prefix_is_asked_once_and_its_order_matters(
+    task: IdentityTask, environment: Environment, vlm: FormulaVlm
+) -> None:
+    query, (a, b, c) = task.dev[0], (1001, 1002, 1003)
+    pointers = [(a, b, c), (a, c, b), (a, b, c), (b, a, c)]
+    environment.rewards([query] * 4, pointers, "dev")
+    prefixes = {(a,), (b,), (a, b), (a, c), (b, a), *pointers}
+    assert sorted(vlm.asked) == sorted(Request(p, query) for p in prefixes)
+
+
+def test_scores_are_those_of_every_prefix(task: IdentityTask, environment: Environment) -> None:
+    query = task.dev[0]
+    scored = environment.score([query], [(1003, 1004, 1005)], {"gt_prob", "relevance"}, "dev")
+    assert [s.answer for s in scored.answers[0]] == ["1003", "1004", "1005"]
+    assert scored.scores.hard.tolist() == [[0.0, 1.0, 0.0]]
+    assert scored.scores.soft.tolist() == [[0.0, 1.0, 0.0]]
+    assert scored.scores.gt_prob is not None
+    assert_allclose(scored.scores.gt_prob, [[math.exp(-k - 0.1003) for k in (1, 2, 3)]], rtol=1e-6)
+    near = [relevance(answer, ["1003 cats", "1004"]) for answer in ("1003", "1004", "1005")]
+    assert scored.scores.relevance is not None
+    assert_allclose(scored.scores.relevance, [near], rtol=1e-6)
+
+
+def test_only_what_the_reward_needs_is_asked(
+    task: IdentityTask, environment: Environment, vlm: FormulaVlm
+) -> None:
+    environment.rewards(task.dev[:1], [(1003, 1004, 1005)], "dev")
+    assert vlm.weighed == []
+    needing = replace(environment, reward=RELEVANCE)
+    rewards = needing.rewards(task.dev[:1], [(1003, 1004, 1005)], "dev")
+    assert len(vlm.weighed) == 3
+    probabilities = [0.5 * math.exp(-k - 0.1003) for k in (1, 2, 3)]
+    near = [0.25 * relevance(answer, ["1003 cats", "1004"]) for answer in ("1003", "1005")]
+    expected = np.array(probabilities) + np.array([near[0], 1.0, near[1]])
+    assert_allclose(rewards, [expected], rtol=1e-6)
+
+
+def test_realised_gives_the_greedy_pointers_with_reward_and_accuracy(
+    task: IdentityTask, environment: Environment
+) -> None:
+    double = SoftReward(mode="soft_only", soft_weight=2.0, clip=5.0, shot_weights=[1.0] * SHOTS)
+    realised = replace(environment, reward=double).realised(task.policy(), task.dev)
+    assert realised.pointers == environment.greedy_pointers(task.policy(), task.dev)
+    expected = [[float(i == 1004) for i in pointer] for pointer in realised.pointers]
+    assert realised.accuracies.tolist() == expected
+    assert realised.rewards.tolist() == [[2 * x for x in row] for row in expected]
+
+
+def test_shot_weights_sum_to_one_so_that_rewards_keep_their_unit(environment: Environment) -> None:
+    reward = SoftReward(mode="soft_only", soft_weight=1.0, clip=5.0, shot_weights=[0.0, 1.0, 3.0])
+    assert replace(environment, reward=reward).shot_weights == (0.0, 0.25, 0.75)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("kind", ["stateful", "v2"])
+def test_smaller_pools_are_scored_in_a_batch_as_alone(task: IdentityTask, kind: Kind) -> None:
+    sizes = {q: 4 + q % 3 for q in task.dev}
+    ids = {q: task.environment.pools.of(q)[:size] for q, size in sizes.items()}
+    whole = task.environment
+    environment = Environment(
+        Pools(ids, "q" * 64), whole.embeddings, whole.scorer, SHOTS, whole.reward
+    )
+    policy = task.policy(kind=kind).double().eval().float()
+    pointers = torch.tensor([[[0, 1, 2], [3, 0, 1]]]).expand(len(task.dev), -1, -1)
+    together = policy.step_log_probs(environment.encode(policy, task.dev), pointers)
+    for row, query in enumerate(task.dev):
+        alone = policy.step_log_probs(environment.encode(policy, [query]), pointers[:1])
+        assert alone.shape[-1] == sizes[query]
+        assert_close(together[row, ..., : sizes[query]], alone[0], rtol=0, atol=1e-5)
+        assert (together[row, ..., sizes[query] :] == -math.inf).all()
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("kind", ["stateful", "v2"])
+def test_a_frozen_copy_gives_the_distributions_of_the_policy_as_it_was(
+    task: IdentityTask, kind: Kind
+) -> None:
+    environment, policy = task.environment, task.policy(dropout=0.5, kind=kind).train()
+    frozen = environment.frozen(policy)
+    pointers = torch.tensor([[[0, 1, 2], [3, 0, 5]]]).expand(len(task.dev), -1, -1)
+    encoded = environment.encode(policy.eval(), task.dev)
+    expected = policy.step_log_probs(encoded, pointers)[:, :, :SHOTS].detach()
+    with torch.no_grad():
+        policy.get_parameter("query_in.weight").zero_()
+    found = frozen.steps(task.dev, pointers).joined()
+    assert not found.requires_grad
+    assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_an_environment_with_other_pools_encodes_those(task: IdentityTask) -> None:
+    policy, query = task.policy(), task.dev[0]
+    before = task.environment.encode(policy, [query]).keys
+    reversed_pools = Pools({query: task.environment.pools.of(query)[::-1]}, "other")
+    after = replace(task.environment, pools=reversed_pools).encode(policy, [query]).keys
+    assert_close(after, before.flip(1))

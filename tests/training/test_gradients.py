@@ -1,0 +1,91 @@
+"""The gradient of a batch does not depend on how it is cut, nor on which thread is first."""
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from identity_task import IdentityTask
+from torch import Tensor, nn
+
+from lever_plus.training.gradients import Gradients, Part
+from training import FEW, Train, agro, grpo, rce
+
+ROWS = torch.arange(7)
+
+
+@pytest.fixture
+def weight() -> nn.Parameter:
+    return nn.Parameter(torch.arange(1.0, 8.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 20])
+def test_parts_weigh_as_much_as_they_have_rows(weight: nn.Parameter, parts: int) -> None:
+    seen: list[int] = []
+
+    def part(rows: Tensor) -> Part:
+        seen.extend(rows.tolist())
+        return Part(weight[rows].square().mean(), {"mean": weight[rows].mean().item()})
+
+    figures = Gradients([weight], parts).of(ROWS, part)
+    assert sorted(seen) == ROWS.tolist()
+    assert figures["mean"] == pytest.approx(4.0)
+    assert figures["loss"] == pytest.approx(20.0)
+    torch.testing.assert_close(weight.grad, 2 * weight.detach() / 7)
+
+
+def test_parts_are_summed_in_their_order(weight: nn.Parameter) -> None:
+    """Float32 sums show their order: the first part is the slowest, and still the first summand."""
+    single = nn.Parameter(weight.detach().float() * 1e-3)
+    scale = torch.tensor([1e8, -1e8, 1.0])
+
+    def part(rows: Tensor) -> Part:
+        time.sleep(0.02 * (2 - int(rows[0])))
+        return Part((single[0] * scale[rows]).sum(), {})
+
+    gradients = Gradients([single], 3)
+    gradients.of(torch.arange(3), part)
+    expected = (scale[0] / 3 + scale[1] / 3) + scale[2] / 3
+    assert single.grad is not None
+    assert single.grad[0] == expected
+
+
+def test_parameters_share_no_gradient_and_what_does_not_count_has_none(
+    weight: nn.Parameter,
+) -> None:
+    other, unused = nn.Parameter(weight.detach().clone()), nn.Parameter(torch.ones(2))
+    Gradients([weight, other, unused], 1).of(ROWS, lambda _rows: Part((weight + other).sum(), {}))
+    assert weight.grad is not None
+    assert other.grad is not None
+    weight.grad.mul_(0)
+    assert other.grad.tolist() == [1.0] * 7
+    assert unused.grad is not None
+    assert unused.grad.tolist() == [0.0, 0.0]
+
+
+def test_what_a_part_raises_is_raised(weight: nn.Parameter) -> None:
+    def part(rows: Tensor) -> Part:
+        if 6 in rows:
+            raise RuntimeError("part with row 6")
+        return Part(weight[rows].sum(), {})
+
+    with pytest.raises(RuntimeError, match="row 6"):
+        Gradients([weight], 2).of(ROWS, part)
+
+
+@pytest.mark.parametrize("train", [rce, agro, grpo])
+def test_training_does_not_depend_on_the_parts(task: IdentityTask, train: Train) -> None:
+    """But for the order of float operations: with equal parts, the bytes are the same."""
+    whole = task.groups(size=12)
+    keep = torch.arange(12) < 3 + 2 * (torch.arange(len(whole.queries)) % 4)[:, None]
+    groups = replace(whole, keep=keep)  # as repeats make it: queries with more and with less
+    one, three, again = (
+        train(task, task.policy(), FEW[train], groups=groups, threads=n) for n in (1, 3, 3)
+    )
+    assert three.history == again.history
+    assert torch.equal(three.weights, again.weights)
+    for row, other in zip(one.history, three.history, strict=True):
+        assert row.keys() == other.keys()
+        assert {k: v for k, v in row.items() if isinstance(v, float)} == pytest.approx(
+            {k: v for k, v in other.items() if isinstance(v, float)}, rel=1e-3, abs=1e-3
+        )

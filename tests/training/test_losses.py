@@ -1,0 +1,235 @@
+"""SFT, RCE and GRPO against enumeration, their definitions, and their truth tables."""
+
+import math
+
+import pytest
+import torch
+from enumeration import gradient, numbers
+from torch import Tensor
+from torch.testing import assert_close
+
+from lever_plus.policy.network import Encoded, Policy
+from lever_plus.training import losses
+from lever_plus.training.returns import leave_one_out, reward_to_go
+
+ALL = torch.ones(2, 4, dtype=torch.bool)
+
+
+def test_sft_is_the_weighted_negative_log_likelihood() -> None:
+    log_probs, weights = numbers(2, 4, 3), numbers(2, 4, seed=1).softmax(-1)
+    expected = -sum(
+        weights[b, g] * log_probs[b, g, t] for b in range(2) for g in range(4) for t in range(3)
+    )
+    assert_close(losses.sft(log_probs, weights), torch.as_tensor(expected / 2))
+
+
+def test_rce_weighs_by_the_softmax_of_reward_over_tau() -> None:
+    log_probs = torch.tensor([[[-1.0, -2.0], [-3.0, -4.0]]])
+    returns = torch.tensor([[0.5 * math.log(3), 0.0]])
+    expected = torch.tensor(0.75 * 3.0 + 0.25 * 7.0)
+    assert_close(losses.rce(log_probs, returns, ALL[:1, :2], tau=0.5), expected)
+
+
+def test_rce_with_a_tiny_tau_imitates_the_best_candidate_alone() -> None:
+    log_probs, returns = numbers(2, 4, 3), torch.tensor([[0.1, 0.9, 0.3, 0.2]] * 2).double()
+    best = -log_probs[:, 1].sum(-1).mean()
+    assert_close(losses.rce(log_probs, returns, ALL, tau=1e-3), best)
+
+
+@pytest.mark.invariant
+def test_rce_rests_at_what_filled_the_list_times_exp_of_the_reward_over_tau(
+    rewards: Tensor,
+) -> None:
+    """A pointer that stands n times in the list has mu proportional to n."""
+    returns, tau = rewards[0].mean(-1), 0.4
+    mu = (torch.arange(60) * 7 % 4 + 1).double()
+    members = torch.arange(60).repeat_interleave(mu.long())
+    keep = torch.ones(1, len(members), dtype=torch.bool)
+
+    def loss(log_pi: Tensor) -> Tensor:
+        listed = log_pi.log_softmax(-1)[members].view(1, -1, 1)
+        return losses.rce(listed, returns[members].unsqueeze(0), keep, tau)
+
+    rest = (mu.log() + returns / tau).requires_grad_()
+    assert torch.autograd.grad(loss(rest), rest)[0].abs().max() < 1e-12
+    for seed in range(5):
+        assert loss(rest + 0.1 * numbers(60, seed=seed)) > loss(rest) + 1e-4
+
+
+@pytest.mark.invariant
+def test_marked_duplicates_change_no_loss() -> None:
+    log_probs, returns, advantages = numbers(2, 4, 3), numbers(2, 4, seed=1), numbers(2, 4, 3)
+    keep = torch.cat([ALL, ~ALL[:, :2]], dim=1)
+
+    def double(values: Tensor) -> Tensor:
+        return torch.cat([values, values[:, :2]], dim=1)
+
+    assert_close(
+        losses.rce(double(log_probs), double(returns), keep, 0.5),
+        losses.rce(log_probs, returns, ALL, 0.5),
+    )
+    old = log_probs + 0.3 * numbers(2, 4, 3, seed=2)
+    doubled = losses.grpo(double(log_probs), double(old), double(advantages), keep, 0.2, 0.28)
+    assert_close(doubled, losses.grpo(log_probs, old, advantages, ALL, 0.2, 0.28))
+
+
+@pytest.mark.invariant
+def test_at_ratio_one_the_surrogate_has_the_reinforce_gradient() -> None:
+    log_probs, advantages = numbers(2, 4, 3).requires_grad_(), numbers(2, 4, 3, seed=1)
+    loss, clipped = losses.grpo(log_probs, log_probs.detach(), advantages, ALL, 0.2, 0.28)
+    (actual,) = torch.autograd.grad(loss, log_probs)
+    assert_close(actual, -advantages / 8)
+    assert_close(loss.detach(), -advantages.sum(-1).mean())
+    assert clipped == 0
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "moves"),
+    [
+        (1.25, +1.0, True),
+        (1.30, +1.0, False),
+        (0.50, +1.0, True),
+        (0.85, -1.0, True),
+        (0.75, -1.0, False),
+        (1.50, -1.0, True),
+        (1.50, 0.0, False),
+    ],
+)
+def test_only_steps_that_went_too_far_in_their_own_direction_are_clipped(
+    ratio: float, advantage: float, moves: bool
+) -> None:
+    log_probs = torch.tensor([[[math.log(ratio)]]]).requires_grad_()
+    old, kept = torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
+    loss, clipped = losses.grpo(log_probs, old, torch.full_like(old, advantage), kept, 0.2, 0.28)
+    (actual,) = torch.autograd.grad(loss, log_probs)
+    expected = -ratio * advantage if moves else 0.0
+    assert actual.item() == pytest.approx(expected)
+    assert clipped.item() == float(not moves and advantage != 0)
+
+
+@pytest.mark.invariant
+def test_at_ratio_one_the_surrogate_of_centred_advantages_is_zero() -> None:
+    log_probs, keep = numbers(3, 6, 3), torch.rand(3, 6) < 0.8
+    advantages = leave_one_out(numbers(3, 6, 3, seed=1), keep)
+    loss, _ = losses.grpo(log_probs, log_probs, advantages, keep, 0.2, 0.28)
+    assert abs(loss.item()) < 1e-12
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize(
+    ("steps", "advantage", "moves"),
+    [
+        ((1.1, 1.1, 1.0), +1.0, True),
+        ((1.2, 1.2, 1.0), +1.0, False),
+        ((1.5, 0.8, 1.0), +1.0, True),
+        ((0.8, 0.8, 1.0), -1.0, False),
+        ((1.5, 0.5, 1.2), -1.0, True),
+        ((1.5, 1.5, 1.5), -1.0, True),
+        ((0.5, 0.5, 0.5), +1.0, True),
+    ],
+)
+def test_a_sequence_ratio_is_the_product_of_the_steps_and_clipped_as_one(
+    steps: tuple[float, ...], advantage: float, moves: bool
+) -> None:
+    log_probs = torch.tensor([[steps]], dtype=torch.float64).log().requires_grad_()
+    old, kept = torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
+    whole = log_probs.sum(-1, keepdim=True)
+    loss, clipped = losses.grpo(whole, old, torch.full_like(whole, advantage), kept, 0.2, 0.28)
+    (actual,) = torch.autograd.grad(loss, log_probs)
+    expected = -math.prod(steps) * advantage if moves else 0.0
+    assert actual[0, 0].tolist() == pytest.approx([expected] * 3)
+    assert clipped.item() == float(not moves)
+
+
+@pytest.mark.invariant
+def test_at_ratio_one_a_sequence_ratio_has_the_reinforce_gradient() -> None:
+    log_probs, advantages = numbers(2, 4, 3).requires_grad_(), numbers(2, 4, 1, seed=1)
+    whole = log_probs.sum(-1, keepdim=True)
+    loss, clipped = losses.grpo(whole, whole.detach(), advantages, ALL, 0.2, 0.28)
+    (actual,) = torch.autograd.grad(loss, log_probs)
+    assert_close(actual, (-advantages / 8).expand(-1, -1, 3))
+    assert clipped == 0
+
+
+@pytest.mark.invariant
+def test_a_reward_at_shot_two_alone_gives_step_three_exactly_no_gradient(
+    policy: Policy, encoded: Encoded, every: Tensor, rewards: Tensor
+) -> None:
+    log_probs = policy.log_probs(encoded, every).detach().requires_grad_()
+    weights, keep = torch.tensor([0.0, 1.0, 0.0]).double(), torch.ones(1, 60, dtype=torch.bool)
+    advantages = leave_one_out(reward_to_go(rewards, weights), keep)
+    loss, _ = losses.grpo(log_probs, log_probs.detach(), advantages, keep, 0.2, 0.28)
+    (actual,) = torch.autograd.grad(loss, log_probs)
+    assert (actual[..., 2] == 0).all()
+    assert (actual[..., :2].abs() > 1e-6).any(1).all()
+
+
+def test_one_clipped_step_leaves_the_other_steps_their_gradient() -> None:
+    log_probs = torch.tensor([[[1.0, 0.0, 0.1]]]).requires_grad_()
+    old, kept = torch.zeros(1, 1, 3), torch.ones(1, 1, dtype=torch.bool)
+    loss, clipped = losses.grpo(log_probs, old, torch.ones(1, 1, 3), kept, 0.2, 0.28)
+    (actual,) = torch.autograd.grad(loss, log_probs)
+    assert actual[0, 0].tolist() == pytest.approx([0.0, -1.0, -math.exp(0.1)])
+    assert clipped.item() == pytest.approx(1 / 3)
+
+
+def test_only_kept_candidates_count_in_the_surrogate_and_the_clipped_share() -> None:
+    log_probs, advantages = numbers(1, 4, 3), torch.ones(1, 4, 3, dtype=torch.float64)
+    old = log_probs.clone()
+    old[0, 1:] -= 1.0
+    keep = torch.tensor([[True, False, False, True]])
+    loss, clipped = losses.grpo(log_probs, old, advantages, keep, 0.2, 0.28)
+    assert loss.item() == pytest.approx(-(3 * 1.0 + 3 * 1.28) / 2)
+    assert clipped.item() == pytest.approx(0.5)
+
+
+def test_every_query_weighs_the_same_however_many_candidates_it_keeps() -> None:
+    log_probs = numbers(2, 4, 3).requires_grad_()
+    keep = torch.tensor([[True] * 4, [True, False, False, False]])
+    ones = torch.ones(2, 4, 3, dtype=torch.float64)
+    loss, _ = losses.grpo(log_probs, log_probs.detach(), ones, keep, 0.2, 0.28)
+    (actual,) = torch.autograd.grad(loss, log_probs)
+    assert_close(actual.sum((1, 2)), torch.tensor([-1.5, -1.5], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("distance", [500.0, -500.0])
+def test_a_huge_ratio_overflows_neither_loss_nor_gradient(distance: float) -> None:
+    log_probs = torch.full((1, 1, 3), distance).requires_grad_()
+    old, kept = torch.zeros(1, 1, 3), torch.ones(1, 1, dtype=torch.bool)
+    loss, _ = losses.grpo(log_probs, old, -torch.ones(1, 1, 3), kept, 0.2, 0.28)
+    (actual,) = torch.autograd.grad(loss, log_probs)
+    assert loss.isfinite()
+    assert actual.isfinite().all()
+
+
+@pytest.mark.invariant
+def test_a_batch_has_the_mean_gradient_of_its_groups_alone(policy: Policy) -> None:
+    """Micro-batches: every query weighs the same, whatever stands beside it and is kept."""
+    queries, pools = numbers(8, 4, seed=2), numbers(8, 5, 6, seed=3)
+    pointers = torch.rand(8, 6, 5).argsort(-1)[..., :3]
+    old, reference = numbers(8, 6, 3, seed=4) - 1, 3 * numbers(8, 6, seed=5)
+    returns = numbers(8, 6, 3, seed=6)
+    keep = torch.arange(6) < torch.tensor([[6], [5], [4], [3], [2], [6], [3], [1]])
+
+    def each(rows: slice) -> dict[str, Tensor]:
+        encoded = policy.encode(queries[rows], pools[rows])
+        steps = policy.step_log_probs(encoded, pointers[rows])
+        log_probs = policy.log_probs(encoded, pointers[rows])
+        uniform = steps.detach().mul(0.5).log_softmax(-1)
+        total, kept = returns[rows, :, 0], keep[rows]
+        advantages = leave_one_out(returns[rows], kept)
+        near = log_probs.detach() + 0.2 * old[rows]
+        return {
+            "sft": losses.sft(log_probs, total.softmax(-1)),
+            "rce": losses.rce(log_probs, total, kept, 0.5),
+            "agro": losses.agro(log_probs, reference[rows], total, kept, 0.3),
+            "grpo": losses.grpo(log_probs, near, advantages, kept, 0.2, 0.28)[0],
+            "kl": losses.group_mean(losses.exact_kl(steps, uniform).sum(-1), kept),
+        }
+
+    together, alone = each(slice(None)), [each(slice(i, i + 1)) for i in range(8)]
+    for name, loss in together.items():
+        mean = torch.stack([gradient(parts[name], policy) for parts in alone]).mean(0)
+        assert mean.norm() > 1e-3, name
+        assert_close(gradient(loss, policy), mean, rtol=0, atol=1e-12, msg=name)

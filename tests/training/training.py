@@ -1,0 +1,182 @@
+"""Trainings of every loss on the identity task, long enough to solve it or as short as can be."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from identity_task import IdentityTask
+from torch import Tensor
+
+from lever_plus.config.training import AgroParams, GrpoParams, RceParams, SftParams, TauSchedule
+from lever_plus.policy.network import Policy
+from lever_plus.training.agro import train_agro
+from lever_plus.training.groups import Groups
+from lever_plus.training.grpo import train_grpo
+from lever_plus.training.rce import train_rce
+from lever_plus.training.sft import train_sft
+from lever_plus.training.trainer import Fitting, Row, Run
+
+OPTIM: dict[str, Any] = {
+    "learning_rate": 5e-3,
+    "schedule": "constant",
+    "warmup": 0,
+    "batch_size": 8,
+    "weight_decay": 0.0,
+    "grad_clip": 1.0,
+    "patience": None,
+}
+SFT = SftParams(**OPTIM, epochs=20, temperature=0.2, dropout=0.0, dev_every=1)
+TAU = TauSchedule(start=0.3, end=0.1)
+RCE = RceParams(**OPTIM, epochs=10, tau={"rce": TAU})
+GRPO = GrpoParams(
+    **OPTIM,
+    epochs=2,
+    rounds=6,
+    group_size=8,
+    start="rce",
+    credit="reward_to_go",
+    advantage="leave_one_out",
+    ratio="step",
+    clip_low=0.2,
+    clip_high=0.28,
+    kl="exact",
+    kl_beta=0.001,
+    kl_target=None,
+)
+AGRO = AgroParams(**OPTIM, epochs=15, beta=0.1, rounds=0, group_size=4)
+OFFLINE = GRPO.model_copy(update={"rounds": 0})
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+@dataclass
+class Watch:
+    """Keeps the history, and ends the training when the row of an epoch is written."""
+
+    killed_at: int | None = None
+    history: list[Row] = field(default_factory=list)
+
+    def __call__(self, row: Row) -> None:
+        """Take a row."""
+        self.history.append(row)
+        if row["epoch"] == self.killed_at:
+            raise KilledError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished training."""
+
+    fitting: Fitting
+    history: list[Row]
+
+    @property
+    def weights(self) -> Tensor:
+        """Return the last weights in one vector; the best epoch does not show here."""
+        return torch.cat([p.detach().flatten() for p in self.fitting.policy.parameters()])
+
+
+def sft(
+    task: IdentityTask,
+    policy: Policy,
+    params: SftParams = SFT,
+    seed: int = 0,
+    kept: Path | None = None,
+    watch: Watch | None = None,
+) -> Outcome:
+    watch = watch or Watch()
+    run = Run(seed, watch, kept)
+    fitting = train_sft(policy, task.environment, task.sequences(), task.dev, params, run)
+    return Outcome(fitting, watch.history)
+
+
+def rce(
+    task: IdentityTask,
+    policy: Policy,
+    params: RceParams = RCE,
+    seed: int = 0,
+    kept: Path | None = None,
+    watch: Watch | None = None,
+    groups: Groups | None = None,
+    threads: int = 2,
+) -> Outcome:
+    watch, groups = watch or Watch(), groups or task.groups(size=32)
+    run, tau = Run(seed, watch, kept, threads), params.tau["rce"]
+    fitting = train_rce(policy, task.environment, groups, task.dev, params, tau, run)
+    return Outcome(fitting, watch.history)
+
+
+def agro(
+    task: IdentityTask,
+    policy: Policy,
+    params: AgroParams = AGRO,
+    seed: int = 0,
+    kept: Path | None = None,
+    watch: Watch | None = None,
+    groups: Groups | None = None,
+    threads: int = 2,
+) -> Outcome:
+    watch, groups = watch or Watch(), groups or task.groups(size=32)
+    run = Run(seed, watch, kept, threads)
+    fitting = train_agro(policy, task.environment, groups, task.dev, params, run)
+    return Outcome(fitting, watch.history)
+
+
+def grpo(
+    task: IdentityTask,
+    policy: Policy,
+    params: GrpoParams = GRPO,
+    seed: int = 0,
+    kept: Path | None = None,
+    watch: Watch | None = None,
+    groups: Groups | None = None,
+    threads: int = 2,
+) -> Outcome:
+    watch, groups = watch or Watch(), groups or task.groups(size=8)
+    run = Run(seed, watch, kept, threads)
+    fitting = train_grpo(policy, task.environment, groups, task.dev, params, run)
+    return Outcome(fitting, watch.history)
+
+
+def short_sft(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
+    return sft(task, policy, SFT.model_copy(update={"epochs": 2}), seed)
+
+
+def short_rce(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
+    return rce(task, policy, RCE.model_copy(update={"epochs": 2}), seed)
+
+
+def short_agro(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
+    return agro(task, policy, AGRO.model_copy(update={"epochs": 2}), seed)
+
+
+def short_agro_rounds(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
+    return agro(task, policy, AGRO.model_copy(update={"epochs": 1, "rounds": 1}), seed)
+
+
+def short_grpo(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
+    return grpo(task, policy, GRPO.model_copy(update={"rounds": 2}), seed)
+
+
+def short_offline(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
+    return grpo(task, policy, OFFLINE, seed)
+
+
+Train = Callable[..., Outcome]
+FEW: dict[Train, Any] = {
+    rce: RCE.model_copy(update={"epochs": 2}),
+    agro: AGRO.model_copy(update={"epochs": 2}),
+    grpo: OFFLINE,
+}
+ALL_SHORT = [short_sft, short_rce, short_agro, short_agro_rounds, short_grpo, short_offline]
+"""Every loss, on-line and off-line, for two or four epochs."""
+
+
+def dev_reward(task: IdentityTask, policy: Policy) -> float:
+    """Return the realised reward of a policy on the dev queries, summed as training does it."""
+    rewards = torch.from_numpy(task.environment.realised(policy, task.dev).rewards)
+    return float((rewards @ torch.tensor(task.environment.shot_weights)).mean())
