@@ -5,13 +5,18 @@ from pathlib import Path
 
 import torch
 
+from lever_plus.config.training import TauSchedule
 from lever_plus.data.examples import SPLITS, Example
 from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
+from lever_plus.evaluation.methods import methods_of
 from lever_plus.house_words.maker import IMAGE_NAME
 from lever_plus.policy.kinds import build_policy
 from lever_plus.policy.network import Policy, PolicyConfig
 
 ROOT = Path(__file__).parent.parent
+TAU = TauSchedule(start=0.4, end=0.1)
+REGISTRY = methods_of({"rce": TAU, "rce-seed": TAU}, best_of=16)
+"""Methods with the names of params.yaml."""
 
 
 @dataclass(frozen=True)

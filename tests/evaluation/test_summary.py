@@ -10,6 +10,7 @@ from lever_plus.errors import UserError
 from lever_plus.evaluation.evaluate import COLUMNS
 from lever_plus.evaluation.statistics import bootstrap, paired
 from lever_plus.evaluation.summary import accuracies, summarise
+from tiny_world import REGISTRY
 
 
 def table(method: str, seed: int, scores: dict[int, list[float]]) -> pd.DataFrame:
@@ -29,7 +30,7 @@ RCE = {1: [1.0, 1.0], 2: [0.3, 0.3], 3: [0.6, 0.6]}
 def test_accuracies_by_name_are_those_of_the_rows() -> None:
     zero = table("zero-shot", 0, SFT)
     zero = zero[zero["shot"] == 1].assign(shot=0)
-    summary = summarise(pd.concat([zero, table("sft", 1, SFT)]), 100)
+    summary = summarise(pd.concat([zero, table("sft", 1, SFT)]), REGISTRY, 100)
     found = accuracies(summary)
     assert list(found["zero-shot"]) == ["shots_0"]
     assert list(found["sft"]) == ["shots_1", "shots_2", "mean"]
@@ -39,7 +40,7 @@ def test_accuracies_by_name_are_those_of_the_rows() -> None:
 
 def test_accuracies_are_means_over_questions_and_seeds() -> None:
     both = pd.concat([table("sft", 1, SFT), table("rce", 1, RCE), table("rce", 2, SFT)])
-    summary = json.loads(json.dumps(summarise(both, 200)))
+    summary = json.loads(json.dumps(summarise(both, REGISTRY, 200)))
     rows = {(r["method"], r["shots"]): r for r in summary["rows"]}
     assert rows["sft", 1]["accuracy"] == pytest.approx((1 + 0.3 + 0) / 3, abs=1e-6)
     assert rows["rce", 1]["accuracy"] == pytest.approx((1 + 0.3 + 0.3) / 3, abs=1e-6)
@@ -53,7 +54,8 @@ def test_differences_are_paired_on_the_questions_of_the_method() -> None:
     few = {1: [1.0, 1.0], 2: [1.0, 1.0]}
     both = pd.concat([table("sft", 1, SFT), table("rce", 1, RCE), table("oracle", 0, few)])
     differences = {
-        (r["method"], r["versus"], r["shots"]): r for r in summarise(both, 200)["differences"]
+        (r["method"], r["versus"], r["shots"]): r
+        for r in summarise(both, REGISTRY, 200)["differences"]
     }
     mean = differences["rce", "sft", "mean"]
     assert mean["difference"] == pytest.approx((0.5 + 0 + 0.3) / 3, abs=1e-6)
@@ -65,10 +67,10 @@ def test_differences_are_paired_on_the_questions_of_the_method() -> None:
 def test_a_missing_or_repeated_question_is_refused() -> None:
     whole = table("sft", 1, SFT)
     with pytest.raises(UserError, match=r"method sft, shot 1: question 1 is missing or stands"):
-        summarise(pd.concat([whole, whole.iloc[:1]]), 100)
+        summarise(pd.concat([whole, whole.iloc[:1]]), REGISTRY, 100)
     two_seeds = pd.concat([whole, table("sft", 2, SFT).iloc[2:]])
     with pytest.raises(UserError, match="method sft"):
-        summarise(two_seeds, 100)
+        summarise(two_seeds, REGISTRY, 100)
 
 
 def test_the_paired_interval_is_narrower_than_the_unpaired_one() -> None:

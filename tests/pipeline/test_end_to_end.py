@@ -51,6 +51,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_the_summary_has_every_method_with_interval_n_and_seeds(project: Project) -> None:
     summary = json.loads((project.folder / "metrics" / "summary.json").read_text())
     assert {row["method"] for row in summary["rows"]} == METHODS
+    assert sorted(method["name"] for method in summary["methods"]) == sorted(METHODS)
+    assert all(method["label"] for method in summary["methods"])
     for row in summary["rows"]:
         low, high = row["ci95"]
         assert 0 <= low <= row["accuracy"] <= high <= 1

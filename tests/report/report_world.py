@@ -20,7 +20,7 @@ from lever_plus.pipeline.runs import training_runs
 from lever_plus.policy.checkpoint import save_policy
 from lever_plus.policy.network import PolicyConfig
 from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
-from tiny_world import ROOT, random_policy
+from tiny_world import REGISTRY, ROOT, random_policy
 
 NASTY = '</script><img src=x onerror=alert(1)> & "quoted" [bold]?'
 POOL = tuple(range(1, 41))
@@ -65,7 +65,7 @@ def make(folder: Path) -> Made:
     scores = _scores()
     paths.SCORES.parent.mkdir(parents=True)
     scores.to_parquet(paths.SCORES, index=False)
-    write_metrics(paths.SUMMARY, summarise(scores, 100))
+    write_metrics(paths.SUMMARY, summarise(scores, REGISTRY, 100))
     write_metrics(paths.METRICS / "diagnostics.json", _diagnostics())
     _rl_data()
     pools = write_pools(paths.POOLS, dict.fromkeys(QUESTIONS, POOL)).sha256

@@ -10,11 +10,12 @@ from lever_plus.errors import UserError
 from lever_plus.pipeline import report
 from lever_plus.report.decisions import Decision, gather, given_answers, sample
 from lever_plus.report.terminal import print_decision
+from tiny_world import REGISTRY
 
 
 @pytest.fixture
 def decisions(project: Made) -> list[Decision]:
-    return gather(project.scores, project.examples)
+    return gather(project.scores, project.examples, REGISTRY)
 
 
 def flagged(decisions: list[Decision], flag: str) -> set[int]:

@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 
 from lever_plus.evaluation.evaluate import COLUMNS
+from lever_plus.evaluation.methods import methods_of
 from lever_plus.evaluation.summary import summarise
 from lever_plus.report.findings import difference, sentences, way_to_oracle
 from lever_plus.report.tables import Summary
+from tiny_world import REGISTRY
 
 
 def table(accuracies: dict[str, float], questions: int = 200) -> pd.DataFrame:
@@ -23,14 +25,14 @@ def table(accuracies: dict[str, float], questions: int = 200) -> pd.DataFrame:
 
 
 def summary_of(scores: pd.DataFrame) -> Summary:
-    loaded: Summary = json.loads(json.dumps(summarise(scores, 200)))
+    loaded: Summary = json.loads(json.dumps(summarise(scores, REGISTRY, 200)))
     return loaded
 
 
 def test_the_best_method_is_named_with_its_differences() -> None:
     same = {"zero-shot": 0.2, "sttr": 0.4, "siir": 0.3, "sft": 0.5, "rce": 0.5, "grpo": 0.7}
     scores = table(same)
-    told = list(sentences(summary_of(scores), scores, ["sft", "rce", "grpo"], 200))
+    told = list(sentences(summary_of(scores), scores, 200))
     assert told[0].startswith("Of the trained methods, grpo answers best: VQA accuracy 70.0 [")
     assert "one training seed" in told[0]
     assert [sentence.split(" (")[0].split(":")[0] for sentence in told[1:]] == [
@@ -47,8 +49,9 @@ def test_the_best_method_is_named_with_its_differences() -> None:
 
 def test_a_baseline_that_beats_all_similarities_is_named_too() -> None:
     scores = table({"sttr": 0.4, "fixed": 0.6, "sft": 0.5, "oracle": 0.5})
-    told = " ".join(sentences(summary_of(scores), scores, ["sft"], 200))
-    assert "sft minus fixed (the best baseline of all, 60.0 [" in told
+    told = " ".join(sentences(summary_of(scores), scores, 200))
+    assert "sft minus fixed (one pointer for all queries, chosen on dev: the best" in told
+    assert "the best baseline of all, 60.0 [" in told
     assert "-10.0 points" in told
     assert "worse." in told
     assert "oracle" not in told
@@ -56,7 +59,7 @@ def test_a_baseline_that_beats_all_similarities_is_named_too() -> None:
 
 def test_what_does_not_separate_is_said() -> None:
     scores = table({"zero-shot": 0.5, "sft": 0.5, "rce": 0.505, "grpo": 0.5})
-    told = list(sentences(summary_of(scores), scores, ["sft", "rce", "grpo"], 200))
+    told = list(sentences(summary_of(scores), scores, 200))
     assert told[0].startswith("Of the trained methods, rce answers best")
     assert "rce minus SFT: +0.5 points" in told[1]
     assert told[1].endswith("not separable, the interval contains 0.")
@@ -76,7 +79,7 @@ def test_a_difference_is_the_summarys_or_computed_alike() -> None:
 def test_the_way_is_counted_on_the_oracles_questions() -> None:
     """On the first half of the questions: sttr .4, grpo .7, oracle 1 (twice the shares of all)."""
     scores = table({"sttr": 0.2, "siir": 0.1, "sft": 0.2, "grpo": 0.35, "oracle": 0.5})
-    way = way_to_oracle(scores, ["sft", "grpo", "agro"], 500)
+    way = way_to_oracle(scores, REGISTRY, 500)
     assert way
     assert (way.shot, way.baseline, way.questions) == (2, "sttr", 100)
     assert (way.low, way.high) == pytest.approx((0.4, 1.0))
@@ -90,9 +93,17 @@ def test_the_way_is_counted_on_the_oracles_questions() -> None:
 
 
 def test_without_an_oracle_that_is_better_there_is_no_way() -> None:
-    assert way_to_oracle(table({"sttr": 0.2, "grpo": 0.3}), ["grpo"], 100) is None
-    assert way_to_oracle(table({"sttr": 0.5, "oracle": 0.5}), ["grpo"], 100) is None
-    assert way_to_oracle(table({"oracle": 0.5}), ["grpo"], 100) is None
-    barely = way_to_oracle(table({"sttr": 0.495, "sft": 0.2, "oracle": 0.5}), ["sft"], 500)
+    assert way_to_oracle(table({"sttr": 0.2, "grpo": 0.3}), REGISTRY, 100) is None
+    assert way_to_oracle(table({"sttr": 0.5, "oracle": 0.5}), REGISTRY, 100) is None
+    assert way_to_oracle(table({"oracle": 0.5}), REGISTRY, 100) is None
+    barely = way_to_oracle(table({"sttr": 0.495, "sft": 0.2, "oracle": 0.5}), REGISTRY, 500)
     assert barely
     assert barely.closed[0].interval is None
+
+
+def test_a_users_selector_is_compared_and_is_no_baseline() -> None:
+    scores = table({"sttr": 0.4, "mine": 0.6, "sft": 0.5})
+    summary = json.loads(json.dumps(summarise(scores, methods_of({}, selectors=["mine"]), 200)))
+    told = " ".join(sentences(summary, scores, 200))
+    assert "sft minus mine (a selector of your own: the best of those, 60.0 [" in told
+    assert "the best baseline of all" not in told

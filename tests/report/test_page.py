@@ -50,7 +50,11 @@ def test_the_sections_stand_in_the_order_in_which_they_are_asked(html: str) -> N
 def test_the_tables_hold_the_summarys_numbers(html: str, project: Made) -> None:
     summary = json.loads((project.folder / paths.SUMMARY).read_text(encoding="utf-8"))
     rows = cells(section(html, "Accuracy"))
-    assert rows[1:] == list(tables.accuracy_rows(summary))
+    accuracies, methods = list(tables.accuracy_rows(summary)), list(tables.method_rows(summary))
+    heads = tables.accuracy_header(summary)
+    assert rows == [heads, *accuracies, tables.METHOD_HEADER, *methods]
+    assert [row[0] for row in methods] == [row[0] for row in accuracies]
+    assert ["sttr", "similarity", "nearest by question text"] in methods
     shown = cells(section(html, "Paired differences"))
     for row in summary["differences"]:
         expected = [

@@ -1,14 +1,18 @@
 """Tables and plots of the report: the summary's numbers, and the same bytes for the same data."""
 
+import io
 import json
 import re
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from lever_plus.errors import UserError
 from lever_plus.evaluation.evaluate import COLUMNS
 from lever_plus.evaluation.summary import summarise
 from lever_plus.report import plots, tables
+from tiny_world import REGISTRY
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +25,7 @@ def summary() -> tables.Summary:
         for shot in ((0,) if method == "zero-shot" else (1, 2))
     ]
     loaded: tables.Summary = json.loads(
-        json.dumps(summarise(pd.DataFrame(rows, columns=list(COLUMNS)), 100))
+        json.dumps(summarise(pd.DataFrame(rows, columns=list(COLUMNS)), REGISTRY, 100))
     )
     return loaded
 
@@ -33,9 +37,23 @@ def test_a_row_shows_every_shot_the_interval_and_the_seeds(summary: tables.Summa
     assert len(tables.accuracy_header(summary)) == len(rows["rce"])
 
 
+def test_the_terminal_says_what_the_methods_are(summary: tables.Summary) -> None:
+    stream = io.StringIO()
+    tables.print_tables(summary, Console(file=stream, width=150))
+    assert "zero-shot  baseline  the VLM without demonstrations" in stream.getvalue()
+
+
+def test_the_results_of_an_older_version_say_what_to_run(summary: tables.Summary) -> None:
+    older = {key: value for key, value in summary.items() if key != "methods"}
+    assert list(tables.accuracy_rows(older)) == list(tables.accuracy_rows(summary))
+    with pytest.raises(UserError, match="run `dvc repro evaluate`"):
+        tables.print_tables(older, Console(file=io.StringIO()))
+
+
 def test_differences_that_do_not_separate_say_so(summary: tables.Summary) -> None:
     rows = {row[0]: row for row in tables.difference_rows(summary)}
     assert rows["rce"] == ["rce", "+30.0 [+30.0, +30.0]", ""]
+    assert tables.difference_header(summary) == ["method", "minus SFT [95 %]", "minus RCE [95 %]"]
     row = {"difference": 0.01, "ci95": [-0.01, 0.03], "separable": False}
     assert tables.points(row) == "+1.0 [-1.0, +3.0] not separable"
 

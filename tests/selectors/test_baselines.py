@@ -5,7 +5,7 @@ import pytest
 
 from lever_plus.data.pools import Pools
 from lever_plus.features.encoder import Embeddings
-from lever_plus.features.neighbours import SIMILARITIES
+from lever_plus.features.similarities import SIMILARITIES
 from lever_plus.selectors.baselines import (
     diverse_pointers,
     fixed_candidates,

@@ -64,7 +64,10 @@ def shown(address: str) -> str:
 
 
 def test_the_table_has_accuracies_and_runs_can_be_compared(server: str) -> None:
-    addresses = pages(server, seed=1)
+    compared = [
+        TrainingRun(stage, stage, 1, Path(stage) / "history.jsonl") for stage in ("rce", "grpo")
+    ]
+    addresses = pages(server, compared)
     table = shown(addresses["Accuracy of every method"])
     for text in ("grpo/grpo/seed1", "rce/rce/seed1", "eval/acc/shot_01", "eval/acc/mean"):
         assert text in table

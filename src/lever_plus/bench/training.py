@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lever_plus.config.names import GRPO, RCE
 from lever_plus.config.params import Params
 from lever_plus.config.training import OptimParams
 from lever_plus.data.pools import Pools
@@ -78,13 +79,13 @@ def run(params: Params) -> dict[str, float]:
         return losses.grpo(log_probs, old, advantages, keep, grpo.clip_low, grpo.clip_high)[0]
 
     ours: dict[str, Callable[[], object]] = {
-        "rce": lambda: train_rce(policy(), environment, groups, [DEV], rce, tau, quiet),
-        "grpo": lambda: train_grpo(policy(), environment, groups, [DEV], grpo, quiet),
+        RCE: lambda: train_rce(policy(), environment, groups, [DEV], rce, tau, quiet),
+        GRPO: lambda: train_grpo(policy(), environment, groups, [DEV], grpo, quiet),
     }
-    theirs = {"rce": (weighted, rce), "grpo": (clipped, grpo)}
+    theirs = {RCE: (weighted, rce), GRPO: (clipped, grpo)}
     found = {}
     for name, train in ours.items():
-        slow = partial(_one_by_one, policy(), environment, groups, *theirs[name], name == "grpo")
+        slow = partial(_one_by_one, policy(), environment, groups, *theirs[name], name == GRPO)
         one_by_one = 0.0
         for count in {1, threads}:
             torch.set_num_threads(count)

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 from lever_plus.config.params import Params
 from lever_plus.config.sources import OpenAiVlmParams, VqaFilesSource, VqaSplit
+from lever_plus.data.pools import SAMPLERS
 
 VQA: Final = "https://visualqa.org/download.html"
 OKVQA: Final = "https://okvqa.allenai.org/download.html"
@@ -84,7 +85,7 @@ def _vlm(params: Params) -> Iterator[Item]:
 
 
 def _optional(params: Params) -> Iterator[Item]:
-    if params.pool.search == "approximate" and params.pool.sampler != "random":
+    if params.pool.search == "approximate" and SAMPLERS[params.pool.sampler]:
         yield _package("faiss", "pool.search: approximate", "ann")
     if params.scoring.executor == "ray":
         yield _package("ray", "scoring.executor: ray", "ray")

@@ -9,6 +9,7 @@ import typer
 
 from lever_plus.cli.study import study_app
 from lever_plus.cli.tools import tools
+from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.errors import UserError
 from lever_plus.tracking.lineage import PACKAGE, module_of
 
@@ -140,7 +141,7 @@ def sft() -> None:
     from lever_plus.config.file import load_params
 
     seed = load_params().seed
-    _train("sft", seed, seed=seed)
+    _train(SFT, seed, seed=seed)
 
 
 @app.command("rl_data")
@@ -152,13 +153,13 @@ def rl_data() -> None:
 @app.command()
 def rce(seed: Seed = 1) -> None:
     """Train the off-line policies of a seed: RCE with every schedule in rce.tau, and AGRO."""
-    _train("rce", seed, seed=seed)
+    _train(RCE, seed, seed=seed)
 
 
 @app.command()
 def grpo(seed: Seed = 1) -> None:
     """Train the GRPO policy, from the RCE policy of the same seed."""
-    _train("grpo", seed, seed=seed)
+    _train(GRPO, seed, seed=seed)
 
 
 @app.command()
@@ -245,13 +246,16 @@ def track_ui(port: int = 5000) -> None:
     import sys
 
     from lever_plus.config.file import load_params
+    from lever_plus.pipeline.runs import find_run
     from lever_plus.tracking.runs import pages
     from lever_plus.tracking.store import tracking_uri
 
     _sync()
     server = f"http://127.0.0.1:{port}"
     typer.echo(f"MLflow UI: {server} (Ctrl-C ends it)")
-    for label, address in pages(server, load_params().training_seeds[0]).items():
+    params = load_params()
+    compared = [find_run(params, stage, params.training_seeds[0]) for stage in (RCE, GRPO)]
+    for label, address in pages(server, compared).items():
         typer.echo(f"  {label}:\n    {address}")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
     sys.stdout.flush()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from lever_plus.config.names import AGRO
 from lever_plus.config.sources import (
     Count,
     DataParams,
@@ -146,9 +147,9 @@ class Params(Section):
             raise ValueError("reward.shot_weights needs one weight for each of pointer.shots")
         if sum(self.reward.shot_weights) <= 0:
             raise ValueError("reward.shot_weights are all zero: nothing would be learned")
-        if self.grpo.start not in (*self.rce.tau, "agro"):
+        if self.grpo.start not in (*self.rce.tau, AGRO):
             raise ValueError(
-                f"grpo.start must be agro or one of rce.tau: {', '.join(self.rce.tau)}"
+                f"grpo.start must be {AGRO} or one of rce.tau: {', '.join(self.rce.tau)}"
             )
         if self.pool.size <= max(self.pointer.shots, self.sft_data.shots):
             raise ValueError("pool.size must be larger than pointer.shots and sft_data.shots")

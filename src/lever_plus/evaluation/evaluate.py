@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lever_plus.data.pools import Pools
+from lever_plus.evaluation.methods import ORACLE, VOTE, ZERO_SHOT
 from lever_plus.selectors.baselines import Pointers
 from lever_plus.selectors.infoscore import beam_search
 from lever_plus.vlm.request import Request
@@ -68,9 +69,9 @@ def evaluate_pointers(
 
 def evaluate_zero_shot(scorer: Scorer, queries: Sequence[int]) -> pd.DataFrame:
     """Score every query without demonstrations."""
-    scores = scorer.score([Request((), query) for query in queries], "zero-shot")
+    scores = scorer.score([Request((), query) for query in queries], ZERO_SHOT)
     rows: list[tuple[object, ...]] = [
-        ("zero-shot", 0, *_question(scorer, q), 0, [], [], *_score(s))
+        (ZERO_SHOT, 0, *_question(scorer, q), 0, [], [], *_score(s))
         for q, s in zip(queries, scores, strict=True)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -84,7 +85,7 @@ def evaluate_vote(scorer: Scorer, queries: Sequence[int], pointers: Pointers) ->
         for shot in range(1, len(pointer) + 1):
             answers = Counter(examples[i].answer for i in pointer[:shot])
             score = score_answer(answers.most_common(1)[0][0], examples[query])
-            place = ("vote", 0, *_question(scorer, query), shot, *_prompt(pointer, [], shot))
+            place = (VOTE, 0, *_question(scorer, query), shot, *_prompt(pointer, [], shot))
             rows.append((*place, *_score(score)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -122,7 +123,7 @@ def evaluate_oracle(
         pointers = [found[query][0].pointer for query in queries]
         scores = scorer.score([Request(p, q) for q, p in zip(queries, pointers, strict=True)])
         rows += [
-            ("oracle", 0, *_question(scorer, query), shot, list(pointer), [], *_score(score))
+            (ORACLE, 0, *_question(scorer, query), shot, list(pointer), [], *_score(score))
             for query, pointer, score in zip(queries, pointers, scores, strict=True)
         ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -1,15 +1,187 @@
-"""Which of the evaluated methods are what: what they are is read from their names."""
+"""The registry of methods: what each is called, which stage makes it, what it is.
 
-from typing import Final
+Most methods are always there. The RCE schedules, the size of best-of-n and a user's own selectors
+come from params.yaml, so a registry is made from them (`methods_of`). `evaluate` writes its part of
+the registry into metrics/summary.json, and whoever shows results reads it there (`methods_in`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from lever_plus.config.names import AGRO, GRPO, RCE, SFT
+from lever_plus.config.training import TauSchedule
+from lever_plus.errors import UserError
+from lever_plus.features.similarities import MIXED, SIIR, SITR, STTR
 
 ZERO_SHOT: Final = "zero-shot"
+RANDOM: Final = "random"
+VOTE: Final = "vote"
+DIVERSE: Final = "diverse"
+FIXED: Final = "fixed"
 ORACLE: Final = "oracle"
-SIMILARITY: Final = ("sttr", "siir", "sitr", "mixed", "diverse")
-"""Baselines that choose by similarity, without training."""
-SHOWN: Final = (ZERO_SHOT, "sttr", "random", "sft", "rce", "agro", "grpo", ORACLE)
-"""Methods whose decisions are shown, in this order."""
+EVALUATE: Final = "evaluate"
+"""The stage of every method that is not trained."""
+Kind = Literal["trained", "similarity", "baseline", "selector", "ceiling"]
+"""trained: a policy of this pipeline. similarity: a baseline that ranks the pool by similarity.
+baseline: any other that is not trained. selector: a user's own. ceiling: sees the true answer, so
+no method, but what one could reach."""
 
 
-def is_ceiling(method: str) -> bool:
-    """Return whether a method sees the true answers: no policy, but what one could reach."""
-    return method == ORACLE or method.startswith("best-of-")
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A row of the tables.
+
+    Attributes:
+        name: What tables, files and runs call it.
+        stage: Of dvc.yaml, the one that makes it.
+        kind: What it is.
+        label: The same for a reader who does not know the name, such as "nearest by image".
+    """
+
+    name: str
+    stage: str
+    kind: Kind
+    label: str
+
+
+BASELINES: Final = (
+    Method(ZERO_SHOT, EVALUATE, "baseline", "the VLM without demonstrations"),
+    Method(RANDOM, EVALUATE, "baseline", "drawn at random from the pool"),
+    Method(STTR, EVALUATE, "similarity", "nearest by question text"),
+    Method(VOTE, EVALUATE, "baseline", f"most frequent answer of {STTR}'s, without the VLM"),
+    Method(SIIR, EVALUATE, "similarity", "nearest by image"),
+    Method(SITR, EVALUATE, "similarity", "question text nearest to the query's image"),
+    Method(MIXED, EVALUATE, "similarity", "nearest by question text and image together"),
+    Method(DIVERSE, EVALUATE, "similarity", "near by question text, and unlike each other"),
+    Method(FIXED, EVALUATE, "baseline", "one pointer for all queries, chosen on dev"),
+)
+IMITATION: Final = Method(
+    SFT,
+    SFT,
+    "trained",
+    "imitation of the sequences that an InfoScore beam search found with the true answers",
+)
+REGRESSION: Final = Method(
+    AGRO,
+    RCE,
+    "trained",
+    "AGRO, a regression on the differences of the RL data's rewards inside each group",
+)
+ON_POLICY: Final = Method(
+    GRPO, GRPO, "trained", "GRPO, with a KL to the off-line policy of the same seed"
+)
+SEARCH: Final = Method(
+    ORACLE, EVALUATE, "ceiling", "an InfoScore beam search that sees the true answer"
+)
+
+
+class Methods:
+    """Methods in the order of the tables, each name once."""
+
+    def __init__(self, methods: Iterable[Method]) -> None:
+        """Keep them; UserError names two that share a name."""
+        self._by_name: dict[str, Method] = {}
+        for method in methods:
+            other = self._by_name.setdefault(method.name, method)
+            if other is not method:
+                raise UserError(
+                    f"two methods are called {method.name} ({other.label}; {method.label}): "
+                    "rename the schedule in rce.tau, or the selector of your own."
+                )
+
+    def __iter__(self) -> Iterator[Method]:
+        """Yield the methods."""
+        return iter(self._by_name.values())
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a method has this name."""
+        return name in self._by_name
+
+    def __getitem__(self, name: str) -> Method:
+        """Return a method; UserError if no method has this name."""
+        if name not in self._by_name:
+            raise UserError(
+                f"there is no method {name}: params.yaml and its stages make "
+                f"{', '.join(self._by_name)}. Run `dvc repro` if it has changed since."
+            )
+        return self._by_name[name]
+
+    def names(self, *kinds: Kind) -> list[str]:
+        """Return the names of the methods of some kinds."""
+        return [method.name for method in self if method.kind in kinds]
+
+    @property
+    def offline(self) -> str | None:
+        """Name of the first method on the RL data: what GRPO is measured against."""
+        return next((method.name for method in self if method.stage == RCE), None)
+
+    @property
+    def references(self) -> list[str]:
+        """Names of what all others are compared with: SFT, and the first method on the RL data."""
+        return [name for name in (SFT, self.offline) if name in self and name is not None]
+
+    @property
+    def shown(self) -> list[str]:
+        """Names of those whose decisions are shown: the plainest, the trained, and the oracle."""
+        plain = (ZERO_SHOT, STTR, RANDOM, *self.names("selector"))
+        names = (*plain, *self.references, AGRO, GRPO, ORACLE)
+        return [name for name in dict.fromkeys(names) if name in self]
+
+    def part(self, names: Iterable[str]) -> "Methods":
+        """Return some of the methods, in the order of the names; UserError if one is unknown."""
+        return Methods(self[name] for name in names)
+
+
+def methods_of(
+    schedules: Mapping[str, TauSchedule],
+    best_of: int | None = None,
+    selectors: Iterable[str] = (),
+) -> Methods:
+    """Return the methods that params.yaml names.
+
+    Args:
+        schedules: `rce.tau`.
+        best_of: `evaluate.best_of`, how many pointers the best is taken of; None: without it.
+        selectors: Names of a user's own selectors.
+
+    Raises:
+        UserError: Two methods share a name.
+    """
+    own = [Method(name, EVALUATE, "selector", "a selector of your own") for name in selectors]
+    weighted = [_weighted(name, schedule) for name, schedule in schedules.items()]
+    sampled = [] if best_of is None else [_best_of(best_of)]
+    trained = (IMITATION, *weighted, REGRESSION, ON_POLICY)
+    return Methods((*BASELINES, *own, *trained, *sampled, SEARCH))
+
+
+def best_of_name(count: int) -> str:
+    """Return the name of the best of `count` sampled pointers."""
+    return f"best-of-{count}"
+
+
+def methods_in(summary: Mapping[str, Any]) -> Methods:
+    """Return the methods that a summary has.
+
+    Raises:
+        UserError: It was written before summaries said what their methods are.
+    """
+    if "methods" not in summary:
+        raise UserError(
+            "metrics/summary.json does not say what its methods are, an older version wrote it: "
+            "run `dvc repro evaluate`."
+        )
+    return Methods(Method(**row) for row in summary["methods"])
+
+
+def _best_of(count: int) -> Method:
+    label = f"the best of {count} pointers sampled from {SFT}, told by the true answer"
+    return Method(best_of_name(count), EVALUATE, "ceiling", label)
+
+
+def _weighted(name: str, schedule: TauSchedule) -> Method:
+    label = (
+        "RCE, the cross-entropy of the RL data's candidates, weighted by their rewards, "
+        f"tau {schedule.start:g} to {schedule.end:g}"
+    )
+    return Method(name, RCE, "trained", label)

@@ -1,12 +1,13 @@
 """metrics/summary.json: accuracies and paired differences, computed from the score table alone."""
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
 from lever_plus.errors import UserError
+from lever_plus.evaluation.methods import Methods
 from lever_plus.evaluation.statistics import (
     Clusters,
     Estimate,
@@ -18,24 +19,29 @@ from lever_plus.evaluation.statistics import (
     tally,
 )
 
-REFERENCES: Final = ("sft", "rce")
 Row = dict[str, object]
 
 
-def summarise(scores: pd.DataFrame, resamples: int) -> dict[str, list[Row]]:
+def summarise(scores: pd.DataFrame, registry: Methods, resamples: int) -> dict[str, list[Row]]:
     """Return the summary.
 
     Args:
         scores: The table of `evaluate`, one row a method, seed, question and shot.
+        registry: What the methods are.
         resamples: Bootstrap resamples.
 
     Returns:
-        rows: accuracy of every method at every shot; means: over shots 1..K; differences: of every
-        method to SFT and RCE, paired by question, at every shot and over all ("mean"), with wins,
-        losses and ties, and p-values corrected for the number of methods (Holm).
+        methods: name, stage, kind and label of each; rows: accuracy of every method at every shot;
+        means: over shots 1..K; differences: of every method to SFT and to the first method on the
+        RL data, paired by question, at every shot and over all ("mean"), with wins, losses and
+        ties, and p-values corrected for the number of methods (Holm).
+
+    Raises:
+        UserError: The table is not complete, or has a method that the registry does not know.
     """
     check_complete(scores)
     methods = list(dict.fromkeys(scores["method"]))
+    known = registry.part(methods)
     table = {method: per_question(scores[scores["method"] == method]) for method in methods}
     images = images_of(scores)
     rows = [
@@ -55,8 +61,9 @@ def summarise(scores: pd.DataFrame, resamples: int) -> dict[str, list[Row]]:
         for method in methods
         if list(table[method]) != [0]
     ]
-    differences = list(_differences(table, images, resamples))
-    return {"rows": rows, "means": means, "differences": differences}
+    differences = list(_differences(table, registry.references, images, resamples))
+    described: list[Row] = [asdict(method) for method in known]
+    return {"methods": described, "rows": rows, "means": means, "differences": differences}
 
 
 def accuracies(summary: Mapping[str, list[Row]]) -> dict[str, dict[str, object]]:
@@ -121,9 +128,12 @@ def _accuracy(
 
 
 def _differences(
-    table: dict[str, pd.DataFrame], images: "pd.Series[int]", resamples: int
+    table: dict[str, pd.DataFrame],
+    references: Sequence[str],
+    images: "pd.Series[int]",
+    resamples: int,
 ) -> Iterator[Row]:
-    for reference in REFERENCES:
+    for reference in references:
         compared = [m for m, v in table.items() if m != reference and list(v) != [0]]
         if reference not in table or not compared:
             continue

@@ -8,17 +8,8 @@ from numpy.typing import NDArray
 
 from lever_plus.errors import UserError
 from lever_plus.features.encoder import Array, Embeddings
+from lever_plus.features.similarities import SIMILARITIES
 
-SIMILARITIES: Final = {
-    "sttr": (("question", "question"),),
-    "siir": (("image", "image"),),
-    "sitr": (("image", "question"),),
-    "mixed": (("question", "question"), ("image", "image")),
-}
-"""Parts of query and candidate whose cosines are added.
-
-STTR by question text, SIIR by image, SITR by the query's image and the candidate's text, mixed by
-text and image (MMICES)."""
 CELLS_PASSED_OVER: Final = 16
 """An approximate search looks into one cell of so many."""
 

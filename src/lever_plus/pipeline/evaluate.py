@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lever_plus.config.names import AGRO, GRPO, SFT
 from lever_plus.config.params import Params
 from lever_plus.evaluation.diagnostics import copy_rates, order_and_choice
 from lever_plus.evaluation.evaluate import (
@@ -16,8 +17,9 @@ from lever_plus.evaluation.evaluate import (
     evaluate_vote,
     evaluate_zero_shot,
 )
+from lever_plus.evaluation.methods import DIVERSE, FIXED, RANDOM, best_of_name, methods_of
 from lever_plus.evaluation.summary import accuracies, summarise
-from lever_plus.features.neighbours import SIMILARITIES
+from lever_plus.features.similarities import SIMILARITIES, STTR
 from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.workspace import Workspace
@@ -42,7 +44,8 @@ def run(params: Params) -> Outcome:
     made_with: dict[Any, Any] = {"vlm": workspace.vlm.identity, "metric": METRIC}
     scores.attrs = made_with  # kept in the file's metadata
     scores.to_parquet(paths.SCORES, index=False)
-    summary = summarise(scores, params.evaluate.resamples)
+    methods = methods_of(params.rce.tau, params.evaluate.best_of)
+    summary = summarise(scores, methods, params.evaluate.resamples)
     marked = {"fallback_scores": int(scores["fallback"].sum())}
     write_metrics(paths.SUMMARY, {**summary, **made_with, **marked})
     write_metrics(paths.METRICS / "accuracy.json", accuracies(summary))
@@ -66,17 +69,17 @@ def _baselines(params: Params, workspace: Workspace, queries: list[int]) -> Iter
     pools, features, scorer = workspace.pools, workspace.embeddings, workspace.environment.scorer
     for seed in range(settings.random_seeds):
         pointers = random_pointers(pools, queries, shots, seed)
-        yield evaluate_pointers(scorer, pools, "random", seed, queries, pointers)
+        yield evaluate_pointers(scorer, pools, RANDOM, seed, queries, pointers)
     for method in SIMILARITIES:
         pointers = nearest_pointers(method, features, pools, queries, shots)
         yield evaluate_pointers(scorer, pools, method, 0, queries, pointers)
-        if method == "sttr":
+        if method == STTR:
             yield evaluate_vote(scorer, queries, pointers)
     pointers = diverse_pointers(features, pools, queries, shots, settings.diverse_relevance)
-    yield evaluate_pointers(scorer, pools, "diverse", 0, queries, pointers)
+    yield evaluate_pointers(scorer, pools, DIVERSE, 0, queries, pointers)
     fixed = _fixed_pointer(params, workspace)
     bound = pools if params.pool.policy == "shared" else None
-    yield evaluate_pointers(scorer, bound, "fixed", 0, queries, [fixed] * len(queries))
+    yield evaluate_pointers(scorer, bound, FIXED, 0, queries, [fixed] * len(queries))
 
 
 def _fixed_pointer(params: Params, workspace: Workspace) -> tuple[int, ...]:
@@ -93,8 +96,8 @@ def _fixed_pointer(params: Params, workspace: Workspace) -> tuple[int, ...]:
 
 def _policies(params: Params, workspace: Workspace, queries: list[int]) -> Iterator[pd.DataFrame]:
     scorer, pools = workspace.environment.scorer, workspace.pools
-    trained = [("sft", params.seed)]
-    trained += [(m, s) for m in (*params.rce.tau, "agro", "grpo") for s in params.training_seeds]
+    trained = [(SFT, params.seed)]
+    trained += [(m, s) for m in (*params.rce.tau, AGRO, GRPO) for s in params.training_seeds]
     for method, seed in trained:
         policy = workspace.load_policy(paths.trained(method, seed))
         picked = workspace.environment.greedy_decoded(policy, queries)
@@ -108,7 +111,7 @@ def _ceilings(params: Params, workspace: Workspace, queries: list[int]) -> Itera
     encoded = environment.encode(policy, queries)
     drawn = sample(policy, encoded, shots, settings.best_of, 1.0, generator)
     groups = environment.example_ids(queries, drawn.pointers)
-    name = f"best-of-{settings.best_of}"
+    name = best_of_name(settings.best_of)
     yield evaluate_best_of(environment.scorer, name, queries, groups)
     yield evaluate_oracle(environment.scorer, workspace.pools, queries, shots, settings.oracle_beam)
 

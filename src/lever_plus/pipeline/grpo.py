@@ -1,5 +1,6 @@
 """Stage grpo: off-line policy + VLM -> the GRPO policy of one seed."""
 
+from lever_plus.config.names import GRPO
 from lever_plus.config.params import Params
 from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome, write_metrics
@@ -14,7 +15,7 @@ def run(params: Params, seed: int, track: Track) -> Outcome:
     groups = workspace.groups()
     metrics = train(
         workspace,
-        "grpo",
+        GRPO,
         paths.grpo(seed),
         seed,
         track,

@@ -6,6 +6,7 @@ as long as training.
 
 from collections.abc import Callable, Collection
 
+from lever_plus.config.names import AGRO
 from lever_plus.config.params import Params
 from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome, write_metrics
@@ -43,4 +44,4 @@ def _fits(params: Params, workspace: Workspace) -> dict[str, Callable[[Run], Fit
         policy = workspace.load_policy(paths.SFT)
         return train_agro(policy, environment, groups, dev, params.agro, run)
 
-    return {**{method: rce(method) for method in params.rce.tau}, "agro": agro}
+    return {**{method: rce(method) for method in params.rce.tau}, AGRO: agro}

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Final
 
+from lever_plus.config import names
+
 ARTIFACTS: Final = Path("artifacts")
 PREPARE: Final = ARTIFACTS / "prepare"
 SOURCE: Final = PREPARE / "source"
@@ -46,5 +48,5 @@ def grpo(seed: int) -> Path:
 
 def trained(method: str, seed: int) -> Path:
     """Return the folder of any method's policy."""
-    known = {"sft": SFT, "grpo": grpo(seed)}
+    known = {names.SFT: SFT, names.GRPO: grpo(seed)}
     return known.get(method) or offline(method, seed)

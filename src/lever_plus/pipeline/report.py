@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 from rich.console import Console
 
+from lever_plus.config.names import SFT
 from lever_plus.config.params import Params
 from lever_plus.data.examples import Example, read_splits
 from lever_plus.data.pools import Pools, read_pools
 from lever_plus.errors import UserError
-from lever_plus.evaluation.methods import SIMILARITY, ZERO_SHOT, is_ceiling
+from lever_plus.evaluation.methods import ZERO_SHOT, Methods, methods_in, methods_of
 from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome
 from lever_plus.pipeline.runs import training_runs
@@ -56,6 +57,11 @@ class Found(NamedTuple):
         """All examples by id."""
         return _by_id(self.splits)
 
+    @property
+    def methods(self) -> Methods:
+        """What the methods of the summary are."""
+        return methods_in(self.summary)
+
 
 def run(params: Params) -> Outcome:
     """Write the page, the plot data and the model cards, and print the tables."""
@@ -90,7 +96,8 @@ def show(question_id: int) -> None:
             f"they stand in {paths.PREPARE / 'test.jsonl'}, their scores in {paths.SCORES}."
         )
     examples = _by_id(read_splits(paths.PREPARE))
-    print_decision(gather(part, examples)[0], examples)
+    methods = methods_in(read_summary())
+    print_decision(gather(part, examples, methods)[0], examples)
 
 
 def read_summary() -> tables.Summary:
@@ -120,22 +127,24 @@ def _sections(
 ) -> dict[str, str]:
     """Return {heading: HTML}, in the order of the page."""
     summary, scores, examples = found.summary, found.scores, found.examples
-    trained, resamples = _trained(params), params.evaluate.resamples
-    told = findings.sentences(summary, scores, trained, resamples)
+    methods, resamples = found.methods, params.evaluate.resamples
+    told = findings.sentences(summary, scores, resamples)
     rewards = rewards_by_method(found.records, found.pools, params.reward)
+    trained = methods_of(params.rce.tau).names("trained")
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
     diagnostics = _read_json(paths.METRICS / "diagnostics.json")
     ablations = paths.METRICS / "ablations.json"  # only where `make ablations` was run
     rows = _read_json(ablations)["rows"] if ablations.is_file() else []
-    shown = sample(gather(scores, examples), DECISIONS)
+    shown = sample(gather(scores, examples, methods), DECISIONS)
     return {
         "In short": bullets(list(told)),
         "Accuracy": note("VQA accuracy x 100 on test questions, by number of shots.")
-        + table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary))),
+        + table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary)))
+        + folded("The methods", table(tables.METHOD_HEADER, list(tables.method_rows(summary)))),
         "Paired differences": sections.paired_section(summary),
-        "Accuracy over shots": _curves(curve, summary, trained),
+        "Accuracy over shots": _curves(curve, summary, methods),
         "How far to the oracle": sections.way_section(
-            findings.way_to_oracle(scores, trained, resamples)
+            findings.way_to_oracle(scores, methods, resamples), methods
         ),
         "Headroom": sections.headroom_section(measure(found.records)),
         "Rewards of the candidates": f'<div class="plot">{plots.reward_svg(rewards)}</div>',
@@ -146,20 +155,18 @@ def _sections(
     }
 
 
-def _curves(curve: pd.DataFrame, summary: tables.Summary, trained: list[str]) -> str:
+def _curves(curve: pd.DataFrame, summary: tables.Summary, methods: Methods) -> str:
     """Return the plots: trained methods beside the best baselines, baselines, ceilings."""
-    best = [findings.best(summary, group) for group in (SIMILARITY, trained)]
-    best.append(findings.best_untrained(summary, trained))
+    trained, plain = methods.names("trained"), methods.names("similarity", "baseline")
+    own, ceilings = methods.names("selector"), methods.names("ceiling")
+    best = (findings.best(summary, some) for some in (methods.names("similarity"), trained, plain))
     similar, top, untrained = (row["method"] if row else "" for row in best)
-    methods = list(curve["method"].drop_duplicates())
-    ceilings = [method for method in methods if is_ceiling(method)]
-    plain = [method for method in methods if method not in (*trained, *ceilings)]
     shown = {
-        "Trained policies": [ZERO_SHOT, similar, untrained, *trained],
-        "Baselines": plain,
+        "Trained policies": [ZERO_SHOT, similar, untrained, *own, *trained],
+        "Baselines": [*plain, *own],
         "Ceilings, which see the true answers": [ZERO_SHOT, top, *ceilings],
     }
-    order = list(dict.fromkeys([*trained, *methods]))  # trained ones get the clearest looks
+    order = [*trained, *plain, *own, *ceilings]  # trained ones get the clearest looks
     svgs = [
         plots.curve_svg(curve[curve["method"].isin(some)], label, order)
         for label, some in shown.items()
@@ -181,7 +188,7 @@ def _write_cards(params: Params, found: Found) -> int:
     """Write a model card for every trained policy; return how many."""
     folder = paths.REPORT / "model_cards"
     folder.mkdir(parents=True, exist_ok=True)
-    runs = training_runs(params)
+    runs, methods = training_runs(params), methods_of(params.rce.tau)
     for run in runs:
         policy = Trained(
             stage=run.stage,
@@ -191,21 +198,17 @@ def _write_cards(params: Params, found: Found) -> int:
             history=read_history(run.history),
             made_with=found.meta,
             embedded=params.data.source.kind == "embedded",
-            command="dvc repro sft" if run.stage == "sft" else f"dvc repro {run.stage}@{run.seed}",
+            command=f"dvc repro {run.stage}" + ("" if run.stage == SFT else f"@{run.seed}"),
         )
-        text = model_card(policy, found.scores, params.evaluate.resamples)
+        text = model_card(policy, found.scores, methods, params.evaluate.resamples)
         (folder / f"{policy.name}.md").write_text(text, encoding="utf-8", newline="\n")
     return len(runs)
-
-
-def _trained(params: Params) -> list[str]:
-    return list(dict.fromkeys(run.method for run in training_runs(params)))
 
 
 def _histories(params: Params) -> dict[str, list[Row]]:
     """Read exactly the histories that params.yaml names: {"<method> seed <k>": rows}."""
     return {
-        "sft" if run.stage == "sft" else f"{run.method}{plots.SEED}{run.seed}": read_history(
+        run.method if run.stage == SFT else f"{run.method}{plots.SEED}{run.seed}": read_history(
             run.history
         )
         for run in training_runs(params)

@@ -2,23 +2,27 @@
 
 from pathlib import Path
 
+from lever_plus.config.names import SFT
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
+from lever_plus.evaluation.methods import Method, methods_of
 from lever_plus.pipeline import paths
 from lever_plus.tracking.training_run import TrainingRun
 
 
 def training_runs(params: Params) -> list[TrainingRun]:
     """Return all runs: sft, every RCE schedule, AGRO and GRPO, for each training seed."""
-    runs = [TrainingRun("sft", "sft", params.seed, paths.SFT / paths.HISTORY)]
+    methods = methods_of(params.rce.tau)
+    trained = [method for method in methods if method.kind == "trained"]
+    runs = [_run(method, params.seed) for method in trained if method.stage == SFT]
     for seed in params.training_seeds:
-        runs += [
-            TrainingRun("rce", method, seed, paths.offline(method, seed) / paths.HISTORY)
-            for method in params.rce.tau
-        ]
-        runs.append(TrainingRun("rce", "agro", seed, paths.offline("agro", seed) / paths.HISTORY))
-        runs.append(TrainingRun("grpo", "grpo", seed, paths.grpo(seed) / paths.HISTORY))
+        runs += [_run(method, seed) for method in trained if method.stage != SFT]
     return runs
+
+
+def _run(method: Method, seed: int) -> TrainingRun:
+    place = paths.trained(method.name, seed)
+    return TrainingRun(method.stage, method.name, seed, place / paths.HISTORY)
 
 
 def variant_run(variant: str, method: str, seed: int, folder: Path | None = None) -> TrainingRun:

@@ -4,6 +4,7 @@ import json
 
 import torch
 
+from lever_plus.config.names import SFT
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
 from lever_plus.pipeline import paths
@@ -27,7 +28,7 @@ def run(params: Params, seed: int, track: Track) -> Outcome:
     )
     metrics = train(
         workspace,
-        "sft",
+        SFT,
         paths.SFT,
         seed,
         track,

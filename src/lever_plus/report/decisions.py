@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 
 import pandas as pd
 
+from lever_plus.config.names import GRPO
 from lever_plus.data.examples import Example
-from lever_plus.evaluation.methods import ORACLE, SHOWN
+from lever_plus.evaluation.methods import ORACLE, Methods
 
-POLICY: Final = "grpo"
-BEFORE: Final = "rce"
-"""Flips are those from this method to `POLICY`."""
+POLICY: Final = GRPO
+"""Flips are those to this method, from the first one on the RL data."""
 FLAGS: Final = {
     "gained": "flipped by GRPO to right",
     "lost": "flipped by GRPO to wrong",
@@ -67,19 +67,20 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One question, and what the methods chose for it."""
+    """One question, what the methods chose for it, and the method that flips are counted from."""
 
     example: Example
     choices: tuple[Choice, ...]
+    before: str | None
 
-    def of(self, method: str) -> Choice | None:
+    def of(self, method: str | None) -> Choice | None:
         """Return a method's choice, None where it was not asked about this question."""
         return next((choice for choice in self.choices if choice.method == method), None)
 
     @property
     def flags(self) -> tuple[str, ...]:
         """Return the keys of `FLAGS` that hold, by the answers at the last shot."""
-        policy, before, oracle = self.of(POLICY), self.of(BEFORE), self.of(ORACLE)
+        policy, before, oracle = self.of(POLICY), self.of(self.before), self.of(ORACLE)
         holds = {
             "gained": policy and before and policy.right and not before.right,
             "lost": policy and before and before.right and not policy.right,
@@ -95,18 +96,18 @@ class Decision:
 
 
 def gather(
-    scores: pd.DataFrame, examples: Mapping[int, Example], methods: Sequence[str] = SHOWN
+    scores: pd.DataFrame, examples: Mapping[int, Example], methods: Methods
 ) -> list[Decision]:
     """Return the decisions about every question of a score table, in its order.
 
     Args:
         scores: The table of `evaluate`.
         examples: All examples by id.
-        methods: Whose, in this order; those that the table lacks are left out.
+        methods: What the methods are; the table may lack some.
     """
     questions = [int(query) for query in dict.fromkeys(scores["query_id"])]
     found: dict[int, list[Choice]] = {query: [] for query in questions}
-    for method in methods:
+    for method in methods.shown:
         part = scores[scores["method"] == method]
         seeds = sorted({int(seed) for seed in part["seed"]})
         part = part[part["seed"].isin(seeds[:1])]
@@ -131,7 +132,8 @@ def gather(
             seed = None if seeds == [0] else seeds[0]  # what has no seed is written as 0
             choice = Choice(method, seed, tuple(sorted(rows)), log_probs[query])
             found[query].append(choice)
-    return [Decision(examples[query], tuple(choices)) for query, choices in found.items()]
+    before = methods.offline
+    return [Decision(examples[q], tuple(choices), before) for q, choices in found.items()]
 
 
 def sample(decisions: Sequence[Decision], count: int) -> list[Decision]:

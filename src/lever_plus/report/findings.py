@@ -1,12 +1,13 @@
 """What the results say, in sentences, and how much of the way to the oracle each method goes."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lever_plus.evaluation.methods import ORACLE, SIMILARITY, ZERO_SHOT, is_ceiling
+from lever_plus.config.names import GRPO
+from lever_plus.evaluation.methods import ORACLE, ZERO_SHOT, Methods, methods_in
 from lever_plus.evaluation.statistics import LEVEL, Clusters, paired
 from lever_plus.evaluation.summary import images_of, per_question
 from lever_plus.report.tables import Summary, percent, shots_of
@@ -65,24 +66,16 @@ def best(summary: Summary, methods: Collection[str]) -> Row | None:
     return max(rows, key=lambda row: row["accuracy"], default=None)
 
 
-def best_untrained(summary: Summary, trained: Collection[str]) -> Row | None:
-    """Return the row of the best method that is neither trained nor sees the true answers."""
-    methods = {row["method"] for row in summary["means"]} - set(trained)
-    return best(summary, [method for method in methods if not is_ceiling(method)])
-
-
-def sentences(
-    summary: Summary, scores: pd.DataFrame, trained: Sequence[str], resamples: int
-) -> Iterator[str]:
+def sentences(summary: Summary, scores: pd.DataFrame, resamples: int) -> Iterator[str]:
     """Yield the summary in plain words.
 
     Args:
         summary: metrics/summary.json.
         scores: The table of `evaluate`.
-        trained: Methods that were trained.
         resamples: Bootstrap resamples.
     """
-    top, similar = best(summary, trained), best(summary, SIMILARITY)
+    methods = methods_in(summary)
+    top = best(summary, methods.names("trained"))
     if top is None:
         yield "No trained method was evaluated."
         return
@@ -93,22 +86,31 @@ def sentences(
         f"shots {shots[0]} to {shots[-1]}, {top['n']} test questions, {seeds}. It is the best "
         "after the fact: a small lead over the other trained methods may be chance."
     )
-    evaluated = {row["method"] for row in summary["rows"]}
-    versus = {m: label for m, label in (("rce", "RCE"), ("sft", "SFT")) if m in evaluated}
-    if similar:
-        label = f"{similar['method']} (the best baseline by similarity, {percent(similar)})"
-        versus[similar["method"]] = label
-    plain = best_untrained(summary, trained)
-    if plain and plain["method"] not in versus:
-        versus[plain["method"]] = f"{plain['method']} (the best baseline of all, {percent(plain)})"
-    zero = next((row for row in summary["rows"] if row["method"] == ZERO_SHOT), None)
-    if zero:
-        versus[ZERO_SHOT] = f"zero-shot ({percent(zero)})"
-    for other, label in versus.items():
+    for other, label in _others(summary, methods).items():
         if other != name:
             yield _compared(name, label, difference(summary, scores, name, other, resamples))
-    if name != "grpo" and {"grpo", "rce"} <= evaluated:
-        yield _compared("grpo", "RCE", difference(summary, scores, "grpo", "rce", resamples))
+    before = methods.offline
+    if name != GRPO and GRPO in methods and before:
+        row = difference(summary, scores, GRPO, before, resamples)
+        yield _compared(GRPO, before.upper(), row)
+
+
+def _others(summary: Summary, methods: Methods) -> dict[str, str]:
+    """Return {method: what the sentence calls it} of what the best trained one is compared with."""
+    found = {name: name.upper() for name in reversed(methods.references)}
+    roles = {
+        "the best baseline by similarity": best(summary, methods.names("similarity")),
+        "the best baseline of all": best(summary, methods.names("similarity", "baseline")),
+        "the best of those": best(summary, methods.names("selector")),
+    }
+    for role, row in roles.items():
+        if row and row["method"] not in found:
+            label = methods[row["method"]].label
+            found[row["method"]] = f"{row['method']} ({label}: {role}, {percent(row)})"
+    zero = next((row for row in summary["rows"] if row["method"] == ZERO_SHOT), None)
+    if zero:
+        found[ZERO_SHOT] = f"{ZERO_SHOT} ({percent(zero)})"
+    return found
 
 
 def _compared(method: str, label: str, row: Row) -> str:
@@ -139,16 +141,16 @@ class Way(NamedTuple):
 
 
 def way_to_oracle(
-    scores: pd.DataFrame, methods: Sequence[str], resamples: int, shot: int = 2
+    scores: pd.DataFrame, methods: Methods, resamples: int, shot: int = 2
 ) -> Way | None:
-    """Return the share (method - baseline) / (oracle - baseline) of accuracies at one shot.
+    """Return the share (trained - baseline) / (oracle - baseline) of accuracies at one shot.
 
     The baseline is the best by similarity on all its questions; the rest is counted on the
     oracle's questions. The interval resamples images, all three accuracies together.
 
     Args:
         scores: The table of `evaluate`.
-        methods: Whose shares.
+        methods: What the methods are; trained ones get a share.
         resamples: Bootstrap resamples.
         shot: Where; the last shot if there are fewer.
 
@@ -158,7 +160,7 @@ def way_to_oracle(
     shot = min(shot, int(scores["shot"].max()))
     at = scores[scores["shot"] == shot]
     table = at.pivot_table(index="query_id", columns="method", values="vqa_acc_score")
-    similar = [method for method in SIMILARITY if method in table]
+    similar = [name for name in methods.names("similarity") if name in table]
     if ORACLE not in table or not similar:
         return None
     baseline = str(table[similar].mean().idxmax())
@@ -167,7 +169,8 @@ def way_to_oracle(
     if high <= low:
         return None
     draws = _draws(clusters(scores, part.index), resamples)
-    closed = tuple(_closed(part, m, baseline, draws) for m in methods if m in part)
+    trained = [name for name in methods.names("trained") if name in part]
+    closed = tuple(_closed(part, name, baseline, draws) for name in trained)
     return Way(shot, baseline, low, high, len(part), closed)
 
 

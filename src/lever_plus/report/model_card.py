@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
+from lever_plus.config.names import SFT
 from lever_plus.errors import UserError
+from lever_plus.evaluation.methods import Methods
 from lever_plus.evaluation.statistics import bootstrap
 from lever_plus.evaluation.summary import per_question
 from lever_plus.report.findings import clusters, compared
@@ -19,12 +21,6 @@ from lever_plus.report.tables import markdown, percent, points
 from lever_plus.tracking.history import Row
 from lever_plus.training.rl_data.records import Meta
 
-LEARNED = {
-    "sft": "imitation of the sequences that an InfoScore beam search found with the true answers",
-    "agro": "AGRO, a regression on the differences of the RL data's rewards inside each group",
-    "grpo": "GRPO on fresh candidates, with a KL to the off-line policy of the same seed",
-}
-RCE = "RCE, the cross-entropy of the RL data's candidates, weighted by their rewards"
 SHARED = (
     "- It is meant for research on how demonstrations are chosen, and for choosing them for "
     "the VLM named above.",
@@ -70,12 +66,13 @@ class Trained:
         return f"{self.stage}-{self.method}-seed{self.seed}"
 
 
-def model_card(policy: Trained, scores: pd.DataFrame, resamples: int) -> str:
+def model_card(policy: Trained, scores: pd.DataFrame, methods: Methods, resamples: int) -> str:
     """Return the card of one policy, Markdown.
 
     Args:
         policy: The policy.
         scores: The table of `evaluate`.
+        methods: What the methods are.
         resamples: Bootstrap resamples.
 
     Raises:
@@ -83,16 +80,16 @@ def model_card(policy: Trained, scores: pd.DataFrame, resamples: int) -> str:
     """
     header, parameters = read_checkpoint(policy.checkpoint)
     config = json.loads(header["config"])
-    learned = LEARNED.get(policy.method, RCE)
     limits = [*SHARED, *([EMBEDDED] if policy.embedded else [])]
     sections = {
         "What it is": (
             f"A pointer policy that picks {config['shots']} in-context demonstrations, one after "
-            f"the other, for a frozen vision-language model. Trained by {learned}."
+            f"the other, for a frozen vision-language model. Trained by "
+            f"{methods[policy.method].label}."
         ),
         "Architecture": _items({"parameters": f"{parameters:,}", **config}),
         "Trained on": _items(_facts(policy, header)),
-        "Test accuracy": _results(policy, scores, resamples),
+        "Test accuracy": _results(policy, scores, methods, resamples),
         "Intended use and limits": "\n".join(limits),
         "Load it": _loading(policy.checkpoint),
         "Make it again": f"```\n{policy.command}\n```",
@@ -134,7 +131,7 @@ def _facts(policy: Trained, header: dict[str, str]) -> dict[str, Any]:
         "generation": meta.vlm["generation"],
         "metric": meta.metric,
     }
-    if policy.stage != "sft":
+    if policy.stage != SFT:
         facts["RL data"] = f"{meta.records} queries"
         facts["policy that proposed the RL data, sha256"] = meta.policy_sha256
     facts["training seed"] = str(policy.seed)
@@ -142,8 +139,8 @@ def _facts(policy: Trained, header: dict[str, str]) -> dict[str, Any]:
     return facts
 
 
-def _results(policy: Trained, scores: pd.DataFrame, resamples: int) -> str:
-    """Return the accuracies of this very seed, and its differences to SFT and RCE."""
+def _results(policy: Trained, scores: pd.DataFrame, methods: Methods, resamples: int) -> str:
+    """Return the accuracies of this very seed, and its differences to the references."""
     of_method = scores[scores["method"] == policy.method]
     table = per_question(of_method[of_method["seed"] == policy.seed])
     if table.empty:
@@ -156,17 +153,19 @@ def _results(policy: Trained, scores: pd.DataFrame, resamples: int) -> str:
         rows.append([str(shot), percent(accuracy), str(len(accuracies))])
     header = ["shots", "accuracy [95 %]", "questions"]
     told = "VQA accuracy x 100 of this seed on test questions.\n\n" + markdown(header, rows)
-    for versus, other in _references(policy, scores):
+    for versus, other in _references(policy, scores, methods):
         row = compared(table.mean(axis=1), other.mean(axis=1), scores, resamples)
         told += f"\nMean over shots minus {versus}, paired by question: {points(row)}.\n"
     return told
 
 
-def _references(policy: Trained, scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _references(
+    policy: Trained, scores: pd.DataFrame, methods: Methods
+) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield SFT, and the RCE policy of the same seed, where they are not the policy itself."""
-    for method in ("sft", "rce"):
+    for method in methods.references:
         part = scores[scores["method"] == method]
-        if method == "rce":
+        if method != SFT:
             part = part[part["seed"] == policy.seed]
         if method != policy.method and not part.empty:
             yield f"{method}, seed {part['seed'].iloc[0]}", per_question(part)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lever_plus.evaluation.methods import Methods
 from lever_plus.report import tables
 from lever_plus.report.findings import Way
 from lever_plus.report.page import folded, note, table
@@ -28,13 +29,14 @@ def paired_section(summary: Summary) -> str:
     return note(text) + whole + folded("At every shot", "".join(single))
 
 
-def way_section(way: Way | None) -> str:
+def way_section(way: Way | None, methods: Methods) -> str:
     """Return how much of the way from the best baseline to the oracle each trained method goes."""
     if way is None:
         return note("There is no way to measure: the oracle is missing, or not better.")
     text = (
-        f"At {way.shot} shots, on the oracle's {way.questions} questions: {way.baseline}, the best "
-        f"baseline by similarity, has {100 * way.low:.1f}, the oracle {100 * way.high:.1f}. 100 % "
+        f"At {way.shot} shots, on the oracle's {way.questions} questions: {way.baseline} "
+        f"({methods[way.baseline].label}), the best baseline by similarity, has "
+        f"{100 * way.low:.1f}, the oracle {100 * way.high:.1f}. 100 % "
         "would be as good as the oracle, which searches with the true answer; below 0 % is worse "
         "than the baseline. Not bounded: in some resamples the oracle is not better."
     )

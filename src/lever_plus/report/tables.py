@@ -7,6 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lever_plus.evaluation.methods import methods_in
+
 Summary = dict[str, Any]
 
 
@@ -55,7 +57,7 @@ def difference_rows(summary: Summary) -> Iterator[list[str]]:
     means = [row for row in summary["differences"] if row["shots"] == "mean"]
     for method in dict.fromkeys(row["method"] for row in means):
         versus = {row["versus"]: points(row) for row in means if row["method"] == method}
-        yield [method, versus.get("sft", ""), versus.get("rce", "")]
+        yield [method, *(versus.get(reference, "") for reference in _references(summary))]
 
 
 def paired_rows(summary: Summary, shots: int | str = "mean") -> Iterator[list[str]]:
@@ -78,8 +80,28 @@ def accuracy_header(summary: Summary) -> list[str]:
     return ["method", *shots, "mean [95 %]", "n", "seeds (range)"]
 
 
+def difference_header(summary: Summary) -> list[str]:
+    """Return the heads of `difference_rows`."""
+    return ["method", *(f"minus {name.upper()} [95 %]" for name in _references(summary))]
+
+
+def _references(summary: Summary) -> list[str]:
+    """Return what the others are compared with, in the summary's order."""
+    return list(dict.fromkeys(row["versus"] for row in summary["differences"]))
+
+
+def method_rows(summary: Summary) -> Iterator[list[str]]:
+    """Yield one line a method: its name, its kind, and what it is.
+
+    Raises:
+        UserError: The summary is of an older version.
+    """
+    for method in methods_in(summary):
+        yield [method.name, method.kind, method.label]
+
+
+METHOD_HEADER = ["method", "kind", "what it is"]
 PAIRED_HEADER = ["methods", "points [95 %]", "wins", "losses", "ties", "p", "p (Holm)", "n"]
-DIFFERENCE_HEADER = ["method", "minus SFT [95 %]", "minus RCE [95 %]"]
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -89,7 +111,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def print_tables(summary: Summary, console: Console) -> None:
-    """Print both tables to a terminal."""
+    """Print both tables to a terminal, and what the methods are."""
     tables = (
         (
             "VQA accuracy x 100 on test questions, by number of shots",
@@ -98,9 +120,10 @@ def print_tables(summary: Summary, console: Console) -> None:
         ),
         (
             "Differences of the mean over shots, points, paired by question",
-            DIFFERENCE_HEADER,
+            difference_header(summary),
             difference_rows(summary),
         ),
+        ("Methods", METHOD_HEADER, method_rows(summary)),
     )
     for title, header, rows in tables:
         table = Table(
@@ -111,7 +134,11 @@ def print_tables(summary: Summary, console: Console) -> None:
             collapse_padding=True,
         )
         for head in header:
-            table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
+            table.add_column(
+                head,
+                justify="left" if head in METHOD_HEADER else "right",
+                no_wrap=head != METHOD_HEADER[-1],
+            )
         for row in rows:
             table.add_row(*row)
         console.print(table)

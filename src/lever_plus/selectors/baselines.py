@@ -7,6 +7,7 @@ import numpy as np
 from lever_plus.data.pools import Pools
 from lever_plus.features.encoder import Embeddings
 from lever_plus.features.neighbours import cosine, ranked
+from lever_plus.features.similarities import STTR
 
 Pointers = list[tuple[int, ...]]
 
@@ -60,7 +61,7 @@ def diverse_pointers(
     pointers = []
     for query in queries:
         pool = pools.of(query)
-        near = cosine("sttr", embeddings, query, pool)
+        near = cosine(STTR, embeddings, query, pool)
         text = embeddings.unit_of(pool, "question")
         closest = np.zeros(len(pool), dtype=np.float32)  # to a picked one
         picked: list[int] = []

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from lever_plus.config.names import RCE
+
 PACKAGE = "lever_plus"
 SOURCE = Path("src")
-MODULES = {"rce": "offline"}
+MODULES = {RCE: "offline"}
 """Stages whose module has another name: users know the stage by its first method."""
 
 

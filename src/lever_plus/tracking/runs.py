@@ -7,11 +7,12 @@ Both are idempotent: a run is known by the md5 of its history file.
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lever_plus.config.names import AGRO
 from lever_plus.config.params import Params
 from lever_plus.tracking.hashes import data_inputs
 from lever_plus.tracking.history import Row, read_history
@@ -85,7 +86,7 @@ def sync(
         How many runs were made, and how many got the evaluation.
     """
     store, made, evaluated = Store(), 0, 0
-    store.share_view(VIEW_TAG, results_view(params.pointer.shots))
+    store.share_view(VIEW_TAG, results_view(params.pointer.shots, next(iter(params.rce.tau), AGRO)))
     for path in sorted(usage.glob("*.json")):
         _project_usage(store, params, path)
     for run in runs:
@@ -185,22 +186,19 @@ def _log_evaluation(run: Run, method: str, summary: dict[str, Any], seed_index: 
     run.flush()
 
 
-def pages(server: str, seed: int) -> dict[str, str]:
+def pages(server: str, compared: Sequence[TrainingRun]) -> dict[str, str]:
     """Return {what it shows: address} of pages in the MLflow UI.
 
     Args:
         server: Address of the UI.
-        seed: Training seed of the runs that are compared.
+        compared: Runs that are looked at side by side, once the store has them all.
     """
     store = Store()
     found = {"Accuracy of every method": results_address(server, store.experiment)}
-    runs = [
-        store.find({"pipeline.stage": stage, "pipeline.method": method, "pipeline.seed": str(seed)})
-        for stage, method in (("rce", "rce"), ("grpo", "grpo"))
-    ]
-    known = [run for run in runs if run]
-    if len(known) == len(runs):
+    known = [run_id for run in compared if (run_id := store.find(run.tags))]
+    if len(known) == len(compared):
+        names = " and ".join(run.method.upper() for run in compared)
         for label, metric in (("KL", "train/kl"), ("accuracy over shots", "curve/acc")):
             address = compare_address(server, store.experiment, known, metric)
-            found[f"RCE and GRPO: {label}"] = address
+            found[f"{names}: {label}"] = address
     return found

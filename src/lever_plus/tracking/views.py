@@ -14,10 +14,14 @@ VIEW_TAG: Final = f"mlflow.sharedViewState.{RESULTS}"
 MEAN: Final = "metrics.`eval/acc/mean`"
 
 
-def results_view(shots: int) -> str:
+def results_view(shots: int, versus: str) -> str:
     """Return the state of the table of results: per-shot accuracies, the best method first.
 
     Ablations have a mean alone; they would hide the methods of the pipeline, and are filtered out.
+
+    Args:
+        shots: Of a pointer.
+        versus: Method whose paired differences are shown.
     """
     accuracies = [f"metrics.`eval/acc/shot_{shot:02d}`" for shot in range(1, shots + 1)]
     state = {
@@ -32,7 +36,7 @@ def results_view(shots: int) -> str:
             "tags.`pipeline.method`",
             *accuracies,
             MEAN,
-            "metrics.`delta/vs_rce`",
+            f"metrics.`delta/vs_{versus}`",
             "metrics.`train/kl`",
         ],
         "runsExpanded": {},

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from lever_plus.config.file import load_params
+from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.config.params import Params
 from lever_plus.evaluation.evaluate import evaluate_pointers
 from lever_plus.experiments.ablation.variants import (
@@ -53,7 +54,7 @@ def run(name: str, tracks: Tracks) -> Outcome:
             usage = _train(params, stages, variant.methods, seed, tracks(name, seed))
             scores.append(_evaluate(params, variant.methods, seed))
             facts[f"seed{seed}"] = {"vlm_requests": usage}
-            if "rce" in stages:
+            if RCE in stages:
                 facts[f"seed{seed}"] |= _describe(params)
         for method in variant.methods:
             target = paths.ablation(name, method, seed)
@@ -69,7 +70,7 @@ def run(name: str, tracks: Tracks) -> Outcome:
 def _link(root: Path, work: Path, stages: list[str]) -> None:
     """Make a folder in which earlier outputs are linked and those of `stages` are not there yet."""
     (work / paths.ARTIFACTS).mkdir(parents=True)
-    shared = {"prepare", "images", "pretrain", "embed", "pool", "sft_data", "sft", "rl_data", "rce"}
+    shared = {"prepare", "images", "pretrain", "embed", "pool", "sft_data", SFT, "rl_data", RCE}
     for folder in shared - set(stages):
         (work / paths.ARTIFACTS / folder).symlink_to(root / paths.ARTIFACTS / folder)
     (work / paths.CACHE).symlink_to(root / paths.CACHE)
@@ -79,10 +80,10 @@ def _train(params: Params, stages: list[str], methods: list[str], seed: int, tra
     """Run stages in the current folder; return how many requests the VLM would have had alone."""
     calls: dict[str, Callable[[], Outcome]] = {
         "sft_data": lambda: sft_data.run(params),
-        "sft": lambda: sft.run(params, seed, track),
+        SFT: lambda: sft.run(params, seed, track),
         "rl_data": lambda: rl_data.run(params),
-        "rce": lambda: rce.run(params, seed, track, {*methods, params.grpo.start}),
-        "grpo": lambda: grpo.run(params, seed, track),
+        RCE: lambda: rce.run(params, seed, track, {*methods, params.grpo.start}),
+        GRPO: lambda: grpo.run(params, seed, track),
     }
     usages = [calls[stage]().usage for stage in stages]
     return sum(usage.requests for usage in usages if isinstance(usage, Usage))

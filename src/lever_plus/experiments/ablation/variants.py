@@ -8,12 +8,13 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 
 from lever_plus.config.file import merged_params
+from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.config.params import Params
 from lever_plus.config.sources import Section
 from lever_plus.errors import UserError
 
 VARIANTS: Final = Path("ablations") / "variants.yaml"
-CHAIN: Final = ("sft_data", "sft", "rl_data", "rce", "grpo")
+CHAIN: Final = ("sft_data", SFT, "rl_data", RCE, GRPO)
 """Stages that a variant may run anew, each after those before it."""
 
 
@@ -93,7 +94,7 @@ def stages_to_run(variant: Variant, base: Params, changed: Params, root: Path) -
     if not firsts:
         raise UserError("this variant changes nothing that is trained.")
     methods = set(variant.methods)
-    last = "grpo" if "grpo" in methods else "sft" if methods == {"sft"} else "rce"
+    last = GRPO if GRPO in methods else SFT if methods == {SFT} else RCE
     return list(CHAIN[min(firsts) : CHAIN.index(last) + 1])
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lever_plus.config.names import RCE
 from lever_plus.config.params import Params
 from lever_plus.pipeline import paths
 from lever_plus.pipeline.workspace import Workspace
@@ -128,7 +129,7 @@ class Trials:
         params = workspace.params
         name = next(iter(params.rce.tau))
         same = all(
-            getattr(params, part) == getattr(self.params, part) for part in ("rce", "reward", "rl")
+            getattr(params, part) == getattr(self.params, part) for part in (RCE, "reward", "rl")
         )
         if same and (paths.offline(name, seed) / paths.POLICY).is_file():
             return workspace.load_policy(paths.offline(name, seed))

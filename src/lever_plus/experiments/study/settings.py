@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 
+from lever_plus.config.names import GRPO, RCE
 from lever_plus.config.params import Params
 from lever_plus.config.sources import Count, Positive, Section
 from lever_plus.config.training import GenMethod
@@ -116,8 +117,8 @@ def changes(values: Values, params: Params, space: Space) -> dict[str, Any]:
             "shot_weights": weights,
         },
         "rl": {"filter_gen_methods": space.gen_methods[values["gen_methods"]]},
-        "rce": {"tau": {**_taus(params), name: {"start": start, "end": start / 4}}},
-        "grpo": {
+        RCE: {"tau": {**_taus(params), name: {"start": start, "end": start / 4}}},
+        GRPO: {
             "rounds": 0,
             "start": name,
             "epochs": max(1, values["epochs"]),

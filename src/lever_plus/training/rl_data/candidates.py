@@ -9,12 +9,13 @@ from torch import Tensor
 
 from lever_plus.config.training import GenMethod, RlDataParams
 from lever_plus.features.neighbours import ranked
+from lever_plus.features.similarities import MIXED, SIIR, STTR
 from lever_plus.policy.decoding import Decoded, beam, sample, stochastic_beam, uniform
 from lever_plus.policy.network import Encoded, Policy
 from lever_plus.training.environment import DECODE_BATCH, Environment
 from lever_plus.training.groups import Groups
 
-RETRIEVAL: Final = ("sttr", "siir", "mixed")
+RETRIEVAL: Final = (STTR, SIIR, MIXED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,153 @@
+"""The registry of methods: every method once, with a label, and its name spelled there alone."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lever_plus.config.params import Params
+from lever_plus.errors import UserError
+from lever_plus.evaluation.evaluate import COLUMNS
+from lever_plus.evaluation.methods import Method, Methods, methods_in, methods_of
+from lever_plus.evaluation.summary import summarise
+from lever_plus.features.similarities import SIMILARITIES
+from lever_plus.pipeline.runs import training_runs
+from tiny_world import REGISTRY, ROOT, TAU
+
+PACKAGE = ROOT / "src" / "lever_plus"
+OWNERS = {
+    "config/names.py": {"sft", "rce", "agro", "grpo"},
+    "features/similarities.py": {"sttr", "siir", "sitr", "mixed"},
+    "evaluation/methods.py": {
+        *("zero-shot", "random", "vote", "diverse", "fixed", "oracle", "best-of-")
+    },
+}
+OTHER_THINGS = {
+    "config/params.py": {"random"},  # a sampler of pools
+    "data/pools.py": {"random", "mixed"},  # samplers of pools
+    "house_words/probe.py": {"random"},  # demonstrations of a probe
+    "training/rl_data/candidates.py": {"random"},  # a generator of candidates
+    "training/rl_data/legacy_json.py": {"random"},  # the same in the older system's files
+}
+"""What is spelled like a method and is none."""
+
+
+def literals(source: str) -> Iterator[str]:
+    """Yield strings of a module, but for names of files (`FOLDER / "rce"`) and `Literal` types."""
+    left_out: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            left_out |= {id(node.left), id(node.right)}
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
+            left_out |= {id(inner) for inner in ast.walk(node)}
+        elif isinstance(node, ast.Constant) and id(node) not in left_out:
+            yield str(node.value)
+
+
+def spelled(source: str) -> set[str]:
+    """Return the methods that a module spells, those whose name holds a number included."""
+    found = {"best-of-" if text.startswith("best-of-") else text for text in literals(source)}
+    return found & {*(method.name for method in REGISTRY), "best-of-"}
+
+
+def test_a_name_that_is_spelled_is_found() -> None:
+    source = 'pick = {"sttr": FOLDER / "sft"}; n = f"best-of-{k}"; kind: Literal["grpo"]'
+    assert spelled(source) == {"sttr", "best-of-"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_a_methods_name_is_spelled_by_its_owner_alone(path: Path) -> None:
+    name = path.relative_to(PACKAGE).as_posix()
+    owned = OWNERS.get(name, set()) | OTHER_THINGS.get(name, set())
+    assert spelled(path.read_text(encoding="utf-8")) == owned
+
+
+def test_every_owned_name_is_a_method() -> None:
+    """`rce` is a stage, and what params.yaml calls the first schedule."""
+    names = {method.name for method in REGISTRY}
+    assert set().union(*OWNERS.values()) <= names | {"best-of-"}
+    assert set(SIMILARITIES) <= set(REGISTRY.names("similarity"))
+
+
+def test_every_method_has_a_label_of_its_own() -> None:
+    registry = methods_of({"a": TAU, "b": TAU.model_copy(update={"start": 2.0})}, 3, ["mine"])
+    labels = [method.label for method in registry]
+    assert all(labels)
+    assert len(set(labels)) == len(labels)
+    assert "tau 2 to 0.1" in registry["b"].label
+
+
+def test_the_kinds_cover_the_methods(params: Params) -> None:
+    registry = methods_of(params.rce.tau, 3, ["mine"])
+    kinds = ("similarity", "baseline", "selector", "trained", "ceiling")
+    groups = {kind: registry.names(kind) for kind in kinds}
+    assert sum(map(len, groups.values())) == len(list(registry))
+    assert groups["similarity"] == ["sttr", "siir", "sitr", "mixed", "diverse"]
+    assert groups["baseline"] == ["zero-shot", "random", "vote", "fixed"]
+    assert groups["selector"] == ["mine"]
+    assert groups["trained"] == ["sft", "rce", "rce-seed", "agro", "grpo"]
+    assert groups["ceiling"] == ["best-of-3", "oracle"]
+    assert groups["trained"] == list(dict.fromkeys(run.method for run in training_runs(params)))
+
+
+def test_the_references_are_sft_and_the_users_first_schedule() -> None:
+    registry = methods_of({"cold": TAU, "warm": TAU})
+    assert registry.references == ["sft", "cold"]
+    assert registry.shown == [
+        "zero-shot",
+        "sttr",
+        "random",
+        "sft",
+        "cold",
+        "agro",
+        "grpo",
+        "oracle",
+    ]
+    assert registry.part(["grpo", "sft"]).references == ["sft"]
+    assert Methods([]).references == []
+
+
+@pytest.mark.parametrize("schedules", [["sttr"], ["grpo"]])
+def test_a_schedule_that_has_another_methods_name_is_refused(schedules: list[str]) -> None:
+    with pytest.raises(UserError, match=rf"two methods are called {schedules[0]} .*rce\.tau"):
+        methods_of(dict.fromkeys(schedules, TAU))
+
+
+def scores_of(*methods: str) -> pd.DataFrame:
+    """Return a score table of two questions and one shot."""
+    rows = [
+        (method, 0, query, query, 1, [], [], "x", 1, float(query), False)
+        for method in methods
+        for query in (0, 1)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def test_a_summary_says_what_its_methods_are() -> None:
+    registry = methods_of({"cold": TAU}, 3, ["mine"])
+    summary = summarise(scores_of("mine", "grpo", "cold", "best-of-3"), registry, 100)
+    found = methods_in(summary)
+    assert [method.name for method in found] == ["mine", "grpo", "cold", "best-of-3"]
+    assert all(method == registry[method.name] for method in found)
+    assert {row["versus"] for row in summary["differences"]} == {"cold"}
+
+
+def test_a_method_that_nobody_registered_is_refused() -> None:
+    with pytest.raises(UserError, match="there is no method other: .* make zero-shot, random"):
+        summarise(scores_of("sft", "other"), REGISTRY, 100)
+
+
+def test_a_summary_of_an_older_version_says_what_to_run() -> None:
+    with pytest.raises(UserError, match="an older version wrote it: run `dvc repro evaluate`"):
+        methods_in({"rows": [], "means": [], "differences": []})
+
+
+def test_a_summary_that_has_a_method_twice_is_refused() -> None:
+    row = {"name": "sft", "stage": "sft", "kind": "trained", "label": "one"}
+    with pytest.raises(UserError, match="two methods are called sft"):
+        methods_in({"methods": [row, {**row, "label": "two"}]})
+    assert list(methods_in({"methods": [row]})) == [Method("sft", "sft", "trained", "one")]
