@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from lever_plus.config.sources import HuggingFaceVlmParams, RayParams
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
+from lever_plus.hub.threads import use_threads
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.usage import Usage
@@ -30,9 +31,7 @@ class Actor:
         self, path: str, examples: Mapping[int, Example], params: HuggingFaceVlmParams
     ) -> None:
         """Name the model; it is loaded with the first shard."""
-        import torch
-
-        torch.set_num_threads(1)
+        use_threads(1)
         self._vlm = HuggingFaceVlm(path, examples, params)
 
     def ask(
