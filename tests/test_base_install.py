@@ -53,6 +53,12 @@ from lever_plus.cli.main import main
 sys.argv = ["lever-plus", *{arguments!r}]
 main()
 """
+OPENAI = """
+import asyncio
+from lever_plus.vlm.backends.openai import OpenAiVlm
+
+asyncio.run(OpenAiVlm._all(None, [], None, None))
+"""
 
 
 def closure(requirements: list[str]) -> set[str]:
@@ -164,6 +170,8 @@ def test_a_command_says_which_extra_it_lacks(
     [
         ("from lever_plus.report.plots import reward_svg; reward_svg(dict(a=[1.0]))", "plots"),
         ("from lever_plus.tracking.frames import runs_table; runs_table()", "tracking"),
+        ("from lever_plus.vlm.backends.ray import _import_ray; _import_ray()", "ray"),
+        (OPENAI, "openai"),
         (
             "from lever_plus.data.near_duplicates import perceptual_hashes; perceptual_hashes([])",
             "pipeline",
