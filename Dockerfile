@@ -12,7 +12,7 @@ ENV PATH=/opt/venv/bin:$PATH
 COPY constraints.txt pyproject.toml README.md ./
 RUN mkdir -p src/lever_plus && touch src/lever_plus/__init__.py \
     && pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
-       '.[postgres,dashboard]'
+       '.[pipeline,tracking,plots,study,openai,postgres,dashboard]'
 COPY src ./src
 RUN pip install --no-cache-dir --no-deps --force-reinstall .
 

@@ -58,6 +58,11 @@ def test_a_file_has_a_docstring_and_at_most_300_lines(path: Path) -> None:
     assert text.count("\n") <= 300
 
 
+def test_the_threads_of_torch_are_set_in_one_place() -> None:
+    setting = [p for p in FILES if "set_num_threads" in p.read_text(encoding="utf-8")]
+    assert setting == [PACKAGE / "hub" / "threads.py"]
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if p.name == "__init__.py"], ids=str)
 def test_an_init_file_holds_a_docstring_and_names_at_most(path: Path) -> None:
     """The dependency lists of dvc.yaml leave `__init__` files out, so they must do nothing."""

@@ -62,12 +62,15 @@ def test_packages_that_a_setting_needs_are_named(
 ) -> None:
     pool = params.pool.model_copy(update={"sampler": "text", "search": "approximate"})
     scoring = params.scoring.model_copy(update={"executor": "ray"})
-    wanted = params.model_copy(update={"pool": pool, "scoring": scoring})
+    data = params.data.model_copy(update={"near_duplicate_bits": 4})
+    wanted = params.model_copy(update={"pool": pool, "scoring": scoring, "data": data})
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     notes = missing(examine(wanted))
-    assert "lever-plus[ann]" in notes["faiss"]
-    assert "lever-plus[ray]" in notes["ray"]
-    assert not {"faiss", "ray"} & missing(examine(params)).keys()
+    extras = {"faiss": "ann", "ray": "ray", "imagehash": "pipeline"}
+    always = {"dvc": "pipeline", "pyarrow": "pipeline", "matplotlib": "plots"}
+    for package, extra in (extras | always).items():
+        assert f"lever-plus[{extra}]" in notes[package]
+    assert missing(examine(params)).keys() == always.keys()
 
 
 def test_a_folder_with_a_whole_checkpoint_is_found(params: Params, folders: Folders) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,15 @@ def test_dependencies_are_locked_and_nothing_secret_or_cached_is_copied() -> Non
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert {".git", ".venv", ".dvc/cache", "mlflow.db*", "artifacts", "cache"} <= set(ignored)
     assert not re.search(r"(PASSWORD|TOKEN|SECRET)=", DOCKERFILE)
+
+
+def test_the_image_has_the_extras_of_what_runs_in_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (extras,) = re.findall(r"'\.\[([\w,]+)\]'", DOCKERFILE)
+    installed = set(extras.split(","))
+    assert installed <= project["optional-dependencies"].keys()
+    services = {"tracking", "postgres", "study", "dashboard"}
+    assert installed >= services | {"pipeline", "plots", "openai"}
 
 
 def test_every_service_is_checked_or_runs_once_and_waits_for_what_it_needs() -> None:

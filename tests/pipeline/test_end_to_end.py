@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from glossary_entries import explained
 from lever_plus.data.pools import read_pools
-from lever_plus.tracking.glossary import GLOSSARY, explained
+from lever_plus.tracking.glossary import GLOSSARY
 from lever_plus.training.rl_data.records import read_rl_data
 from pipeline.project import Project
 

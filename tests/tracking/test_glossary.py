@@ -2,7 +2,7 @@
 
 import pytest
 
-from lever_plus.tracking.glossary import explained
+from glossary_entries import explained
 
 
 @pytest.mark.parametrize(

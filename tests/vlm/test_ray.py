@@ -61,11 +61,18 @@ def test_results_are_those_of_this_process(
     assert vlm.usage.tokens_whole == local.usage.tokens_whole
 
 
+def processes(vlm: RayVlm) -> list[int]:
+    """Return the process of every actor."""
+    asked = [actor.__ray_call__.remote(lambda _actor: os.getpid()) for actor in vlm.actors]
+    found: list[int] = ray.get(asked)
+    return found
+
+
 def test_a_killed_actor_is_replaced_and_nothing_is_lost(
     vlm: RayVlm, local: HuggingFaceVlm, requests: list[Request]
 ) -> None:
     """One of two actors is killed by the system, half-way, while shards are under way."""
-    before = ray.get([actor.process.remote() for actor in vlm.actors])
+    before = processes(vlm)
     killed, counts = [], np.zeros(len(requests), dtype=int)
 
     def done(indices: Sequence[int], _answers: Sequence[str]) -> None:
@@ -79,7 +86,7 @@ def test_a_killed_actor_is_replaced_and_nothing_is_lost(
     assert counts.tolist() == [1] * len(requests)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        after = ray.get([actor.process.remote() for actor in vlm.actors])
+        after = processes(vlm)
         if after[0] != before[0]:
             break
     assert after[0] != before[0]

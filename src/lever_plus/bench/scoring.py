@@ -31,6 +31,7 @@ from lever_plus.config.sources import HuggingFaceVlmParams
 from lever_plus.data.examples import Example, read_splits
 from lever_plus.data.pools import Pools, read_pools
 from lever_plus.errors import UserError
+from lever_plus.hub.threads import on_threads
 from lever_plus.pipeline import paths
 from lever_plus.selectors.infoscore import beam_search
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
@@ -156,12 +157,8 @@ def _naive(vlm: HuggingFaceVlm, kind: str, sample: Sequence[Request]) -> tuple[f
             return [extract_answer(vlm.answer_alone(request), style) for request in requests]
         return [vlm.plain.log_likelihoods([request])[0] for request in requests]
 
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with on_threads(1):
         one, values = _rate(ask, sample)
-    finally:
-        torch.set_num_threads(threads)
     return max(one, _rate(ask, sample)[0]), values
 
 

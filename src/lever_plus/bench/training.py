@@ -24,6 +24,7 @@ from lever_plus.config.params import Params
 from lever_plus.config.training import OptimParams
 from lever_plus.data.pools import Pools
 from lever_plus.features.encoder import Embeddings
+from lever_plus.hub.threads import on_threads
 from lever_plus.policy.kinds import build_policy, configure
 from lever_plus.policy.network import Policy
 from lever_plus.training import losses
@@ -88,14 +89,13 @@ def run(params: Params) -> dict[str, float]:
         slow = partial(_one_by_one, policy(), environment, groups, *theirs[name], name == GRPO)
         one_by_one = 0.0
         for count in {1, threads}:
-            torch.set_num_threads(count)
-            one_by_one = max(one_by_one, SAMPLE / _seconds(slow))
-        torch.set_num_threads(1)
-        batched = GROUPS / _seconds(train)
+            with on_threads(count):
+                one_by_one = max(one_by_one, SAMPLE / _seconds(slow))
+        with on_threads(1):
+            batched = GROUPS / _seconds(train)
         found[f"{name}_groups_per_s_one_by_one"] = one_by_one
         found[f"{name}_groups_per_s"] = batched
         found[f"speedup_{name}"] = batched / one_by_one
-    torch.set_num_threads(threads)
     return {name: round(value, 1) for name, value in found.items()}
 
 

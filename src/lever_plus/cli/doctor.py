@@ -85,6 +85,13 @@ def _vlm(params: Params) -> Iterator[Item]:
 
 
 def _optional(params: Params) -> Iterator[Item]:
+    yield _package("dvc", "dvc repro", "pipeline")
+    yield _package("pyarrow", "evaluate", "pipeline")
+    yield _package("matplotlib", "report", "plots")
+    if params.data.near_duplicate_bits is not None:
+        yield _package("imagehash", "data.near_duplicate_bits", "pipeline")
+    if isinstance(params.vlm, OpenAiVlmParams):
+        yield _package("openai", "vlm.kind: openai", "openai")
     if params.pool.search == "approximate" and SAMPLERS[params.pool.sampler]:
         yield _package("faiss", "pool.search: approximate", "ann")
     if params.scoring.executor == "ray":

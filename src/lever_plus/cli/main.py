@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lever_plus.cli.study import study_app
-from lever_plus.cli.tools import tools
+from lever_plus.cli.tools import check_tables, tools
 from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.errors import UserError
 from lever_plus.tracking.lineage import PACKAGE, module_of
@@ -45,6 +45,7 @@ def _run(stage: str, **options: Any) -> None:
     from lever_plus.config.file import load_params
 
     params = load_params()
+    check_tables(f"lever-plus {stage}")
     text, usage = _stage(stage).run(params, **options)
     typer.echo(f"{stage}: {text}")
     if usage is not None:
@@ -183,6 +184,7 @@ def ablate(
     variant: Annotated[str | None, typer.Argument(help="Of ablations/variants.yaml.")] = None,
 ) -> None:
     """Train and evaluate a variant of the pipeline; without one, print what they all gave."""
+    check_tables("lever-plus ablate")
     if variant is None:
         from lever_plus.experiments.ablation import table
 

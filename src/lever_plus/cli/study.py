@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lever_plus.errors import needs
+
 study_app = typer.Typer(help="The search around the RCE-only baseline.", no_args_is_help=True)
 
 
@@ -23,6 +25,7 @@ def study_run(
 
     settings = read_settings()
     count = settings.workers if workers is None else workers
+    _check_installed()
     from lever_plus.experiments.study.worker import open_study, queue_baseline, run_worker
 
     if count > 1:
@@ -33,6 +36,14 @@ def study_run(
         typer.echo(f"worker {number}: {finished} trials")
     if number == 0:
         study_show()
+
+
+def _check_installed() -> None:
+    """Refuse to start where the packages of a study are missing."""
+    with needs("study", "lever-plus study"):
+        import matplotlib  # noqa: F401
+        import optuna  # noqa: F401
+        import psutil  # noqa: F401
 
 
 def _start_workers(count: int) -> None:
@@ -48,6 +59,7 @@ def _start_workers(count: int) -> None:
 @study_app.command("show")
 def study_show() -> None:
     """Print the trials, write trials.csv and the plots, and log the study to MLflow."""
+    _check_installed()
     from filelock import FileLock
     from rich.console import Console
 
@@ -103,6 +115,7 @@ def study_storage() -> None:
 @study_app.command("promote")
 def study_promote() -> None:
     """Repeat the best trials on fresh seeds; write the winner into params.yaml if it holds up."""
+    _check_installed()
     from lever_plus.config.file import load_params
     from lever_plus.experiments.study.objective import Trials
     from lever_plus.experiments.study.promote import accept, repeat_best

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lever_plus.errors import UserError
+from lever_plus.errors import UserError, needs
 
 tools = typer.Typer()
 metric_app = typer.Typer(help="The official VQA accuracy.", no_args_is_help=True)
@@ -24,6 +24,12 @@ class IndexSpace(StrEnum):
 
     GLOBAL = "global"
     POOL = "pool"
+
+
+def check_tables(command: str) -> None:
+    """Refuse to start where the package is missing that reads and writes the pipeline's tables."""
+    with needs("pipeline", command):
+        import pyarrow  # noqa: F401
 
 
 @tools.command()
@@ -68,6 +74,7 @@ def power(
 @tools.command()
 def show(question_id: int) -> None:
     """Print what every method showed the VLM before a test question, and what came of it."""
+    check_tables("lever-plus show")
     from lever_plus.pipeline import report
 
     report.show(question_id)

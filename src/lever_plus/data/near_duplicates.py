@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import Final, NamedTuple
 
-import imagehash
 import numpy as np
 from numpy.typing import NDArray
 
 from lever_plus.data.examples import Example
 from lever_plus.data.images import open_image
+from lever_plus.errors import needs
 
 READERS: Final = 2
 BLOCK: Final = 1024
@@ -40,7 +40,13 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], bits: int) -> list[
 
 
 def perceptual_hashes(paths: Sequence[str]) -> NDArray[np.uint64]:
-    """Return the 64-bit pHash of every image file."""
+    """Return the 64-bit pHash of every image file.
+
+    Raises:
+        UserError: An image cannot be read, or imagehash is not installed.
+    """
+    with needs("pipeline", "data.near_duplicate_bits", "set it to null"):
+        import imagehash
 
     def compute(path: str) -> int:
         return int(str(imagehash.phash(open_image(path))), 16)

@@ -6,7 +6,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lever_plus.errors import UserError
+from lever_plus.errors import needs
 from lever_plus.features.encoder import Array, Embeddings
 from lever_plus.features.similarities import SIMILARITIES
 
@@ -77,13 +77,8 @@ def _approximate(within: Array, asked: Array, count: int) -> NDArray[np.int64]:
     Its cells come from a seeded k-means, so that a pool can be drawn again; a graph (HNSW) would
     depend on the order in which threads insert. Where those cells hold too few, all are searched.
     """
-    try:
+    with needs("ann", "pool.search: approximate", "set it to exact (slower, and better)"):
         import faiss
-    except ImportError as error:
-        raise UserError(
-            "pool.search: approximate needs faiss: pip install 'lever-plus[ann]', or set it to "
-            "exact (slower, and better)."
-        ) from error
 
     cells = max(1, min(round(4 * len(within) ** 0.5), len(within) // 39))
     index = faiss.IndexIVFFlat(

@@ -29,7 +29,6 @@ from lever_plus.vlm.prompt import render
 
 FEATURE_LAYER: Final = -2
 """LLaVA's choice: patch states of CLIP's last layer get no gradient from its pooled output."""
-IGNORED: Final = -100
 CHAT_TEMPLATE: Final = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'user' %}" + USER + "{% else %}" + ASSISTANT + "{% endif %}"

@@ -87,7 +87,13 @@ def _at(revision: str | None) -> dict[str, str]:
 def _explained(path: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ImportError, ValueError) as error:
+    except ImportError as error:
+        # The first line of transformers' message breaks off.
+        what = _first_line(error).partition(". ")[0]
+        raise UserError(
+            f"{path} cannot be loaded: {what}: pip install 'lever-plus[vision]'."
+        ) from error
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
 
 

@@ -1,17 +1,16 @@
 """Stage embed: examples + CLIP -> features of images, questions and answers."""
 
-import torch
-
 from lever_plus.config.params import Params
 from lever_plus.data.examples import read_splits
 from lever_plus.features.encoder import ClipEncoder, embed_examples
+from lever_plus.hub.threads import use_threads
 from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome
 
 
 def run(params: Params) -> Outcome:
     """Encode every example of every split."""
-    torch.set_num_threads(params.threads)
+    use_threads(params.threads)
     splits, settings = read_splits(paths.PREPARE), params.embed
     path = settings.path or str(paths.CLIP)
     encoder = ClipEncoder(path, settings.revision, settings.device, settings.batch_size)

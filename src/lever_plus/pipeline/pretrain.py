@@ -15,6 +15,7 @@ from lever_plus.house_words import vlm as tiny_vlm
 from lever_plus.house_words.cards import Card, draw_card, render
 from lever_plus.house_words.maker import read_meanings, split_scans
 from lever_plus.house_words.probe import in_context_table
+from lever_plus.hub.threads import use_threads
 from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.vlm import open_vlm
@@ -27,7 +28,7 @@ def run(params: Params) -> Outcome:
     source = params.data.source
     if not params.needs_pretraining or source.kind != "embedded":
         return Outcome(_skip())
-    torch.set_num_threads(params.threads)
+    use_threads(params.threads)
     torch.manual_seed(params.seed)
     processor = tiny_clip.make_processor()
     cards, pixels = _draw(params, processor, source.image_size)

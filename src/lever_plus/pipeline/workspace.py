@@ -6,13 +6,12 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 import lever_plus
 from lever_plus.config.params import Params
 from lever_plus.data.examples import Example, read_splits
 from lever_plus.data.pools import Pools, read_pools
 from lever_plus.features.encoder import Embeddings, read_embeddings
+from lever_plus.hub.threads import use_threads
 from lever_plus.pipeline import paths
 from lever_plus.pipeline.vlm import open_vlm
 from lever_plus.policy.checkpoint import load_policy, save_policy
@@ -40,7 +39,7 @@ class Workspace:
         times as fast); what runs side by side are scoring and the parts of a training batch.
         """
         self.params = params
-        torch.set_num_threads(1)
+        use_threads(1)
 
     @cached_property
     def splits(self) -> dict[str, list[Example]]:

@@ -7,21 +7,20 @@ import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
+from lever_plus.errors import needs
 from lever_plus.tracking.history import Row
 
-# Fixed ids and no date: equal data give equal bytes.
-mpl.rcParams.update({"svg.hashsalt": "lever-plus", "svg.fonttype": "none", "font.size": 11})
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+# Fixed ids and no date: equal data give equal bytes.
+SETTINGS: dict[Any, Any] = {"svg.hashsalt": "lever-plus", "svg.fonttype": "none", "font.size": 11}
 COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#c0629a", "#b8860b", "#4b9cd3", "#222222", "#8c564b"),
     *("#7a5195", "#ef5675", "#556b2f", "#00a0a0", "#a00000", "#708090", "#e07b39", "#2f4b7c"),
@@ -109,6 +108,9 @@ def trace_svg(frame: pd.DataFrame, key: str, label: str, known: Sequence[str] | 
         known: Methods of all plots of the page, so that a method looks the same in each.
     """
     figure, axes = _axes(4.4)
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+
     names = {str(run): str(run).partition(SEED) for run in frame["run"].drop_duplicates()}
     methods = list(dict.fromkeys(method for method, _, _ in names.values()))
     known = known or methods
@@ -134,7 +136,7 @@ def reward_svg(rewards: Mapping[str, Sequence[float]]) -> str:
     everything = np.concatenate([np.asarray(values) for values in rewards.values()])
     low, high = float(everything.min()), float(everything.max())
     edges = np.linspace(low, high if high > low else low + 1, 13)
-    figure = Figure(figsize=(5.6, 0.6 + 1.35 * len(rewards)), layout="constrained")
+    figure = _figure(0.6 + 1.35 * len(rewards))
     panels = figure.subplots(len(rewards), sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (method, values) in zip(panels, rewards.items(), strict=True):
         weights = np.full(len(values), 100 / len(values))
@@ -154,21 +156,31 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
     frame.to_csv(path, index=False, lineterminator="\n")
 
 
-def _axes(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.6, height), layout="constrained")
+def _figure(height: float) -> "Figure":
+    """Return an empty figure; UserError if Matplotlib is not installed."""
+    with needs("plots", "drawing"):
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+    mpl.rcParams.update(SETTINGS)
+    return Figure(figsize=(5.6, height), layout="constrained")
+
+
+def _axes(height: float) -> tuple["Figure", "Axes"]:
+    figure = _figure(height)
     axes = figure.subplots()
     axes.grid(alpha=0.3)
     return figure, axes
 
 
-def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+def _legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
     if labels:
         figure.legend(
             handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=10
         )
 
 
-def _svg(figure: Figure, label: str) -> str:
+def _svg(figure: "Figure", label: str) -> str:
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(stream, format="svg", metadata=nothing)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from lever_plus.errors import needs
 from lever_plus.tracking.store import EXPERIMENT, tracking_uri
 
 TAGS = {"stage": "pipeline.stage", "method": "pipeline.method", "seed": "pipeline.seed"}
@@ -49,6 +50,7 @@ def _finished() -> list[Any]:
 
 
 def _client() -> Any:
-    from mlflow import MlflowClient
+    with needs("tracking", "MLflow tracking"):
+        from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri())

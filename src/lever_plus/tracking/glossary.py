@@ -4,7 +4,6 @@ Names hold `<...>` for a part that varies. Keys of history.jsonl are those of `t
 `dev_reward`, which is `dev/reward` in MLflow.
 """
 
-import re
 from typing import Final
 
 GLOSSARY: Final = {
@@ -56,17 +55,3 @@ GLOSSARY: Final = {
     "study/dev_acc_shot_<k>": "a trial's dev accuracy with k demonstrations, mean over seeds",
     "study/kl": "a trial's KL to RCE on dev, nats; the constraint of the study",
 }
-PARTS: Final = {"t": r"\d+", "k": r"\d+", "bound": "(low|high)", "method": r"[\w.-]+?"}
-
-
-def explained(metric: str) -> str | None:
-    """Return the longest entry that a metric falls under; None: it has none."""
-    longest_first = sorted(GLOSSARY, key=len, reverse=True)
-    return next((name for name in longest_first if _pattern(name).fullmatch(metric)), None)
-
-
-def _pattern(name: str) -> re.Pattern[str]:
-    parts = re.split(r"<(\w+)>", name)
-    return re.compile(
-        "".join(PARTS[part] if odd % 2 else re.escape(part) for odd, part in enumerate(parts))
-    )

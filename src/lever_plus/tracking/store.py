@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from lever_plus.errors import needs
 from lever_plus.tracking.hashes import DataInput
 from lever_plus.tracking.history import Row
 from lever_plus.tracking.lineage import git_commit
@@ -39,9 +38,15 @@ class Store:
     """Creates, finds and fills runs."""
 
     def __init__(self) -> None:
-        """Connect; a new SQLite file is made by one process alone, or it would be corrupted."""
+        """Connect; a new SQLite file is made by one process alone, or it would be corrupted.
+
+        Raises:
+            UserError: MLflow is not installed.
+        """
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient
+        with needs("tracking", "MLflow tracking"):
+            from filelock import FileLock
+            from mlflow import MlflowClient
 
         uri = tracking_uri()
         if uri.startswith(SQLITE):

@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.hub.linear import use_onednn, use_torch
 from lever_plus.hub.loading import identify, load_model, load_processor
+from lever_plus.hub.threads import on_threads
 from lever_plus.vlm.engine.batch import BatchEngine
 from lever_plus.vlm.engine.prefix import PrefixEngine
 from lever_plus.vlm.engine.segments import NotSeparableError, Segments
@@ -206,22 +208,18 @@ class HuggingFaceVlm:
         """Add what `results` lacks, in chunks of neighbours in prefix order, in threads."""
         lacking = (i for i in range(len(requests)) if i not in results)
         order = sorted(lacking, key=lambda i: requests[i])
-        threads, workers = torch.get_num_threads(), self._workers if self.engine else 1
-        if workers > 1:
-            torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(workers) as pool:
-                # A thread of its own costs more than a small batch: one worker is this thread.
-                side_by_side: Any = pool.map if workers > 1 else map
-                for stretch in self._stretches(requests, order):
-                    chunks = list(self._chunks(requests, stretch))
-                    parts = [[requests[i] for i in chunk] for chunk in chunks]
-                    answered = side_by_side(lambda part: self._ask(part, ask), parts)
-                    for chunk, answers in zip(chunks, answered, strict=True):
-                        results.update(zip(chunk, answers, strict=True))
-                        done(chunk, answers)
-        finally:
-            torch.set_num_threads(threads)
+        workers = self._workers if self.engine else 1
+        one_each = on_threads(1) if workers > 1 else nullcontext()
+        with one_each, ThreadPoolExecutor(workers) as pool:
+            # A thread of its own costs more than a small batch: one worker is this thread.
+            side_by_side: Any = pool.map if workers > 1 else map
+            for stretch in self._stretches(requests, order):
+                chunks = list(self._chunks(requests, stretch))
+                parts = [[requests[i] for i in chunk] for chunk in chunks]
+                answered = side_by_side(lambda part: self._ask(part, ask), parts)
+                for chunk, answers in zip(chunks, answered, strict=True):
+                    results.update(zip(chunk, answers, strict=True))
+                    done(chunk, answers)
 
     def _stretches(self, requests: Sequence[Request], order: Sequence[int]) -> Iterator[list[int]]:
         """Cut the order into stretches whose segments fit in memory together, and make those."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from lever_plus.config.sources import OpenAiVlmParams
 from lever_plus.data.examples import Example
-from lever_plus.errors import UserError
+from lever_plus.errors import UserError, needs
 from lever_plus.vlm.prompt import Message, PromptFormat, message_hash, messages
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.usage import Usage
@@ -65,7 +65,8 @@ class OpenAiVlm:
         done: Done[Result],
     ) -> list[Result]:
         """Ask everything with `concurrency` workers; the first failure ends them all."""
-        import openai
+        with needs("openai", "vlm.kind: openai", "set it to huggingface"):
+            import openai
 
         settings = self.params
         results: dict[int, Result] = {}

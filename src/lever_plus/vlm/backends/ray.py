@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 
 from lever_plus.config.sources import HuggingFaceVlmParams, RayParams
 from lever_plus.data.examples import Example
-from lever_plus.errors import UserError
+from lever_plus.errors import UserError, needs
+from lever_plus.hub.threads import use_threads
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.usage import Usage
@@ -30,9 +31,7 @@ class Actor:
         self, path: str, examples: Mapping[int, Example], params: HuggingFaceVlmParams
     ) -> None:
         """Name the model; it is loaded with the first shard."""
-        import torch
-
-        torch.set_num_threads(1)
+        use_threads(1)
         self._vlm = HuggingFaceVlm(path, examples, params)
 
     def ask(
@@ -43,10 +42,6 @@ class Actor:
         whole, run = usage.tokens_whole, usage.tokens_run
         answers = getattr(self._vlm, kind)(requests)
         return number, answers, usage.tokens_whole - whole, usage.tokens_run - run
-
-    def process(self) -> int:
-        """Return the id of the process."""
-        return os.getpid()
 
 
 class RayVlm:
@@ -144,11 +139,6 @@ class RayVlm:
 
 def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with needs("ray", "scoring.executor: ray", "set it to local"):
         import ray
-    except ImportError as error:
-        raise UserError(
-            "scoring.executor is ray, but Ray is not installed: pip install 'lever-plus[ray]', or "
-            "set it to local."
-        ) from error
     return ray

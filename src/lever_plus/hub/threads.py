@@ -1,0 +1,22 @@
+"""Threads that torch works on: set here and nowhere else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def use_threads(count: int) -> None:
+    """Let torch work on `count` threads in this process, from now on."""
+    torch.set_num_threads(count)
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Let torch work on `count` threads in this block, and on as many as before after it."""
+    before = torch.get_num_threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        use_threads(before)
