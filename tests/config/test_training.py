@@ -1,5 +1,6 @@
 """params.yaml about policy, reward and training: what does not fit together is named."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +9,34 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from lever_plus.config.file import load_params, load_with_preset, overlay
+from lever_plus.config.file import changed_params, load_params, load_with_preset, overlay
 from lever_plus.config.params import Params
+from lever_plus.config.reward import RewardParams
 from lever_plus.errors import UserError
 from tiny_world import ROOT
 
 Content = dict[str, Any]
 PAIR = {"hard_weight": 1.0, "soft_weight": 1.0}
 OFF_LINE = {"grpo": {"rounds": 0}, "agro": {"rounds": 0}}
+NO_ROUNDS = "own confidence: grpo.rounds and agro.rounds must be 0"
+OWN = """
+def plain(scores):
+    return scores.hard
+def in_short(scores):
+    return scores.gt_prob
+in_short.needs = ["gt_prob"]
+def in_log(scores):
+    return scores.hard + (0 if scores.log_prob is None else scores.log_prob)
+in_log.needs = {"log_prob"}
+"""
+
+
+@pytest.fixture(autouse=True)
+def user_rewards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of rewards of a user's own."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "user_rewards.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(folder))
 
 
 @pytest.fixture
@@ -38,38 +59,64 @@ def merged(path: Path, tmp_path: Path) -> Callable[[Content], Params]:
     return merge
 
 
-def reward(mode: str, **weights: object) -> Content:
-    return {"reward": {"mode": mode, **weights}}
+def weights(**given: object) -> Content:
+    return {"reward": given}
 
 
-def legacy(alpha: float) -> Content:
-    return reward("legacy", alpha=alpha, beta=1.0, correctness_mode="01", use_logprob=False)
+def reward(mode: str, **given: object) -> Content:
+    return weights(mode=mode, **given)
+
+
+def legacy(alpha: float, **options: object) -> Content:
+    given = {"alpha": alpha, "beta": 1.0, "correctness_mode": "01", "use_logprob": False, **options}
+    return reward("legacy", **given)
+
+
+def own(function: str) -> Content:
+    return weights(function=function)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (reward("hard_and_soft", **PAIR), "reward: input tag 'hard_and_soft'"),
-        (reward("hard_plus_soft", rel_weight=0.5), "unknown key reward.rel_weight"),
-        (reward("hard_only", **PAIR), "unknown key reward.soft_weight"),
-        (reward("soft_only", **PAIR), "unknown key reward.hard_weight"),
-        (reward("hard01_plus_gtprob", **PAIR, rel_weight=1.0), "unknown key reward.rel_weight"),
-        (reward("hard_plus_soft", hard_weigth=1.0), "reward.hard_weigth (did you mean hard_weight"),
-        (reward("hard_plus_soft", hard_weight=-1.0), "reward.hard_weight: input should be greater"),
-        (reward("hard_plus_soft", clip=0.0), "reward.clip: input should be greater than 0"),
-        (reward("soft_only", soft_weight=0.0), "reward.soft_weight: input should be greater than"),
-        (reward("hard_only"), "reward.hard_weight: field required"),
+        (weights(hard=-1.0), "reward.hard: input should be greater than or equal to 0"),
+        (weights(hrad=1.0), "unknown key reward.hrad (did you mean hard?)"),
+        (weights(hard="1e-4"), "reward.hard is the text '1e-4', not a number"),
+        (weights(bias=math.inf), "reward.bias: input should be a finite number"),
+        (weights(hard=0.0, soft=0.0, bias=1.0), "reward: no score has a weight"),
+        (weights(clip=0.0), "reward.clip: input should be greater than 0"),
+        (weights(hard_weight=0.5), "reward: hard_weight is a weight of the older system's modes"),
+        (weights(gt_prob=1.0), "the reward needs gt_prob in rl_data.scores"),
         (
-            reward("hard01_plus_gtprob", **PAIR),
-            "reward.mode hard01_plus_gtprob needs gt_prob in rl_data.scores",
+            weights(gt_prob=1.0, near_miss=1.0) | {"rl_data": {"scores": ["gt_prob"]}},
+            "the reward needs relevance in rl_data.scores",
         ),
+        (weights(log_prob=0.5) | {"grpo": {"rounds": 1}, "agro": {"rounds": 0}}, NO_ROUNDS),
+        (weights(log_prob=-0.5) | {"grpo": {"rounds": 0}, "agro": {"rounds": 1}}, NO_ROUNDS),
+        (reward("hard_and_soft", **PAIR), "reward: there is no mode hard_and_soft: choose one of"),
+        (reward("hard_plus_soft", **PAIR, rel_weight=0.5), "hard_plus_soft has no rel_weight"),
+        (reward("hard_only", **PAIR), "reward: mode hard_only has no soft_weight, only hard_wei"),
+        (reward("soft_only", **PAIR), "reward: mode soft_only has no hard_weight, only soft_wei"),
+        (reward("hard01_plus_gtprob", **PAIR, rel_weight=1.0), "has no rel_weight, only hard_we"),
+        (reward("hard_plus_soft", **PAIR, hard=1.0), "reward: mode hard_plus_soft has no hard, "),
+        (reward("hard_plus_soft", **PAIR, function="a:b"), "mode hard_plus_soft has no function"),
+        (reward("hard_only", hard_weight=-1.0), "reward: hard_weight is -1.0: it must be a number"),
         (
-            reward("hard_plus_gtprob_plus_rel", **PAIR, rel_weight=1.0)
-            | {"rl_data": {"scores": ["gt_prob"]}},
-            "reward.mode hard_plus_gtprob_plus_rel needs relevance in rl_data.scores",
+            reward("hard_only", hard_weight="1e-4"),
+            "reward: hard_weight is '1e-4': it must be a",
         ),
-        (legacy(0.5) | {"grpo": {"rounds": 1}, "agro": {"rounds": 0}}, "rounds must be 0"),
-        (legacy(0.5) | {"grpo": {"rounds": 0}, "agro": {"rounds": 1}}, "rounds must be 0"),
+        (reward("hard_only", hard_weight=True), "reward: hard_weight is true: it must be a number"),
+        (reward("soft_only", soft_weight=0.0), "reward: no score has a weight"),
+        (reward("hard_only"), "reward: mode hard_only needs hard_weight"),
+        (reward("hard01_plus_gtprob", **PAIR), "the reward needs gt_prob in rl_data.scores"),
+        (legacy(0.5, correctness_mode="-1"), "reward: correctness_mode is '-1': it must be 01 or"),
+        (legacy(0.5, use_logprob=0), "reward: use_logprob is 0: it must be false or true"),
+        (legacy(0.5) | {"grpo": {"rounds": 1}, "agro": {"rounds": 0}}, NO_ROUNDS),
+        (weights(hard=1.0, function="a:b"), "function is the whole reward: hard has no effect"),
+        (own("brevity"), "reward.function: there is no brevity: choose an object of your own"),
+        (own("no_such_rewards:f"), "reward.function: no_such_rewards cannot be imported"),
+        (own("user_rewards:in_short"), "the reward needs gt_prob in rl_data.scores"),
+        (own("user_rewards:in_log") | {"grpo": {"rounds": 1}, "agro": {"rounds": 0}}, NO_ROUNDS),
         ({"grpo": {"rounds": "four"}}, "grpo.rounds is the text 'four', not a number"),
         ({"grpo": {"rounds": "4"}}, "grpo.rounds is the text '4', not a number"),
         ({"grpo": {"kl_beta": -1.0}}, "grpo.kl_beta: input should be greater than or equal"),
@@ -106,15 +153,21 @@ def test_what_does_not_fit_together_is_named(
 @pytest.mark.parametrize(
     "content",
     [
+        weights(bias=-1.0, near_miss=0.0),
+        weights(gt_prob=1.0, near_miss=1.0) | {"rl_data": {"scores": ["gt_prob", "relevance"]}},
+        weights(log_prob=-0.5) | OFF_LINE,
         reward("hard_plus_soft_v2", **PAIR),
         reward("separated", **PAIR),
         reward("hard_only", hard_weight=1.0),
         reward("soft_only", soft_weight=1.0),
         reward("hard01_plus_gtprob_separated", **PAIR) | {"rl_data": {"scores": ["gt_prob"]}},
         reward("hard_plus_gtprob_plus_rel", **PAIR, rel_weight=0.0)
-        | {"rl_data": {"scores": ["gt_prob", "relevance"]}},
-        legacy(0.5) | OFF_LINE,
+        | {"rl_data": {"scores": ["gt_prob"]}},
+        legacy(0.5, use_logprob=True) | OFF_LINE,
         legacy(0.0),
+        own("user_rewards:plain"),
+        own("user_rewards:in_short") | {"rl_data": {"scores": ["gt_prob"]}},
+        own("user_rewards:in_log") | OFF_LINE,
         {"grpo": {"ratio": "sequence", "credit": "total", "kl_target": [0.1, 0.2]}},
         {"grpo": {"start": "agro"}},
         {"pool": {"size": 64}, "rl_data": {"retrieval": 48}},
@@ -127,21 +180,26 @@ def test_what_fits_together_is_accepted(
     merged(content)
 
 
-def test_a_reward_of_another_mode_keeps_shot_weights_and_clip(path: Path, tmp_path: Path) -> None:
+def test_a_reward_given_in_another_way_keeps_shot_weights_and_clip(
+    path: Path, tmp_path: Path
+) -> None:
     own = path.read_text(encoding="utf-8").replace("clip: 5.0", "clip: 3.0", 1)
     path.write_text(own.replace("[0.25, 0.25, 0.25, 0.25]", "[0.0, 0.0, 0.0, 1.0]", 1))
     preset = tmp_path / "preset.yaml"
-    preset.write_text("reward: {mode: soft_only, soft_weight: 0.5}\n")
-    overlay(path, preset)
-    assert load_params(path).reward.model_dump() == {
-        "mode": "soft_only",
-        "soft_weight": 0.5,
-        "shot_weights": [0.0, 0.0, 0.0, 1.0],
-        "clip": 3.0,
-    }
+    for given, expected in (
+        ("mode: soft_only, soft_weight: 0.5", {"soft": 0.5}),
+        ("mode: hard_only, hard_weight: 0.5", {"hard": 0.5}),
+        ("gt_prob: 0.0, soft: 0.25", {"soft": 0.25}),
+        ("function: 'user_rewards:plain'", {"function": "user_rewards:plain"}),
+        ("mode: separated, hard_weight: 0.5, soft_weight: 0.5", {"hard": 1.0, "soft": 0.5}),
+    ):
+        preset.write_text(f"reward: {{{given}}}\n")
+        overlay(path, preset)
+        kept = {"clip": 3.0, "shot_weights": [0.0, 0.0, 0.0, 1.0]}
+        assert load_params(path).reward == RewardParams.model_validate({**kept, **expected})
 
 
-def test_a_reward_of_another_mode_may_bring_weights_of_its_own(
+def test_a_reward_given_in_another_way_may_bring_shot_weights_of_its_own(
     merged: Callable[[Content], Params],
 ) -> None:
     content = reward("hard_only", hard_weight=1.0, shot_weights=[0.0, 0.0, 0.0, 1.0], clip=2.0)
@@ -149,10 +207,27 @@ def test_a_reward_of_another_mode_may_bring_weights_of_its_own(
     assert (found.shot_weights, found.clip) == ([0.0, 0.0, 0.0, 1.0], 2.0)
 
 
-def test_a_reward_of_the_same_mode_is_merged(merged: Callable[[Content], Params]) -> None:
-    for content in ({"reward": {"soft_weight": 0.5}}, reward("hard_plus_soft", soft_weight=0.5)):
-        found = merged(content).reward.model_dump()
-        assert (found["hard_weight"], found["soft_weight"]) == (1.0, 0.5)
+def test_a_reward_given_in_the_same_way_is_merged(path: Path, tmp_path: Path) -> None:
+    preset = tmp_path / "preset.yaml"
+    for given, hard, soft in (
+        ("soft: 0.5", 1.0, 0.5),
+        ("mode: hard_plus_soft, hard_weight: 1.0, soft_weight: 1.0", 1.0, 1.0),
+        ("mode: hard_plus_soft, soft_weight: 0.5", 1.0, 0.5),
+        ("hard_weight: 0.25", 0.25, 0.5),
+        ("clip: 1.0", 0.25, 0.5),
+    ):
+        preset.write_text(f"reward: {{{given}}}\n")
+        overlay(path, preset)
+        found = load_params(path).reward
+        assert (found.hard, found.soft) == (hard, soft)
+
+
+def test_params_are_what_their_own_values_give(merged: Callable[[Content], Params]) -> None:
+    """Changes to read params start from the weights that a mode stood for."""
+    found = merged(legacy(0.5, correctness_mode="pm1") | OFF_LINE)
+    assert changed_params(found, {}) == found
+    assert changed_params(found, weights(hard=0.5)).reward.log_prob == 0.5
+    assert changed_params(found, reward("hard_only", hard_weight=0.5)).reward.log_prob == 0.0
 
 
 def test_a_policy_of_another_kind_replaces_its_section(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lever_plus.config.training import SoftReward
+from lever_plus.config.reward import RewardParams
 from lever_plus.data.pools import Pools
 from lever_plus.features.encoder import Embeddings
 from lever_plus.policy.kinds import build_policy
@@ -113,7 +113,7 @@ def make_task() -> IdentityTask:
         embeddings=_embeddings([*train, *dev, *candidates], marks, rng),
         scorer=cast(Scorer, scorer),
         shots=SHOTS,
-        reward=SoftReward(mode="soft_only", soft_weight=1.0, clip=5.0, shot_weights=[1.0] * SHOTS),
+        reward=RewardParams(soft=1.0, clip=5.0, shot_weights=[1.0] * SHOTS),
     )
     return IdentityTask(environment, scorer, train, dev)
 

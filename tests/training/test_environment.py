@@ -11,7 +11,7 @@ from identity_task import SHOTS, IdentityTask, Kind
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
-from lever_plus.config.training import RelevanceReward, SoftReward
+from lever_plus.config.reward import RewardParams
 from lever_plus.data.examples import Example
 from lever_plus.data.pools import Pools
 from lever_plus.metric.relevance import relevance
@@ -55,13 +55,8 @@ def environment(task: IdentityTask, vlm: FormulaVlm) -> Environment:
     return replace(task.environment, scorer=Scorer(vlm))
 
 
-RELEVANCE = RelevanceReward(
-    mode="hard_plus_gtprob_plus_rel",
-    hard_weight=1.0,
-    soft_weight=0.5,
-    rel_weight=0.25,
-    clip=5.0,
-    shot_weights=[1.0] * SHOTS,
+RELEVANCE = RewardParams(
+    hard=1.0, gt_prob=0.5, near_miss=0.25, clip=5.0, shot_weights=[1.0] * SHOTS
 )
 
 
@@ -106,7 +101,7 @@ def test_only_what_the_reward_needs_is_asked(
 def test_realised_gives_the_greedy_pointers_with_reward_and_accuracy(
     task: IdentityTask, environment: Environment
 ) -> None:
-    double = SoftReward(mode="soft_only", soft_weight=2.0, clip=5.0, shot_weights=[1.0] * SHOTS)
+    double = RewardParams(soft=2.0, clip=5.0, shot_weights=[1.0] * SHOTS)
     realised = replace(environment, reward=double).realised(task.policy(), task.dev)
     assert realised.pointers == environment.greedy_pointers(task.policy(), task.dev)
     expected = [[float(i == 1004) for i in pointer] for pointer in realised.pointers]
@@ -115,7 +110,7 @@ def test_realised_gives_the_greedy_pointers_with_reward_and_accuracy(
 
 
 def test_shot_weights_sum_to_one_so_that_rewards_keep_their_unit(environment: Environment) -> None:
-    reward = SoftReward(mode="soft_only", soft_weight=1.0, clip=5.0, shot_weights=[0.0, 1.0, 3.0])
+    reward = RewardParams(soft=1.0, clip=5.0, shot_weights=[0.0, 1.0, 3.0])
     assert replace(environment, reward=reward).shot_weights == (0.0, 0.25, 0.75)
 
 

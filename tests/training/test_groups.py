@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lever_plus.config.training import GenMethod, GtProbReward, LegacyReward, SoftReward
+from lever_plus.config.reward import RewardParams
+from lever_plus.config.training import GenMethod
 from lever_plus.data.pools import Pools
 from lever_plus.errors import PointerError, UserError
 from lever_plus.training import losses
@@ -30,8 +31,8 @@ def record(query: int, *candidates: Candidate) -> QueryRecord:
     return QueryRecord(query_id=query, question_id=query, pool=pool, candidates=candidates)
 
 
-def soft(weights: list[float]) -> SoftReward:
-    return SoftReward(mode="soft_only", soft_weight=1.0, clip=5.0, shot_weights=weights)
+def soft(weights: list[float]) -> RewardParams:
+    return RewardParams(soft=1.0, clip=5.0, shot_weights=weights)
 
 
 def read_groups(records: list[QueryRecord]) -> Groups:
@@ -174,18 +175,8 @@ def test_methods_that_leave_nothing_are_an_error(mixed: list[QueryRecord]) -> No
         groups_from_records(mixed, POOLS, soft([0.5, 0.5]), ["retrieval", "augmented"])
 
 
-GT_PROB = GtProbReward(
-    mode="hard01_plus_gtprob", hard_weight=1.0, soft_weight=2.0, clip=5.0, shot_weights=[0.5, 0.5]
-)
-LEGACY = LegacyReward(
-    mode="legacy",
-    alpha=0.5,
-    beta=1.0,
-    correctness_mode="pm1",
-    use_logprob=False,
-    clip=5.0,
-    shot_weights=[0.5, 0.5],
-)
+GT_PROB = RewardParams(hard=1.0, gt_prob=2.0, clip=5.0, shot_weights=[0.5, 0.5])
+LOG_PROB = RewardParams(bias=-1.0, hard=2.0, log_prob=0.5, clip=5.0, shot_weights=[0.5, 0.5])
 
 
 def with_gt_probs(source: Candidate, *values: float) -> Candidate:
@@ -196,7 +187,7 @@ def with_gt_probs(source: Candidate, *values: float) -> Candidate:
     return source.model_copy(update={"shots": shots})
 
 
-def test_rewards_of_other_modes_are_made_of_the_stored_scores() -> None:
+def test_rewards_are_made_of_the_stored_scores() -> None:
     records = [record(7, with_gt_probs(candidate((12, 10), 0.0, 0.3), 0.25, 0.5))]
     rewards = groups_from_records(records, POOLS, GT_PROB).rewards
     assert_close(rewards[0, 0], torch.tensor([0.0 + 2 * 0.25, 1.0 + 2 * 0.5]))
@@ -211,20 +202,20 @@ def test_a_score_that_the_reward_needs_and_the_data_lack_is_named(
         groups_from_records(records, POOLS, GT_PROB)
 
 
-def test_the_legacy_reward_adds_the_pointer_s_own_log_prob_at_every_shot() -> None:
+def test_a_reward_with_log_prob_adds_the_pointer_s_own_at_every_shot() -> None:
     """Whether it is stored step by step (-1 and -1 here) or as a whole."""
     whole = candidate((11, 13), 0.3, 0.0).model_copy(
         update={"step_log_probs": None, "log_prob": -3.0}
     )
-    groups = groups_from_records([record(7, candidate((12, 10), 0.0, 0.3), whole)], POOLS, LEGACY)
+    groups = groups_from_records([record(7, candidate((12, 10), 0.0, 0.3), whole)], POOLS, LOG_PROB)
     assert_close(groups.rewards[0, 0], torch.tensor([-2.0, 0.0]))
     assert_close(groups.rewards[0, 1], torch.tensor([-0.5, -2.5]))
 
 
-def test_the_legacy_reward_refuses_candidates_without_a_log_prob() -> None:
+def test_a_reward_with_log_prob_refuses_candidates_without_one() -> None:
     unknown = candidate((12, 10), 0.0, 0.3).model_copy(update={"step_log_probs": None})
     with pytest.raises(UserError, match=r"query 7: a candidate has no log-probability"):
-        groups_from_records([record(7, unknown)], POOLS, LEGACY)
+        groups_from_records([record(7, unknown)], POOLS, LOG_PROB)
 
 
 def test_further_candidates_join_their_queries_and_repeats_are_not_kept(

@@ -7,7 +7,7 @@ import torch
 from identity_task import SHOTS, IdentityTask, Kind
 from torch.testing import assert_close
 
-from lever_plus.config.training import SoftReward
+from lever_plus.config.reward import RewardParams
 from lever_plus.training.groups import Groups
 from training import (
     ALL_SHORT,
@@ -39,7 +39,7 @@ def constant(groups: Groups, rows: slice) -> Groups:
 
 
 def rewarded_at_shot_one(task: IdentityTask) -> IdentityTask:
-    first = SoftReward(mode="soft_only", soft_weight=1.0, clip=5.0, shot_weights=[1.0, 0.0, 0.0])
+    first = RewardParams(soft=1.0, clip=5.0, shot_weights=[1.0, 0.0, 0.0])
     return replace(task, environment=replace(task.environment, reward=first))
 
 

@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from lever_plus.config.params import Params
+from lever_plus.config.reward import SHARED, given_as
 from lever_plus.errors import UserError
 
 TABLES = {"samples", "stochastic_beam", "tau"}
@@ -117,25 +118,25 @@ def _dump(content: Any) -> str:
     return stream.getvalue()
 
 
-def _kind(section: Mapping[str, Any]) -> object:
-    """Return what says which keys a section has."""
-    return section.get("kind", section.get("mode"))
-
-
 def _merge(target: Any, changes: Any) -> None:
     """Merge nested settings; a section of another `kind` is replaced, with all its keys.
 
-    A reward of another `mode` keeps its shot weights and its clip, which every mode has.
+    So is a reward that is given in another way, but for the settings that every reward has.
     """
     for key, value in changes.items():
         before = target.get(key)
         sections = isinstance(value, dict) and isinstance(before, dict) and key not in TABLES
-        if sections and _kind(before) == _kind({**before, **value}):
+        if sections and _form(key, value) in (None, _form(key, before)):
             _merge(before, value)
-        elif sections and "mode" in value:
-            target[key] = {**{k: before[k] for k in ("shot_weights", "clip")}, **value}
+        elif sections and key == "reward":
+            target[key] = {**{k: before[k] for k in SHARED if k in before}, **value}
         else:
             target[key] = _styled(value, before) if isinstance(target, CommentedMap) else value
+
+
+def _form(key: str, section: Mapping[str, Any]) -> object:
+    """Return what says which keys a section has; None if it does not say."""
+    return given_as(section) if key == "reward" else section.get("kind")
 
 
 def _styled(value: Any, before: Any) -> Any:
@@ -165,7 +166,7 @@ def _place(loc: tuple[int | str, ...], content: Any) -> str:
     """Return where an error is, as it stands in the file: the kind of a section is no key of it."""
     names: list[str] = []
     for part in loc:
-        if isinstance(content, dict) and part == _kind(content):
+        if isinstance(content, dict) and part == content.get("kind"):
             continue
         names.append(str(part))
         content = content.get(part) if isinstance(content, dict) else None

@@ -1,7 +1,7 @@
 """params.yaml as frozen models: every setting has a unit or meaning, a range, and no unknown keys.
 
-`params_sources.py` holds the parts about data and models, `params_training.py` those about the
-policy and its training; `params_file.py` reads and writes the file itself.
+`sources.py` holds the parts about data and models, `reward.py` the reward, `training.py` what is
+about the policy and its training; `file.py` reads and writes the file itself.
 """
 
 from typing import Annotated, Literal
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from lever_plus.config.names import AGRO
+from lever_plus.config.reward import RewardParams, needed_scores
 from lever_plus.config.sources import (
     Count,
     DataParams,
@@ -24,12 +25,10 @@ from lever_plus.config.training import (
     GrpoParams,
     PolicyParams,
     RceParams,
-    RewardParams,
     RlDataParams,
     RlParams,
     SftDataParams,
     SftParams,
-    needed_scores,
 )
 
 
@@ -157,13 +156,14 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _rewarded(self) -> "Params":
-        lacking = sorted(needed_scores(self.reward) - set(self.rl_data.scores))
+        needed = needed_scores(self.reward)
+        lacking = sorted(needed - {"log_prob"} - set(self.rl_data.scores))
         if lacking:
-            raise ValueError(f"reward.mode {self.reward.mode} needs {lacking[0]} in rl_data.scores")
-        fresh = self.grpo.rounds or self.agro.rounds
-        if self.reward.mode == "legacy" and self.reward.alpha > 0 and fresh:
+            raise ValueError(f"the reward needs {lacking[0]} in rl_data.scores")
+        if "log_prob" in needed and (self.grpo.rounds or self.agro.rounds):
             raise ValueError(
-                "reward.mode legacy rewards a generator for its own confidence: rounds must be 0"
+                "a reward with log_prob rewards a generator for its own confidence: grpo.rounds "
+                "and agro.rounds must be 0"
             )
         nearest = 3 * (self.pool.size // self.pointer.shots)
         if self.rl_data.retrieval > nearest:

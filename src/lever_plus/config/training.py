@@ -1,12 +1,11 @@
-"""The parts of params.yaml about the policy and its training: network, reward, the four losses."""
+"""The parts of params.yaml about the policy and its training: network, RL data, the four losses."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lever_plus.config.sources import Count, Positive, Section
+from lever_plus.config.sources import Count, NonNegative, Positive, Section
 
-NonNegative = Annotated[float, Field(ge=0)]
 Whole = Annotated[int, Field(ge=0)]
 
 
@@ -28,75 +27,6 @@ class V2PolicyParams(Section):
 
 
 PolicyParams = Annotated[StatefulPolicyParams | V2PolicyParams, Field(discriminator="kind")]
-
-
-class _Reward(Section):
-    shot_weights: list[NonNegative] = Field(
-        description="weight of the reward at shots 1, 2, ...; one for each shot of a pointer"
-    )
-    clip: Positive = Field(description="rewards at a shot lie within -clip..clip")
-
-
-class SumReward(_Reward):
-    """Hard (0/1: any human gave this answer) and soft (official accuracy) together."""
-
-    mode: Literal["hard_plus_soft", "hard_plus_soft_v2", "separated"]
-    hard_weight: NonNegative
-    soft_weight: NonNegative
-
-
-class HardReward(_Reward):
-    """The hard score alone."""
-
-    mode: Literal["hard_only"]
-    hard_weight: Positive
-
-
-class SoftReward(_Reward):
-    """The official accuracy alone."""
-
-    mode: Literal["soft_only"]
-    soft_weight: Positive
-
-
-class GtProbReward(_Reward):
-    """The hard score and the probability of the true answer."""
-
-    mode: Literal["hard01_plus_gtprob", "hard01_plus_gtprob_separated"]
-    hard_weight: NonNegative
-    soft_weight: NonNegative = Field(description="weight of the true answer's probability")
-
-
-class RelevanceReward(_Reward):
-    """... and, where no human gave the answer, how near it comes to one of theirs."""
-
-    mode: Literal["hard_plus_gtprob_plus_rel"]
-    hard_weight: NonNegative
-    soft_weight: NonNegative = Field(description="weight of the true answer's probability")
-    rel_weight: NonNegative
-
-
-class LegacyReward(_Reward):
-    """The generator's own log-probability and the hard score; for the RL data alone."""
-
-    mode: Literal["legacy"]
-    alpha: NonNegative = Field(description="weight of the pointer's log-probability")
-    beta: NonNegative = Field(description="weight of the hard score")
-    correctness_mode: Literal["01", "pm1"] = Field(description="hard score as 0/1, or as -1/+1")
-    use_logprob: bool = Field(description="minus the log-probability instead of itself")
-
-
-RewardParams = Annotated[
-    SumReward | HardReward | SoftReward | GtProbReward | RelevanceReward | LegacyReward,
-    Field(discriminator="mode"),
-]
-
-
-def needed_scores(reward: RewardParams) -> set[str]:
-    """Return which scores beside hard and soft a reward is made of (`rl_data.scores`)."""
-    if isinstance(reward, GtProbReward):
-        return {"gt_prob"}
-    return {"gt_prob", "relevance"} if isinstance(reward, RelevanceReward) else set()
 
 
 class SftDataParams(Section):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lever_plus.config.training import RewardParams
+from lever_plus.config.reward import RewardParams
 from lever_plus.data.pools import Pools
 from lever_plus.training.groups import groups_from_records
 from lever_plus.training.rl_data.headroom import Headroom

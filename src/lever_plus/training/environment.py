@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lever_plus.config.training import RewardParams, needed_scores
+from lever_plus.config.reward import RewardParams, needed_scores
 from lever_plus.data.pools import Pools
 from lever_plus.features.encoder import Embeddings
 from lever_plus.metric.relevance import relevance

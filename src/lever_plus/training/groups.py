@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lever_plus.config.training import LegacyReward, RewardParams, needed_scores
+from lever_plus.config.reward import RewardParams, needed_scores
 from lever_plus.data.pools import Pools
 from lever_plus.errors import UserError
 from lever_plus.training.rewards import Floats, Scores, shot_rewards
@@ -120,7 +120,7 @@ def _scores(query: int, candidates: Sequence[Candidate], reward: RewardParams) -
         soft=np.array([[s.vqa_acc_score if s else 0.0 for s in row] for row in rows], "f4"),
         gt_prob=_optional(query, rows, "vqa_gt_prob") if "gt_prob" in wanted else None,
         relevance=_optional(query, rows, "vqa_rel_score") if "relevance" in wanted else None,
-        quality=_quality(query, candidates) if isinstance(reward, LegacyReward) else None,
+        log_prob=_log_probs(query, candidates) if "log_prob" in wanted else None,
     )
 
 
@@ -146,19 +146,19 @@ def _optional(query: int, rows: Sequence[Sequence[Shot | None]], field: str) -> 
     values = [[getattr(shot, field) if shot else 0.0 for shot in row] for row in rows]
     if any(value is None for row in values for value in row):
         raise UserError(
-            f"query {query}: the RL data have no {field}, which this reward.mode needs: name it in "
-            "rl_data.scores and run `dvc repro rl_data`, or choose another mode."
+            f"query {query}: the RL data have no {field}, which this reward needs: name it in "
+            "rl_data.scores and run `dvc repro rl_data`, or choose another reward."
         )
     return np.array(values, "f4")
 
 
-def _quality(query: int, candidates: Sequence[Candidate]) -> Floats:
+def _log_probs(query: int, candidates: Sequence[Candidate]) -> Floats:
     """Return the log-probability of every pointer under its generator, [G, 1]."""
     values = [candidate.total_log_prob for candidate in candidates]
     if any(value is None for value in values):
         raise UserError(
-            f"query {query}: a candidate has no log-probability, which reward.mode legacy needs: "
-            "leave such generators out with rl.filter_gen_methods, or choose another mode."
+            f"query {query}: a candidate has no log-probability, which this reward needs: "
+            "leave such generators out with rl.filter_gen_methods, or choose another reward."
         )
     return np.array(values, "f4")[:, None]
 

@@ -1,97 +1,73 @@
-"""Rewards: what an answer at one shot is worth.
+"""Rewards: what an answer at one shot is worth, by the formula of `config/reward.py`.
 
-With h = `vqa_correct` (0/1: any human gave the answer), s = `vqa_acc_score` (official accuracy in
-[0, 1]), g = `vqa_gt_prob` (probability of the true answer), r = `vqa_rel_score` (nearness to a
-human answer), q = the pointer's log-probability under its generator (minus, with `use_logprob`):
-
-| mode | reward, before the clip to [-clip, clip] |
-| --- | --- |
-| hard_plus_soft (default; weights 1, 1: range [0, 2]) | hard h + soft s |
-| hard_plus_soft_v2 | 2 hard h + soft s |
-| separated | 2 hard + soft s where h = 1, else soft s |
-| hard_only / soft_only | hard h / soft s |
-| hard01_plus_gtprob | hard h + soft g |
-| hard01_plus_gtprob_separated | 2 hard + soft g where h = 1, else soft g |
-| hard_plus_gtprob_plus_rel | hard h + soft g + rel (1 - h) r |
-| legacy | alpha q + beta c, with c = h (`01`) or 2 h - 1 (`pm1`) |
-
-`hard`, `soft`, `rel` stand for the weights. As h is 0 or 1, `hard_plus_soft_v2` and `separated` are
-equal in value; both names are kept because settings of the older system carry them. A mode has
-exactly the weights that it uses: another one in params.yaml is an error. The reward of a pointer is
-the sum over its shots of `shot_weights` times these (`returns.py`); weights [0, 1] count shot 2
-alone.
+The reward of a pointer is the sum over its shots of `shot_weights` times these (`returns.py`);
+weights [0, 1] count shot 2 alone.
 """
 
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lever_plus.config.training import (
-    GtProbReward,
-    HardReward,
-    LegacyReward,
-    RelevanceReward,
-    RewardParams,
-    SoftReward,
-    SumReward,
-)
+from lever_plus.config.reward import RewardParams, reward_function
+from lever_plus.errors import UserError
 
 Floats = NDArray[np.float32]
 
 
 class Scores(NamedTuple):
-    """Scores of answers, arrays of one shape; None where a score was not asked for."""
+    """Scores of answers, arrays [pointers, T]; None where a score was not asked for.
+
+    `log_prob` belongs to a pointer, [pointers, 1]; None where no generator but the policy itself
+    proposed it.
+    """
 
     hard: Floats
     soft: Floats
     gt_prob: Floats | None = None
     relevance: Floats | None = None
-    quality: Floats | None = None
+    log_prob: Floats | None = None
 
 
 def shot_rewards(scores: Scores, params: RewardParams) -> Floats:
     """Return the reward of every answer, float of the scores' shape.
 
     Args:
-        scores: Those that the mode needs; without `quality`, legacy has no term for it.
-        params: Mode and weights.
+        scores: Those that the reward needs; without `log_prob`, there is no term for it.
+        params: Weights, or the name of a function of the scores.
 
     Raises:
-        ValueError: A score that the mode needs is missing.
+        ValueError: A score that the reward needs is missing.
+        UserError: The function does not return a number for every answer.
     """
-    reward = _unclipped(scores, params)
+    own = params.function is not None
+    reward = _own_function(scores, str(params.function)) if own else _linear(scores, params)
     clipped: Floats = np.clip(reward, -params.clip, params.clip).astype(np.float32)
     return clipped
 
 
-def _unclipped(scores: Scores, params: RewardParams) -> NDArray[Any]:
-    hard, soft = scores.hard, scores.soft
-    match params:
-        case SumReward():
-            return _factor(params.mode) * params.hard_weight * hard + params.soft_weight * soft
-        case HardReward():
-            return params.hard_weight * hard
-        case SoftReward():
-            return params.soft_weight * soft
-        case GtProbReward():
-            gt_prob = params.soft_weight * _given(scores.gt_prob, "gt_prob")
-            return _factor(params.mode) * params.hard_weight * hard + gt_prob
-        case RelevanceReward():
-            near = params.rel_weight * (1 - hard) * _given(scores.relevance, "relevance")
-            gt_prob = params.soft_weight * _given(scores.gt_prob, "gt_prob")
-            return np.asarray(params.hard_weight * hard + gt_prob + near)
-        case LegacyReward():
-            correct = hard if params.correctness_mode == "01" else 2 * hard - 1
-            quality = np.zeros_like(hard) if scores.quality is None else scores.quality
-            sign = -1.0 if params.use_logprob else 1.0
-            return np.asarray(params.alpha * sign * quality + params.beta * correct)
-    assert_never(params)
+def _linear(scores: Scores, params: RewardParams) -> NDArray[Any]:
+    reward = params.bias + params.hard * scores.hard + params.soft * scores.soft
+    if params.gt_prob != 0:
+        reward = reward + params.gt_prob * _given(scores.gt_prob, "gt_prob")
+    if params.near_miss != 0:
+        near = _given(scores.relevance, "relevance")
+        reward = reward + params.near_miss * (1 - scores.hard) * near
+    if params.log_prob != 0 and scores.log_prob is not None:
+        reward = reward + params.log_prob * scores.log_prob
+    return reward
 
 
-def _factor(mode: str) -> float:
-    """Return what a right answer's weight is multiplied by: h is 0 or 1."""
-    return 2.0 if mode.endswith(("_v2", "separated")) else 1.0
+def _own_function(scores: Scores, name: str) -> NDArray[Any]:
+    reward = np.asarray(reward_function(name)(scores))
+    if reward.shape != scores.hard.shape or reward.dtype.kind not in "biuf":
+        raise UserError(
+            f"reward.function: {name} returned {reward.dtype} of shape {list(reward.shape)}: "
+            f"return one number for every answer, shape {list(scores.hard.shape)}."
+        )
+    if np.isnan(reward).any():
+        raise UserError(f"reward.function: {name} returned NaN: give every answer a number.")
+    return reward
 
 
 def _given(scores: Floats | None, name: str) -> Floats:

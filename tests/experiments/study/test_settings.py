@@ -36,7 +36,7 @@ def test_values_become_params_and_weights_keep_their_sum() -> None:
         "epochs": 3,
     }
     changed = changed_params(PARAMS, changes(values, PARAMS, SETTINGS.space))
-    assert (changed.reward.hard_weight, changed.reward.soft_weight) == (1.6, 0.4)
+    assert (changed.reward.hard, changed.reward.soft) == (1.6, 0.4)
     weights = changed.reward.shot_weights
     assert sum(weights) == pytest.approx(1, abs=1e-3)
     assert weights[1] / weights[0] == pytest.approx(2.718, rel=1e-2)
@@ -72,8 +72,8 @@ def test_promotion_changes_its_own_lines_of_params_yaml_alone(tmp_path: Path) ->
     accept(Candidate(trial, estimate, 0.5), PARAMS, SETTINGS, path)
     lines = difflib.ndiff(before.splitlines(), path.read_text(encoding="utf-8").splitlines())
     assert [line[2:].strip() for line in lines if line.startswith("+")] == [
-        "hard_weight: 1.6",
-        "soft_weight: 0.4",
+        "hard: 1.6",
+        "soft: 0.4",
         "filter_gen_methods: [beam, sample]",
         "rce: {start: 0.2, end: 0.05}",
         "epochs: 4 # passes over the candidates of a round",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lever_plus.config.training import SoftReward
+from lever_plus.config.reward import RewardParams
 from lever_plus.data.pools import Pools
 from lever_plus.errors import PointerError, UserError
 from lever_plus.training.groups import groups_from_records
@@ -172,7 +172,7 @@ def test_optional_scores_and_the_total_log_prob_come_through(tmp_path: Path) -> 
 def test_imported_data_train_on_the_last_shot(tmp_path: Path) -> None:
     """The older system's reward is that of two shots: weights 0 and 1."""
     imported = read_exchange(write(tmp_path, A), "pool", POOLS)
-    reward = SoftReward(mode="soft_only", soft_weight=1.0, clip=1.0, shot_weights=[0.0, 1.0])
+    reward = RewardParams(soft=1.0, clip=1.0, shot_weights=[0.0, 1.0])
     groups = groups_from_records(imported.records, POOLS, reward)
     assert groups.pointers.tolist() == [[[2, 0]]]
     assert groups.rewards.tolist() == [[[0.0, pytest.approx(0.6)]]]

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from lever_plus.config.names import GRPO, RCE
 from lever_plus.config.params import Params
+from lever_plus.config.reward import WEIGHTS
 from lever_plus.config.sources import Count, Positive, Section
 from lever_plus.config.training import GenMethod
 from lever_plus.errors import UserError
@@ -111,9 +112,9 @@ def changes(values: Values, params: Params, space: Space) -> dict[str, Any]:
     start = values["tau_start"]
     return {
         "reward": {
-            "mode": "hard_plus_soft",
-            "hard_weight": round(2 * values["hard_share"], 4),
-            "soft_weight": round(2 * (1 - values["hard_share"]), 4),
+            **{term: 0.0 for term in WEIGHTS if getattr(params.reward, term) != 0},
+            "hard": round(2 * values["hard_share"], 4),
+            "soft": round(2 * (1 - values["hard_share"]), 4),
             "shot_weights": weights,
         },
         "rl": {"filter_gen_methods": space.gen_methods[values["gen_methods"]]},

@@ -1,0 +1,77 @@
+"""What settings name: a built-in object, one of an installed package, or a user's own."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from operator import attrgetter
+from typing import Any
+
+from lever_plus.errors import UserError
+
+
+def load_object(name: str, what: str) -> Callable[..., Any]:
+    """Import what a setting names as "package.module:name".
+
+    Args:
+        name: A module and, after the colon, a name in it; names may be dotted.
+        what: The setting, such as "reward.function"; errors begin with it.
+
+    Raises:
+        UserError: The name has another form, the module cannot be imported, or it has no such
+            name or something there that cannot be called.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise UserError(f"{what}: {name} is no name of the form package.module:name.")
+    try:
+        found = attrgetter(attribute)(import_module(module))
+    except ImportError as error:
+        raise UserError(
+            f"{what}: {module} cannot be imported ({error}): install its package, or put its "
+            "folder into PYTHONPATH."
+        ) from error
+    except AttributeError as error:
+        raise UserError(f"{what}: {module} has no {attribute} ({error}).") from error
+    if not callable(found):
+        raise UserError(
+            f"{what}: {name} is of type {type(found).__name__}, not a function or a class."
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def find(group: str, name: str, builtin: Mapping[str, Any], *, what: str) -> Any:
+    """Return what a name stands for.
+
+    Args:
+        group: Entry points of installed packages that are looked up after the built-in objects,
+            such as "lever_plus.rewards".
+        name: That of a built-in object or of an entry point, or "package.module:name".
+        builtin: {name: object}.
+        what: The setting, such as "reward.function"; errors begin with it.
+
+    Raises:
+        UserError: Nothing has that name, two packages offer it, or it cannot be loaded.
+    """
+    if name in builtin:
+        return builtin[name]
+    offered = entry_points(group=group)
+    targets = {point.value: point for point in offered if point.name == name}
+    if len(targets) > 1:
+        raise UserError(
+            f"{what}: several packages offer {name} ({', '.join(sorted(targets))}): name one of "
+            "these instead."
+        )
+    if targets:
+        return load_object(_target(*targets.values()), what)
+    if ":" in name:
+        return load_object(name, what)
+    known = sorted({*builtin, *(point.name for point in offered)})
+    raise UserError(
+        f"{what}: there is no {name}: choose "
+        + (f"one of {', '.join(known)}, or " if known else "")
+        + "an object of your own, as package.module:name."
+    )
+
+
+def _target(point: EntryPoint) -> str:
+    return f"{point.module}:{point.attr}"
