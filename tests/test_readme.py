@@ -35,6 +35,7 @@ def supported() -> str:
         shares = "yes" if family.prefix_reuse else "no, whole prompts"
         rows.append(f"| {name} | {family.real} | {needs} | {shares} |")
     rows.append("| any, behind vLLM, SGLang, ... | `vlm.kind: openai` | | the server's own |")
+    rows.append("| any, behind code of your own | `vlm.kind: plugin` | | your own |")
     data = [
         "| data | how | tested with |",
         "|---|---|---|",

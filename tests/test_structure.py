@@ -39,6 +39,7 @@ def rooms_imported(path: Path) -> set[str]:
             names.add(node.module)
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+    assert "lever_plus" not in names, f"{path} imports the public face, which is above all rooms"
     parts = [name.split(".") for name in names]
     return {part[1] for part in parts if part[0] == "lever_plus" and len(part) > 1}
 
@@ -63,7 +64,41 @@ def test_the_threads_of_torch_are_set_in_one_place() -> None:
     assert setting == [PACKAGE / "hub" / "threads.py"]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.name == "__init__.py"], ids=str)
+FACE = PACKAGE / "__init__.py"
+INITS = [path for path in FILES if path.name == "__init__.py"]
+LAZY = """
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+if TYPE_CHECKING
+_PLACES
+__all__
+def __getattr__
+def __dir__
+"""
+
+
+def outline(statement: ast.stmt) -> str:
+    """Return what a statement is about: an import, a condition, a name, a function."""
+    match statement:
+        case ast.FunctionDef():
+            return f"def {statement.name}"
+        case ast.If(orelse=[]) if all(isinstance(n, ast.ImportFrom) for n in statement.body):
+            return f"if {ast.unparse(statement.test)}"
+        case ast.Assign():
+            return ", ".join(map(ast.unparse, statement.targets))
+        case ast.Expr(value=ast.Constant()):
+            return ""
+        case _:
+            return ast.unparse(statement)
+
+
+def test_the_public_face_is_lazy() -> None:
+    """Modules are imported when their names are used; else only type checkers see the imports."""
+    body = ast.parse(FACE.read_text(encoding="utf-8")).body
+    assert [line for line in map(outline, body) if line] == LAZY.split("\n")[1:-1]
+
+
+@pytest.mark.parametrize("path", [path for path in INITS if path != FACE], ids=str)
 def test_an_init_file_holds_a_docstring_and_names_at_most(path: Path) -> None:
     """The dependency lists of dvc.yaml leave `__init__` files out, so they must do nothing."""
     _, *rest = ast.parse(path.read_text(encoding="utf-8")).body

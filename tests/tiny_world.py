@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lever_plus.config.training import TauSchedule
+from lever_plus.config.offline import TauSchedule
 from lever_plus.data.examples import SPLITS, Example
 from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
 from lever_plus.evaluation.methods import methods_of

@@ -10,7 +10,7 @@ import pytest
 from lever_plus.cli.doctor import Item, examine
 from lever_plus.config.file import load_with_preset
 from lever_plus.config.params import Params
-from lever_plus.config.sources import HuggingFaceVlmParams
+from lever_plus.config.vlm import HuggingFaceVlmParams, PluginVlmParams
 from tiny_world import ROOT, Folders
 from vlm.protocol_server import NAME, Vlm, serve
 
@@ -116,6 +116,22 @@ def test_a_server_is_asked_which_models_it_offers() -> None:
     gone = missing(examine(params.model_copy(update={"vlm": other})))["VLM server"]
     assert "does not answer" in gone
     assert "vllm serve" in gone
+
+
+def test_a_vlm_of_the_user_s_own_is_named_as_such(params: Params) -> None:
+    own = {"kind": "plugin", "factory": "vlm.test_open:Parrot", "options": {"word": "x"}}
+
+    def item(**changes: object) -> Item:
+        vlm = PluginVlmParams.model_validate({**own, **changes})
+        items = examine(params.model_copy(update={"vlm": vlm}))
+        (found,) = [item for item in items if item.name.startswith("VLM")]
+        return found
+
+    assert item() == Item(
+        "VLM", True, "your own, made by vlm.test_open:Parrot: not checked further"
+    )
+    assert "vlm.test_open has no Parot" in missing([item(factory="vlm.test_open:Parot")])["VLM"]
+    assert "vlm.options: " in missing([item(options={"wrod": "x"})])["VLM"]
 
 
 def test_a_full_disk_is_named(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:

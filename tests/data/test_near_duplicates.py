@@ -15,7 +15,7 @@ def picture(path: Path, shapes: list[tuple[int, int, int, int]]) -> Example:
         draw.ellipse(shape, fill="black")
     image.save(path)
     number = len(list(path.parent.iterdir()))
-    return Example(number, number, str(path), "", "q?", ("a",) * 10, "a")
+    return Example(str(path), "q?", "a", ("a",) * 10, question_id=number, image_id=number)
 
 
 def test_a_picture_saved_again_in_another_split_is_reported(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lever_plus.errors import PointerError, UserError
 
 
 def example(number: int, image: int | None = None) -> Example:
-    return Example(number, image or number, "x.png", "0", "q?", ("a",) * 10, "a")
+    return Example("x.png", "q?", "a", ("a",) * 10, question_id=number, image_id=image or number)
 
 
 EXAMPLES = [example(i, image=100 + i // 2) for i in range(40)]

@@ -1,6 +1,7 @@
 """Bad question and annotation files stop the run with one sentence that names the offenders."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,26 @@ def test_another_number_of_answers_is_a_marked_fallback_only_on_request(files: F
 
 
 def example(number: int, image: int) -> Example:
-    return Example(number, image, "x.png", "0", "q?", ("a",) * 10, "a")
+    return Example("x.png", "q?", "a", ("a",) * 10, question_id=number, image_id=image)
 
 
 def test_examples_survive_writing_and_reading(tmp_path: Path) -> None:
-    examples = [example(1, 1), Example(2, 2, "y.png", "0", "señal?", ("ü",) * 10, "ü")]
+    other = Example("y.png", "señal?", "ü", ("ü",) * 10, 2, 2, image_sha256="0", fallback=True)
+    examples = [example(1, 1), other]
     write_examples(tmp_path / "e.jsonl", examples)
     assert read_examples(tmp_path / "e.jsonl") == examples
+
+
+def test_images_inside_the_project_are_named_relative_to_it(tmp_path: Path) -> None:
+    """So that a project may be moved, with images elsewhere staying where they are."""
+    root, moved = tmp_path / "project", tmp_path / "moved"
+    inside, outside = (str(folder / "x.png") for folder in (root / "images", tmp_path / "coco"))
+    examples = [replace(example(1, 1), image=inside), replace(example(2, 2), image=outside)]
+    write_examples(root / "e.jsonl", examples, root)
+    assert read_examples(root / "e.jsonl", root) == examples
+    (root / "e.jsonl").rename(tmp_path / "e.jsonl")
+    found = read_examples(tmp_path / "e.jsonl", moved)
+    assert [e.image for e in found] == [str(moved / "images" / "x.png"), outside]
 
 
 def test_a_damaged_example_names_its_line(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
-from lever_plus.evaluation.evaluate import COLUMNS
+from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.methods import Method, Methods, methods_in, methods_of
 from lever_plus.evaluation.summary import summarise
 from lever_plus.features.similarities import SIMILARITIES
+from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.runs import training_runs
 from tiny_world import REGISTRY, ROOT, TAU
 
@@ -25,7 +26,7 @@ OWNERS = {
     },
 }
 OTHER_THINGS = {
-    "config/params.py": {"random"},  # a sampler of pools
+    "config/pool.py": {"random"},  # a sampler of pools
     "data/pools.py": {"random", "mixed"},  # samplers of pools
     "house_words/probe.py": {"random"},  # demonstrations of a probe
     "training/rl_data/candidates.py": {"random"},  # a generator of candidates
@@ -91,7 +92,8 @@ def test_the_kinds_cover_the_methods(params: Params) -> None:
     assert groups["selector"] == ["mine"]
     assert groups["trained"] == ["sft", "rce", "rce-seed", "agro", "grpo"]
     assert groups["ceiling"] == ["best-of-3", "oracle"]
-    assert groups["trained"] == list(dict.fromkeys(run.method for run in training_runs(params)))
+    runs = training_runs(Paths(), 1, [1, 2], params.rce.tau)
+    assert groups["trained"] == list(dict.fromkeys(run.method for run in runs))
 
 
 def test_the_references_are_sft_and_the_users_first_schedule() -> None:
@@ -120,11 +122,11 @@ def test_a_schedule_that_has_another_methods_name_is_refused(schedules: list[str
 def scores_of(*methods: str) -> pd.DataFrame:
     """Return a score table of two questions and one shot."""
     rows = [
-        (method, 0, query, query, 1, [], [], "x", 1, float(query), False)
+        Row(method, 0, query, query, 1, [], [], "x", 1, float(query), False)
         for method in methods
         for query in (0, 1)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows)
 
 
 def test_a_summary_says_what_its_methods_are() -> None:

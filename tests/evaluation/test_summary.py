@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lever_plus.errors import UserError
-from lever_plus.evaluation.evaluate import COLUMNS
+from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.statistics import bootstrap, paired
 from lever_plus.evaluation.summary import accuracies, summarise
 from tiny_world import REGISTRY
@@ -16,11 +16,11 @@ from tiny_world import REGISTRY
 def table(method: str, seed: int, scores: dict[int, list[float]]) -> pd.DataFrame:
     """Return a score table; scores[query] are the accuracies at shots 1, 2, ..."""
     rows = [
-        (method, seed, query, query, shot, [], [], "x", 0, value, False)
+        Row(method, seed, query, query, shot, [], [], "x", 0, value, False)
         for query, values in scores.items()
         for shot, value in enumerate(values, start=1)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows)
 
 
 SFT = {1: [1.0, 0.0], 2: [0.3, 0.3], 3: [0.0, 0.6]}

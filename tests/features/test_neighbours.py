@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from lever_plus.errors import UserError
-from lever_plus.features.encoder import Array, Embeddings
+from lever_plus.features.embeddings import Embeddings
 from lever_plus.features.neighbours import nearest_ids
+from lever_plus.features.whitening import Array
 
 TRAIN, TEST, COUNT = range(20_000), range(20_000, 20_100), 64
 
@@ -24,7 +25,7 @@ def embeddings() -> Embeddings:
     rows = topics[rng.integers(500, size=20_100)] + 0.4 * rng.normal(size=(20_100, 32))
     ids = {i: i for i in range(20_100)}
     return Embeddings(
-        ids, {"question": unit(rows)}, np.empty((20_100, 0)), query_size=0, encoder="test"
+        ids, {"question": unit(rows)}, np.empty((20_100, 0)), query_size=0, space_sha256="test"
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lever_plus.hub import linear as products
-from lever_plus.hub.linear import OneDnnLinear, linear, use_onednn
+from lever_plus.hub.linear import OneDnnLinear, linear, use_onednn, use_torch
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch without oneDNN"
@@ -42,6 +42,41 @@ def test_other_precisions_and_kinds_of_layers_stay_as_they_are() -> None:
     model = nn.Sequential(nn.Linear(4, 4, dtype=torch.bfloat16), Own(4, 4))
     use_onednn(model)
     assert [type(layer) for layer in model] == [nn.Linear, Own]
+
+
+class Tied(nn.Module):
+    """A model whose head has the weights of its embedding, and one layer under two names."""
+
+    def __init__(self) -> None:
+        """Make the model."""
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.GELU())
+        self.again = self.inner[0]
+        self.head = nn.Linear(4, 9, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.again(self.inner(self.embedding(ids))))
+        return logits
+
+
+def test_layers_take_the_places_of_others_with_the_same_weights_and_give_them_back() -> None:
+    model, ids = Tied().eval(), torch.arange(9)
+    before, state = model(ids).detach(), model.state_dict()
+    use_onednn(model)
+    assert [type(m) for m in (model.inner[0], model.again, model.head)] == [OneDnnLinear] * 3
+    assert model.head.weight is model.embedding.weight
+    assert not model.head.training
+    after = model.state_dict()
+    assert after.keys() == state.keys()
+    assert all(after[name].data_ptr() == state[name].data_ptr() for name in state)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids), before, rtol=1e-5, atol=1e-5)
+    use_torch(model)
+    assert [type(m) for m in (model.inner[0], model.again, model.head)] == [nn.Linear] * 3
+    assert model.head.weight is model.embedding.weight
+    assert model(ids).equal(before)
 
 
 def test_without_onednn_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,29 +6,31 @@ from typing import Any
 import pytest
 
 from lever_plus.config.params import Params
+from lever_plus.config.settings import settings_of
 from lever_plus.data.examples import write_examples
 from lever_plus.data.pools import read_pools
-from lever_plus.features.encoder import ClipEncoder, embed_examples
-from lever_plus.pipeline import paths, pool
+from lever_plus.features.embeddings import embed_examples
+from lever_plus.features.encoder import ClipEncoder
+from lever_plus.pipeline import pool
+from lever_plus.pipeline.paths import Paths
 from tiny_world import Folders, World
 
 SIZE = 6
 
 
 @pytest.fixture
-def _prepared(
-    world: World, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def paths(world: World, folders: Folders, tmp_path: Path) -> Paths:
+    """A project up to its features."""
+    paths = Paths(tmp_path)
     for split, examples in world.splits.items():
-        write_examples(paths.PREPARE / f"{split}.jsonl", examples)
+        write_examples(paths.prepare / f"{split}.jsonl", examples, paths.root)
     encoder = ClipEncoder(str(folders.clip), None, "cpu", 24)
-    embed_examples(paths.EMBED, tmp_path / "cache", encoder, world.splits, 0.999)
+    embed_examples(paths.embed, paths.cache, encoder, world.splits, 0.999)
+    return paths
 
 
-@pytest.mark.usefixtures("_prepared")
 def test_an_approximate_search_is_asked_for_and_finds_the_same_among_few(
-    params: Params, monkeypatch: pytest.MonkeyPatch
+    params: Params, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("faiss", reason="the extra `ann` is not installed")
     searches: list[str] = []
@@ -44,8 +46,9 @@ def test_an_approximate_search_is_asked_for_and_finds_the_same_among_few(
         settings = params.pool.model_copy(
             update={"sampler": "image", "search": kind, "size": SIZE, "scarcity": 0.0}
         )
-        pool.run(params.model_copy(update={"pool": settings}))
-        found[kind] = read_pools(paths.POOLS)
+        changed = params.model_copy(update={"pool": settings})
+        pool.run(settings_of(pool.Settings, changed), paths)
+        found[kind] = read_pools(paths.pools)
     assert searches == ["exact", "approximate"]
     assert {len(ids) for ids in found["exact"].ids.values()} == {SIZE}
     assert found["exact"].sha256 == found["approximate"].sha256

@@ -1,10 +1,14 @@
-"""A checkpoint gives back the policy it was made of, or refuses to be loaded."""
+"""A checkpoint gives back the policy it was made of, or refuses to be loaded in one sentence."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import copyfile, copytree
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -12,13 +16,61 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lever_plus.errors import UserError
-from lever_plus.policy.checkpoint import load_policy, save_policy
+from lever_plus.features.whitening import PARTS, FeatureSpace, Whitening
+from lever_plus.policy.checkpoint import (
+    CARD,
+    CONFIG,
+    POLICY,
+    SPACE,
+    CheckpointConfig,
+    EncoderFacts,
+    load_checkpoint,
+    load_policy,
+    save_checkpoint,
+)
 from lever_plus.policy.kinds import build_policy
 from lever_plus.policy.network import Policy, PolicyConfig
 
 POOL, ENCODER = "a" * 64, "b" * 64
 NAME = "query_in.weight"
 """A weight that every kind of selector has."""
+Fields = dict[str, Any]
+
+
+def make_space(seed: int = 0, encoder: str = ENCODER, size: int = 2) -> FeatureSpace:
+    """Return a space of two components a part: queries have 4 and candidates 6."""
+    rng = np.random.default_rng(seed)
+
+    def numbers(*shape: int) -> Any:
+        return rng.random(shape).astype(np.float32) + 0.5
+
+    whitening = {p: Whitening(numbers(5), numbers(size, 5), numbers(size)) for p in PARTS}
+    return FeatureSpace(encoder, whitening)
+
+
+def describe(policy: Policy, space: FeatureSpace, **changed: Any) -> CheckpointConfig:
+    fields: Fields = {
+        "architecture": policy.config,
+        "feature_space": space.sha256,
+        "encoder": EncoderFacts(sha256=space.encoder, path="models/clip"),
+        "pool_sha256": POOL,
+        "vlm": {
+            "model": "TinyVlm",
+            "revision": "r" * 64,
+            "dtype": "float32",
+            "prompt_hash": "h" * 12,
+            "generation": "greedy, 5 tokens",
+        },
+        "prompt": {"style": "qa", "instruction": "Answer in one word."},
+        "training": {"method": "grpo", "seed": 7, "dev_reward": 0.625},
+    }
+    return CheckpointConfig(**{**fields, **changed})
+
+
+def save(folder: Path, policy: Policy, space: FeatureSpace | None = None) -> Path:
+    space = space or make_space()
+    save_checkpoint(folder, policy, space, describe(policy, space))
+    return folder
 
 
 @pytest.fixture
@@ -29,30 +81,51 @@ def trained(config: PolicyConfig) -> Policy:
 
 @pytest.fixture
 def saved(tmp_path: Path, trained: Policy) -> Path:
-    path = tmp_path / "run" / "policy.safetensors"
-    save_policy(path, trained, pool_sha256=POOL, encoder=ENCODER)
-    return path
+    return save(tmp_path / "run", trained)
 
 
-def load(path: Path) -> Policy:
-    return load_policy(path, pool_sha256=POOL, encoder=ENCODER)
+def load(folder: Path) -> Policy:
+    return load_policy(folder, pool_sha256=POOL, space_sha256=make_space().sha256)
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    """Change the tensors of a checkpoint and leave its header as it is."""
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata()
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Change the weights of a checkpoint and leave the rest as it is."""
+    with safe_open(folder / POLICY, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(tensors)
-    save_file(tensors, path, metadata=header)
+    save_file(tensors, folder / POLICY)
 
 
-def test_a_loaded_policy_has_the_weights_and_the_architecture(saved: Path, trained: Policy) -> None:
-    loaded = load(saved)
-    assert loaded.config == trained.config
-    assert loaded.state_dict().keys() == trained.state_dict().keys()
+def edit(folder: Path, change: Callable[[Fields], object]) -> None:
+    """Change config.json."""
+    fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    change(fields)
+    (folder / CONFIG).write_text(json.dumps(fields), encoding="utf-8")
+
+
+def refused(folder: Path) -> str:
+    """Return the sentence with which a checkpoint is refused."""
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(folder)
+    return str(caught.value)
+
+
+@pytest.mark.invariant
+def test_a_loaded_checkpoint_has_weights_space_and_facts_to_the_bit(
+    saved: Path, trained: Policy
+) -> None:
+    policy, space, config = load_checkpoint(saved)
+    assert policy.config == trained.config
+    assert policy.state_dict().keys() == trained.state_dict().keys()
     for name, weight in trained.state_dict().items():
-        assert loaded.state_dict()[name].equal(weight), name
+        assert policy.state_dict()[name].equal(weight), name
+    assert space.sha256 == make_space().sha256
+    assert space.encoder == ENCODER
+    assert config == describe(trained, make_space())
 
 
 def test_a_loaded_policy_gives_equal_log_probs(saved: Path, trained: Policy) -> None:
@@ -68,81 +141,134 @@ def test_a_loaded_policy_is_in_eval_mode(saved: Path) -> None:
     assert not any(module.training for module in load(saved).modules())
 
 
+@pytest.mark.invariant
 def test_equal_policies_give_equal_bytes(saved: Path, tmp_path: Path, trained: Policy) -> None:
-    again = tmp_path / "again.safetensors"
-    save_policy(again, load(saved), pool_sha256=POOL, encoder=ENCODER)
-    assert again.read_bytes() == saved.read_bytes()
+    again = tmp_path / "again"
+    save_checkpoint(again, *load_checkpoint(saved))
+    assert contents(again) == contents(saved)
+    assert contents(saved).keys() == {POLICY, SPACE, CONFIG, CARD}
     with torch.no_grad():
         trained.get_parameter(NAME).add_(1)
-    save_policy(again, trained, pool_sha256=POOL, encoder=ENCODER)
-    assert again.read_bytes() != saved.read_bytes()
+    save(again, trained)
+    changed = contents(again)
+    assert changed.pop(POLICY) != contents(saved)[POLICY]
+    assert all(content == contents(saved)[name] for name, content in changed.items())
+
+
+def test_a_save_that_breaks_off_leaves_nothing_that_can_be_loaded(
+    saved: Path, trained: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the weights of one training would stand beside the facts of another."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lever_plus.policy.checkpoint.card", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(saved, trained)
+    assert f"{POLICY} is missing" in refused(saved)
 
 
 def test_another_pool_is_refused(saved: Path) -> None:
     with pytest.raises(UserError, match="was trained on pools aaaaaaaaaaaa, not cccccccccccc"):
-        load_policy(saved, pool_sha256="c" * 64, encoder=ENCODER)
+        load_policy(saved, pool_sha256="c" * 64, space_sha256=make_space().sha256)
 
 
 def test_another_pool_may_be_allowed_explicitly(saved: Path, trained: Policy) -> None:
-    loaded = load_policy(saved, pool_sha256="c" * 64, encoder=ENCODER, allow_other_pool=True)
+    loaded = load_policy(
+        saved, pool_sha256="c" * 64, space_sha256=make_space().sha256, allow_other_pool=True
+    )
     assert loaded.get_parameter(NAME).equal(trained.get_parameter(NAME))
 
 
+@pytest.mark.invariant
 @pytest.mark.parametrize("allow", [False, True])
-def test_another_encoder_is_refused_whatever_the_pool(saved: Path, allow: bool) -> None:
-    with pytest.raises(UserError, match="encoder bbbbbbbbbbbb"):
-        load_policy(saved, pool_sha256=POOL, encoder="c" * 64, allow_other_pool=allow)
+@pytest.mark.parametrize(
+    "other", [make_space(encoder="c" * 64), make_space(seed=1)], ids=["encoder", "whitening"]
+)
+def test_another_feature_space_is_refused_whatever_the_pool(
+    saved: Path, other: FeatureSpace, allow: bool
+) -> None:
+    """Another encoder, or another whitening of the same one."""
+    mine = make_space().sha256[:12]
+    with pytest.raises(
+        UserError, match=f"trained in feature space {mine}, not {other.sha256[:12]} .*whitening"
+    ):
+        load_policy(saved, pool_sha256=POOL, space_sha256=other.sha256, allow_other_pool=allow)
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.safetensors is missing"):
-        load(tmp_path / "nowhere.safetensors")
+@pytest.mark.invariant
+@pytest.mark.parametrize("encoder", ["c" * 64, ENCODER], ids=["encoder", "whitening"])
+def test_a_feature_space_of_another_checkpoint_is_refused(
+    saved: Path, trained: Policy, tmp_path: Path, encoder: str
+) -> None:
+    other = save(tmp_path / "other", trained, make_space(seed=1, encoder=encoder))
+    load_checkpoint(other)
+    copyfile(other / SPACE, saved / SPACE)
+    assert f"{SPACE} is not the feature space that the policy was trained in" in refused(saved)
 
 
-def test_a_file_cut_off_anywhere_is_refused(saved: Path) -> None:
-    content = saved.read_bytes()
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    assert "nowhere holds no checkpoint: run the stage" in refused(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no checkpoint: run the stage" in refused(tmp_path / "empty")
+
+
+def test_a_missing_part_is_refused_and_named(saved: Path, tmp_path: Path) -> None:
+    for name in (POLICY, SPACE):
+        folder = copytree(saved, tmp_path / name)
+        (folder / name).unlink()
+        assert f"{folder / name} is missing" in refused(folder)
+
+
+def test_a_checkpoint_without_its_card_is_whole(saved: Path, trained: Policy) -> None:
+    (saved / CARD).unlink()
+    assert load(saved).get_parameter(NAME).equal(trained.get_parameter(NAME))
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path: Path, trained: Policy) -> None:
+    """One file, with its facts before the weights."""
+    header = json.dumps({"format": "lever-plus-selector-2", "encoder": ENCODER})
+    save_file(trained.state_dict(), tmp_path / POLICY, metadata={"lever_plus": header})
+    assert re.search(
+        rf"is a checkpoint of an earlier version \(it has no {CONFIG}\), .*train it again",
+        refused(tmp_path),
+    )
+
+
+def test_weights_that_are_cut_off_anywhere_are_refused(saved: Path) -> None:
+    path = saved / POLICY
+    content = path.read_bytes()
     for length in (0, 5, 8, 100, len(content) // 2, len(content) - 1):
-        saved.write_bytes(content[:length])
-        with pytest.raises(UserError, match=f"{saved.name} is damaged"):
-            load(saved)
-
-
-def test_missing_weights_are_refused(saved: Path) -> None:
-    rewrite(saved, lambda tensors: tensors.pop(NAME))
-    with pytest.raises(
-        UserError, match=r'other weights than its architecture(.|\n)*"query_in\.weight"'
-    ):
-        load(saved)
-
-
-def test_extra_weights_are_refused(saved: Path) -> None:
-    rewrite(saved, lambda tensors: tensors.update(extra=torch.zeros(1)))
-    with pytest.raises(UserError, match=r'other weights than its architecture(.|\n)*"extra"'):
-        load(saved)
-
-
-def test_weights_of_another_shape_are_refused(saved: Path) -> None:
-    rewrite(saved, lambda tensors: tensors.update({NAME: torch.zeros(9)}))
-    with pytest.raises(
-        UserError, match=r"other weights than its architecture(.|\n)*query_in\.weight"
-    ):
-        load(saved)
-
-
-def test_weights_without_a_header_are_refused(saved: Path, trained: Policy) -> None:
-    save_file(trained.state_dict(), saved)
-    with pytest.raises(UserError, match="is not a Lever-Plus checkpoint"):
-        load(saved)
+        path.write_bytes(content[:length])
+        assert f"{POLICY} is damaged" in refused(saved)
 
 
 def test_a_pickle_is_refused(saved: Path, trained: Policy) -> None:
-    torch.save(trained.state_dict(), saved)
-    with pytest.raises(UserError, match="is damaged"):
-        load(saved)
+    torch.save(trained.state_dict(), saved / POLICY)
+    assert f"{POLICY} is damaged" in refused(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda tensors: tensors.pop(NAME), r'"query_in\.weight"'),
+        (lambda tensors: tensors.update(extra=torch.zeros(1)), '"extra"'),
+        (lambda tensors: tensors.update({NAME: torch.zeros(9)}), r"query_in\.weight"),
+    ],
+    ids=["missing", "extra", "another shape"],
+)
+def test_other_weights_than_the_architecture_s_are_refused(
+    saved: Path, change: Callable[[dict[str, Tensor]], object], named: str
+) -> None:
+    rewrite(saved, change)
+    message = refused(saved)
+    assert f"holds other weights than {CONFIG} describes: train it again" in message
+    assert re.search(named, message)
 
 
 def test_a_policy_of_another_kind_has_other_weights(saved: Path, trained: Policy) -> None:
-    """The header's kind is believed, so weights of another kind are refused by their names."""
+    """The kind in config.json is believed, so weights of another are refused by their names."""
     other = build_policy(
         replace(trained.config, kind="v2" if trained.config.kind == "stateful" else "stateful")
     )
@@ -152,15 +278,81 @@ def test_a_policy_of_another_kind_has_other_weights(saved: Path, trained: Policy
         tensors.update(other.state_dict())
 
     rewrite(saved, exchange)
-    with pytest.raises(UserError, match="other weights than its architecture: train it again"):
-        load(saved)
+    assert f"holds other weights than {CONFIG} describes" in refused(saved)
 
 
-def test_an_older_format_is_no_checkpoint(saved: Path) -> None:
-    with safe_open(saved, framework="pt") as file:
-        header = json.loads(file.metadata()["lever_plus"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    text = json.dumps({**header, "format": "lever-plus-selector-1"})
-    save_file(tensors, saved, metadata={"lever_plus": text})
-    with pytest.raises(UserError, match="is not a Lever-Plus checkpoint"):
-        load(saved)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda weight: weight.index_fill(0, torch.tensor([1]), float("nan")),
+        lambda weight: weight.index_fill(0, torch.tensor([0]), float("-inf")),
+        lambda weight: weight.double(),
+        lambda weight: weight.half(),
+    ],
+    ids=["nan", "inf", "float64", "float16"],
+)
+def test_weights_that_are_not_finite_float32_are_refused(
+    saved: Path, damage: Callable[[Tensor], Tensor]
+) -> None:
+    rewrite(saved, lambda tensors: tensors.update({NAME: damage(tensors[NAME])}))
+    assert f"{NAME} holds numbers that are not finite float32" in refused(saved)
+
+
+def test_a_policy_and_a_space_of_other_sizes_are_refused(saved: Path) -> None:
+    """Even if the space is the one that config.json names."""
+    larger = make_space(size=3)
+    larger.save(saved / SPACE)
+    edit(saved, lambda fields: fields.update(feature_space=larger.sha256))
+    assert "the policy and its feature space differ in size" in refused(saved)
+
+
+def test_a_configuration_of_another_format_is_refused(saved: Path) -> None:
+    edit(saved, lambda fields: fields.update(format="lever-plus-selector-4"))
+    assert "has format 'lever-plus-selector-4', not 'lever-plus-selector-3'" in refused(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda fields: fields.pop("pool_sha256"), "pool_sha256: Field required"),
+        (lambda fields: fields.update(extra=1), "extra: Extra inputs"),
+        (lambda fields: fields["encoder"].pop("sha256"), "encoder.sha256: Field required"),
+        (lambda fields: fields["vlm"].pop("dtype"), "vlm.dtype: Field required"),
+        (lambda fields: fields["architecture"].update(kind="v9"), "architecture.kind: Input"),
+        (lambda fields: fields["architecture"].update(hidden="x"), "architecture.hidden: Input"),
+    ],
+    ids=["missing", "unknown", "encoder", "vlm", "kind", "hidden"],
+)
+def test_a_configuration_that_is_not_whole_is_refused_and_the_place_named(
+    saved: Path, change: Callable[[Fields], object], place: str
+) -> None:
+    edit(saved, change)
+    message = refused(saved)
+    assert f"{CONFIG} is no checkpoint's configuration ({place}" in message
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x80"])
+def test_a_damaged_configuration_is_refused(saved: Path, text: str) -> None:
+    (saved / CONFIG).write_text(text, encoding="latin-1")
+    assert f"{CONFIG} is no checkpoint's configuration (the file: " in refused(saved)
+
+
+def test_the_card_says_what_somebody_must_know_who_finds_the_folder(
+    saved: Path, trained: Policy
+) -> None:
+    card = (saved / CARD).read_text(encoding="utf-8")
+    parameters = sum(weight.numel() for weight in trained.state_dict().values())
+    for fact in (
+        f"picks up to {trained.config.shots} in-context demonstrations",
+        f"kind: {trained.config.kind}, {parameters:,} parameters",
+        f"VLM: TinyVlm, revision {'r' * 64}, float32",
+        "prompt: instruction 'Answer in one word.', style 'qa' (hash hhhhhhhhhhhh)",
+        "generation: greedy, 5 tokens",
+        f"encoder: sha256 {ENCODER}",
+        f"feature space: sha256 {make_space().sha256}",
+        f"pools: sha256 {POOL}",
+        "- method: grpo\n- seed: 7\n",
+        "dev_reward: 0.625",
+        "load_selector(",
+    ):
+        assert fact in card

@@ -9,17 +9,20 @@ import pandas as pd
 from PIL import Image
 
 from lever_plus.config.file import load_params
-from lever_plus.config.params import Params
+from lever_plus.config.settings import settings_of
 from lever_plus.data.examples import Example, write_examples
 from lever_plus.data.pools import write_pools
-from lever_plus.evaluation.evaluate import COLUMNS
+from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.summary import summarise
-from lever_plus.pipeline import paths
+from lever_plus.features.whitening import PARTS, FeatureSpace, Whitening
 from lever_plus.pipeline.outputs import write_metrics
+from lever_plus.pipeline.paths import Paths
+from lever_plus.pipeline.report import Settings
 from lever_plus.pipeline.runs import training_runs
-from lever_plus.policy.checkpoint import save_policy
+from lever_plus.policy.checkpoint import CheckpointConfig, EncoderFacts, save_checkpoint
 from lever_plus.policy.network import PolicyConfig
 from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
+from lever_plus.vlm.request import VlmIdentity
 from tiny_world import REGISTRY, ROOT, random_policy
 
 NASTY = '</script><img src=x onerror=alert(1)> & "quoted" [bold]?'
@@ -45,71 +48,99 @@ RIGHT = {"grpo": (0, 1), "rce": (0, 2), "oracle": (0, 1, 2), "sft": (0,), "sttr"
 
 @dataclass(frozen=True)
 class Made:
-    """The folder, its settings and examples."""
+    """Its places, the stage's settings, its examples and what each of them scored."""
 
-    folder: Path
-    params: Params
+    paths: Paths
+    settings: Settings
     examples: dict[int, Example]
     scores: pd.DataFrame
 
 
+VLM: VlmIdentity = {
+    "model": "Tiny",
+    "revision": "r" * 64,
+    "dtype": "float32",
+    "prompt_hash": "p" * 64,
+    "generation": "one token",
+}
+
+
 def make(folder: Path) -> Made:
-    """Write a project into the current folder, which must be `folder`."""
+    """Write a project into a folder."""
+    paths = Paths(folder)
     whole = load_params(ROOT / "params.yaml")
     evaluate = whole.evaluate.model_copy(update={"resamples": 100})
     params = whole.model_copy(update={"training_seeds": list(SEEDS), "evaluate": evaluate})
-    examples = {i: _example(i) for i in (*POOL, DEV, *QUESTIONS)}
-    write_examples(paths.PREPARE / "train.jsonl", [examples[i] for i in POOL])
-    write_examples(paths.PREPARE / "dev.jsonl", [examples[DEV]])
-    write_examples(paths.PREPARE / "test.jsonl", [examples[i] for i in QUESTIONS])
+    settings = settings_of(Settings, params)
+    examples = {i: _example(paths, i) for i in (*POOL, DEV, *QUESTIONS)}
+    splits = {"train": POOL, "dev": (DEV,), "test": QUESTIONS}
+    for split, ids in splits.items():
+        write_examples(paths.prepare / f"{split}.jsonl", [examples[i] for i in ids], folder)
     scores = _scores()
-    paths.SCORES.parent.mkdir(parents=True)
-    scores.to_parquet(paths.SCORES, index=False)
-    write_metrics(paths.SUMMARY, summarise(scores, REGISTRY, 100))
-    write_metrics(paths.METRICS / "diagnostics.json", _diagnostics())
-    _rl_data()
-    pools = write_pools(paths.POOLS, dict.fromkeys(QUESTIONS, POOL)).sha256
-    policy = random_policy(PolicyConfig("stateful", 6, 8, hidden=4, shots=SHOTS))
-    for run in training_runs(params):
-        save_policy(run.checkpoint, policy, pool_sha256=pools, encoder="e" * 64)
+    paths.scores.parent.mkdir(parents=True)
+    scores.to_parquet(paths.scores, index=False)
+    write_metrics(paths.summary, summarise(scores, REGISTRY, 100))
+    write_metrics(paths.metrics / "diagnostics.json", _diagnostics())
+    _rl_data(paths)
+    pools = write_pools(paths.pools, dict.fromkeys(QUESTIONS, POOL)).sha256
+    space = _space()
+    policy = random_policy(PolicyConfig("stateful", 6, 9, hidden=4, shots=SHOTS)).float()
+    config = CheckpointConfig(
+        architecture=policy.config,
+        feature_space=space.sha256,
+        encoder=EncoderFacts(sha256=space.encoder, path="models/clip"),
+        pool_sha256=pools,
+        vlm=VLM,
+        prompt={"style": "chat", "instruction": ""},
+        training={},
+    )
+    for run in training_runs(paths, params.seed, params.training_seeds, params.rce.tau):
+        save_checkpoint(run.checkpoint.parent, policy, space, config)
         rows = [
             {"epoch": 0, "dev_reward": 0.5, "entropy": 3.0, "kl": 0.0},
             {"epoch": 1, "dev_reward": 0.75, "entropy": 2.5, "kl": 0.1, "reward": 1.0},
             {"epoch": 2, "dev_reward": 0.75, "entropy": 2.0, "kl": 0.2, "reward": 1.1},
         ]
         run.history.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return Made(folder, params, examples, scores)
+    return Made(paths, settings, examples, scores)
 
 
-def _example(key: int) -> Example:
-    path = paths.IMAGES / f"{key}.png"
+def _space() -> FeatureSpace:
+    """Three components of each part."""
+    ones = np.ones(3, dtype=np.float32)
+    whitening = Whitening(ones, np.eye(3, dtype=np.float32), ones)
+    return FeatureSpace("e" * 64, dict.fromkeys(PARTS, whitening))
+
+
+def _example(paths: Paths, key: int) -> Example:
+    path = paths.images / f"{key}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(key).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((160, 120)).save(path)
     question = NASTY if key in (POOL[0], QUESTIONS[0]) else f"What is number {key}?"
     answers = (*["right"] * 7, *["<b>also</b>"] * 3)
-    return Example(key, key, str(path), "0" * 64, question, answers, "right")
+    return Example(str(path), question, "right", answers, key, key, "0" * 64)
 
 
 def _scores() -> pd.DataFrame:
     rows = [
-        (method, seed, query, query, shot, *_prompt(method, query, shot), *_answer(method, query))
+        Row(method, seed, query, query, shot, *_shown(method, query, shot), *_said(method, query))
         for method, seeds in METHODS.items()
         for seed in seeds
         for query in (ORACLE if method == "oracle" else QUESTIONS)
         for shot in ((0,) if method == "zero-shot" else range(1, SHOTS + 1))
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows)
 
 
-def _prompt(method: str, query: int, shot: int) -> tuple[list[int], list[float]]:
+def _shown(method: str, query: int, shot: int) -> tuple[list[int], list[float]]:
     """The oracle searches anew at every shot; only policies know log-probs."""
     first = query * len(method) + (7 * shot if method == "oracle" else 0)
     pointer = [POOL[(first + 3 * i) % len(POOL)] for i in range(shot)]
     return pointer, [-0.5 * (i + 1) for i in range(shot)] if method in ("sft", *TRAINED) else []
 
 
-def _answer(method: str, query: int) -> tuple[str, int, float, bool]:
+def _said(method: str, query: int) -> tuple[str, int, float, bool]:
     right = query % 4 in RIGHT.get(method, ())
     return "right" if right else f"{method} <i>", int(right), 0.9 if right else 0.0, False
 
@@ -125,14 +156,13 @@ def _diagnostics() -> dict[str, object]:
     return {"copy": copy, "order": order}
 
 
-def _rl_data() -> None:
-    pools = write_pools(paths.POOLS, dict.fromkeys(QUESTIONS, POOL))
-    vlm = {"model": "Tiny", "revision": "r" * 64, "dtype": "float32", "prompt_hash": "p" * 64}
+def _rl_data(paths: Paths) -> None:
+    pools = write_pools(paths.pools, dict.fromkeys(QUESTIONS, POOL))
     meta = Meta(
-        vlm={**vlm, "generation": "one token"},  # type: ignore[typeddict-item]
+        vlm=VLM,
         metric="VQA accuracy",
         pool_sha256=pools.sha256,
-        encoder="e" * 64,
+        feature_space="5" * 64,
         policy_sha256="f" * 64,
         records=10,
     )
@@ -145,7 +175,7 @@ def _rl_data() -> None:
         )
         for query in QUESTIONS[:10]
     ]
-    write_rl_data(paths.RL_DATA, meta, records)
+    write_rl_data(paths.rl_data, meta, records)
 
 
 def _candidate(query: int, number: int) -> Candidate:

@@ -1,6 +1,7 @@
 """Decisions: the flags, the sample, and `show`, which prints what the page has."""
 
 import io
+from pathlib import Path
 
 import pytest
 from report_world import ORACLE, QUESTIONS, Made
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from lever_plus.errors import UserError
 from lever_plus.pipeline import report
+from lever_plus.pipeline.paths import Paths
 from lever_plus.report.decisions import Decision, gather, given_answers, sample
 from lever_plus.report.terminal import print_decision
 from tiny_world import REGISTRY
@@ -94,21 +96,17 @@ def test_show_prints_what_the_page_has(decisions: list[Decision], project: Made)
 
 
 def test_show_finds_a_question(project: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    report.show(QUESTIONS[5])
+    report.show(project.paths, QUESTIONS[5])
     said = capsys.readouterr().out
     assert f"question {QUESTIONS[5]}" in said
     assert project.examples[QUESTIONS[5]].image in said
 
 
-@pytest.mark.usefixtures("project")
-def test_an_unknown_question_says_which_there_are() -> None:
+def test_an_unknown_question_says_which_there_are(project: Made) -> None:
     with pytest.raises(UserError, match=r"question 7 .*100 test questions, such as 1000, 1001"):
-        report.show(7)
+        report.show(project.paths, 7)
 
 
-def test_without_results_it_says_what_to_run(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(str(tmp_path))
+def test_without_results_it_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dvc repro evaluate"):
-        report.show(7)
+        report.show(Paths(tmp_path), 7)

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from lever_plus.evaluation.evaluate import COLUMNS
+from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.methods import methods_of
 from lever_plus.evaluation.summary import summarise
 from lever_plus.report.findings import difference, sentences, way_to_oracle
@@ -16,12 +16,12 @@ from tiny_world import REGISTRY
 def table(accuracies: dict[str, float], questions: int = 200) -> pd.DataFrame:
     """A method is right on the first questions, so that differences are certain."""
     rows = [
-        (method, 1, q, q, shot, [], [], "x", 1, float(q < accuracy * questions), False)
+        Row(method, 1, q, q, shot, [], [], "x", 1, float(q < accuracy * questions), False)
         for method, accuracy in accuracies.items()
         for q in range(questions // 2 if method == "oracle" else questions)
         for shot in ((0,) if method == "zero-shot" else (1, 2))
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows)
 
 
 def summary_of(scores: pd.DataFrame) -> Summary:

@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 from report_world import NASTY, ORACLE, QUESTIONS, Made
 
-from lever_plus.pipeline import paths, report
+from lever_plus.pipeline import report
 from lever_plus.report import sections, tables
 from lever_plus.report.page import page, table
 from lever_plus.report.thumbnails import thumbnails
@@ -48,7 +48,7 @@ def test_the_sections_stand_in_the_order_in_which_they_are_asked(html: str) -> N
 
 
 def test_the_tables_hold_the_summarys_numbers(html: str, project: Made) -> None:
-    summary = json.loads((project.folder / paths.SUMMARY).read_text(encoding="utf-8"))
+    summary = json.loads((project.paths.summary).read_text(encoding="utf-8"))
     rows = cells(section(html, "Accuracy"))
     accuracies, methods = list(tables.accuracy_rows(summary)), list(tables.method_rows(summary))
     heads = tables.accuracy_header(summary)
@@ -82,10 +82,11 @@ def test_the_page_loads_nothing_and_is_small(html: str) -> None:
 
 
 def test_equal_data_give_equal_bytes(html: str, project: Made) -> None:
-    cards = {p: p.read_bytes() for p in (paths.REPORT / "model_cards").iterdir()}
-    report.run(project.params)
-    assert (paths.REPORT / "index.html").read_text(encoding="utf-8") == html
-    assert cards == {p: p.read_bytes() for p in (paths.REPORT / "model_cards").iterdir()}
+    folder = project.paths.report
+    cards = {p: p.read_bytes() for p in (folder / "model_cards").iterdir()}
+    report.run(project.settings, project.paths)
+    assert (folder / "index.html").read_text(encoding="utf-8") == html
+    assert cards == {p: p.read_bytes() for p in (folder / "model_cards").iterdir()}
 
 
 def test_question_texts_are_no_markup(html: str) -> None:
@@ -154,7 +155,7 @@ def test_the_rewards_of_every_generator_are_drawn(html: str) -> None:
 
 
 def test_ablations_stand_there_and_say_when_they_are_old(project: Made) -> None:
-    summary = json.loads((project.folder / paths.SUMMARY).read_text(encoding="utf-8"))
+    summary = json.loads((project.paths.summary).read_text(encoding="utf-8"))
     now = next(row["accuracy"] for row in summary["means"] if row["method"] == "grpo")
     row = {
         "variant": "default",
@@ -187,11 +188,11 @@ def test_the_stage_depends_on_every_file_of_the_folder() -> None:
 
 @pytest.mark.parametrize("name", ["diagnostics.json", "summary.json"])
 def test_a_missing_file_is_named(project: Made, name: str) -> None:
-    path = project.folder / paths.METRICS / name
+    path = project.paths.metrics / name
     content = path.read_bytes()
     path.unlink()
     try:
         with pytest.raises(report.UserError, match=name):
-            report.run(project.params)
+            report.run(project.settings, project.paths)
     finally:
         path.write_bytes(content)

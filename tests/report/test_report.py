@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from lever_plus.errors import UserError
-from lever_plus.evaluation.evaluate import COLUMNS
+from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.summary import summarise
 from lever_plus.report import plots, tables
 from tiny_world import REGISTRY
@@ -18,15 +18,13 @@ from tiny_world import REGISTRY
 @pytest.fixture(scope="module")
 def summary() -> tables.Summary:
     rows = [
-        (method, seed, query, query, shot, [], [], "x", 0, score, False)
+        Row(method, seed, query, query, shot, [], [], "x", 0, score, False)
         for method, seeds, score in (("sft", 1, 0.3), ("rce", 2, 0.6), ("zero-shot", 1, 0.9))
         for seed in range(seeds)
         for query in range(10)
         for shot in ((0,) if method == "zero-shot" else (1, 2))
     ]
-    loaded: tables.Summary = json.loads(
-        json.dumps(summarise(pd.DataFrame(rows, columns=list(COLUMNS)), REGISTRY, 100))
-    )
+    loaded: tables.Summary = json.loads(json.dumps(summarise(pd.DataFrame(rows), REGISTRY, 100)))
     return loaded
 
 

@@ -4,9 +4,9 @@ from itertools import permutations
 
 import pytest
 import torch
-from identity_task import IdentityTask, make_task
 from torch import Tensor
 
+from identity_task import IdentityTask, make_task
 from lever_plus.policy.kinds import build_policy
 from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 from tiny_world import random_policy

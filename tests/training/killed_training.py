@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import torch
-from identity_task import make_task
 
+from identity_task import make_task
 from lever_plus.training.grpo import train_grpo
 from lever_plus.training.trainer import Row, Run
 from training import GRPO

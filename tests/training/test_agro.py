@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from lever_plus.policy.network import Encoded, Policy
 from lever_plus.training import losses
+from lever_plus.training.agro import effective_sample_size
 
 ALL = torch.ones(2, 4, dtype=torch.bool)
 BETA = 0.3
@@ -136,3 +137,15 @@ def test_rewards_and_beta_scaled_alike_leave_the_optimum_of_agro_where_it_is(
     loss = losses.agro(optimum.view(1, 60, 1), log_ref[None], scale * returns, keep, scale * BETA)
     assert loss.item() < 1e-20
     assert torch.autograd.grad(loss, optimum)[0].abs().max() < 1e-10
+
+
+@pytest.mark.invariant
+def test_effective_sample_size_counts_equal_weights_and_forgets_their_unit() -> None:
+    assert effective_sample_size(torch.zeros(7)).item() == pytest.approx(7.0)
+    one = torch.tensor([0.0, -torch.inf, -torch.inf])
+    assert effective_sample_size(one).item() == pytest.approx(1.0)
+    weights = torch.tensor([[1.0, 3.0], [2.0, 2.0]])
+    sizes = effective_sample_size(weights.log())
+    assert_close(sizes, torch.tensor([16 / 10, 2.0]))
+    assert_close(effective_sample_size(weights.log() + 500.0), sizes)
+    assert_close(effective_sample_size(weights.log() - 500.0), sizes)

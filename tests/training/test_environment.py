@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from identity_task import SHOTS, IdentityTask, Kind
 from numpy.testing import assert_allclose
 from torch.testing import assert_close
 
+from identity_task import SHOTS, IdentityTask, Kind
 from lever_plus.config.reward import RewardParams
-from lever_plus.data.examples import Example
 from lever_plus.data.pools import Pools
 from lever_plus.metric.relevance import relevance
 from lever_plus.training.environment import Environment
@@ -25,34 +24,39 @@ class FormulaVlm:
 
     identity = VlmIdentity(model="m", revision="r", dtype="d", prompt_hash="h", generation="g")
 
-    def __init__(self, queries: Sequence[int]) -> None:
+    def __init__(self) -> None:
         """Start with nothing asked."""
-        self.examples = {
-            q: Example(q, q, "", "", "?", ("1003 cats",) * 2 + ("1004",) * 8, "1004")
-            for q in queries
-        }
         self.asked: list[Request] = []
         self.weighed: list[Request] = []
 
     def answers(self, requests: Sequence[Request], *, description: str) -> list[str]:
         assert description
         self.asked += requests
-        return [str(request.demonstrations[-1]) for request in requests]
+        assert not any(request.answer for request in requests)
+        return [str(request.demonstrations[-1].question_id) for request in requests]
 
     def log_likelihoods(self, requests: Sequence[Request], *, description: str) -> list[float]:
         assert description
+        assert {request.answer for request in requests} == {"1004"}
         self.weighed += requests
-        return [-len(r.demonstrations) - r.demonstrations[0] / 1e4 for r in requests]
+        return [
+            -len(request.demonstrations) - request.demonstrations[0].question_id / 1e4
+            for request in requests
+        ]
 
 
 @pytest.fixture
-def vlm(task: IdentityTask) -> FormulaVlm:
-    return FormulaVlm(task.dev)
+def vlm() -> FormulaVlm:
+    return FormulaVlm()
 
 
 @pytest.fixture
 def environment(task: IdentityTask, vlm: FormulaVlm) -> Environment:
-    return replace(task.environment, scorer=Scorer(vlm))
+    """The identity task with a VLM, and with human answers to its dev queries."""
+    answers = ("1003 cats",) * 2 + ("1004",) * 8
+    known = task.environment.examples
+    answered = {q: replace(known[q], answers=answers, answer="1004") for q in task.dev}
+    return replace(task.environment, examples={**known, **answered}, scorer=Scorer(vlm))
 
 
 RELEVANCE = RewardParams(
@@ -68,7 +72,10 @@ def test_a_prefix_is_asked_once_and_its_order_matters(
     pointers = [(a, b, c), (a, c, b), (a, b, c), (b, a, c)]
     environment.rewards([query] * 4, pointers, "dev")
     prefixes = {(a,), (b,), (a, b), (a, c), (b, a), *pointers}
-    assert sorted(vlm.asked) == sorted(Request(p, query) for p in prefixes)
+    asked = environment.examples[query].query
+    shown = environment.demonstrations(sorted(prefixes))
+    assert len(vlm.asked) == len(prefixes)
+    assert set(vlm.asked) == {Request(tuple(examples), asked) for examples in shown}
 
 
 def test_scores_are_those_of_every_prefix(task: IdentityTask, environment: Environment) -> None:
@@ -119,10 +126,7 @@ def test_shot_weights_sum_to_one_so_that_rewards_keep_their_unit(environment: En
 def test_smaller_pools_are_scored_in_a_batch_as_alone(task: IdentityTask, kind: Kind) -> None:
     sizes = {q: 4 + q % 3 for q in task.dev}
     ids = {q: task.environment.pools.of(q)[:size] for q, size in sizes.items()}
-    whole = task.environment
-    environment = Environment(
-        Pools(ids, "q" * 64), whole.embeddings, whole.scorer, SHOTS, whole.reward
-    )
+    environment = replace(task.environment, pools=Pools(ids, "q" * 64))
     policy = task.policy(kind=kind).double().eval().float()
     pointers = torch.tensor([[[0, 1, 2], [3, 0, 1]]]).expand(len(task.dev), -1, -1)
     together = policy.step_log_probs(environment.encode(policy, task.dev), pointers)

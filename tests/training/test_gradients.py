@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from identity_task import IdentityTask
 from torch import Tensor, nn
 
+from identity_task import IdentityTask
 from lever_plus.training.gradients import Gradients, Part
-from training import FEW, Train, agro, grpo, rce
+from training import FEW, SFT, Train, agro, grpo, rce, sft
 
 ROWS = torch.arange(7)
 
@@ -89,3 +89,10 @@ def test_training_does_not_depend_on_the_parts(task: IdentityTask, train: Train)
         assert {k: v for k, v in row.items() if isinstance(v, float)} == pytest.approx(
             {k: v for k, v in other.items() if isinstance(v, float)}, rel=1e-3, abs=1e-3
         )
+
+
+def test_dropout_does_not_depend_on_the_number_of_threads(task: IdentityTask) -> None:
+    params = SFT.model_copy(update={"epochs": 2})
+    one, three = (sft(task, task.policy(0.5), params, threads=n) for n in (1, 3))
+    assert one.weights.equal(three.weights)
+    assert one.history == three.history

@@ -5,11 +5,11 @@ import torch
 from torch.testing import assert_close
 
 from lever_plus.config.reward import RewardParams
-from lever_plus.config.training import GenMethod
+from lever_plus.config.rl_data import GenMethod
 from lever_plus.data.pools import Pools
 from lever_plus.errors import PointerError, UserError
 from lever_plus.training import losses
-from lever_plus.training.groups import Groups, first_occurrences, groups_from_records
+from lever_plus.training.groups import Candidates, Groups, first_occurrences, groups_from_records
 from lever_plus.training.rl_data.records import Candidate, QueryRecord, Shot
 
 POOLS = Pools(ids={7: (10, 11, 12, 13), 3: (13, 12, 10, 14), 5: (20, 21, 22, 23)}, sha256="p" * 64)
@@ -246,9 +246,16 @@ def test_candidates_of_other_queries_cannot_join(mixed: list[QueryRecord]) -> No
         groups.with_candidates(groups.rows(torch.tensor([1, 0, 2])))
 
 
-def test_groups_come_back_from_their_tensors(mixed: list[QueryRecord]) -> None:
+def test_candidates_come_back_from_their_state(mixed: list[QueryRecord]) -> None:
+    """Others of the same queries take their place; they lose the log-probs that they had."""
     groups = groups_from_records(mixed, POOLS, soft([0.5, 0.5]))
-    again = Groups.restored(groups.queries, groups.tensors())
-    assert again.queries == groups.queries
-    for name, tensor in groups.tensors().items():
-        assert again.tensors()[name].equal(tensor), name
+    fresh = Candidates(groups.with_candidates(groups), torch.rand(3, 10, 2))
+    listed = Candidates(groups)
+    other = Candidates(groups, torch.rand(3, 5, 2))
+    for kept in (fresh, listed):
+        other.load_state_dict(kept.state_dict())
+        assert other.groups.queries == groups.queries
+        assert other.state_dict().keys() == kept.state_dict().keys()
+        for name, tensor in kept.state_dict().items():
+            assert other.state_dict()[name].equal(tensor), name
+        assert (other.log_probs is None) == (kept is listed)

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from identity_task import IdentityTask
 
+from identity_task import IdentityTask
 from training import GRPO, OFFLINE, grpo
 
 SEED_V3 = {"credit": "total", "advantage": "z_score", "ratio": "sequence", "kl": "k3"}
@@ -50,7 +50,7 @@ def test_the_choices_of_the_older_system_learn_too(task: IdentityTask) -> None:
     params = GRPO.model_copy(update={**SEED_V3, "rounds": 10})
     outcome = grpo(task, task.policy(), params)
     assert float(outcome.history[0]["dev_reward"]) < 0.5
-    assert outcome.fitting.best_reward >= 0.9
+    assert outcome.trained.best_reward >= 0.9
 
 
 @pytest.mark.parametrize("choice", SEED_V3)

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from identity_task import SHOTS, IdentityTask, Kind
 from torch.testing import assert_close
 
+from identity_task import SHOTS, IdentityTask, Kind
 from lever_plus.config.reward import RewardParams
 from lever_plus.training.groups import Groups
 from training import (
@@ -48,10 +48,10 @@ def rewarded_at_shot_one(task: IdentityTask) -> IdentityTask:
 def test_every_loss_learns_the_identity_task(task: IdentityTask, train: Train) -> None:
     """On queries that it was not trained on."""
     outcome = train(task, task.policy())
-    start, end = float(outcome.history[0]["dev_reward"]), outcome.fitting.best_reward
+    start, end = float(outcome.history[0]["dev_reward"]), outcome.trained.best_reward
     assert start < 0.5
     assert end >= 0.97
-    policy = outcome.fitting.best()
+    policy = outcome.trained.best()
     found = task.environment.greedy_pointers(policy, task.dev)
     solved = sum(p == task.solution(q) for q, p in zip(task.dev, found, strict=True))
     assert solved >= len(task.dev) - 1
@@ -67,7 +67,7 @@ def test_static_scores_learn_what_the_first_pick_earns(
     task = rewarded_at_shot_one(task)
     outcome = train(task, task.policy(kind="v2"))
     assert float(outcome.history[0]["dev_reward"]) <= 0.25
-    assert outcome.fitting.best_reward >= least
+    assert outcome.trained.best_reward >= least
 
 
 @pytest.mark.invariant
@@ -132,7 +132,7 @@ def test_constant_groups_alone_leave_the_policy_as_it_is(task: IdentityTask, tra
     before = task.policy()
     outcome = train(task, task.policy(), params, groups=constant(task.groups(size=8), slice(None)))
     for name, weight in before.state_dict().items():
-        assert outcome.fitting.best().state_dict()[name].equal(weight), name
+        assert outcome.trained.best().state_dict()[name].equal(weight), name
     assert outcome.history[-1]["frac_reward_zero_std"] == 1
 
 
@@ -207,13 +207,13 @@ def test_a_reward_at_shot_one_alone_leaves_later_picks_untrained(task: IdentityT
     """Shot weights reach the loss: what is not rewarded is not learned."""
     only_first = rewarded_at_shot_one(task)
     outcome = grpo(only_first, only_first.policy(), GRPO.model_copy(update={"rounds": 5}))
-    accuracies = task.environment.realised(outcome.fitting.best(), task.dev).accuracies.mean(0)
+    accuracies = task.environment.realised(outcome.trained.best(), task.dev).accuracies.mean(0)
     assert accuracies[0] >= 0.9
     assert accuracies[1:].max() <= 0.6
 
 
 def test_a_shorter_greedy_pointer_may_be_asked_for(task: IdentityTask) -> None:
-    policy = sft(task, task.policy()).fitting.best()
+    policy = sft(task, task.policy()).trained.best()
     long = task.environment.greedy_pointers(policy, task.dev)
     short = task.environment.greedy_pointers(policy, task.dev, shots=SHOTS - 1)
     assert short == [pointer[:-1] for pointer in long]

@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from identity_task import IdentityTask
 from torch import Tensor
 
-from lever_plus.config.training import AgroParams, GrpoParams, RceParams, SftParams, TauSchedule
+from identity_task import IdentityTask
+from lever_plus.config.grpo import GrpoParams
+from lever_plus.config.offline import AgroParams, RceParams, TauSchedule
+from lever_plus.config.sft import SftParams
 from lever_plus.policy.network import Policy
 from lever_plus.training.agro import train_agro
 from lever_plus.training.groups import Groups
 from lever_plus.training.grpo import train_grpo
+from lever_plus.training.loop import Trained
 from lever_plus.training.rce import train_rce
 from lever_plus.training.sft import train_sft
-from lever_plus.training.trainer import Fitting, Row, Run
+from lever_plus.training.trainer import Row, Run
 
 OPTIM: dict[str, Any] = {
     "learning_rate": 5e-3,
@@ -71,13 +74,13 @@ class Watch:
 class Outcome:
     """A finished training."""
 
-    fitting: Fitting
+    trained: Trained
     history: list[Row]
 
     @property
     def weights(self) -> Tensor:
         """Return the last weights in one vector; the best epoch does not show here."""
-        return torch.cat([p.detach().flatten() for p in self.fitting.policy.parameters()])
+        return torch.cat([p.detach().flatten() for p in self.trained.policy.parameters()])
 
 
 def sft(
@@ -87,11 +90,12 @@ def sft(
     seed: int = 0,
     kept: Path | None = None,
     watch: Watch | None = None,
+    threads: int = 2,
 ) -> Outcome:
     watch = watch or Watch()
-    run = Run(seed, watch, kept)
-    fitting = train_sft(policy, task.environment, task.sequences(), task.dev, params, run)
-    return Outcome(fitting, watch.history)
+    run = Run(seed, watch, kept, threads)
+    trained = train_sft(policy, task.environment, task.sequences(), task.dev, params, run)
+    return Outcome(trained, watch.history)
 
 
 def rce(
@@ -106,8 +110,8 @@ def rce(
 ) -> Outcome:
     watch, groups = watch or Watch(), groups or task.groups(size=32)
     run, tau = Run(seed, watch, kept, threads), params.tau["rce"]
-    fitting = train_rce(policy, task.environment, groups, task.dev, params, tau, run)
-    return Outcome(fitting, watch.history)
+    trained = train_rce(policy, task.environment, groups, task.dev, params, tau, run)
+    return Outcome(trained, watch.history)
 
 
 def agro(
@@ -122,8 +126,8 @@ def agro(
 ) -> Outcome:
     watch, groups = watch or Watch(), groups or task.groups(size=32)
     run = Run(seed, watch, kept, threads)
-    fitting = train_agro(policy, task.environment, groups, task.dev, params, run)
-    return Outcome(fitting, watch.history)
+    trained = train_agro(policy, task.environment, groups, task.dev, params, run)
+    return Outcome(trained, watch.history)
 
 
 def grpo(
@@ -138,8 +142,8 @@ def grpo(
 ) -> Outcome:
     watch, groups = watch or Watch(), groups or task.groups(size=8)
     run = Run(seed, watch, kept, threads)
-    fitting = train_grpo(policy, task.environment, groups, task.dev, params, run)
-    return Outcome(fitting, watch.history)
+    trained = train_grpo(policy, task.environment, groups, task.dev, params, run)
+    return Outcome(trained, watch.history)
 
 
 def short_sft(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:

@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,16 @@ import pytest
 import torch
 
 from lever_plus.config.params import Params
-from lever_plus.data.examples import Example
+from lever_plus.data.examples import Example, Query
 from lever_plus.data.images import open_image
 from lever_plus.errors import UserError
 from lever_plus.hub.linear import OneDnnLinear
 from lever_plus.hub.loading import folder_hash
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
-from lever_plus.vlm.engine.segments import NotSeparableError
+from lever_plus.vlm.engine.segments import Item, NotSeparableError
 from lever_plus.vlm.prompt import prompt_hash, render
 from lever_plus.vlm.request import Request
-from lever_plus.vlm.scorer import Scorer
+from lever_plus.vlm.scorer import Asked, Scorer
 from lever_plus.vlm.store.cached import StoredVlm
 from tiny_world import Folders, World
 
@@ -27,16 +28,14 @@ Load = Callable[..., HuggingFaceVlm]
 
 
 @pytest.fixture(scope="module")
-def load(folders: Folders, world: World, params: Params) -> Load:
-    """Load the tiny VLM with other settings, or other examples."""
+def load(folders: Folders, params: Params) -> Load:
+    """Load the tiny VLM with other settings."""
 
-    def load(
-        path: Path = folders.vlm, examples: dict[int, Example] | None = None, **settings: object
-    ) -> HuggingFaceVlm:
+    def load(path: Path = folders.vlm, **settings: object) -> HuggingFaceVlm:
         defaults = {"max_new_tokens": 3, "batch_tokens": 200}
         changed = params.vlm.model_copy(update={**defaults, **settings})
         assert changed.kind == "huggingface"
-        return HuggingFaceVlm(str(path), examples or world.examples, changed)
+        return HuggingFaceVlm(str(path), changed)
 
     return load
 
@@ -50,11 +49,11 @@ def vlm(load: Load) -> HuggingFaceVlm:
 def requests(world: World) -> list[Request]:
     """Requests of 0-4 demonstrations, with shared prefixes, in random order."""
     rng = np.random.default_rng(0)
-    train = [e.question_id for e in world.splits["train"]]
+    train = world.splits["train"]
     made = []
     for query in world.splits["test"]:
-        pointer = tuple(int(i) for i in rng.choice(train, 4, replace=False))
-        made += [Request(pointer[:shot], query.question_id) for shot in range(5)]
+        pointer = tuple(train[i] for i in rng.choice(len(train), 4, replace=False))
+        made += [Request(pointer[:shot], query.query, query.answer) for shot in range(5)]
     return [made[i] for i in rng.permutation(len(made))]
 
 
@@ -63,7 +62,9 @@ def test_answers_equal_those_of_generate_one_by_one(
 ) -> None:
     reference = load(prefix_reuse=False)
     alone = [reference.answer_alone(request) for request in requests]
-    assert vlm.answers(requests) == alone
+    asked = [request._replace(answer=None) for request in requests]
+    assert vlm.answers(asked) == alone
+    assert vlm.answers(requests) == alone  # an answer that is not scored changes nothing
     assert len(set(alone)) > 1
 
 
@@ -73,19 +74,21 @@ def _on_onednn(vlm: HuggingFaceVlm) -> bool:
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 def test_the_engine_runs_on_onednn_and_a_refused_one_leaves_nothing_behind(
-    load: Load, monkeypatch: pytest.MonkeyPatch
+    load: Load, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = load()
+    used.load(requests)
     assert used.engine is not None
     assert _on_onednn(used)
 
     def refuse(*_: object) -> None:
         raise ValueError("its layers are others")
 
-    monkeypatch.setattr("lever_plus.vlm.backends.huggingface.PrefixEngine", refuse)
+    monkeypatch.setattr("lever_plus.vlm.engine.trial.PrefixEngine", refuse)
     refused = load()
     with pytest.warns(UserWarning, match="its layers are others"):
-        assert refused.engine is None
+        refused.load(requests)
+    assert refused.engine is None
     assert not _on_onednn(refused)
 
 
@@ -104,11 +107,13 @@ def test_segments_outside_the_memory_budget_are_made_again(
     load: Load, vlm: HuggingFaceVlm, requests: list[Request]
 ) -> None:
     small = load()
+    small.load(requests)
     small.engine.segments._budget = 1
     for start in range(0, len(requests), 8):
         part = requests[start : start + 8]
         assert small.answers(part) == vlm.answers(part)
-        named = {i for r in part for i in (*r.demonstrations, r.query)}
+        shown = {Item(e.query, e.answer) for r in part for e in r.demonstrations}
+        named = shown | {Item(r.query, r.answer) for r in part}
         assert set(small.engine.segments._made) == named
 
 
@@ -117,6 +122,7 @@ def test_an_example_that_cannot_be_cut_repeats_nothing(
 ) -> None:
     """It turns up half-way: the rest runs in whole prompts, and every answer is reported once."""
     small, reported = load(workers=1), list[int]()
+    small.load(requests)
     generate = small.engine.generate
 
     def fails_later(chunk: Sequence[Request], tokens: int) -> list[list[int]]:
@@ -135,6 +141,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     load: Load, vlm: HuggingFaceVlm, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = load(batch_tokens=10_000)
+    small.load(requests)
     generate, sizes = small.engine.generate, []
 
     def limited(chunk: Sequence[Request], tokens: int) -> list[list[int]]:
@@ -159,6 +166,7 @@ def test_one_prompt_that_does_not_fit_is_an_error(
         raise MemoryError
 
     small = load()
+    small.load(requests)
     monkeypatch.setattr(small.engine, "generate", never)
     with (
         pytest.raises(UserError, match=r"one prompt of about .* does not fit"),
@@ -174,14 +182,21 @@ def test_an_error_that_is_no_lack_of_memory_is_not_swallowed(
         raise RuntimeError("shapes do not match")
 
     small = load()
+    small.load(requests)
     monkeypatch.setattr(small.engine, "generate", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         small.answers(requests)
 
 
+def answered(request: Request) -> Example:
+    """The query with the answer that is scored, as an example."""
+    assert request.answer is not None
+    return Example(request.query.image, request.query.question, request.answer)
+
+
 def whole_prompt_likelihood(vlm: HuggingFaceVlm, request: Request) -> float:
     """The answer's mean log-probability from one plain forward pass over the whole prompt."""
-    examples = [vlm.examples[i] for i in (*request.demonstrations, request.query)]
+    examples = [*request.demonstrations, answered(request)]
     text = render(vlm.processor, examples, None)
     images = [open_image(e.image) for e in examples]
     inputs = vlm.processor(
@@ -207,19 +222,19 @@ def test_likelihoods_equal_those_of_the_whole_prompt(
 def test_answers_of_several_tokens_are_scored_on_all_of_them(load: Load, world: World) -> None:
     """A wrong answer mask would be noticed here: 'red blue' is two tokens."""
     source = world.splits["test"][0]
-    long = Example(1, 1, source.image, "0", source.question, ("red blue",) * 10, "red blue")
-    vlm = load(examples={**world.examples, 1: long})
-    requests = [Request((), 1), Request((world.splits["train"][0].question_id,), 1)]
-    requests.append(Request((), source.question_id))
+    vlm = load()
+    shown = (world.splits["train"][0],)
+    requests = [Request((), source.query, "red blue"), Request(shown, source.query, "red blue")]
+    requests.append(Request((), source.query, source.answer))
     expected = [whole_prompt_likelihood(vlm, request) for request in requests]
     np.testing.assert_allclose(vlm.log_likelihoods(requests), expected, atol=1e-4)
 
 
 def test_the_order_of_demonstrations_matters(vlm: HuggingFaceVlm, world: World) -> None:
-    first, second = (e.question_id for e in world.splits["train"][:2])
-    query = world.splits["test"][0].question_id
+    first, second = world.splits["train"][:2]
+    query = world.splits["test"][0]
     one, other = vlm.log_likelihoods(
-        [Request((first, second), query), Request((second, first), query)]
+        [Request(shown, query.query, query.answer) for shown in ((first, second), (second, first))]
     )
     assert not math.isclose(one, other, abs_tol=1e-7)
 
@@ -258,14 +273,18 @@ def test_the_revision_changes_with_the_weights(folders: Folders, tmp_path: Path)
     assert folder_hash(tmp_path) != folder_hash(folders.vlm)
 
 
-def test_an_unreadable_image_is_named(load: Load, world: World, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named(
+    load: Load, vlm: HuggingFaceVlm, world: World, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     source = world.splits["test"][0]
-    damaged = Example(1, 1, str(broken), "0", source.question, source.answers, source.answer)
-    vlm = load(examples={**world.examples, 1: damaged})
+    damaged = Query(str(broken), source.question)
+    fresh = load()
     with pytest.raises(UserError, match=r"broken.png cannot be read"):
-        vlm.answers([Request((), 1)])
+        fresh.answers([Request((), damaged)])
+    with pytest.raises(UserError, match=r"broken.png cannot be read"):
+        vlm.answers([Request((), source.query), Request((), damaged)])
 
 
 def test_a_folder_without_model_is_refused(load: Load, tmp_path: Path) -> None:
@@ -274,7 +293,7 @@ def test_a_folder_without_model_is_refused(load: Load, tmp_path: Path) -> None:
 
 
 def test_weights_that_are_missing_are_never_random(
-    load: Load, folders: Folders, tmp_path: Path
+    load: Load, folders: Folders, requests: list[Request], tmp_path: Path
 ) -> None:
     """The reference system went on with 23 of 23 tensors missing."""
     from safetensors.torch import load_file, save_file
@@ -284,7 +303,7 @@ def test_weights_that_are_missing_are_never_random(
     del weights[next(name for name in weights if "q_proj" in name)]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"1 missing keys .*would be random"):
-        load(tmp_path).answers([])
+        load(tmp_path).answers(requests)
 
 
 def test_the_scorer_asks_each_distinct_request_once(
@@ -297,25 +316,19 @@ def test_the_scorer_asks_each_distinct_request_once(
         return answers(requests, *rest)
 
     monkeypatch.setattr(vlm, "answers", counted)
-    query = world.splits["test"][0].question_id
-    a, b, c = (e.question_id for e in world.splits["train"][:3])
+    query = world.splits["test"][0]
+    a, b, c = world.splits["train"][:3]
     Scorer(StoredVlm(vlm, None)).score_pointers([query] * 3, [(a, b), (a, c), (a, b)])
     # Shot 1 is shared by all three pointers; order matters.
-    assert sorted(asked) == sorted(Request(p, query) for p in ((a,), (a, b), (a, c)))
+    assert len(asked) == 3
+    assert set(asked) == {Request(p, query.query) for p in ((a,), (a, b), (a, c))}
 
 
 def test_scores_are_the_official_metric(vlm: HuggingFaceVlm, world: World) -> None:
     source = world.splits["test"][0]
-    request = Request((), source.question_id)
-    answer = vlm.answers([request])[0]
+    answer = vlm.answers([Request((), source.query)])[0]
     humans = (answer,) * 2 + ("something else",) * 8
-    vlm.examples = {
-        **world.examples,
-        source.question_id: Example(
-            source.question_id, 1, source.image, "0", source.question, humans, "something else"
-        ),
-    }
-    (score,) = Scorer(StoredVlm(vlm, None)).score([request])
+    judged = replace(source, answer="something else", answers=humans)
+    (score,) = Scorer(StoredVlm(vlm, None)).score([Asked((), judged)])
     assert (score.answer, score.vqa_correct) == (answer, 1)
     assert score.vqa_acc_score == pytest.approx(0.6)
-    vlm.examples = world.examples

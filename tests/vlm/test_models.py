@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from lever_plus.config.params import Params
-from lever_plus.config.sources import HuggingFaceVlmParams, PromptParams
+from lever_plus.config.vlm import HuggingFaceVlmParams, PromptParams
+from lever_plus.data.examples import Example
 from lever_plus.data.images import open_image
 from lever_plus.hub.processing import process
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.prompt import render
-from lever_plus.vlm.request import Request
+from lever_plus.vlm.request import Request, scored_answer
 from lever_plus.vlm.turns import turn
 from tiny_world import World
 from vlm.model_zoo import FAMILIES, Family, save
@@ -39,58 +40,69 @@ def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(family, tmp_path_factory.mktemp("vlm"))
 
 
-def load(folder: Path, world: World, params: Params, **settings: object) -> HuggingFaceVlm:
+def load(
+    folder: Path, params: Params, requests: list[Request], **settings: object
+) -> HuggingFaceVlm:
     defaults = {"max_new_tokens": 3, "batch_tokens": 600}
     changed = params.vlm.model_copy(update={**defaults, **settings})
     assert isinstance(changed, HuggingFaceVlmParams)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*without prefix reuse")
-        return HuggingFaceVlm(str(folder), world.examples, changed)
+        vlm = HuggingFaceVlm(str(folder), changed)
+        vlm.load(requests)
+        return vlm
 
 
 @pytest.fixture(scope="module")
-def vlm(folder: Path, world: World, params: Params) -> HuggingFaceVlm:
-    return load(folder, world, params)
+def vlm(folder: Path, params: Params, requests: list[Request]) -> HuggingFaceVlm:
+    return load(folder, params, requests)
 
 
 @pytest.fixture(scope="module")
 def requests(world: World) -> list[Request]:
     """Requests of 0-4 demonstrations, some with shared prefixes."""
-    a, b, c, d = (e.question_id for e in world.splits["train"][:4])
-    first, second = (e.question_id for e in world.splits["test"][:2])
-    shots = [Request((a, b, c, d)[:shot], first) for shot in range(5)]
-    return [*shots, Request((b, a), first), Request((a, b), second)]
+    a, b, c, d = world.splits["train"][:4]
+    first, second = world.splits["test"][:2]
+    asked = [
+        *(((a, b, c, d)[:shot], first) for shot in range(5)),
+        ((b, a), first),
+        ((a, b), second),
+    ]
+    return [Request(shown, query.query, query.answer) for shown, query in asked]
 
 
 def test_answers_in_batches_equal_those_one_by_one(
     vlm: HuggingFaceVlm, requests: list[Request]
 ) -> None:
-    alone = [vlm.answer_alone(request) for request in requests]
-    assert vlm.answers(requests) == alone
+    asked = [request._replace(answer=None) for request in requests]
+    alone = [vlm.answer_alone(request) for request in asked]
+    assert vlm.answers(asked) == alone
     assert len(set(alone)) > 1
 
 
 def test_beams_in_batches_equal_those_one_by_one(
-    folder: Path, world: World, params: Params, requests: list[Request]
+    folder: Path, params: Params, requests: list[Request]
 ) -> None:
-    beams = load(folder, world, params, num_beams=2)
+    beams = load(folder, params, requests, num_beams=2)
     assert beams.answers(requests[:4]) == [beams.answer_alone(r) for r in requests[:4]]
 
 
 @pytest.mark.parametrize("style", ["chat", "flat"])
 def test_likelihoods_in_batches_equal_those_of_the_whole_text(
-    folder: Path, world: World, params: Params, requests: list[Request], style: str
+    folder: Path, params: Params, requests: list[Request], style: str
 ) -> None:
     """The answer's tokens are found in the processor's own output of prompt and answer."""
     prompt = PromptParams.model_validate({"style": style, "instruction": "Answer in one word."})
-    vlm = load(folder, world, params, prompt=prompt)
+    vlm = load(folder, params, requests, prompt=prompt)
     expected = [whole_text_likelihood(vlm, request) for request in requests]
     np.testing.assert_allclose(vlm.log_likelihoods(requests), expected, atol=2e-4)
 
 
 def whole_text_likelihood(vlm: HuggingFaceVlm, request: Request) -> float:
     """Score the answer in a forward pass over the prompt's and the answer's ids, one request."""
-    examples = [vlm.examples[i] for i in (*request.demonstrations, request.query)]
+    query = request.query
+    answered = Example(query.image, query.question, scored_answer(request))
+    examples = [*request.demonstrations, answered]
     prompt = vlm.plain.inputs([request])
     cut = turn(vlm.processor, examples[-1], vlm.prompt)
     # Exactly the answer: no end-of-turn mark, no space that the answer has not.

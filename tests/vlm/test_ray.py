@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lever_plus.config.params import Params
-from lever_plus.config.sources import HuggingFaceVlmParams, RayParams
+from lever_plus.config.scoring import RayParams
+from lever_plus.config.vlm import HuggingFaceVlmParams
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.backends.ray import RayVlm
@@ -23,9 +24,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def requests(world: World) -> list[Request]:
     rng = np.random.default_rng(0)
-    train = [e.question_id for e in world.splits["train"]]
+    train = world.splits["train"]
     return [
-        Request(tuple(int(i) for i in rng.choice(train, shots, replace=False)), query.question_id)
+        Request(
+            tuple(train[i] for i in rng.choice(len(train), shots, replace=False)),
+            query.query,
+            query.answer,
+        )
         for query in world.splits["test"]
         for shots in (0, 1, 2, 3)
     ]
@@ -39,15 +44,15 @@ def settings(params: Params) -> HuggingFaceVlmParams:
 
 
 @pytest.fixture(scope="module")
-def vlm(folders: Folders, world: World, settings: HuggingFaceVlmParams) -> Iterator[RayVlm]:
+def vlm(folders: Folders, settings: HuggingFaceVlmParams) -> Iterator[RayVlm]:
     actors = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=0.0)
-    yield RayVlm(str(folders.vlm), world.examples, settings, actors)
+    yield RayVlm(str(folders.vlm), settings, actors)
     ray.shutdown()
 
 
 @pytest.fixture(scope="module")
-def local(folders: Folders, world: World, settings: HuggingFaceVlmParams) -> HuggingFaceVlm:
-    return HuggingFaceVlm(str(folders.vlm), world.examples, settings)
+def local(folders: Folders, settings: HuggingFaceVlmParams) -> HuggingFaceVlm:
+    return HuggingFaceVlm(str(folders.vlm), settings)
 
 
 def test_results_are_those_of_this_process(
@@ -94,9 +99,9 @@ def test_a_killed_actor_is_replaced_and_nothing_is_lost(
 
 
 def test_more_than_the_cluster_has_is_refused(
-    folders: Folders, world: World, settings: HuggingFaceVlmParams, vlm: RayVlm
+    folders: Folders, settings: HuggingFaceVlmParams, vlm: RayVlm
 ) -> None:
     assert vlm.actors  # the cluster is up
     greedy = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=8.0)
     with pytest.raises(UserError, match="scoring.ray asks for 16 GPUs, the cluster has 0"):
-        RayVlm(str(folders.vlm), world.examples, settings, greedy).answers([])
+        RayVlm(str(folders.vlm), settings, greedy).answers([])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lever_plus.config.params import Params
-from lever_plus.config.sources import OpenAiVlmParams
-from lever_plus.data.examples import Example
+from lever_plus.config.vlm import OpenAiVlmParams
+from lever_plus.data.examples import Query
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.backends.openai import OpenAiVlm
@@ -18,9 +18,9 @@ from vlm.protocol_server import NAME, Vlm, serve
 
 
 @pytest.fixture(scope="module")
-def local(folders: Folders, world: World, params: Params) -> HuggingFaceVlm:
+def local(folders: Folders, params: Params) -> HuggingFaceVlm:
     settings = params.vlm.model_copy(update={"max_new_tokens": 3})
-    return HuggingFaceVlm(str(folders.vlm), world.examples, settings)
+    return HuggingFaceVlm(str(folders.vlm), settings)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def url(backend: Vlm) -> Iterator[str]:
         yield url
 
 
-def client(url: str, examples: dict[int, Example], **changes: object) -> OpenAiVlm:
+def client(url: str, **changes: object) -> OpenAiVlm:
     settings = {
         "kind": "openai",
         "url": url,
@@ -48,78 +48,76 @@ def client(url: str, examples: dict[int, Example], **changes: object) -> OpenAiV
         "retries": 2,
         **changes,
     }
-    return OpenAiVlm(examples, OpenAiVlmParams.model_validate(settings))
+    return OpenAiVlm(OpenAiVlmParams.model_validate(settings))
 
 
 @pytest.fixture(scope="module")
 def requests(world: World) -> list[Request]:
-    pointer = tuple(e.question_id for e in world.splits["train"][:4])
-    queries = [e.question_id for e in world.splits["test"][:2]]
-    return [Request(pointer[:shot], query) for query in queries for shot in range(5)]
+    pointer, queries = tuple(world.splits["train"][:4]), world.splits["test"][:2]
+    return [
+        Request(pointer[:shot], query.query, query.answer) for query in queries for shot in range(5)
+    ]
 
 
 def test_answers_are_those_of_the_local_model(
-    url: str, backend: Vlm, local: HuggingFaceVlm, world: World, requests: list[Request]
+    url: str, backend: Vlm, local: HuggingFaceVlm, requests: list[Request]
 ) -> None:
     backend.most_active = 0
-    assert client(url, world.examples).answers(requests) == local.answers(requests)
+    assert client(url).answers(requests) == local.answers(requests)
     assert 1 < backend.most_active <= 4  # side by side, and no more than allowed
 
 
 def test_likelihoods_are_those_of_the_local_model(
-    url: str, local: HuggingFaceVlm, world: World, requests: list[Request]
+    url: str, local: HuggingFaceVlm, requests: list[Request]
 ) -> None:
-    found = client(url, world.examples).log_likelihoods(requests[:6])
+    found = client(url).log_likelihoods(requests[:6])
     np.testing.assert_allclose(found, local.log_likelihoods(requests[:6]), atol=1e-4)
 
 
 def test_a_busy_server_is_asked_again(
-    url: str, backend: Vlm, local: HuggingFaceVlm, world: World, requests: list[Request]
+    url: str, backend: Vlm, local: HuggingFaceVlm, requests: list[Request]
 ) -> None:
     backend.failures = 2
-    found = client(url, world.examples, concurrency=1).answers(requests[:2])
+    found = client(url, concurrency=1).answers(requests[:2])
     assert found == local.answers(requests[:2])
     assert backend.failures == 0
 
 
 def test_a_server_that_keeps_failing_is_an_error(
-    url: str, backend: Vlm, world: World, requests: list[Request]
+    url: str, backend: Vlm, requests: list[Request]
 ) -> None:
     backend.failures = 100
     try:
         with pytest.raises(UserError, match=r"did not answer for model tiny-vlm.*busy"):
-            client(url, world.examples, retries=0).answers(requests[:1])
+            client(url, retries=0).answers(requests[:1])
     finally:
         backend.failures = 0
 
 
-def test_an_unknown_model_and_a_missing_server_are_named(
-    url: str, world: World, requests: list[Request]
-) -> None:
+def test_an_unknown_model_and_a_missing_server_are_named(url: str, requests: list[Request]) -> None:
     with pytest.raises(UserError, match=r"for model other: .*no model other"):
-        client(url, world.examples, model="other").answers(requests[:1])
+        client(url, model="other").answers(requests[:1])
     with pytest.raises(UserError, match="Start the server"):
-        client("http://127.0.0.1:9/v1", world.examples, retries=0).answers(requests[:1])
+        client("http://127.0.0.1:9/v1", retries=0).answers(requests[:1])
 
 
 def test_a_server_without_prompt_log_probabilities_is_refused(
-    local: HuggingFaceVlm, world: World, requests: list[Request]
+    local: HuggingFaceVlm, requests: list[Request]
 ) -> None:
     silent = Vlm(local.model, local.processor, echoes=False)
     with serve(silent) as url:
-        vlm = client(url, world.examples)
+        vlm = client(url)
         assert vlm.answers(requests[:1]) == local.answers(requests[:1])
         with pytest.raises(UserError, match="does not echo the log-probabilities of its prompt"):
             vlm.log_likelihoods(requests[:1])
 
 
 def test_an_unreadable_image_is_named(url: str, world: World, tmp_path: Path) -> None:
-    source = world.splits["test"][0]
-    missing = Example(1, 1, str(tmp_path / "no.png"), "", source.question, source.answers, "a")
+    missing = Query(str(tmp_path / "no.png"), world.splits["test"][0].question)
     with pytest.raises(UserError, match=r"no.png cannot be read"):
-        client(url, {**world.examples, 1: missing}).answers([Request((), 1)])
+        client(url).answers([Request((), missing)])
 
 
-def test_the_identity_changes_with_the_instruction(world: World) -> None:
-    one, other = (client("http://x/v1", world.examples, instruction=i) for i in ("", "Briefly."))
+def test_the_identity_changes_with_the_instruction() -> None:
+    one, other = (client("http://x/v1", instruction=i) for i in ("", "Briefly."))
     assert one.identity["prompt_hash"] != other.identity["prompt_hash"]

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -12,8 +13,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from lever_plus.cli.main import app
@@ -21,11 +24,13 @@ from lever_plus.config.params import Params
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
+from lever_plus.vlm.engine.segments import Item, Segment
 from lever_plus.vlm.prompt import PromptFormat
-from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
-from lever_plus.vlm.scorer import Scorer
+from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, prefix_order
+from lever_plus.vlm.scorer import Asked, Scorer
 from lever_plus.vlm.store.answers import Keys, Store
 from lever_plus.vlm.store.cached import StoredVlm
+from lever_plus.vlm.store.segments import KeptSegments
 from lever_plus.vlm.usage import Usage
 from tiny_world import Folders, World
 
@@ -33,31 +38,57 @@ IDENTITY = VlmIdentity(
     model="m", revision="abc", dtype="float32", prompt_hash="h", generation="greedy"
 )
 EXAMPLES = {
-    i: Example(i, i, f"{i}.png", f"sha{i}", f"question {i}?", ("cat",) * 10, f"answer {i}")
+    i: Example(
+        image=f"{i}.png",
+        question=f"question {i}?",
+        answer=f"answer {i}",
+        answers=("cat",) * 10,
+        question_id=i,
+        image_id=i,
+        image_sha256=f"sha{i}",
+    )
     for i in range(400)
 }
-REQUESTS = [Request((a, b), q) for q in range(20) for a, b in ((30, 31), (31, 30), (32, 33))]
+ASKED = [(pointer, q) for q in range(20) for pointer in ((30, 31), (31, 30), (32, 33))]
+
+
+def ask(pointer: Sequence[int], query: int, examples: dict[int, Example] = EXAMPLES) -> Request:
+    """A request for an answer, by ids."""
+    return Request(tuple(examples[i] for i in pointer), examples[query].query)
+
+
+def score(pointer: Sequence[int], query: int, examples: dict[int, Example] = EXAMPLES) -> Request:
+    """A request for the likelihood of the query's own answer, by ids."""
+    return ask(pointer, query, examples)._replace(answer=examples[query].answer)
+
+
+REQUESTS = [ask(*asked) for asked in ASKED]
+SCORED = [score(*asked) for asked in ASKED]
 
 
 class Oracle:
     """A backend that answers by formula, in chunks, and remembers what it was asked."""
 
-    def __init__(
-        self, examples: dict[int, Example] = EXAMPLES, identity: VlmIdentity = IDENTITY
-    ) -> None:
+    def __init__(self, identity: VlmIdentity = IDENTITY) -> None:
         """Start with nothing asked."""
-        self.examples, self.identity, self.usage = examples, identity, Usage()
+        self.identity, self.usage = identity, Usage()
         self.prompt = PromptFormat()
         self.asked: list[Request] = []
         self.broken: set[Request] = set()
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
-        return self._all([f"{r.demonstrations} {r.query}" for r in requests], requests, done)
+        shown = [[e.question for e in r.demonstrations] for r in requests]
+        texts = [f"{s} {r.query.question}" for s, r in zip(shown, requests, strict=True)]
+        return self._all(texts, requests, done)
 
     def log_likelihoods(
         self, requests: Sequence[Request], done: Done[float] = ignore
     ) -> list[float]:
-        values = [math.nan if r in self.broken else -1.0 / (1 + r.query) for r in requests]
+        numbers = [int(r.query.question.split()[1].rstrip("?")) for r in requests]
+        values = [
+            math.nan if r in self.broken else -1.0 / (1 + number)
+            for r, number in zip(requests, numbers, strict=True)
+        ]
         return self._all(values, requests, done)
 
     def _all(self, values: list, requests: Sequence[Request], done: Done) -> list:
@@ -76,7 +107,9 @@ def path(tmp_path: Path) -> Path:
 def test_what_was_asked_once_is_never_asked_again(path: Path) -> None:
     first = Oracle()
     answers = StoredVlm(first, Store(path)).answers(REQUESTS + REQUESTS)
-    assert sorted(first.asked) == sorted(set(REQUESTS))
+    assert len(first.asked) == len(REQUESTS)
+    assert set(first.asked) == set(REQUESTS)
+    assert len(set(answers)) == len(REQUESTS)
     second = Oracle()
     stored = StoredVlm(second, Store(path))
     assert stored.answers(REQUESTS + REQUESTS) == answers
@@ -88,9 +121,11 @@ def test_likelihoods_and_answers_are_kept_apart(path: Path) -> None:
     store = Store(path)
     StoredVlm(Oracle(), store).answers(REQUESTS)
     oracle = Oracle()
-    values = StoredVlm(oracle, store).log_likelihoods(REQUESTS)
-    assert len(oracle.asked) == len(REQUESTS)
-    assert StoredVlm(Oracle(), store).log_likelihoods(REQUESTS) == values
+    values = StoredVlm(oracle, store).log_likelihoods(SCORED)
+    assert len(oracle.asked) == len(SCORED)
+    again = Oracle()
+    assert StoredVlm(again, store).log_likelihoods(SCORED) == values
+    assert again.asked == []
 
 
 @pytest.mark.parametrize("field", IDENTITY)
@@ -102,9 +137,9 @@ def test_another_model_prompt_or_decoding_is_another_answer(path: Path, field: s
 
 
 def test_a_likelihood_outlives_another_decoding(path: Path) -> None:
-    StoredVlm(Oracle(), Store(path)).log_likelihoods(REQUESTS)
+    StoredVlm(Oracle(), Store(path)).log_likelihoods(SCORED)
     other = Oracle(identity={**IDENTITY, "generation": "beam"})
-    StoredVlm(other, Store(path)).log_likelihoods(REQUESTS)
+    StoredVlm(other, Store(path)).log_likelihoods(SCORED)
     assert other.asked == []
 
 
@@ -119,7 +154,7 @@ def test_the_store_keeps_the_text_as_it_was_generated(path: Path) -> None:
     talkative.prompt = PromptFormat(style="flat")
     store = Store(path)
     assert StoredVlm(talkative, store).answers(REQUESTS[:1]) == ["cat"]
-    key = Keys("answer", IDENTITY, EXAMPLES).of(REQUESTS[0])
+    key = Keys("answer", IDENTITY).of(REQUESTS[0])
     assert store.get("answer", [key]) == {key: " cat\nQuestion: and now?"}
 
 
@@ -142,34 +177,34 @@ def test_the_key_is_the_content_of_the_prompt(
     """A demonstration's answer is in the prompt, the query's is not; file names are not."""
     StoredVlm(Oracle(), Store(path)).answers(REQUESTS)
     examples = EXAMPLES | {i: replace(EXAMPLES[i], **fields) for i, fields in changed.items()}
-    other = Oracle(examples)
-    StoredVlm(other, Store(path)).answers(REQUESTS)
+    other = Oracle()
+    StoredVlm(other, Store(path)).answers([ask(pointer, q, examples) for pointer, q in ASKED])
     assert len(other.asked) == asked
 
 
 def test_equal_prompts_under_other_ids_are_one_answer(path: Path) -> None:
     StoredVlm(Oracle(), Store(path)).answers(REQUESTS)
-    renumbered = {i + 1000: e for i, e in EXAMPLES.items()}
-    requests = [
-        Request(tuple(i + 1000 for i in r.demonstrations), r.query + 1000) for r in REQUESTS
-    ]
-    other = Oracle(renumbered)
+    renumbered = {i: replace(e, question_id=i + 1000) for i, e in EXAMPLES.items()}
+    requests = [ask(pointer, q, renumbered) for pointer, q in ASKED]
+    other = Oracle()
     StoredVlm(other, Store(path)).answers(requests)
     assert other.asked == []
 
 
 def test_the_query_s_answer_counts_where_it_is_scored() -> None:
     changed = EXAMPLES | {5: replace(EXAMPLES[5], answer="other")}
-    request = Request((30,), 5)
+    scored = [score((30,), 5, examples) for examples in (EXAMPLES, changed)]
     for kind, differs in (("answer", False), ("log_likelihood", True)):
-        keys = [Keys(kind, IDENTITY, examples).of(request) for examples in (EXAMPLES, changed)]
+        keys = [Keys(kind, IDENTITY).of(request) for request in scored]
         assert (keys[0] != keys[1]) == differs
+    # An answer is asked for with or without the answer that the query is known to have.
+    assert Keys("answer", IDENTITY).of(scored[0]) == Keys("answer", IDENTITY).of(ask((30,), 5))
 
 
 def test_no_two_requests_share_a_key() -> None:
-    keys = Keys("answer", IDENTITY, EXAMPLES)
+    keys = Keys("answer", IDENTITY)
     requests = [
-        Request(pointer, q)
+        ask(pointer, q)
         for q in range(5)
         for pointer in ((), (30,), (31,), (30, 31), (31, 30), (30, 31, 32))
     ]
@@ -178,14 +213,15 @@ def test_no_two_requests_share_a_key() -> None:
 
 def test_a_likelihood_that_is_no_number_stops_after_storing_the_others(path: Path) -> None:
     oracle = Oracle()
-    bad = sorted(REQUESTS)[10]
+    bad = SCORED[prefix_order(SCORED)[10]]
     oracle.broken = {bad}
-    with pytest.raises(UserError, match=f"query {bad.query} after demonstrations .* no finite"):
-        StoredVlm(oracle, Store(path)).log_likelihoods(REQUESTS)
+    named = re.escape(f"of {bad.answer!r} as the answer to {bad.query.question!r}")
+    with pytest.raises(UserError, match=f"{named} .* after demonstrations .* no finite"):
+        StoredVlm(oracle, Store(path)).log_likelihoods(SCORED)
     again = Oracle()
-    StoredVlm(again, Store(path)).log_likelihoods(REQUESTS)
+    StoredVlm(again, Store(path)).log_likelihoods(SCORED)
     assert bad in again.asked
-    assert len(again.asked) <= len(REQUESTS) - 13  # two chunks of 7 were answered, less the bad one
+    assert len(again.asked) <= len(SCORED) - 13  # two chunks of 7 were answered, less the bad one
 
 
 def test_empty_answers_are_stored_and_counted(path: Path) -> None:
@@ -195,7 +231,8 @@ def test_empty_answers_are_stored_and_counted(path: Path) -> None:
             return [""] * len(requests)
 
     stored = StoredVlm(Silent(), Store(path))
-    scores = Scorer(stored).score(REQUESTS)
+    asked = [Asked(tuple(EXAMPLES[i] for i in pointer), EXAMPLES[q]) for pointer, q in ASKED]
+    scores = Scorer(stored).score(asked)
     assert all(score.vqa_acc_score == 0 for score in scores)
     assert stored.usage.empty == len(REQUESTS)
     assert "60 empty answers" in stored.usage.describe()
@@ -207,8 +244,7 @@ import sys
 import threading
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from vlm.test_store import EXAMPLES, Oracle
-from lever_plus.vlm.request import Request
+from vlm.test_store import Oracle, many
 from lever_plus.vlm.store.answers import Store
 from lever_plus.vlm.store.cached import StoredVlm
 
@@ -218,13 +254,18 @@ class Slow(Oracle):
             indices = list(range(i, min(i + 7, len(requests))))
             done(indices, [values[j] for j in indices])
             for j in indices:
-                print(requests[j].query, requests[j].demonstrations[0], flush=True)
+                shown = requests[j].demonstrations[0].question_id
+                print(requests[j].query.image.removesuffix(".png"), shown, flush=True)
         return values
 
-requests = [Request((d,), q) for q in range(300) for d in range(300, 400)]
-StoredVlm(Slow(), Store(Path({store!r}))).answers(requests)
+StoredVlm(Slow(), Store(Path({store!r}))).answers(many())
 print("finished", flush=True)
 """
+
+
+def many() -> list[Request]:
+    """As many requests as take a process some seconds."""
+    return [ask((d,), q) for q in range(300) for d in range(300, 400)]
 
 
 def start(path: Path) -> "subprocess.Popen[str]":
@@ -243,11 +284,11 @@ def test_after_kill_9_every_acknowledged_answer_is_there(path: Path, lines: int)
     complete = rest.splitlines()[: -1 if not rest.endswith("\n") else None]
     acknowledged += [line.split() for line in complete]
     assert process.returncode == -signal.SIGKILL
-    requests = [Request((int(d),), int(q)) for q, d in acknowledged]
+    requests = [ask((int(d),), int(q)) for q, d in acknowledged]
     oracle = Oracle()
     StoredVlm(oracle, Store(path)).answers(requests)
     assert oracle.asked == []
-    everything = [Request((d,), q) for q in range(300) for d in range(300, 400)]
+    everything = many()
     StoredVlm(oracle, Store(path)).answers(everything)
     assert 0 < len(oracle.asked) <= len(everything) - len(requests)
 
@@ -257,7 +298,7 @@ def test_two_processes_fill_one_store_and_lose_nothing(path: Path) -> None:
     processes = [start(path), start(path)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert all(output.endswith("finished\n") for output in outputs)
-    requests = [Request((d,), q) for q in range(300) for d in range(300, 400)]
+    requests = many()
     oracle = Oracle()
     store = Store(path)
     StoredVlm(oracle, store).answers(requests)
@@ -316,7 +357,7 @@ def test_a_full_disk_is_explained_and_loses_nothing(path: Path) -> None:
     store = filled(path)
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    more = [Request((d, d + 1), q) for q in range(20) for d in range(300, 390)]
+    more = [ask((d, d + 1), q) for q in range(20) for d in range(300, 390)]
     with pytest.raises(UserError, match=r"disk is full. Everything stored before is safe"):
         StoredVlm(Oracle(), store).answers(more)
     store.close()
@@ -337,7 +378,7 @@ def test_stores_of_two_machines_are_merged(tmp_path: Path) -> None:
     one, two = Store(tmp_path / "one.sqlite"), Store(tmp_path / "two.sqlite")
     StoredVlm(Oracle(), one).answers(REQUESTS[:40])
     StoredVlm(Oracle(), two).answers(REQUESTS[20:])
-    StoredVlm(Oracle(identity={**IDENTITY, "revision": "x"}), two).log_likelihoods(REQUESTS[:5])
+    StoredVlm(Oracle(identity={**IDENTITY, "revision": "x"}), two).log_likelihoods(SCORED[:5])
     two.close()
     assert one.merge(tmp_path / "two.sqlite") == 20 + 5
     assert one.merge(tmp_path / "two.sqlite") == 0
@@ -389,21 +430,22 @@ def test_image_features_outlive_the_process(
     """A second VLM on the same store answers though the images are gone."""
     moved = tmp_path / "images"
     shutil.copytree(Path(world.splits["test"][0].image).parents[1], moved)
-    examples = {
-        i: replace(e, image=str(moved / Path(e.image).parent.name / Path(e.image).name))
-        for i, e in world.examples.items()
-    }
-    train = [e.question_id for e in world.splits["train"][4:8]]
-    query = world.splits["test"][0].question_id
-    requests = [Request(tuple(train[:k]), query) for k in range(5)]
+
+    def here(example: Example) -> Example:
+        place = Path(example.image)
+        return replace(example, image=str(moved / place.parent.name / place.name))
+
+    shown = tuple(here(e) for e in world.splits["train"][4:12])
+    queries = [here(e).query for e in world.splits["test"][:4]]
+    requests = [Request(shown[:k], query) for query in queries for k in range(9)]
 
     def load(megabytes: int) -> HuggingFaceVlm:
-        return HuggingFaceVlm(str(folders.vlm), examples, params.vlm, Store(path), megabytes)
+        return HuggingFaceVlm(str(folders.vlm), params.vlm, Store(path), megabytes)
 
     first = load(100)
     answers = first.answers(requests)
-    # The check at start reads the first examples anew; everything else must come from the store.
-    probes = {examples[i].image for i in list(examples)[:3]}
+    # The check at start reads the first images anew; everything else must come from the store.
+    probes = {*(e.image for e in shown[:3]), queries[0].image}
     for image in moved.rglob("*.png"):
         if str(image) not in probes:
             image.unlink()
@@ -411,8 +453,9 @@ def test_image_features_outlive_the_process(
     assert second.answers(requests) == answers
     assert first.engine is not None
     assert second.engine is not None
-    for i in (*train, query):
-        one, two = first.engine.segments._made[i], second.engine.segments._made[i]
+    items = [*(Item(e.query, e.answer) for e in shown), *(Item(q, None) for q in queries)]
+    for item in items:
+        one, two = first.engine.segments._made[item], second.engine.segments._made[item]
         assert one.embeds.equal(two.embeds)
         assert (one.query, one.answer) == (two.query, two.answer)
 
@@ -423,3 +466,58 @@ def test_image_features_are_kept_within_their_budget(path: Path) -> None:
     assert store.segments([b"k"]) == {}
     assert store.put_segments(IDENTITY, [(b"k", b"x" * 99)], budget=99)
     assert store.segments([b"k"]) == {b"k": b"x" * 99}
+
+
+class Mute(Oracle):
+    """A backend that must not be asked."""
+
+    def _all(self, *given: object) -> NoReturn:
+        raise AssertionError(f"asked {given[1]}")
+
+
+OLD = VlmIdentity(
+    model="M",
+    revision="r" * 64,
+    dtype="float32",
+    prompt_hash="p" * 64,
+    generation="num_beams=1, max_new_tokens=1",
+)
+OLD_EXAMPLES = {
+    i: Example(
+        image=f"moved/{i}.png",
+        question=f"What is {i}, é?",
+        answer=f"a{i}",
+        image_sha256=f"{i:064x}",
+    )
+    for i in range(6)
+}
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Store:
+    """A store that version 0.1 wrote, when requests named ids."""
+    file = shutil.copy(Path(__file__).parent / "store_of_version_0_1.sqlite", tmp_path)
+    return Store(Path(file))
+
+
+def test_every_answer_of_version_0_1_is_found(old: Store) -> None:
+    """Hours of a GPU are in such files: their keys are the content, today as then."""
+    pointers: list[tuple[int, ...]] = [(), (2,), (2, 3), (3, 2), (2, 3, 4, 5)]
+    asked = [(pointer, q) for q in (0, 1) for pointer in pointers]
+    vlm = StoredVlm(Mute(OLD), old)
+    answers = vlm.answers([ask(pointer, q, OLD_EXAMPLES) for pointer, q in asked])
+    assert answers == [f"{q}:{','.join(map(str, pointer))}" for pointer, q in asked]
+    values = vlm.log_likelihoods([score(pointer, q, OLD_EXAMPLES) for pointer, q in asked])
+    assert values == [-(q + 1) / (1 + len(pointer)) for pointer, q in asked]
+    assert vlm.usage.hits == vlm.usage.requests == 20
+    with pytest.raises(AssertionError, match="asked"):
+        vlm.answers([ask((4,), 0, OLD_EXAMPLES)])
+
+
+def test_a_segment_of_version_0_1_is_found(old: Store) -> None:
+    item = Item(OLD_EXAMPLES[2].query, OLD_EXAMPLES[2].answer)
+    others = [Item(OLD_EXAMPLES[2].query, None), Item(OLD_EXAMPLES[3].query, "a3")]
+    found = KeptSegments(old, OLD, 1).get([*others, item])
+    assert list(found) == [item]
+    assert found[item].embeds.equal(torch.arange(6.0).view(3, 2))
+    assert found[item] == Segment(found[item].embeds, 2, (7,))

@@ -27,18 +27,18 @@ import torch
 
 from lever_plus.bench.memory import peak_rss_mb
 from lever_plus.config.params import Params
-from lever_plus.config.sources import HuggingFaceVlmParams
-from lever_plus.data.examples import Example, read_splits
+from lever_plus.config.vlm import HuggingFaceVlmParams
+from lever_plus.data.examples import Example, Query, by_id, read_splits
 from lever_plus.data.pools import Pools, read_pools
 from lever_plus.errors import UserError
 from lever_plus.hub.threads import on_threads
-from lever_plus.pipeline import paths
+from lever_plus.pipeline.paths import Paths
 from lever_plus.selectors.infoscore import beam_search
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.engine.prefix import PrefixEngine
+from lever_plus.vlm.engine.segments import Item
 from lever_plus.vlm.prompt import extract_answer
 from lever_plus.vlm.request import Request
-from lever_plus.vlm.scorer import by_id
 from lever_plus.vlm.store.answers import Store
 from lever_plus.vlm.store.cached import StoredVlm
 
@@ -65,26 +65,28 @@ class Bench:
         if not isinstance(params.vlm, HuggingFaceVlmParams):
             raise UserError("bench scoring times a VLM on this machine: set vlm.kind: huggingface.")
         self.settings = params.vlm
-        self.path = params.vlm.path or str(paths.VLM)
-        self.splits = read_splits(paths.PREPARE)
+        paths = Paths()
+        self.path = params.vlm.path or str(paths.vlm)
+        self.splits = read_splits(paths.prepare)
         self.examples: Mapping[int, Example] = by_id(self.splits)
-        self.pools: Pools = read_pools(paths.POOLS)
+        self.pools: Pools = read_pools(paths.pools)
 
     def vlm(self, store: Store | None = None, **changes: object) -> HuggingFaceVlm:
         """Return the VLM, loaded."""
         settings = self.settings.model_copy(update=changes)
-        vlm = HuggingFaceVlm(self.path, self.examples, settings, store, FEATURES_MB)
-        vlm.answers([])  # loads the weights and checks the engine
+        vlm = HuggingFaceVlm(self.path, settings, store, FEATURES_MB)
+        vlm.load(self.rl_data(1))  # loads the weights and checks the engine
         return vlm
 
     def rl_data(self, queries: int) -> list[Request]:
         """Return the requests of the RL-data workload, repeats included."""
         rng, requests = np.random.default_rng(0), []
         for query in list(self.pools.ids)[:queries]:
-            pool = np.array(self.pools.of(query))
+            pool, asked = np.array(self.pools.of(query)), self.examples[query].query
             for _ in range(POINTERS):
-                pointer = tuple(int(i) for i in rng.choice(pool, SHOTS, replace=False))
-                requests += [Request(pointer[:shot], query) for shot in range(1, SHOTS + 1)]
+                drawn = rng.choice(pool, SHOTS, replace=False)
+                pointer = tuple(self.examples[int(i)] for i in drawn)
+                requests += [Request(pointer[:shot], asked) for shot in range(1, SHOTS + 1)]
         return requests
 
     def info_score(self, queries: int) -> list[Request]:
@@ -98,9 +100,14 @@ class Bench:
                 asked.extend(requests)
                 return super().log_likelihoods(requests, description=description)
 
-        ids = list(self.pools.ids)[:queries]
-        beam_search(Recorder(self.vlm(), None), self.pools, ids, shots=2, beam=5)
+        beam_search(Recorder(self.vlm(), None), *self.searched(queries), shots=2, beam=5)
         return asked
+
+    def searched(self, queries: int) -> tuple[list[tuple[Query, str]], list[list[Example]]]:
+        """Return the queries of an InfoScore search with their answers, and their pools."""
+        ids = list(self.pools.ids)[:queries]
+        asked = [(self.examples[i].query, self.examples[i].answer) for i in ids]
+        return asked, [[self.examples[i] for i in self.pools.of(query)] for query in ids]
 
 
 def run(params: Params, *, ablate: bool = False) -> dict[str, Figures]:
@@ -121,7 +128,7 @@ def run(params: Params, *, ablate: bool = False) -> dict[str, Figures]:
 
 
 def _workload(bench: Bench, requests: Sequence[Request], kind: str) -> Figures:
-    distinct = sorted(set(requests))
+    distinct = list(dict.fromkeys(requests))
     sample = random.Random(0).sample(distinct, min(NAIVE_SAMPLE, len(distinct)))
     plain = bench.vlm(prefix_reuse=False)
     naive, expected = _naive(plain, kind, sample)
@@ -189,11 +196,12 @@ def _same(value: str | float, expected: str | float) -> bool:
 
 def _ablation(bench: Bench, requests: Sequence[Request]) -> Figures:
     """Return requests a second of the engine with image features kept, less one part at a time."""
-    distinct = sorted(set(requests))
+    distinct = list(dict.fromkeys(requests))
 
     def warm(vlm: HuggingFaceVlm) -> HuggingFaceVlm:
         assert vlm.engine is not None
-        vlm.engine.segments.prepare({i for r in distinct for i in (*r.demonstrations, r.query)})
+        shown = {example for request in distinct for example in request.demonstrations}
+        vlm.engine.segments.prepare(shown, {Item(r.query, r.answer) for r in distinct})
         return vlm
 
     vlm = warm(bench.vlm())
@@ -203,7 +211,7 @@ def _ablation(bench: Bench, requests: Sequence[Request]) -> Figures:
     )
     whole = warm(bench.vlm())
     assert whole.engine is not None
-    whole.engine.__class__ = WholePrompts
+    whole.engine = WholePrompts(whole.model, whole.engine.segments, whole.usage)
     figures["prefixes not shared"] = round(_rate(whole.answers, distinct)[0])
     figures["image features not kept"] = round(_rate(bench.vlm().answers, distinct)[0])
     sample = random.Random(1).sample(distinct, 1000)
@@ -221,9 +229,10 @@ class WholePrompts(PrefixEngine):
         table = self.segments.table
         prompts = []
         for request in requests:
-            rows = self.segments.rows([*request.demonstrations, request.query]).tolist()
-            turns = [table.embeds[row, : table.lengths[row]] for row in rows[:-1]]
-            query = table.embeds[rows[-1], : table.queries[rows[-1]]]
+            rows = self.segments.shown(request.demonstrations).tolist()
+            turns = [table.embeds[row, : table.lengths[row]] for row in rows]
+            asked = int(self.segments.asked([request])[0])
+            query = table.embeds[asked, : table.queries[asked]]
             prompts.append(torch.cat([*turns, query]))
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         embeds = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
@@ -251,7 +260,7 @@ def _score(workload: str, queries: int) -> int:
         if workload == "rl_data":
             vlm.answers(bench.rl_data(queries))
         else:
-            beam_search(vlm, bench.pools, list(bench.pools.ids)[:queries], shots=2, beam=5)
+            beam_search(vlm, *bench.searched(queries), shots=2, beam=5)
     return peak_rss_mb()
 
 

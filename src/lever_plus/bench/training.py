@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from lever_plus.config.names import GRPO, RCE
+from lever_plus.config.optim import OptimParams
 from lever_plus.config.params import Params
-from lever_plus.config.training import OptimParams
+from lever_plus.data.examples import Example
 from lever_plus.data.pools import Pools
-from lever_plus.features.encoder import Embeddings
+from lever_plus.features.embeddings import Embeddings
 from lever_plus.hub.threads import on_threads
 from lever_plus.policy.kinds import build_policy, configure
 from lever_plus.policy.network import Policy
@@ -49,9 +50,9 @@ class _Blind:
     """Scores every pointer alike: dev evaluation shall cost next to nothing."""
 
     def score_pointers(
-        self, queries: Sequence[int], pointers: Sequence[Sequence[int]], description: str
+        self, examples: Sequence[Example], pointers: Sequence[Sequence[Example]], description: str
     ) -> list[list[ShotScore]]:
-        return [[ShotScore(description, 0, 0.0) for _ in p] for p in pointers if queries]
+        return [[ShotScore(description, 0, 0.0) for _ in p] for p in pointers if examples]
 
 
 def run(params: Params) -> dict[str, float]:
@@ -149,7 +150,8 @@ def _workload(params: Params) -> tuple[Environment, Groups]:
     shots = params.pointer.shots
     environment = Environment(
         pools=Pools(pools, "bench"),
-        embeddings=Embeddings(rows, {}, white, query_size=DIMENSIONS, encoder="bench"),
+        examples={i: Example("", "", "", question_id=i) for i in rows},
+        embeddings=Embeddings(rows, {}, white, query_size=DIMENSIONS, space_sha256="bench"),
         scorer=cast(Scorer, _Blind()),
         shots=shots,
         reward=params.reward,

@@ -11,9 +11,11 @@ from urllib.error import URLError
 from urllib.parse import urlparse
 from urllib.request import urlopen
 
+from lever_plus.config.data import VqaFilesSource, VqaSplit
 from lever_plus.config.params import Params
-from lever_plus.config.sources import OpenAiVlmParams, VqaFilesSource, VqaSplit
+from lever_plus.config.vlm import OpenAiVlmParams, PluginVlmParams
 from lever_plus.data.pools import SAMPLERS
+from lever_plus.errors import UserError
 
 VQA: Final = "https://visualqa.org/download.html"
 OKVQA: Final = "https://okvqa.allenai.org/download.html"
@@ -73,6 +75,9 @@ def _vlm(params: Params) -> Iterator[Item]:
     vlm = params.vlm
     if isinstance(vlm, OpenAiVlmParams):
         yield _server(vlm)
+        return
+    if isinstance(vlm, PluginVlmParams):
+        yield _own(vlm)
         return
     if vlm.path is None:
         yield Item("VLM", found=True, note="the tiny VLM is made by the pretrain stage")
@@ -179,6 +184,17 @@ def _server(vlm: OpenAiVlmParams) -> Item:
         vlm.model in names,
         offered if vlm.model in names else f"{offered}, not {vlm.model}: correct vlm.model",
     )
+
+
+def _own(vlm: PluginVlmParams) -> Item:
+    """Look for the factory; what it makes, and what that needs, only the user's own code knows."""
+    from lever_plus.vlm.backends.plugin import find_factory
+
+    try:
+        find_factory(vlm)
+    except UserError as error:
+        return Item("VLM", found=False, note=str(error))
+    return Item("VLM", found=True, note=f"your own, made by {vlm.factory}: not checked further")
 
 
 def _machine(params: Params) -> Iterator[Item]:

@@ -22,8 +22,9 @@ def study_run(
     """Run trials until the study has enough; start it anywhere to join, again to go on."""
     from lever_plus.config.file import load_params
     from lever_plus.experiments.study.settings import read_settings
+    from lever_plus.pipeline.paths import Paths
 
-    settings = read_settings()
+    settings = read_settings(Paths().study_settings)
     count = settings.workers if workers is None else workers
     _check_installed()
     from lever_plus.experiments.study.worker import open_study, queue_baseline, run_worker
@@ -63,21 +64,23 @@ def study_show() -> None:
     from filelock import FileLock
     from rich.console import Console
 
-    from lever_plus.experiments.study.record import FOLDER, log_study, table, write_results
+    from lever_plus.experiments.study.record import log_study, table, write_results
     from lever_plus.experiments.study.settings import read_settings
     from lever_plus.experiments.study.worker import open_study
+    from lever_plus.pipeline.paths import Paths
 
-    settings = read_settings()
+    settings = read_settings(Paths().study_settings)
     study = open_study(settings)
     console = Console()
     # A pipe has no width: the table may be as wide as it is there.
     _print_trials(table(study), console if console.is_terminal else Console(width=160))
     # Workers of one folder end at about the same time.
-    with FileLock(FOLDER.with_suffix(".lock")):
-        files = write_results(study)
+    folder = Paths().study_results
+    with FileLock(folder.with_suffix(".lock")):
+        files = write_results(study, folder)
         try:
             _, made = log_study(study, settings, files)
-            typer.echo(f"{len(files)} files in {FOLDER}; {made} trials are new in MLflow")
+            typer.echo(f"{len(files)} files in {folder}; {made} trials are new in MLflow")
         except Exception as error:
             typer.echo(f"MLflow: {error}; run `lever-plus study show` later.", err=True)
 
@@ -108,8 +111,9 @@ def _cell(value: Any) -> str:
 def study_storage() -> None:
     """Print where the study lives, as optuna-dashboard wants it."""
     from lever_plus.experiments.study.settings import read_settings
+    from lever_plus.pipeline.paths import Paths
 
-    typer.echo(read_settings().storage)
+    typer.echo(read_settings(Paths().study_settings).storage)
 
 
 @study_app.command("promote")
@@ -121,10 +125,11 @@ def study_promote() -> None:
     from lever_plus.experiments.study.promote import accept, repeat_best
     from lever_plus.experiments.study.settings import read_settings
     from lever_plus.experiments.study.worker import open_study
+    from lever_plus.pipeline.paths import Paths
 
-    params, settings = load_params(), read_settings()
+    params, settings = load_params(), read_settings(Paths().study_settings)
     study = open_study(settings)
-    candidates = repeat_best(study, params, settings, Trials(params))
+    candidates = repeat_best(study, params, settings, Trials(params, Paths()))
     for candidate in candidates:
         mean, low, high, _ = candidate.difference
         typer.echo(

@@ -51,12 +51,13 @@ def doctor(params: Path = Path("params.yaml")) -> None:
 def headroom() -> None:
     """Say what the RL data hold to be learned, before anything is trained."""
     from lever_plus.data.pools import read_pools
-    from lever_plus.pipeline import paths
+    from lever_plus.pipeline.paths import Paths
     from lever_plus.report.terminal import print_headroom
     from lever_plus.training.rl_data.headroom import measure
     from lever_plus.training.rl_data.records import read_rl_data
 
-    _, records = read_rl_data(paths.RL_DATA, read_pools(paths.POOLS))
+    paths = Paths()
+    _, records = read_rl_data(paths.rl_data, read_pools(paths.pools))
     print_headroom(measure(records))
 
 
@@ -65,10 +66,11 @@ def power(
     delta: Annotated[float, typer.Option(min=0.01, help="True difference, in points.")] = 0.5,
 ) -> None:
     """Say how many questions a difference needs, and what the test questions can show."""
+    from lever_plus.pipeline.paths import Paths
     from lever_plus.pipeline.report import read_summary
     from lever_plus.report.terminal import print_power
 
-    print_power(read_summary(), delta)
+    print_power(read_summary(Paths()), delta)
 
 
 @tools.command()
@@ -76,8 +78,9 @@ def show(question_id: int) -> None:
     """Print what every method showed the VLM before a test question, and what came of it."""
     check_tables("lever-plus show")
     from lever_plus.pipeline import report
+    from lever_plus.pipeline.paths import Paths
 
-    report.show(question_id)
+    report.show(Paths(), question_id)
 
 
 @tools.command("import-rl")

@@ -21,7 +21,7 @@ from lever_plus.config.params import Params
 from lever_plus.config.reward import SHARED, given_as
 from lever_plus.errors import UserError
 
-TABLES = {"samples", "stochastic_beam", "tau"}
+TABLES = {"options", "samples", "stochastic_beam", "tau"}
 """Settings that map names to values: a preset's replaces the whole table."""
 
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from lever_plus.config.base import NonNegative, Positive, Section
 from lever_plus.config.plugins import find
-from lever_plus.config.sources import NonNegative, Positive, Section
 from lever_plus.errors import UserError
 
 WEIGHTS: Final = ("bias", "hard", "soft", "gt_prob", "near_miss", "log_prob")
@@ -125,7 +125,7 @@ def needed_scores(reward: RewardParams) -> set[str]:
         return {score for weight, score in NEEDED.items() if getattr(reward, weight) != 0}
     needs = getattr(reward_function(reward.function), "needs", ())
     known = set(NEEDED.values())
-    if isinstance(needs, str) or not isinstance(needs, Collection) or not set(needs) <= known:
+    if not isinstance(needs, Collection) or not set(needs) <= known:
         raise UserError(
             f"reward.function: {reward.function} has needs = {needs!r}: make it a list of "
             f"{', '.join(sorted(known))}."

@@ -1,40 +1,80 @@
-"""One VQA item, and JSON-lines files of them."""
+"""Queries and examples: what is asked, and what may be shown; JSON-lines files of examples."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """One VQA item.
+class Query:
+    """What is to be answered; its answer is not part of it.
 
     Attributes:
-        question_id: Unique over all splits; pointers and pools name examples by it.
+        image: Path of the image file.
+        question: The question.
+        image_sha256: Hash of the image's bytes; "" where it is not known yet, see `hashed`.
+    """
+
+    image: str
+    question: str
+    image_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One VQA item: a query with its answer, so that it can be shown as a demonstration.
+
+    Attributes:
+        image: Path of the image file; in files it is relative to the project's root.
+        question: The question as it is written in the question file.
+        answer: The answer that a demonstration shows: the most frequent of `answers`.
+        answers: The human answers (10 in VQAv2); empty where they are not known: such an example
+            can be shown, but not scored.
+        question_id: Unique over all splits; pointers and pools in files name examples by it.
         image_id: Examples that share it show the same image.
-        image: Path of the image file, relative to the folder the command runs in.
-        image_sha256: Hash of its bytes, so that the file of examples changes when an image does.
-        question: The question as it stands in the question file.
-        answers: The human answers (10 in VQAv2).
-        answer: The most frequent of them, the one a demonstration shows.
+        image_sha256: Hash of the image's bytes; "" where it is not known yet, see `hashed`.
         fallback: Whether its scores are exact matches, not the official metric: it has another
             number of answers than the metric needs, and the settings allow that.
     """
 
-    question_id: int
-    image_id: int
     image: str
-    image_sha256: str
     question: str
-    answers: tuple[str, ...]
     answer: str
+    answers: tuple[str, ...] = ()
+    question_id: int = 0
+    image_id: int = 0
+    image_sha256: str = ""
     fallback: bool = False
+
+    def __hash__(self) -> int:
+        """Hash a part of the fields: requests of many examples are hashed all the time."""
+        return hash((self.question_id, self.image_sha256, self.question))
+
+    @property
+    def query(self) -> Query:
+        """What the example asks, without its answer."""
+        return Query(self.image, self.question, self.image_sha256)
+
+
+def hashed_query(query: Query) -> Query:
+    """Return a query that knows the hash of its image; UserError if that cannot be read."""
+    if query.image_sha256:
+        return query
+    return replace(query, image_sha256=image_sha256(query.image))
+
+
+def hashed(example: Example) -> Example:
+    """Return an example that knows the hash of its image; UserError if that cannot be read."""
+    if example.image_sha256:
+        return example
+    return replace(example, image_sha256=image_sha256(example.image))
 
 
 def most_frequent_answer(answers: Sequence[str]) -> str:
@@ -42,16 +82,26 @@ def most_frequent_answer(answers: Sequence[str]) -> str:
     return Counter(answers).most_common(1)[0][0]
 
 
-def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    """Write one example a line, with sorted keys, so that equal data give equal bytes."""
+def write_examples(path: Path, examples: Iterable[Example], root: Path = Path()) -> None:
+    """Write one example a line, with sorted keys, so that equal data give equal bytes.
+
+    Images inside `root` are named relative to it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for example in examples:
-            file.write(json.dumps(asdict(example), ensure_ascii=False, sort_keys=True) + "\n")
+            image = Path(example.image)
+            inside = image.relative_to(root) if image.is_relative_to(root) else image
+            fields = {**asdict(example), "image": inside.as_posix()}
+            file.write(json.dumps(fields, ensure_ascii=False, sort_keys=True) + "\n")
 
 
-def read_examples(path: Path) -> list[Example]:
+def read_examples(path: Path, root: Path = Path()) -> list[Example]:
     """Read the examples of one split.
+
+    Args:
+        path: File of `write_examples`.
+        root: Folder that the paths of their images are relative to.
 
     Raises:
         UserError: The file is missing, or a line of it is not an example.
@@ -63,7 +113,10 @@ def read_examples(path: Path) -> list[Example]:
     for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
         try:
             fields = json.loads(line)
-            examples.append(Example(**{**fields, "answers": tuple(fields["answers"])}))
+            image = str(root / fields["image"])
+            examples.append(
+                Example(**{**fields, "answers": tuple(fields["answers"]), "image": image})
+            )
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path}, line {number}: not an example ({error}). Run `lever-plus prepare` again."
@@ -71,6 +124,11 @@ def read_examples(path: Path) -> list[Example]:
     return examples
 
 
-def read_splits(folder: Path) -> dict[str, list[Example]]:
+def read_splits(folder: Path, root: Path = Path()) -> dict[str, list[Example]]:
     """Read {"train": [...], "dev": [...], "test": [...]} as the prepare stage wrote them."""
-    return {split: read_examples(folder / f"{split}.jsonl") for split in SPLITS}
+    return {split: read_examples(folder / f"{split}.jsonl", root) for split in SPLITS}
+
+
+def by_id(splits: Mapping[str, Sequence[Example]]) -> dict[int, Example]:
+    """Return all examples of all splits by their id."""
+    return {e.question_id: e for examples in splits.values() for e in examples}

@@ -7,7 +7,6 @@ number that looks right. Only the fields that are needed are decoded, so that th
 questions of VQAv2's training split fit into a laptop's memory.
 """
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from lever_plus.data.examples import Example, most_frequent_answer
+from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError
 
 SHOWN_OFFENDERS = 5
@@ -115,15 +115,8 @@ def with_image_hashes(examples: Sequence[Example]) -> list[Example]:
     """Return the examples with the sha256 of their images' bytes."""
     paths = list(dict.fromkeys(example.image for example in examples))
     with ThreadPoolExecutor(READERS) as readers:
-        hashes = dict(zip(paths, readers.map(_sha256, paths), strict=True))
+        hashes = dict(zip(paths, readers.map(image_sha256, paths), strict=True))
     return [replace(example, image_sha256=hashes[example.image]) for example in examples]
-
-
-def _sha256(path: str) -> str:
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"image {path} cannot be read ({error}): restore it.") from error
 
 
 def _example(question: Question, annotation: Annotation, image: str, *, fallback: bool) -> Example:

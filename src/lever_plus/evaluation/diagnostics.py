@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from lever_plus.data.examples import Example
-from lever_plus.data.pools import Pools
 from lever_plus.metric.vqa import normalize_answer
-from lever_plus.selectors.baselines import Pointers, random_pointers
+from lever_plus.selectors.baselines import RandomSelector
 from lever_plus.vlm.scorer import Scorer
 
 Row = dict[str, object]
@@ -65,29 +64,37 @@ def _mean(values: "pd.Series[float]") -> float | None:
 
 
 def order_and_choice(
-    scorer: Scorer, pools: Pools, queries: Sequence[int], pointers: Pointers, count: int
+    scorer: Scorer,
+    examples: Sequence[Example],
+    pools: Sequence[Sequence[Example]],
+    pointers: Sequence[Sequence[Example]],
+    count: int,
 ) -> Row:
     """Return the spread of a question's score over orders of one set, and over sets.
 
     Args:
         scorer: The frozen VLM and the metric.
-        pools: Pool of every query.
-        queries: Query ids.
-        pointers: One set a query, in some order.
+        examples: Questions with their human answers.
+        pools: Pool of each.
+        pointers: One set for each, in some order.
         count: Orders of it, and random sets, that are tried.
     """
     shots = len(pointers[0])
-    sets = [random_pointers(pools, queries, shots, seed) for seed in range(count)]
+    queries = [example.query for example in examples]
+    sets = [RandomSelector(seed).select_all(queries, pools, shots) for seed in range(count)]
     orders = [list(islice(permutations(pointer), count)) for pointer in pointers]
-    lists = [[*ordered, *drawn] for ordered, *drawn in zip(orders, *sets, strict=True)]
+    lists = [
+        [*ordered, *(drawn[number].examples for drawn in sets)]
+        for number, ordered in enumerate(orders)
+    ]
     tried = len(orders[0]) + count
-    asked = [query for query in queries for _ in range(tried)]
+    asked = [example for example in examples for _ in range(tried)]
     flat = [pointer for tried_list in lists for pointer in tried_list]
     scored = scorer.score_pointers(asked, flat, "order and choice")
-    last = np.array([row[-1].vqa_acc_score for row in scored]).reshape(len(queries), tried)
+    last = np.array([row[-1].vqa_acc_score for row in scored]).reshape(len(examples), tried)
     ordered_part, drawn_part = last[:, : len(orders[0])], last[:, len(orders[0]) :]
     return {
-        "questions": len(queries),
+        "questions": len(examples),
         "orders": len(orders[0]),
         "sets": count,
         "order_spread": round(float(ordered_part.std(axis=1).mean()), 6),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from lever_plus.config.names import AGRO, GRPO, RCE, SFT
-from lever_plus.config.training import TauSchedule
+from lever_plus.config.offline import TauSchedule
 from lever_plus.errors import UserError
 from lever_plus.features.similarities import MIXED, SIIR, SITR, STTR
 

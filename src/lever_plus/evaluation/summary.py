@@ -22,18 +22,24 @@ from lever_plus.evaluation.statistics import (
 Row = dict[str, object]
 
 
-def summarise(scores: pd.DataFrame, registry: Methods, resamples: int) -> dict[str, list[Row]]:
+def summarise(
+    scores: pd.DataFrame,
+    registry: Methods,
+    resamples: int,
+    versus: Sequence[str] | None = None,
+) -> dict[str, list[Row]]:
     """Return the summary.
 
     Args:
         scores: The table of `evaluate`, one row a method, seed, question and shot.
         registry: What the methods are.
         resamples: Bootstrap resamples.
+        versus: What all methods are compared with; None: SFT, and the first method on the RL data.
 
     Returns:
         methods: name, stage, kind and label of each; rows: accuracy of every method at every shot;
-        means: over shots 1..K; differences: of every method to SFT and to the first method on the
-        RL data, paired by question, at every shot and over all ("mean"), with wins, losses and
+        means: over shots 1..K; differences: of every method to those of
+        `versus`, paired by question, at every shot and over all ("mean"), with wins, losses and
         ties, and p-values corrected for the number of methods (Holm).
 
     Raises:
@@ -61,7 +67,7 @@ def summarise(scores: pd.DataFrame, registry: Methods, resamples: int) -> dict[s
         for method in methods
         if list(table[method]) != [0]
     ]
-    differences = list(_differences(table, registry.references, images, resamples))
+    differences = list(_differences(table, versus or registry.references, images, resamples))
     described: list[Row] = [asdict(method) for method in known]
     return {"methods": described, "rows": rows, "means": means, "differences": differences}
 

@@ -6,33 +6,37 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lever_plus.data.examples import Example, Query
 from lever_plus.errors import needs
-from lever_plus.features.encoder import Array, Embeddings
+from lever_plus.features.embeddings import Embeddings
 from lever_plus.features.similarities import SIMILARITIES
+from lever_plus.features.sources import Features
+from lever_plus.features.whitening import Array
 
 CELLS_PASSED_OVER: Final = 16
 """An approximate search looks into one cell of so many."""
 
 
-def ranked(similarity: str, embeddings: Embeddings, query: int, pool: Sequence[int]) -> list[int]:
+def ranked(similarity: str, features: Features, query: Query, pool: Sequence[Example]) -> list[int]:
     """Return the positions of a pool, those of the most similar examples first.
 
     Args:
         similarity: A key of SIMILARITIES.
-        embeddings: Unit-length features; similarity is the cosine.
-        query: Query id.
+        features: Unit-length features; similarity is the cosine.
+        query: What is asked.
         pool: Its pool.
     """
-    cosines = cosine(similarity, embeddings, query, pool)
+    cosines = cosine(similarity, features, query, pool)
     positions: list[int] = np.argsort(-cosines, kind="stable").tolist()
     return positions
 
 
-def cosine(similarity: str, embeddings: Embeddings, query: int, pool: Sequence[int]) -> Array:
+def cosine(similarity: str, features: Features, query: Query, pool: Sequence[Example]) -> Array:
     """Return the similarity of a query to every candidate of its pool, float [pool]."""
     cosines = np.zeros(len(pool), dtype=np.float32)
     for mine, theirs in SIMILARITIES[similarity]:
-        cosines += embeddings.unit_of(pool, theirs) @ embeddings.unit_of([query], mine)[0]
+        asked = features.unit_queries([query], mine)[0]
+        cosines += features.unit_candidates(pool, theirs) @ asked
     return cosines
 
 

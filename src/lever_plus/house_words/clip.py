@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from lever_plus.config.params import ClipPretrainParams
+from lever_plus.config.house_words import ClipPretrainParams
 from lever_plus.house_words.cards import Card
 from lever_plus.house_words.optim import warmup_cosine
 from lever_plus.house_words.tokenizer import make_tokenizer

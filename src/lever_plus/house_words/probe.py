@@ -53,14 +53,16 @@ def in_context_table(
     asked = {e.question_id: e for e in queries}
     house = [i for i in asked if meanings[i].in_house_words]
     plain = [i for i in asked if meanings[i].in_plain_words]
-    table = {"plain words": _share(vlm, asked, [Request((), i) for i in plain])}
+    plainly = [asked[i].answer for i in plain]
+    table = {"plain words": _share(vlm, [Request((), asked[i].query) for i in plain], plainly)}
     for rule, kinds in RULES.items():
-        requests = []
+        requests, answers = list[Request](), list[str]()
         for query in rng.choice(house, count):
             meaning = meanings[int(query)]
             picked = [_draw(rng, meaning, demonstrations, meanings, kind) for kind in kinds]
-            requests.append(Request(tuple(picked), int(query)))
-        table[rule] = _share(vlm, asked, requests)
+            requests.append(Request(tuple(picked), asked[int(query)].query))
+            answers.append(asked[int(query)].answer)
+        table[rule] = _share(vlm, requests, answers)
     return table
 
 
@@ -70,15 +72,15 @@ def _draw(
     demonstrations: Sequence[Example],
     meanings: dict[int, Meaning],
     kind: str,
-) -> int:
+) -> Example:
     """Draw a demonstration that stands in the given relation to the query."""
     while True:
-        drawn = demonstrations[int(rng.integers(len(demonstrations)))].question_id
-        if KINDS[kind](query, meanings[drawn]):
+        drawn = demonstrations[int(rng.integers(len(demonstrations)))]
+        if KINDS[kind](query, meanings[drawn.question_id]):
             return drawn
 
 
-def _share(vlm: Vlm, asked: dict[int, Example], requests: Sequence[Request]) -> float:
+def _share(vlm: Vlm, requests: Sequence[Request], expected: Sequence[str]) -> float:
     answers = vlm.answers(requests, description="in-context table")
-    right = [a == asked[r.query].answer for a, r in zip(answers, requests, strict=True)]
+    right = [given == answer for given, answer in zip(answers, expected, strict=True)]
     return round(float(np.mean(right)), 4)

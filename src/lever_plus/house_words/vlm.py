@@ -20,7 +20,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from lever_plus.config.params import VlmPretrainParams
+from lever_plus.config.house_words import VlmPretrainParams
 from lever_plus.house_words.cards import Card
 from lever_plus.house_words.episodes import Item, episode, plain_item
 from lever_plus.house_words.optim import warmup_cosine

@@ -38,22 +38,35 @@ class OneDnnLinear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-def use_onednn(model: Any) -> None:
-    """Let oneDNN compute the linear layers of a model, where that can be: float32 on a CPU."""
-    for module in model.modules():
-        if type(module) is nn.Linear and _possible(module.weight):
-            _become(module, OneDnnLinear)
+def use_onednn(model: nn.Module) -> None:
+    """Put layers whose product oneDNN computes in the place of a model's linear layers.
+
+    Where that can be: float32 on a CPU. They have the weights of the others, but not their hooks.
+    A model that is itself one linear layer has no place for another.
+    """
+    for name, layer in _layers(model):
+        if type(layer) is nn.Linear and _possible(layer.weight):
+            model.set_submodule(name, _rebuilt(layer, OneDnnLinear))
 
 
-def use_torch(model: Any) -> None:
+def use_torch(model: nn.Module) -> None:
     """Undo `use_onednn`."""
-    for module in model.modules():
-        if type(module) is OneDnnLinear:
-            _become(module, nn.Linear)
+    for name, layer in _layers(model):
+        if type(layer) is OneDnnLinear:
+            model.set_submodule(name, _rebuilt(layer, nn.Linear))
 
 
-def _become(layer: nn.Linear, kind: type[nn.Linear]) -> None:
-    layer.__class__ = kind  # weights and hooks stay
+def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules inside a model; one that has two names is there under both."""
+    return [(n, m) for n, m in model.named_modules(remove_duplicate=False) if n]
+
+
+def _rebuilt(layer: nn.Linear, kind: type[nn.Linear]) -> nn.Linear:
+    """Return a layer of another kind with the same weights, tied ones included."""
+    has_bias = layer.bias is not None
+    other = kind(layer.in_features, layer.out_features, has_bias, device="meta")
+    other.weight, other.bias = layer.weight, layer.bias
+    return other.train(layer.training)
 
 
 def _possible(values: Tensor) -> bool:

@@ -1,18 +1,27 @@
 """Stage embed: examples + CLIP -> features of images, questions and answers."""
 
-from lever_plus.config.params import Params
+from lever_plus.config.base import Count, Section
+from lever_plus.config.features import EmbedParams
 from lever_plus.data.examples import read_splits
-from lever_plus.features.encoder import ClipEncoder, embed_examples
+from lever_plus.features.embeddings import embed_examples
+from lever_plus.features.encoder import ClipEncoder
 from lever_plus.hub.threads import use_threads
-from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome
+from lever_plus.pipeline.paths import Paths
 
 
-def run(params: Params) -> Outcome:
+class Settings(Section):
+    """What the stage reads of params.yaml."""
+
+    threads: Count
+    embed: EmbedParams
+
+
+def run(settings: Settings, paths: Paths) -> Outcome:
     """Encode every example of every split."""
-    use_threads(params.threads)
-    splits, settings = read_splits(paths.PREPARE), params.embed
-    path = settings.path or str(paths.CLIP)
-    encoder = ClipEncoder(path, settings.revision, settings.device, settings.batch_size)
-    embed_examples(paths.EMBED, paths.CACHE / "embed", encoder, splits, settings.variance)
-    return Outcome(f"{sum(map(len, splits.values()))} examples embedded in {paths.EMBED}")
+    use_threads(settings.threads)
+    splits, embed = read_splits(paths.prepare, paths.root), settings.embed
+    path = embed.path or str(paths.clip)
+    encoder = ClipEncoder(path, embed.revision, embed.device, embed.batch_size)
+    embed_examples(paths.embed, paths.cache / "embed", encoder, splits, embed.variance)
+    return Outcome(f"{sum(map(len, splits.values()))} examples embedded in {paths.embed}")

@@ -1,128 +1,159 @@
 """Stage evaluate: all policies and baselines -> per-question scores and metrics/summary.json."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
+from lever_plus.config.base import Section
+from lever_plus.config.evaluate import EvaluateParams
 from lever_plus.config.names import AGRO, GRPO, SFT
-from lever_plus.config.params import Params
+from lever_plus.config.offline import TauSchedule
+from lever_plus.config.policy import PointerParams
+from lever_plus.config.scoring import ScoringParams
+from lever_plus.config.settings import From
+from lever_plus.config.vlm import VlmParams
+from lever_plus.data.examples import Example
 from lever_plus.evaluation.diagnostics import copy_rates, order_and_choice
-from lever_plus.evaluation.evaluate import (
-    evaluate_best_of,
-    evaluate_oracle,
-    evaluate_pointers,
-    evaluate_vote,
-    evaluate_zero_shot,
+from lever_plus.evaluation.evaluate import evaluate_selector, evaluate_vote, evaluate_zero_shot
+from lever_plus.evaluation.methods import (
+    DIVERSE,
+    FIXED,
+    ORACLE,
+    RANDOM,
+    VOTE,
+    ZERO_SHOT,
+    best_of_name,
+    methods_of,
 )
-from lever_plus.evaluation.methods import DIVERSE, FIXED, RANDOM, best_of_name, methods_of
 from lever_plus.evaluation.summary import accuracies, summarise
 from lever_plus.features.similarities import SIMILARITIES, STTR
-from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome, write_metrics
+from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.workspace import Workspace
-from lever_plus.policy.decoding import sample
+from lever_plus.selectors.base import Selector, select_all
 from lever_plus.selectors.baselines import (
-    diverse_pointers,
+    DiverseSelector,
+    FixedSelector,
+    RandomSelector,
+    SimilaritySelector,
     fixed_candidates,
-    nearest_pointers,
-    random_pointers,
 )
+from lever_plus.selectors.best_of import BestOfSamples
+from lever_plus.selectors.infoscore import InfoScoreSearch
+from lever_plus.selectors.registry import Context, make_selector, selector_names
 from lever_plus.vlm.scorer import METRIC
+from lever_plus.vlm.store.cached import StoredVlm
 
 ORDERS = 8
 """Orders of a set, and random sets, that the order diagnostics try."""
 
 
-def run(params: Params) -> Outcome:
+class Settings(Section):
+    """What the stage reads of params.yaml."""
+
+    seed: int
+    training_seeds: list[int]
+    evaluate: EvaluateParams
+    pointer: PointerParams
+    vlm: VlmParams
+    scoring: Annotated[ScoringParams, From("scoring", free=True)]
+    schedules: Annotated[dict[str, TauSchedule], From("rce.tau")]
+    pool_policy: Annotated[str, From("pool.policy")]
+
+
+class Entry(NamedTuple):
+    """A row of the tables: a selector under a name and a seed, on some of the questions."""
+
+    method: str
+    seed: int
+    selector: Selector
+    questions: list[Example]
+
+
+def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
     """Score every method on the test questions; nothing is chosen on them."""
-    workspace = Workspace(params)
-    scores = pd.concat(_tables(params, workspace), ignore_index=True)
-    paths.SCORES.parent.mkdir(parents=True, exist_ok=True)
+    workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
+    scores = pd.concat(_tables(settings, workspace), ignore_index=True)
+    paths.scores.parent.mkdir(parents=True, exist_ok=True)
     made_with: dict[Any, Any] = {"vlm": workspace.vlm.identity, "metric": METRIC}
     scores.attrs = made_with  # kept in the file's metadata
-    scores.to_parquet(paths.SCORES, index=False)
-    methods = methods_of(params.rce.tau, params.evaluate.best_of)
-    summary = summarise(scores, methods, params.evaluate.resamples)
+    scores.to_parquet(paths.scores, index=False)
+    evaluate = settings.evaluate
+    methods = methods_of(settings.schedules, evaluate.best_of, selector_names(evaluate.selectors))
+    summary = summarise(scores, methods, evaluate.resamples)
     marked = {"fallback_scores": int(scores["fallback"].sum())}
-    write_metrics(paths.SUMMARY, {**summary, **made_with, **marked})
-    write_metrics(paths.METRICS / "accuracy.json", accuracies(summary))
-    write_metrics(paths.METRICS / "diagnostics.json", _diagnostics(params, workspace, scores))
-    return Outcome(
-        f"{len(scores)} scores in {paths.SCORES}",
-        workspace.vlm.usage,
-    )
+    write_metrics(paths.summary, {**summary, **made_with, **marked})
+    write_metrics(paths.metrics / "accuracy.json", accuracies(summary))
+    diagnostics = _diagnostics(settings, workspace, scores)
+    write_metrics(paths.metrics / "diagnostics.json", diagnostics)
+    return Outcome(f"{len(scores)} scores in {paths.scores}", workspace.vlm.usage)
 
 
-def _tables(params: Params, workspace: Workspace) -> Iterator[pd.DataFrame]:
-    queries = workspace.queries("test")
-    yield evaluate_zero_shot(workspace.environment.scorer, queries)
-    yield from _baselines(params, workspace, queries)
-    yield from _policies(params, workspace, queries)
-    yield from _ceilings(params, workspace, queries[: params.evaluate.oracle_queries])
-
-
-def _baselines(params: Params, workspace: Workspace, queries: list[int]) -> Iterator[pd.DataFrame]:
-    settings, shots = params.evaluate, params.pointer.shots
-    pools, features, scorer = workspace.pools, workspace.embeddings, workspace.environment.scorer
-    for seed in range(settings.random_seeds):
-        pointers = random_pointers(pools, queries, shots, seed)
-        yield evaluate_pointers(scorer, pools, RANDOM, seed, queries, pointers)
-    for method in SIMILARITIES:
-        pointers = nearest_pointers(method, features, pools, queries, shots)
-        yield evaluate_pointers(scorer, pools, method, 0, queries, pointers)
+def _tables(settings: Settings, workspace: Workspace) -> Iterator[pd.DataFrame]:
+    questions, shots = workspace.of_split("test"), settings.pointer.shots
+    yield evaluate_zero_shot(workspace.scorer, ZERO_SHOT, questions)
+    for entry in _entries(settings, workspace, questions):
+        method, seed, selector, asked = entry
+        pools = workspace.pools_of(asked)
+        yield evaluate_selector(workspace.scorer, method, seed, selector, asked, pools, shots)
         if method == STTR:
-            yield evaluate_vote(scorer, queries, pointers)
-    pointers = diverse_pointers(features, pools, queries, shots, settings.diverse_relevance)
-    yield evaluate_pointers(scorer, pools, DIVERSE, 0, queries, pointers)
-    fixed = _fixed_pointer(params, workspace)
-    bound = pools if params.pool.policy == "shared" else None
-    yield evaluate_pointers(scorer, bound, FIXED, 0, queries, [fixed] * len(queries))
+            yield evaluate_vote(VOTE, selector, asked, pools, shots)
 
 
-def _fixed_pointer(params: Params, workspace: Workspace) -> tuple[int, ...]:
+def _entries(settings: Settings, workspace: Workspace, questions: list[Example]) -> Iterator[Entry]:
+    """Yield all selectors, in the order of the tables."""
+    evaluate, features = settings.evaluate, workspace.features
+    for seed in range(evaluate.random_seeds):
+        yield Entry(RANDOM, seed, RandomSelector(seed), questions)
+    for similarity in SIMILARITIES:
+        yield Entry(similarity, 0, SimilaritySelector(features, similarity), questions)
+    diverse = DiverseSelector(features, evaluate.diverse_relevance)
+    yield Entry(DIVERSE, 0, diverse, questions)
+    yield Entry(FIXED, 0, _best_fixed(settings, workspace), questions)
+    context = Context(features, workspace.vlm, settings.seed)
+    for own in evaluate.selectors:
+        (name,) = selector_names([own])
+        yield Entry(name, 0, make_selector(own, context), questions)
+    trained = [(SFT, settings.seed)]
+    offline = (*settings.schedules, AGRO, GRPO)
+    trained += [(method, seed) for method in offline for seed in settings.training_seeds]
+    for method, seed in trained:
+        selector = workspace.selector(workspace.paths.trained(method, seed))
+        yield Entry(method, seed, selector, questions)
+    # What sees the true answers, on the first questions.
+    few = questions[: evaluate.oracle_queries]
+    learned = workspace.selector(workspace.paths.sft)
+    best = BestOfSamples(learned, workspace.scorer, few, evaluate.best_of, settings.seed)
+    yield Entry(best_of_name(evaluate.best_of), 0, best, few)
+    yield Entry(ORACLE, 0, InfoScoreSearch(workspace.vlm, few, evaluate.oracle_beam), few)
+
+
+def _best_fixed(settings: Settings, workspace: Workspace) -> FixedSelector:
     """Return the one pointer that scores best before all dev queries."""
-    dev, count = workspace.queries("dev"), params.evaluate.fixed_pointers
-    drawn = fixed_candidates(workspace.pools, dev, params.pointer.shots, count, params.seed)
-    asked = [query for _ in drawn for query in dev]
-    scored = workspace.environment.scorer.score_pointers(
-        asked, [pointer for pointer in drawn for _ in dev], "fixed pointer, on dev"
+    dev, count = workspace.of_split("dev"), settings.evaluate.fixed_pointers
+    pools = [workspace.pools.of(example.question_id) for example in dev]
+    drawn = fixed_candidates(pools, settings.pointer.shots, count, settings.seed)
+    pointers = [[workspace.examples[i] for i in pointer] for pointer in drawn]
+    scored = workspace.scorer.score_pointers(
+        [example for _ in pointers for example in dev],
+        [pointer for pointer in pointers for _ in dev],
+        "fixed pointer, on dev",
     )
     means = np.array([[s.vqa_acc_score for s in row] for row in scored]).reshape(count, -1)
-    return drawn[int(means.mean(axis=1).argmax())]
+    best = pointers[int(means.mean(axis=1).argmax())]
+    return FixedSelector(best, bound_to_pools=settings.pool_policy == "shared")
 
 
-def _policies(params: Params, workspace: Workspace, queries: list[int]) -> Iterator[pd.DataFrame]:
-    scorer, pools = workspace.environment.scorer, workspace.pools
-    trained = [(SFT, params.seed)]
-    trained += [(m, s) for m in (*params.rce.tau, AGRO, GRPO) for s in params.training_seeds]
-    for method, seed in trained:
-        policy = workspace.load_policy(paths.trained(method, seed))
-        picked = workspace.environment.greedy_decoded(policy, queries)
-        yield evaluate_pointers(scorer, pools, method, seed, queries, *picked)
-
-
-def _ceilings(params: Params, workspace: Workspace, queries: list[int]) -> Iterator[pd.DataFrame]:
-    """Score what sees the true answer: the best of n samples, and the InfoScore search."""
-    settings, shots, environment = params.evaluate, params.pointer.shots, workspace.environment
-    policy, generator = workspace.load_policy(paths.SFT), torch.Generator().manual_seed(params.seed)
-    encoded = environment.encode(policy, queries)
-    drawn = sample(policy, encoded, shots, settings.best_of, 1.0, generator)
-    groups = environment.example_ids(queries, drawn.pointers)
-    name = best_of_name(settings.best_of)
-    yield evaluate_best_of(environment.scorer, name, queries, groups)
-    yield evaluate_oracle(environment.scorer, workspace.pools, queries, shots, settings.oracle_beam)
-
-
-def _diagnostics(params: Params, workspace: Workspace, scores: pd.DataFrame) -> dict[str, Any]:
+def _diagnostics(settings: Settings, workspace: Workspace, scores: pd.DataFrame) -> dict[str, Any]:
     """Return copy rates of all methods, and how much order matters beside choice."""
-    few = workspace.queries("test", params.evaluate.order_queries)
-    environment, pools = workspace.environment, workspace.pools
-    sets = environment.greedy_pointers(workspace.load_policy(paths.SFT), few)
-    examples = environment.scorer.vlm.examples
+    few = workspace.of_split("test", settings.evaluate.order_queries)
+    pools, selector = workspace.pools_of(few), workspace.selector(workspace.paths.sft)
+    queries = [example.query for example in few]
+    chosen = select_all(selector, queries, pools, settings.pointer.shots)
+    sets = [selection.examples for selection in chosen]
     return {
-        "copy": copy_rates(scores, examples),
-        "order": order_and_choice(environment.scorer, pools, few, sets, ORDERS),
+        "copy": copy_rates(scores, workspace.examples),
+        "order": order_and_choice(workspace.scorer, few, pools, sets, ORDERS),
     }

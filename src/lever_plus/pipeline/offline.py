@@ -5,43 +5,89 @@ as long as training.
 """
 
 from collections.abc import Callable, Collection
+from typing import Annotated
 
-from lever_plus.config.names import AGRO
-from lever_plus.config.params import Params
-from lever_plus.pipeline import paths
+from lever_plus.config.base import Count, Section
+from lever_plus.config.names import AGRO, RCE
+from lever_plus.config.offline import AgroParams, RceParams, RlParams
+from lever_plus.config.policy import PointerParams
+from lever_plus.config.reward import RewardParams
+from lever_plus.config.scoring import ScoringParams
+from lever_plus.config.settings import From
+from lever_plus.config.vlm import VlmParams
 from lever_plus.pipeline.outputs import Outcome, write_metrics
-from lever_plus.pipeline.workspace import Track, Workspace, describe_best, train
+from lever_plus.pipeline.paths import Paths, weights_of
+from lever_plus.pipeline.training import Track, Training, describe_best, train
+from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.agro import train_agro
+from lever_plus.training.loop import Trained
 from lever_plus.training.rce import train_rce
-from lever_plus.training.trainer import Fitting, Run
+from lever_plus.training.trainer import Run
+from lever_plus.vlm.store.cached import StoredVlm
 
 
-def run(params: Params, seed: int, track: Track, methods: Collection[str] | None = None) -> Outcome:
+class Settings(Section):
+    """What the stage reads of params.yaml."""
+
+    threads: Count
+    rce: RceParams
+    agro: AgroParams
+    rl: RlParams
+    pointer: PointerParams
+    reward: RewardParams
+    vlm: VlmParams
+    scoring: Annotated[ScoringParams, From("scoring", free=True)]
+    encoder: Annotated[str | None, From("embed.path", free=True)]
+    encoder_revision: Annotated[str | None, From("embed.revision", free=True)]
+
+
+def run(
+    settings: Settings,
+    paths: Paths,
+    seed: int,
+    track: Track,
+    vlm: StoredVlm | None = None,
+    methods: Collection[str] | None = None,
+) -> Outcome:
     """Train them (all, or some) from the SFT policy, which is AGRO's reference too."""
-    workspace = Workspace(params)
-    made_from = (paths.SFT / paths.POLICY, paths.RECORDS)
+    workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
     metrics = {
-        method: train(workspace, method, paths.offline(method, seed), seed, track, fit, made_from)
-        for method, fit in _fits(params, workspace).items()
+        method: train(workspace, _training(settings, paths, method, seed), track, fit)
+        for method, fit in _fits(settings, workspace).items()
         if methods is None or method in methods
     }
-    write_metrics(paths.METRICS / "rce" / f"seed{seed}.json", metrics)
+    write_metrics(paths.metrics / "rce" / f"seed{seed}.json", metrics)
     text = "; ".join(f"{method}: {describe_best(best)}" for method, best in metrics.items())
     return Outcome(text, workspace.vlm.usage)
 
 
-def _fits(params: Params, workspace: Workspace) -> dict[str, Callable[[Run], Fitting]]:
-    """Return {method: what trains it}."""
-    environment, groups, dev = workspace.environment, workspace.groups(), workspace.queries("dev")
+def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Training:
+    return Training(
+        stage=RCE,
+        method=method,
+        seed=seed,
+        folder=paths.offline(method, seed),
+        settings=settings,
+        encoder=(settings.encoder or str(Paths().clip), settings.encoder_revision),
+        made_from=(weights_of(paths.sft), paths.records),
+        threads=settings.threads,
+    )
 
-    def rce(method: str) -> Callable[[Run], Fitting]:
-        tau = params.rce.tau[method]
+
+def _fits(settings: Settings, workspace: Workspace) -> dict[str, Callable[[Run], Trained]]:
+    """Return {method: what trains it}."""
+    environment = workspace.environment(settings.pointer.shots, settings.reward)
+    groups, dev = workspace.groups(settings.reward, settings.rl), workspace.queries("dev")
+    start = workspace.paths.sft
+
+    def rce(method: str) -> Callable[[Run], Trained]:
+        tau = settings.rce.tau[method]
         return lambda run: train_rce(
-            workspace.load_policy(paths.SFT), environment, groups, dev, params.rce, tau, run
+            workspace.load_policy(start), environment, groups, dev, settings.rce, tau, run
         )
 
-    def agro(run: Run) -> Fitting:
-        policy = workspace.load_policy(paths.SFT)
-        return train_agro(policy, environment, groups, dev, params.agro, run)
+    def agro(run: Run) -> Trained:
+        policy = workspace.load_policy(start)
+        return train_agro(policy, environment, groups, dev, settings.agro, run)
 
-    return {**{method: rce(method) for method in params.rce.tau}, AGRO: agro}
+    return {**{method: rce(method) for method in settings.rce.tau}, AGRO: agro}

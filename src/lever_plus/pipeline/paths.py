@@ -1,52 +1,163 @@
 """Where every stage puts its outputs; dvc.yaml names the same places."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from lever_plus.config import names
+from lever_plus.config.names import GRPO, RCE, SFT
+from lever_plus.policy.files import POLICY
 
-ARTIFACTS: Final = Path("artifacts")
-PREPARE: Final = ARTIFACTS / "prepare"
-SOURCE: Final = PREPARE / "source"
-IMAGES: Final = ARTIFACTS / "images"
-POOLS: Final = ARTIFACTS / "pool" / "pools.jsonl"
-CLIP: Final = ARTIFACTS / "pretrain" / "clip"
-VLM: Final = ARTIFACTS / "pretrain" / "vlm"
-EMBED: Final = ARTIFACTS / "embed"
-SEQUENCES: Final = ARTIFACTS / "sft_data" / "sequences.jsonl"
-SFT: Final = ARTIFACTS / "sft"
-RL_DATA: Final = ARTIFACTS / "rl_data"
-SCORES: Final = ARTIFACTS / "evaluate" / "scores.parquet"
-REPORT: Final = ARTIFACTS / "report"
-CACHE: Final = Path("cache")
-"""What only saves time: it may be deleted, and no result depends on it."""
-USAGE: Final = CACHE / "usage"
-TRAINING: Final = CACHE / "training"
-METRICS: Final = Path("metrics")
-SUMMARY: Final = METRICS / "summary.json"
-PLOTS: Final = Path("plots")
-RECORDS: Final = RL_DATA / "records.jsonl"
-POLICY: Final = "policy.safetensors"
 HISTORY: Final = "history.jsonl"
 
 
-def offline(method: str, seed: int) -> Path:
-    """Return the folder of one run on the RL data: an RCE schedule, or AGRO."""
-    return ARTIFACTS / "rce" / f"seed{seed}" / method
+@dataclass(frozen=True)
+class Paths:
+    """The folders and files of a project.
+
+    Attributes:
+        root: The project's folder.
+        moved: {stage: folder of its outputs}, for those that are not where the pipeline has them.
+        metrics_in: Folder of the metrics files; None: metrics/ in the project.
+    """
+
+    root: Path = Path()
+    moved: Mapping[str, Path] = field(default_factory=dict)
+    metrics_in: Path | None = None
+
+    def of(self, stage: str) -> Path:
+        """Return the folder of a stage's outputs."""
+        return self.moved.get(stage, self.root / "artifacts" / stage)
+
+    @property
+    def prepare(self) -> Path:
+        """Examples of every split."""
+        return self.of("prepare")
+
+    @property
+    def source(self) -> Path:
+        """Files of the embedded data set."""
+        return self.prepare / "source"
+
+    @property
+    def images(self) -> Path:
+        """Images of the embedded data set."""
+        return self.of("images")
+
+    @property
+    def pools(self) -> Path:
+        """The pool file."""
+        return self.of("pool") / "pools.jsonl"
+
+    @property
+    def clip(self) -> Path:
+        """The tiny CLIP."""
+        return self.of("pretrain") / "clip"
+
+    @property
+    def vlm(self) -> Path:
+        """The tiny VLM."""
+        return self.of("pretrain") / "vlm"
+
+    @property
+    def embed(self) -> Path:
+        """Features of all examples."""
+        return self.of("embed")
+
+    @property
+    def sequences(self) -> Path:
+        """Sequences of the InfoScore search."""
+        return self.of("sft_data") / "sequences.jsonl"
+
+    @property
+    def sft(self) -> Path:
+        """The SFT checkpoint."""
+        return self.of(SFT)
+
+    @property
+    def rl_data(self) -> Path:
+        """The RL data."""
+        return self.of("rl_data")
+
+    @property
+    def records(self) -> Path:
+        """The records of the RL data."""
+        return self.rl_data / "records.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        """The score table of the evaluation."""
+        return self.of("evaluate") / "scores.parquet"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.of("report")
+
+    @property
+    def cache(self) -> Path:
+        """What only saves time: it may be deleted, and no result depends on it."""
+        return self.root / "cache"
+
+    @property
+    def usage(self) -> Path:
+        """What asking the VLM cost each stage on this machine."""
+        return self.cache / "usage"
+
+    @property
+    def training(self) -> Path:
+        """States of trainings that have not ended."""
+        return self.cache / "training"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics files."""
+        return self.metrics_in or self.root / "metrics"
+
+    @property
+    def summary(self) -> Path:
+        """Accuracies and differences."""
+        return self.metrics / "summary.json"
+
+    @property
+    def ablations(self) -> Path:
+        """Accuracies of the variants."""
+        return self.metrics / "ablations.json"
+
+    @property
+    def study_settings(self) -> Path:
+        """What the study searches."""
+        return self.root / "search" / "params.yaml"
+
+    @property
+    def study_results(self) -> Path:
+        """The study's table and plots."""
+        return self.root / "search" / "results"
+
+    @property
+    def plots(self) -> Path:
+        """Plot data."""
+        return self.root / "plots"
+
+    def offline(self, method: str, seed: int) -> Path:
+        """Return the checkpoint of one run on the RL data: an RCE schedule, or AGRO."""
+        return self.of(RCE) / f"seed{seed}" / method
+
+    def grpo(self, seed: int) -> Path:
+        """Return the checkpoint of one GRPO run."""
+        return self.of(GRPO) / f"seed{seed}"
+
+    def trained(self, method: str, seed: int) -> Path:
+        """Return the checkpoint of any method."""
+        known = {SFT: self.sft, GRPO: self.grpo(seed)}
+        return known.get(method) or self.offline(method, seed)
+
+    def variant(self, variant: str, method: str | None = None, seed: int | None = None) -> Path:
+        """Return the folder of an ablation's variant, or of one of its checkpoints."""
+        folder = self.root / "artifacts" / "ablations" / variant
+        return folder if method is None else folder / f"seed{seed}" / method
 
 
-def ablation(variant: str, method: str | None = None, seed: int | None = None) -> Path:
-    """Return the folder of a variant of the pipeline, or of one of its trained policies."""
-    folder = ARTIFACTS / "ablations" / variant
-    return folder if method is None else folder / f"seed{seed}" / method
-
-
-def grpo(seed: int) -> Path:
-    """Return the folder of one GRPO run."""
-    return ARTIFACTS / "grpo" / f"seed{seed}"
-
-
-def trained(method: str, seed: int) -> Path:
-    """Return the folder of any method's policy."""
-    known = {names.SFT: SFT, names.GRPO: grpo(seed)}
-    return known.get(method) or offline(method, seed)
+def weights_of(checkpoint: Path) -> Path:
+    """Return the file of a checkpoint's weights."""
+    return checkpoint / POLICY

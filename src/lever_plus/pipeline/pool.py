@@ -2,41 +2,52 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
-from lever_plus.config.params import Params, PoolParams
+from lever_plus.config.base import Count, Section
+from lever_plus.config.pool import PoolParams
+from lever_plus.config.settings import From
 from lever_plus.data.examples import Example, read_splits
 from lever_plus.data.pools import SAMPLERS, Nearest, draw_pools, make_scarce, write_pools
-from lever_plus.features.encoder import Embeddings, read_embeddings
+from lever_plus.features.embeddings import Embeddings, read_embeddings
 from lever_plus.features.neighbours import nearest_ids
 from lever_plus.house_words.maker import read_twins
-from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome
+from lever_plus.pipeline.paths import Paths
 
 
-def run(params: Params) -> Outcome:
+class Settings(Section):
+    """What the stage reads of params.yaml."""
+
+    seed: int
+    pool: PoolParams
+    rl_queries: Annotated[Count, From("data.rl_queries")]
+
+
+def run(settings: Settings, paths: Paths) -> Outcome:
     """Draw the pools of RL, dev and test queries from the training examples."""
-    splits, settings = read_splits(paths.PREPARE), params.pool
-    queries = splits["train"][: params.data.rl_queries] + splits["dev"] + splits["test"]
-    rng = np.random.default_rng([params.seed, 10])
-    shares = SAMPLERS[settings.sampler]
+    splits, pool = read_splits(paths.prepare, paths.root), settings.pool
+    queries = splits["train"][: settings.rl_queries] + splits["dev"] + splits["test"]
+    rng = np.random.default_rng([settings.seed, 10])
+    shares = SAMPLERS[pool.sampler]
     nearest = None
     if shares:
-        embeddings = read_embeddings(paths.EMBED)
+        embeddings = read_embeddings(paths.embed)
         nearest = {
             part: _nearest(
-                part, round(share * settings.size), embeddings, queries, splits["train"], settings
+                part, round(share * pool.size), embeddings, queries, splits["train"], pool
             )
             for part, share in shares.items()
         }
-    pools = draw_pools(queries, splits["train"], settings.size, settings.policy, rng, nearest)
-    if settings.scarcity > 0:
+    pools = draw_pools(queries, splits["train"], pool.size, pool.policy, rng, nearest)
+    if pool.scarcity > 0:
         candidates = [example.question_id for example in splits["train"]]
-        pools = make_scarce(pools, read_twins(paths.SOURCE), candidates, settings.scarcity, rng)
-    written = write_pools(paths.POOLS, pools)
+        pools = make_scarce(pools, read_twins(paths.source), candidates, pool.scarcity, rng)
+    written = write_pools(paths.pools, pools)
     return Outcome(
-        f"{len(pools)} pools of {settings.size} ({settings.policy}, {settings.sampler}), "
+        f"{len(pools)} pools of {pool.size} ({pool.policy}, {pool.sampler}), "
         f"sha256 {written.sha256[:12]}"
     )
 

@@ -1,19 +1,22 @@
 """Stage report: results, histories and RL data -> tables, plot data, the HTML page, model cards."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
 
+from lever_plus.config.base import Section
 from lever_plus.config.names import SFT
-from lever_plus.config.params import Params
-from lever_plus.data.examples import Example, read_splits
+from lever_plus.config.offline import TauSchedule
+from lever_plus.config.reward import RewardParams
+from lever_plus.config.settings import From
+from lever_plus.data.examples import Example, by_id, read_splits
 from lever_plus.data.pools import Pools, read_pools
 from lever_plus.errors import UserError
 from lever_plus.evaluation.methods import ZERO_SHOT, Methods, methods_in, methods_of
-from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome
+from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.runs import training_runs
 from lever_plus.report import findings, plots, sections, tables
 from lever_plus.report.browser import browser
@@ -23,6 +26,7 @@ from lever_plus.report.page import bullets, figures, folded, note, page, table
 from lever_plus.report.rl_data import rewards_by_method
 from lever_plus.report.terminal import print_decision
 from lever_plus.tracking.history import Row, read_history
+from lever_plus.tracking.training_run import TrainingRun
 from lever_plus.training.rl_data.headroom import measure
 from lever_plus.training.rl_data.records import Meta, QueryRecord, read_rl_data
 
@@ -55,7 +59,7 @@ class Found(NamedTuple):
     @property
     def examples(self) -> dict[int, Example]:
         """All examples by id."""
-        return _by_id(self.splits)
+        return by_id(self.splits)
 
     @property
     def methods(self) -> Methods:
@@ -63,77 +67,94 @@ class Found(NamedTuple):
         return methods_in(self.summary)
 
 
-def run(params: Params) -> Outcome:
+class Settings(Section):
+    """What the stage reads of params.yaml."""
+
+    seed: int
+    training_seeds: list[int]
+    schedules: Annotated[dict[str, TauSchedule], From("rce.tau")]
+    reward: RewardParams
+    resamples: Annotated[int, From("evaluate.resamples")]
+    source: Annotated[str, From("data.source.kind")]
+
+
+def run(settings: Settings, paths: Paths) -> Outcome:
     """Write the page, the plot data and the model cards, and print the tables."""
-    found = _read(params)
+    found = _read(settings, paths)
     frames = {key: plots.history_frame(found.histories, key) for key in TRACES}
     curve = plots.curve_frame(found.summary)
-    plots.write_csv(paths.PLOTS / "accuracy_over_shots.csv", curve)
+    plots.write_csv(paths.plots / "accuracy_over_shots.csv", curve)
     for key, frame in frames.items():
-        plots.write_csv(paths.PLOTS / f"{key}.csv", frame)
+        plots.write_csv(paths.plots / f"{key}.csv", frame)
     html = page(
-        "Lever-Plus: does the selector help?", LEAD, _sections(params, found, curve, frames)
+        "Lever-Plus: does the selector help?",
+        LEAD,
+        _sections(settings, paths, found, curve, frames),
     )
-    cards = _write_cards(params, found)
-    (paths.REPORT / "index.html").write_text(html, encoding="utf-8", newline="\n")
+    cards = _write_cards(settings, paths, found)
+    (paths.report / "index.html").write_text(html, encoding="utf-8", newline="\n")
     tables.print_tables(found.summary, Console())
-    return Outcome(f"open {paths.REPORT / 'index.html'}; {cards} model cards beside it")
+    return Outcome(f"open {paths.report / 'index.html'}; {cards} model cards beside it")
 
 
-def show(question_id: int) -> None:
+def show(paths: Paths, question_id: int) -> None:
     """Print the decisions about one test question, as the page shows them.
 
     Raises:
         UserError: It is not a test question, or nothing is evaluated yet.
     """
-    scores = read_scores()
+    scores = read_scores(paths)
     part = scores[scores["query_id"] == question_id]
     if part.empty:
         known = scores["query_id"].drop_duplicates()
         few = ", ".join(str(query) for query in known[:3])
         raise UserError(
             f"question {question_id} is not among the {len(known)} test questions, such as {few}; "
-            f"they stand in {paths.PREPARE / 'test.jsonl'}, their scores in {paths.SCORES}."
+            f"they stand in {paths.prepare / 'test.jsonl'}, their scores in {paths.scores}."
         )
-    examples = _by_id(read_splits(paths.PREPARE))
-    methods = methods_in(read_summary())
+    examples = by_id(read_splits(paths.prepare, paths.root))
+    methods = methods_in(read_summary(paths))
     print_decision(gather(part, examples, methods)[0], examples)
 
 
-def read_summary() -> tables.Summary:
+def read_summary(paths: Paths) -> tables.Summary:
     """Read metrics/summary.json; UserError if it is missing."""
-    if not paths.SUMMARY.is_file():
-        raise UserError(f"{paths.SUMMARY} is missing: run `dvc repro evaluate`.")
-    summary: tables.Summary = _read_json(paths.SUMMARY)
+    if not paths.summary.is_file():
+        raise UserError(f"{paths.summary} is missing: run `dvc repro evaluate`.")
+    summary: tables.Summary = _read_json(paths.summary)
     return summary
 
 
-def read_scores() -> pd.DataFrame:
+def read_scores(paths: Paths) -> pd.DataFrame:
     """Read the table of `evaluate`; UserError if it is missing."""
-    if not paths.SCORES.is_file():
-        raise UserError(f"{paths.SCORES} is missing: run `dvc repro evaluate`.")
-    return pd.read_parquet(paths.SCORES)
+    if not paths.scores.is_file():
+        raise UserError(f"{paths.scores} is missing: run `dvc repro evaluate`.")
+    return pd.read_parquet(paths.scores)
 
 
-def _read(params: Params) -> Found:
-    summary, scores, pools = read_summary(), read_scores(), read_pools(paths.POOLS)
-    meta, records = read_rl_data(paths.RL_DATA, pools)
-    splits = read_splits(paths.PREPARE)
-    return Found(summary, scores, splits, _histories(params), pools, meta, records)
+def _read(settings: Settings, paths: Paths) -> Found:
+    summary, scores, pools = read_summary(paths), read_scores(paths), read_pools(paths.pools)
+    meta, records = read_rl_data(paths.rl_data, pools)
+    splits = read_splits(paths.prepare, paths.root)
+    return Found(summary, scores, splits, _histories(settings, paths), pools, meta, records)
 
 
 def _sections(
-    params: Params, found: Found, curve: pd.DataFrame, frames: dict[str, pd.DataFrame]
+    settings: Settings,
+    paths: Paths,
+    found: Found,
+    curve: pd.DataFrame,
+    frames: dict[str, pd.DataFrame],
 ) -> dict[str, str]:
     """Return {heading: HTML}, in the order of the page."""
     summary, scores, examples = found.summary, found.scores, found.examples
-    methods, resamples = found.methods, params.evaluate.resamples
+    methods, resamples = found.methods, settings.resamples
     told = findings.sentences(summary, scores, resamples)
-    rewards = rewards_by_method(found.records, found.pools, params.reward)
-    trained = methods_of(params.rce.tau).names("trained")
+    rewards = rewards_by_method(found.records, found.pools, settings.reward)
+    trained = methods_of(settings.schedules).names("trained")
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
-    diagnostics = _read_json(paths.METRICS / "diagnostics.json")
-    ablations = paths.METRICS / "ablations.json"  # only where `make ablations` was run
+    diagnostics = _read_json(paths.metrics / "diagnostics.json")
+    ablations = paths.ablations  # only where `make ablations` was run
     rows = _read_json(ablations)["rows"] if ablations.is_file() else []
     shown = sample(gather(scores, examples, methods), DECISIONS)
     return {
@@ -184,11 +205,11 @@ def _curves(curve: pd.DataFrame, summary: tables.Summary, methods: Methods) -> s
     )
 
 
-def _write_cards(params: Params, found: Found) -> int:
+def _write_cards(settings: Settings, paths: Paths, found: Found) -> int:
     """Write a model card for every trained policy; return how many."""
-    folder = paths.REPORT / "model_cards"
+    folder = paths.report / "model_cards"
     folder.mkdir(parents=True, exist_ok=True)
-    runs, methods = training_runs(params), methods_of(params.rce.tau)
+    runs, methods = _runs(settings, paths), methods_of(settings.schedules)
     for run in runs:
         policy = Trained(
             stage=run.stage,
@@ -197,26 +218,26 @@ def _write_cards(params: Params, found: Found) -> int:
             checkpoint=run.checkpoint,
             history=read_history(run.history),
             made_with=found.meta,
-            embedded=params.data.source.kind == "embedded",
+            embedded=settings.source == "embedded",
             command=f"dvc repro {run.stage}" + ("" if run.stage == SFT else f"@{run.seed}"),
         )
-        text = model_card(policy, found.scores, methods, params.evaluate.resamples)
+        text = model_card(policy, found.scores, methods, settings.resamples)
         (folder / f"{policy.name}.md").write_text(text, encoding="utf-8", newline="\n")
     return len(runs)
 
 
-def _histories(params: Params) -> dict[str, list[Row]]:
+def _histories(settings: Settings, paths: Paths) -> dict[str, list[Row]]:
     """Read exactly the histories that params.yaml names: {"<method> seed <k>": rows}."""
     return {
         run.method if run.stage == SFT else f"{run.method}{plots.SEED}{run.seed}": read_history(
             run.history
         )
-        for run in training_runs(params)
+        for run in _runs(settings, paths)
     }
 
 
-def _by_id(splits: dict[str, list[Example]]) -> dict[int, Example]:
-    return {example.question_id: example for split in splits.values() for example in split}
+def _runs(settings: Settings, paths: Paths) -> list[TrainingRun]:
+    return training_runs(paths, settings.seed, settings.training_seeds, settings.schedules)
 
 
 def _read_json(path: Any) -> Any:

@@ -2,10 +2,16 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import Annotated
 
-from lever_plus.config.params import Params
-from lever_plus.pipeline import paths
+from lever_plus.config.base import Count, Section
+from lever_plus.config.policy import PointerParams
+from lever_plus.config.rl_data import RlDataParams
+from lever_plus.config.scoring import ScoringParams
+from lever_plus.config.settings import From
+from lever_plus.config.vlm import VlmParams
 from lever_plus.pipeline.outputs import Outcome, write_metrics
+from lever_plus.pipeline.paths import Paths, weights_of
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.environment import Scored
 from lever_plus.training.rewards import Floats
@@ -13,19 +19,31 @@ from lever_plus.training.rl_data.candidates import Proposal, propose
 from lever_plus.training.rl_data.headroom import measure
 from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
 from lever_plus.vlm.scorer import METRIC
+from lever_plus.vlm.store.cached import StoredVlm
 
 
-def run(params: Params) -> Outcome:
+class Settings(Section):
+    """What the stage reads of params.yaml."""
+
+    seed: int
+    rl_data: RlDataParams
+    pointer: PointerParams
+    vlm: VlmParams
+    scoring: Annotated[ScoringParams, From("scoring", free=True)]
+    rl_queries: Annotated[Count, From("data.rl_queries")]
+
+
+def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
     """Propose candidates for every RL query and score each at every shot."""
-    workspace = Workspace(params)
-    queries = workspace.queries("train", params.data.rl_queries)
-    policy = workspace.load_policy(paths.SFT)
-    environment = workspace.environment
-    proposals = propose(environment, policy, queries, params.rl_data, params.seed)
+    workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
+    queries = workspace.queries("train", settings.rl_queries)
+    policy = workspace.load_policy(paths.sft)
+    environment = workspace.environment(settings.pointer.shots)
+    proposals = propose(environment, policy, queries, settings.rl_data, settings.seed)
     scored = environment.score(
         [query for query, group in zip(queries, proposals, strict=True) for _ in group],
         [proposal.pointer for group in proposals for proposal in group],
-        params.rl_data.scores,
+        settings.rl_data.scores,
         "RL data",
     )
     shots = iter(_shots(scored))
@@ -42,13 +60,13 @@ def run(params: Params) -> Outcome:
         vlm=workspace.vlm.identity,
         metric=METRIC,
         pool_sha256=workspace.pools.sha256,
-        encoder=workspace.embeddings.encoder,
-        policy_sha256=hashlib.sha256((paths.SFT / paths.POLICY).read_bytes()).hexdigest(),
+        feature_space=workspace.space.sha256,
+        policy_sha256=hashlib.sha256(weights_of(paths.sft).read_bytes()).hexdigest(),
         records=len(records),
     )
-    write_rl_data(paths.RL_DATA, meta, records)
+    write_rl_data(paths.rl_data, meta, records)
     headroom = measure(records)
-    write_metrics(paths.METRICS / "rl_data.json", headroom.as_dict())
+    write_metrics(paths.metrics / "rl_data.json", headroom.as_dict())
     return Outcome(f"{len(records)} queries. {headroom.verdict}", workspace.vlm.usage)
 
 

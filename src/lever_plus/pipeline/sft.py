@@ -1,57 +1,98 @@
 """Stage sft: InfoScore sequences -> the first policy."""
 
 import json
+from pathlib import Path
+from typing import Annotated
 
 import torch
 
+from lever_plus.config.base import Section
 from lever_plus.config.names import SFT
-from lever_plus.config.params import Params
+from lever_plus.config.policy import PointerParams, PolicyParams
+from lever_plus.config.reward import RewardParams
+from lever_plus.config.scoring import ScoringParams
+from lever_plus.config.settings import From
+from lever_plus.config.sft import SftParams
+from lever_plus.config.vlm import VlmParams
 from lever_plus.errors import UserError
-from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome, write_metrics
-from lever_plus.pipeline.workspace import Track, Workspace, describe_best, train
+from lever_plus.pipeline.paths import Paths
+from lever_plus.pipeline.training import Track, Training, describe_best, train
+from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.kinds import build_policy, configure
 from lever_plus.selectors.infoscore import ScoredSequence
 from lever_plus.training.sft import train_sft
+from lever_plus.vlm.store.cached import StoredVlm
 
 
-def run(params: Params, seed: int, track: Track) -> Outcome:
-    """Train the policy from scratch; its epoch is chosen by realised reward on dev."""
-    workspace = Workspace(params)
+class Settings(Section):
+    """What the stage reads of params.yaml."""
+
+    seed: int
+    sft: SftParams
+    policy: PolicyParams
+    pointer: PointerParams
+    reward: RewardParams
+    vlm: VlmParams
+    scoring: Annotated[ScoringParams, From("scoring", free=True)]
+    encoder: Annotated[str | None, From("embed.path", free=True)]
+    encoder_revision: Annotated[str | None, From("embed.revision", free=True)]
+
+
+def run(
+    settings: Settings,
+    paths: Paths,
+    track: Track,
+    vlm: StoredVlm | None = None,
+    seed: int | None = None,
+) -> Outcome:
+    """Train the policy from scratch; its epoch is chosen by realised reward on dev.
+
+    The seed is that of the settings, if none is given.
+    """
+    seed = settings.seed if seed is None else seed
+    workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
     torch.manual_seed(seed)
     config = configure(
-        params.policy,
+        settings.policy,
         query_size=workspace.embeddings.query_size,
         candidate_size=workspace.embeddings.candidate_size,
-        shots=params.pointer.shots,
-        dropout=params.sft.dropout,
+        shots=settings.pointer.shots,
+        dropout=settings.sft.dropout,
     )
+    training = Training(
+        stage=SFT,
+        method=SFT,
+        seed=seed,
+        folder=paths.sft,
+        settings=settings,
+        encoder=(settings.encoder or str(Paths().clip), settings.encoder_revision),
+        made_from=(paths.sequences,),
+    )
+    environment = workspace.environment(settings.pointer.shots, settings.reward)
     metrics = train(
         workspace,
-        SFT,
-        paths.SFT,
-        seed,
+        training,
         track,
         lambda run: train_sft(
             build_policy(config),
-            workspace.environment,
-            read_sequences(),
+            environment,
+            read_sequences(paths.sequences),
             workspace.queries("dev"),
-            params.sft,
+            settings.sft,
             run,
         ),
-        made_from=(paths.SEQUENCES,),
     )
-    write_metrics(paths.METRICS / "sft.json", metrics)
+    write_metrics(paths.metrics / "sft.json", metrics)
     return Outcome(describe_best(metrics), workspace.vlm.usage)
 
 
-def read_sequences() -> dict[int, list[ScoredSequence]]:
+def read_sequences(path: Path) -> dict[int, list[ScoredSequence]]:
     """Read the InfoScore sequences; UserError names a damaged line."""
-    if not paths.SEQUENCES.is_file():
-        raise UserError(f"{paths.SEQUENCES} is missing: run `dvc repro sft_data`.")
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro sft_data`.")
     sequences = {}
-    lines = paths.SEQUENCES.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
@@ -59,6 +100,6 @@ def read_sequences() -> dict[int, list[ScoredSequence]]:
             sequences[int(row["query_id"])] = beams
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UserError(
-                f"{paths.SEQUENCES}, line {number}: damaged ({error}). Run `dvc repro sft_data`."
+                f"{path}, line {number}: damaged ({error}). Run `dvc repro sft_data`."
             ) from error
     return sequences

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lever_plus.config.training import StatefulPolicyParams, V2PolicyParams
+from lever_plus.config.policy import StatefulPolicyParams, V2PolicyParams
 from lever_plus.policy.network import Policy, PolicyConfig
 from lever_plus.policy.stateful import StatefulPolicy
 from lever_plus.policy.v2 import V2Policy

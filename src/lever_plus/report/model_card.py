@@ -1,6 +1,5 @@
 """A model card for every trained policy, written from the facts of its run."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -16,6 +15,7 @@ from lever_plus.errors import UserError
 from lever_plus.evaluation.methods import Methods
 from lever_plus.evaluation.statistics import bootstrap
 from lever_plus.evaluation.summary import per_question
+from lever_plus.policy.checkpoint import CheckpointConfig, read_config
 from lever_plus.report.findings import clusters, compared
 from lever_plus.report.tables import markdown, percent, points
 from lever_plus.tracking.history import Row
@@ -24,8 +24,8 @@ from lever_plus.training.rl_data.records import Meta
 SHARED = (
     "- It is meant for research on how demonstrations are chosen, and for choosing them for "
     "the VLM named above.",
-    "- It chooses from the pools, and sees the features of the encoder, named above. Other pools "
-    "or another encoder are refused when it is loaded: train it again for them.",
+    "- It was trained on the pools, and sees the features of the encoder, named above. It chooses "
+    "from other pools too, with accuracies that are not these; another encoder is refused.",
     "- It chooses demonstrations for one frozen VLM and one prompt. With another VLM, or another "
     "prompt, the accuracies above do not hold.",
     "- It answers no question itself: what it chooses may lead the VLM to a wrong answer.",
@@ -78,8 +78,9 @@ def model_card(policy: Trained, scores: pd.DataFrame, methods: Methods, resample
     Raises:
         UserError: The checkpoint is missing or damaged.
     """
-    header, parameters = read_checkpoint(policy.checkpoint)
-    config = json.loads(header["config"])
+    parameters = count_parameters(policy.checkpoint)
+    found = read_config(policy.checkpoint.parent)
+    config = found.architecture.as_dict()
     limits = [*SHARED, *([EMBEDDED] if policy.embedded else [])]
     sections = {
         "What it is": (
@@ -88,7 +89,7 @@ def model_card(policy: Trained, scores: pd.DataFrame, methods: Methods, resample
             f"{methods[policy.method].label}."
         ),
         "Architecture": _items({"parameters": f"{parameters:,}", **config}),
-        "Trained on": _items(_facts(policy, header)),
+        "Trained on": _items(_facts(policy, found)),
         "Test accuracy": _results(policy, scores, methods, resamples),
         "Intended use and limits": "\n".join(limits),
         "Load it": _loading(policy.checkpoint),
@@ -98,17 +99,20 @@ def model_card(policy: Trained, scores: pd.DataFrame, methods: Methods, resample
     return f"# {policy.stage}/{policy.method}, seed {policy.seed}\n{body}"
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, str], int]:
-    """Return a checkpoint's header and its number of parameters; no weight is read."""
+def count_parameters(path: Path) -> int:
+    """Return the number of weights in a file of weights; none is read.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
     if not path.is_file():
         raise UserError(f"{path} is missing: run the stage that trains it (`dvc repro`).")
     try:
         with safe_open(path, framework="numpy") as file:
-            header: dict[str, str] = json.loads(file.metadata()["lever_plus"])
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is no checkpoint ({error!r}): run its stage again.") from error
-    return header, sum(prod(shape) for shape in shapes)
+    return sum(prod(shape) for shape in shapes)
 
 
 def best_row(history: Sequence[Row]) -> tuple[int, float]:
@@ -120,12 +124,13 @@ def best_row(history: Sequence[Row]) -> tuple[int, float]:
     return int(best["epoch"]), float(best["dev_reward"])
 
 
-def _facts(policy: Trained, header: dict[str, str]) -> dict[str, Any]:
+def _facts(policy: Trained, config: CheckpointConfig) -> dict[str, Any]:
     meta = policy.made_with
     epoch, reward = best_row(policy.history)
     facts = {
-        "pools, sha256": header["pool_sha256"],
-        "encoder, hash": header["encoder"],
+        "pools, sha256": config.pool_sha256,
+        "encoder, sha256": config.encoder.sha256,
+        "feature space, sha256": config.feature_space,
         "VLM": f"{meta.vlm['model']}, revision {meta.vlm['revision']}, {meta.vlm['dtype']}",
         "prompt, hash": meta.vlm["prompt_hash"],
         "generation": meta.vlm["generation"],
@@ -177,15 +182,8 @@ def _items(facts: dict[str, Any]) -> str:
 
 def _loading(checkpoint: Path) -> str:
     return f"""```python
-from pathlib import Path
+from lever_plus import Query, load_selector, read_pool
 
-from lever_plus.data.pools import read_pools
-from lever_plus.features.encoder import read_embeddings
-from lever_plus.policy.checkpoint import load_policy
-
-policy = load_policy(
-    Path("{checkpoint.as_posix()}"),
-    pool_sha256=read_pools(Path("artifacts/pool/pools.jsonl")).sha256,
-    encoder=read_embeddings(Path("artifacts/embed")).encoder,
-)
+selector = load_selector("{checkpoint.parent.as_posix()}")
+chosen = selector.select(Query("photo.jpg", "What is it?"), read_pool("pool.jsonl"), 2)
 ```"""

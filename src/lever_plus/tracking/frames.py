@@ -30,7 +30,7 @@ def runs_table() -> pd.DataFrame:
 def trace(run_id: str, metric: str) -> pd.DataFrame:
     """Return one metric of a run over its steps: columns step, value."""
     points = _client().get_metric_history(run_id, metric)
-    return pd.DataFrame([(p.step, p.value) for p in points], columns=["step", "value"])
+    return pd.DataFrame({"step": [p.step for p in points], "value": [p.value for p in points]})
 
 
 def _finished() -> list[Any]:

@@ -3,10 +3,12 @@
 import ast
 import os
 import subprocess
+from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 
 from lever_plus.config.names import RCE
 
@@ -89,13 +91,19 @@ def _folded(code: list[Path]) -> list[Path]:
     return sorted(folded)
 
 
-def with_code_deps(dvc_yaml: str, root: Path, package: str = "pipeline") -> str:
+def with_code_deps(
+    dvc_yaml: str,
+    root: Path,
+    package: str = "pipeline",
+    params_of: Callable[[str], Sequence[str] | None] = lambda _stage: None,
+) -> str:
     """Return dvc.yaml with every stage's code dependencies equal to its import closure.
 
     Args:
         dvc_yaml: Content of the file; comments and all other entries stay as they are.
         root: The project's root.
         package: Room of the stages, see `module_of`.
+        params_of: Returns the keys of params.yaml that a stage reads; None leaves them as they are.
     """
     yaml = YAML()
     yaml.width = 4096
@@ -105,6 +113,10 @@ def with_code_deps(dvc_yaml: str, root: Path, package: str = "pipeline") -> str:
         data = [dep for dep in entry["deps"] if not str(dep).startswith(f"{SOURCE}/")]
         code = import_closure(f"{PACKAGE}.{module_of(package, stage)}", root / SOURCE)
         entry["deps"] = [*data, *(str(path.relative_to(root)) for path in _folded(code))]
+        keys = params_of(stage)
+        if keys is not None:
+            entry["params"] = CommentedSeq(keys)
+            entry["params"].fa.set_flow_style()
     stream = StringIO()
     yaml.dump(content, stream)
     return stream.getvalue()

@@ -15,14 +15,14 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from lever_plus.config.training import AgroParams
+from lever_plus.config.offline import AgroParams
 from lever_plus.policy.network import Policy
 from lever_plus.training import losses
 from lever_plus.training.environment import Environment
 from lever_plus.training.groups import Groups
+from lever_plus.training.loop import Trained
 from lever_plus.training.offline import Batch, Fresh, Objective, pointer_log_probs, train_offline
-from lever_plus.training.offpolicy import effective_sample_size
-from lever_plus.training.trainer import Fitting, Run
+from lever_plus.training.trainer import Run
 
 
 def train_agro(
@@ -32,8 +32,8 @@ def train_agro(
     dev: Sequence[int],
     params: AgroParams,
     run: Run,
-) -> Fitting:
-    """Train a policy on groups of scored candidates and return the fitting with its best epoch."""
+) -> Trained:
+    """Train a policy on groups of scored candidates."""
     start = deepcopy(policy)
 
     def objective(informative: Groups) -> Objective:
@@ -54,6 +54,12 @@ def train_agro(
 
     fresh = Fresh(params.rounds, params.group_size)
     return train_offline(policy, environment, groups, dev, params, objective, run, fresh)
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """Return (sum w)^2 / sum w^2 of weights given by their logarithms, [...] from [..., G]."""
+    scaled = (log_weights - log_weights.amax(-1, keepdim=True)).exp()
+    return scaled.sum(-1).square() / scaled.square().sum(-1)
 
 
 def _share_in_use(log_ratio: Tensor, keep: Tensor) -> Tensor:

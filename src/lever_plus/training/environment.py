@@ -1,8 +1,9 @@
 """What a policy acts in: features of queries and pools, and the VLM that scores its pointers."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lever_plus.config.reward import RewardParams, needed_scores
+from lever_plus.data.examples import Example
 from lever_plus.data.pools import Pools
-from lever_plus.features.encoder import Embeddings
+from lever_plus.features.embeddings import Embeddings
+from lever_plus.features.sources import StoredFeatures
 from lever_plus.metric.relevance import relevance
 from lever_plus.policy.decoding import greedy
+from lever_plus.policy.encoding import DECODE_BATCH, encode_pools
 from lever_plus.policy.network import Encoded, Policy, Steps
 from lever_plus.training.rewards import Floats, Scores, shot_rewards
 from lever_plus.vlm.scorer import Scorer, ShotScore
 
-DECODE_BATCH = 256
 PROJECT_BATCH = 8192
 
 
@@ -51,26 +54,39 @@ class Environment:
 
     Attributes:
         pools: Pool of every query.
-        embeddings: CLIP features.
+        examples: Queries and candidates by id.
+        embeddings: Their features.
         scorer: The frozen VLM and the metric.
         shots: Length T of a pointer.
-        reward: What an answer at one shot is worth, and the weight of every shot.
+        reward: What an answer at one shot is worth, and the weight of every shot; None where
+            nothing is trained.
     """
 
     pools: Pools
+    examples: Mapping[int, Example]
     embeddings: Embeddings
     scorer: Scorer
     shots: int
-    reward: RewardParams
+    reward: RewardParams | None
     _rows: dict[int, NDArray[np.int64]] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
 
+    @cached_property
+    def features(self) -> StoredFeatures:
+        """The features by content, as selectors ask for them."""
+        return StoredFeatures(self.embeddings, self.examples)
+
     @property
     def shot_weights(self) -> tuple[float, ...]:
         """Return the weights of shots 1..T; they sum to 1, so that rewards keep their unit."""
-        weights = self.reward.shot_weights
+        weights = self._rewarded().shot_weights
         return tuple(weight / sum(weights) for weight in weights)
+
+    def _rewarded(self) -> RewardParams:
+        if self.reward is None:
+            raise ValueError("this environment has scores alone: give it a reward")
+        return self.reward
 
     def encode(self, policy: Policy, queries: Sequence[int]) -> Encoded:
         """Encode queries and their pools with a policy; smaller pools are padded and masked."""
@@ -82,18 +98,8 @@ class Environment:
 
     def _encode(self, policy: Policy, queries: Sequence[int], projected: Tensor | None) -> Encoded:
         """Encode; `projected` are all examples at the policy's width, None where it trains."""
-        features = torch.from_numpy(self.embeddings.queries(queries))
-        sizes = np.array([len(self.pools.of(query)) for query in queries])
-        places = np.arange(sizes.max()) < sizes[:, None]
-        where = np.concatenate([self._pool(query) for query in queries])
-        if projected is None:
-            distinct, where = np.unique(where, return_inverse=True)
-            projected = policy.project(torch.from_numpy(self.embeddings.candidates(distinct)))
-        index = np.zeros(places.shape, dtype=np.int64)  # padding repeats some example
-        index[places] = where
-        pools = projected.index_select(0, torch.from_numpy(index).flatten())
-        pools = pools.view(*index.shape, -1)
-        return policy.relate(features, pools, torch.from_numpy(places))
+        features, pools = self.embeddings.queries(queries), [self._pool(q) for q in queries]
+        return encode_pools(policy, features, pools, self.embeddings.candidates, projected)
 
     def _pool(self, query: int) -> NDArray[np.int64]:
         """Return the rows of a pool's features; looked up once."""
@@ -108,6 +114,10 @@ class Environment:
             pool = self.pools.of(query)
             rows.append([tuple(pool[position] for position in pointer) for pointer in group])
         return rows
+
+    def demonstrations(self, pointers: Sequence[Sequence[int]]) -> list[list[Example]]:
+        """Return the examples that pointers name."""
+        return [[self.examples[i] for i in pointer] for pointer in pointers]
 
     def greedy_pointers(
         self, policy: Policy, queries: Sequence[int], shots: int | None = None
@@ -144,17 +154,18 @@ class Environment:
             wanted: Scores beside hard and soft: "gt_prob", "relevance".
             description: Label of the progress bars.
         """
-        answers = self.scorer.score_pointers(queries, pointers, description)
+        asked = [self.examples[query] for query in queries]
+        shown = self.demonstrations(pointers)
+        answers = self.scorer.score_pointers(asked, shown, description)
         hard = np.array([[s.vqa_correct for s in row] for row in answers], dtype=np.float32)
         soft = np.array([[s.vqa_acc_score for s in row] for row in answers], dtype=np.float32)
-        gt_prob = self.scorer.gt_probs(queries, pointers) if "gt_prob" in wanted else None
+        gt_prob = self.scorer.gt_probs(asked, shown) if "gt_prob" in wanted else None
         near = self._relevance(queries, answers) if "relevance" in wanted else None
         return Scored(answers, Scores(hard, soft, gt_prob, near))
 
     def _relevance(self, queries: Sequence[int], answers: Sequence[Sequence[ShotScore]]) -> Floats:
-        examples = self.scorer.vlm.examples
         rows = [
-            [relevance(score.answer, examples[query].answers) for score in row]
+            [relevance(score.answer, self.examples[query].answers) for score in row]
             for query, row in zip(queries, answers, strict=True)
         ]
         return np.array(rows, dtype=np.float32)
@@ -163,14 +174,16 @@ class Environment:
         self, queries: Sequence[int], pointers: Sequence[Sequence[int]], description: str
     ) -> Floats:
         """Return the rewards of pointers at shots 1..T, float [pointers, T]."""
-        wanted = needed_scores(self.reward)
-        return shot_rewards(self.score(queries, pointers, wanted, description).scores, self.reward)
+        reward = self._rewarded()
+        scored = self.score(queries, pointers, needed_scores(reward), description)
+        return shot_rewards(scored.scores, reward)
 
     def realised(self, policy: Policy, queries: Sequence[int]) -> Realised:
         """Decode greedily and score what comes out."""
         pointers = self.greedy_pointers(policy, queries)
-        scored = self.score(queries, pointers, needed_scores(self.reward), "dev reward")
-        return Realised(pointers, shot_rewards(scored.scores, self.reward), scored.scores.soft)
+        reward = self._rewarded()
+        scored = self.score(queries, pointers, needed_scores(reward), "dev reward")
+        return Realised(pointers, shot_rewards(scored.scores, reward), scored.scores.soft)
 
 
 class Frozen:

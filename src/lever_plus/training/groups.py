@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from lever_plus.data.pools import Pools
 from lever_plus.errors import UserError
 from lever_plus.training.rewards import Floats, Scores, shot_rewards
 from lever_plus.training.rl_data.records import Candidate, QueryRecord, Shot
+from lever_plus.training.state import StateDict
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,31 @@ class Groups:
             keep=first_occurrences(pointers) & torch.cat([self.keep, more.keep], dim=1),
         )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all but the query ids, to be kept in a file."""
-        return {"pointers": self.pointers, "rewards": self.rewards, "keep": self.keep}
 
-    @staticmethod
-    def restored(queries: tuple[int, ...], tensors: Mapping[str, Tensor]) -> "Groups":
-        """Return groups from their queries and `tensors()`."""
-        return Groups(queries, tensors["pointers"], tensors["rewards"], tensors["keep"])
+@dataclass
+class Candidates:
+    """What a training learns from at the moment: rounds of fresh candidates change it.
+
+    Attributes:
+        groups: Of the same queries all the time.
+        log_probs: Of the picks, under the policy that drew all of them, [n, G, T]; None where they
+            have other origins.
+    """
+
+    groups: Groups
+    log_probs: Tensor | None = None
+
+    def state_dict(self) -> StateDict:
+        """Return all but the query ids."""
+        groups = self.groups
+        tensors = {"pointers": groups.pointers, "rewards": groups.rewards, "keep": groups.keep}
+        return tensors if self.log_probs is None else {**tensors, "log_probs": self.log_probs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the candidates of another training of the same queries."""
+        tensors = state["pointers"], state["rewards"], state["keep"]
+        self.groups = Groups(self.groups.queries, *tensors)
+        self.log_probs = state.get("log_probs")
 
 
 def groups_from_records(

@@ -18,19 +18,22 @@ Beside what every history says: `surrogate`, `kl_penalty` (before beta) and `kl_
 the loss's absolute parts; `kl_beta`; `clip_ratio`, the share of clipped steps (or pointers).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lever_plus.config.training import GrpoParams
+from lever_plus.config.grpo import GrpoParams
 from lever_plus.policy.network import Policy
 from lever_plus.training import losses
-from lever_plus.training.environment import Environment
+from lever_plus.training.best import BestCheckpoint
+from lever_plus.training.dev import DevEvaluator
+from lever_plus.training.environment import Environment, Frozen
 from lever_plus.training.gradients import Part
-from lever_plus.training.groups import Groups, first_occurrences
+from lever_plus.training.groups import Candidates, Groups, first_occurrences
+from lever_plus.training.loop import Loop, Trained
 from lever_plus.training.returns import (
     informative,
     leave_one_out,
@@ -40,27 +43,11 @@ from lever_plus.training.returns import (
     z_score,
 )
 from lever_plus.training.rl_data.candidates import fresh_groups
-from lever_plus.training.trainer import Fitting, Means, Row, Run, shuffled_batches
+from lever_plus.training.state import StateDict
+from lever_plus.training.trainer import Means, Run, Trainer, shuffled_batches
 
 BETA_RANGE = (0.001, 10.0)
 BETA_FACTOR = 1.5
-
-
-@dataclass(frozen=True)
-class Round:
-    """The informative groups of a round, with what training on them needs.
-
-    Attributes:
-        groups: Candidates.
-        advantages: [n, G, T].
-        old: Log-probs [n, G, T] under the policy that drew them; None: under that at the start.
-        statistics: What the history says about the round as a whole.
-    """
-
-    groups: Groups
-    advantages: Tensor
-    old: Tensor | None
-    statistics: dict[str, float]
 
 
 def train_grpo(
@@ -70,8 +57,8 @@ def train_grpo(
     dev: Sequence[int],
     params: GrpoParams,
     run: Run,
-) -> Fitting:
-    """Train a policy and return the fitting with its best epoch.
+) -> Trained:
+    """Train a policy in rounds of fresh candidates.
 
     Args:
         policy: The policy to start from; a frozen copy of it is the reference.
@@ -81,35 +68,54 @@ def train_grpo(
         params: Rounds, group size, clip, beta.
         run: Seed, observer, kept state.
     """
-    rounds = max(1, params.rounds)
-    steps = rounds * params.epochs * -(-len(offline.queries) // params.batch_size)
-    fitting = Fitting(policy.eval(), environment, params, dev, run, steps)
-    beta = fitting.kept.get("beta", torch.tensor(params.kl_beta, dtype=torch.float64)).item()
-    current = None
-    for epoch in fitting.epochs(rounds * params.epochs, "GRPO"):
+    policy.eval()
+    reference = environment.frozen(policy)
+    epochs = max(1, params.rounds) * params.epochs
+    steps = epochs * -(-len(offline.queries) // params.batch_size)
+    trainer = Trainer(policy, params, run, steps)
+    evaluator = DevEvaluator(environment, dev, reference)
+    best = BestCheckpoint(params.patience)
+    candidates, penalty = Candidates(offline), Penalty(params.kl_beta, params.kl_target)
+    loop = Loop(run, trainer, evaluator, best, candidates=candidates, penalty=penalty)
+    loop.begin()
+    for epoch in loop.epochs(epochs, "GRPO"):
         number, done = divmod(epoch - 1, params.epochs)
-        if done and current is None:  # killed within a round
-            groups = Groups.restored(offline.queries, fitting.kept)
-            current = _prepare(groups, fitting.kept.get("old"), environment, params)
-        elif current is None or not done:
-            groups, old = offline, None
-            if params.rounds:
-                groups, old = fresh_groups(
-                    policy, environment, offline.queries, params.group_size, fitting.generator
-                )
-            current = _prepare(groups, old, environment, params)
-            fitting.kept = groups.tensors() if old is None else {**groups.tensors(), "old": old}
-        row = _epoch(fitting, current, params, beta)
-        beta = _moved(beta, row, params)
-        fitting.kept = {**fitting.kept, "beta": torch.tensor(beta, dtype=torch.float64)}
-        fitting.evaluate(epoch, {"round": number + 1, **row, **current.statistics})
-    return fitting
+        if params.rounds and not done:
+            candidates.groups, candidates.log_probs = fresh_groups(
+                policy, environment, offline.queries, params.group_size, trainer.generator
+            )
+        current = _prepared(candidates, environment, params)
+        part = partial(_part, policy, environment, reference, current, params, penalty.beta)
+        means = Means()
+        policy.eval()
+        count = len(current.groups.queries)
+        for rows in shuffled_batches(count, params.batch_size, trainer.generator):
+            figures = trainer.update(rows, part)
+            share = _share(penalty.beta * figures["kl_penalty"], figures["surrogate"])
+            means.add({**figures, "kl_share": share})
+        row = {"round": number + 1, **means.row(), "kl_beta": penalty.beta, **current.statistics}
+        if count:  # the next epoch's beta is kept with this epoch's state
+            penalty.move(float(row["kl_penalty"]))
+        loop.evaluate(epoch, row)
+    return loop.trained()
 
 
-def _prepare(
-    groups: Groups, old: Tensor | None, environment: Environment, params: GrpoParams
-) -> Round:
+class Round(NamedTuple):
+    """The informative groups of a round, with what training on them needs.
+
+    groups: Candidates; advantages: [n, G, T]; old: log-probs [n, G, T] under the policy that drew
+    them, None: under the reference; statistics: what the history says about the whole round.
+    """
+
+    groups: Groups
+    advantages: Tensor
+    old: Tensor | None
+    statistics: dict[str, float]
+
+
+def _prepared(candidates: Candidates, environment: Environment, params: GrpoParams) -> Round:
     """Compute advantages, and drop constant groups."""
+    groups, old = candidates.groups, candidates.log_probs
     credit = reward_to_go if params.credit == "reward_to_go" else total
     scaled = leave_one_out if params.advantage == "leave_one_out" else z_score
     returns = credit(groups.rewards, torch.tensor(environment.shot_weights))
@@ -122,31 +128,25 @@ def _prepare(
     return Round(groups.rows(rows), advantages[rows], known, figures)
 
 
-def _epoch(fitting: Fitting, current: Round, params: GrpoParams, beta: float) -> Row:
-    """Train one epoch on a round; return its mean statistics."""
-    part, means = partial(_part, fitting, current, params, beta), Means()
-    fitting.policy.eval()
-    count = len(current.groups.queries)
-    for rows in shuffled_batches(count, params.batch_size, fitting.generator):
-        figures = fitting.update(rows, part)
-        penalty = beta * abs(figures["kl_penalty"])
-        whole = abs(figures["surrogate"]) + penalty
-        means.add({**figures, "kl_share": penalty / whole if whole else 0.0})
-    return {**means.row(), "kl_beta": beta}
-
-
-def _part(fitting: Fitting, current: Round, params: GrpoParams, beta: float, rows: Tensor) -> Part:
+def _part(
+    policy: Policy,
+    environment: Environment,
+    reference: Frozen,
+    current: Round,
+    params: GrpoParams,
+    beta: float,
+    rows: Tensor,
+) -> Part:
     """Return loss and figures of some of a round's groups."""
     part = current.groups.rows(rows)
-    encoded = fitting.environment.encode(fitting.policy, part.queries)
-    steps = fitting.policy.steps(encoded, part.pointers)
+    steps = policy.steps(environment.encode(policy, part.queries), part.pointers)
     log_probs = steps.picked(part.pointers)
-    reference = fitting.start.steps(part.queries, part.pointers)
-    before = reference.picked(part.pointers)
+    at_reference = reference.steps(part.queries, part.pointers)
+    before = at_reference.picked(part.pointers)
     old = before if current.old is None else current.old[rows]
     surrogate, clipped = _surrogate(log_probs, old, current.advantages[rows], part, params)
     if params.kl == "exact":
-        by_step = map(losses.exact_kl, steps, reference)
+        by_step = map(losses.exact_kl, steps, at_reference)
         first, later = (step.sum(-1) for step in by_step)
         divergence = first + later
     else:
@@ -170,11 +170,31 @@ def _surrogate(
     return losses.grpo(log_probs, old, advantages, part.keep, params.clip_low, params.clip_high)
 
 
-def _moved(beta: float, row: Row, params: GrpoParams) -> float:
-    """Return the beta of the next epoch."""
-    if params.kl_target is None or "kl_penalty" not in row:
-        return beta
-    low, high = params.kl_target
-    measured = float(row["kl_penalty"])
-    factor = BETA_FACTOR if measured > high else 1 / BETA_FACTOR if measured < low else 1.0
-    return min(max(beta * factor, BETA_RANGE[0]), BETA_RANGE[1])
+def _share(penalty: float, surrogate: float) -> float:
+    """Return the share of the penalty in the absolute parts of a loss."""
+    whole = abs(surrogate) + abs(penalty)
+    return abs(penalty) / whole if whole else 0.0
+
+
+class Penalty:
+    """The weight beta of the KL to the reference, which a target may move."""
+
+    def __init__(self, beta: float, target: Sequence[float] | None) -> None:
+        """Start with a beta; a target is [min, max] of the KL in nats a pointer."""
+        self.beta, self._target = beta, target
+
+    def move(self, kl: float) -> None:
+        """Raise beta after an epoch whose KL is over its target; lower it after one under it."""
+        if self._target is None:
+            return
+        low, high = self._target
+        factor = BETA_FACTOR if kl > high else 1 / BETA_FACTOR if kl < low else 1.0
+        self.beta = min(max(self.beta * factor, BETA_RANGE[0]), BETA_RANGE[1])
+
+    def state_dict(self) -> StateDict:
+        """Return beta."""
+        return {"beta": self.beta}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take another's beta."""
+        self.beta = state["beta"]

@@ -14,14 +14,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lever_plus.config.training import OptimParams
+from lever_plus.config.optim import OptimParams
+from lever_plus.policy.encoding import DECODE_BATCH
 from lever_plus.policy.network import Policy, uniform_log_prob
-from lever_plus.training.environment import DECODE_BATCH, Environment
+from lever_plus.training.best import BestCheckpoint
+from lever_plus.training.dev import DevEvaluator
+from lever_plus.training.environment import Environment
 from lever_plus.training.gradients import Part
-from lever_plus.training.groups import Groups
+from lever_plus.training.groups import Candidates, Groups
+from lever_plus.training.loop import Loop, Trained
 from lever_plus.training.returns import informative, leave_one_out, statistics, total
 from lever_plus.training.rl_data.candidates import fresh_groups
-from lever_plus.training.trainer import Fitting, Means, Run, shuffled_batches
+from lever_plus.training.trainer import Means, Run, Trainer, shuffled_batches
 
 
 class Batch(NamedTuple):
@@ -72,8 +76,8 @@ def train_offline(
     objective: Callable[[Groups], Objective],
     run: Run,
     fresh: Fresh = NONE,
-) -> Fitting:
-    """Train a policy and return the fitting with its best epoch.
+) -> Trained:
+    """Train a policy on lists that may grow.
 
     Args:
         policy: Trained in place.
@@ -85,36 +89,41 @@ def train_offline(
         run: Seed, observer, kept state.
         fresh: Rounds of candidates that are added.
     """
+    policy.eval()
+    rounds, candidates = 1 + fresh.rounds, Candidates(groups)
     lists = _lists(groups, environment)
-    steps = params.epochs * -(-len(lists.groups.queries) // params.batch_size)
-    fitting = Fitting(policy.eval(), environment, params, dev, run, (1 + fresh.rounds) * steps)
-    if fitting.kept:
-        groups = Groups.restored(groups.queries, fitting.kept)
-        lists = _lists(groups, environment)
+    steps = rounds * params.epochs * -(-len(lists.groups.queries) // params.batch_size)
+    trainer = Trainer(policy, params, run, steps)
+    evaluator = DevEvaluator(environment, dev, reference=environment.frozen(policy))
+    best = BestCheckpoint(params.patience)
+    loop = Loop(run, trainer, evaluator, best, candidates=candidates)
+    loop.begin()
+    lists = _lists(candidates.groups, environment)
     aim = objective(lists.groups)
-    for epoch in fitting.epochs((1 + fresh.rounds) * params.epochs, "training"):
+    for epoch in loop.epochs(rounds * params.epochs, "training"):
         if epoch > 1 and (epoch - 1) % params.epochs == 0:
             more, _ = fresh_groups(
-                policy, environment, groups.queries, fresh.size, fitting.generator
+                policy, environment, groups.queries, fresh.size, trainer.generator
             )
-            groups = groups.with_candidates(more)
-            fitting.kept = groups.tensors()
-            lists = _lists(groups, environment)
+            candidates.groups = candidates.groups.with_candidates(more)
+            lists = _lists(candidates.groups, environment)
             aim = objective(lists.groups)
-        part, means = partial(_part, fitting, lists, aim), Means()
+        part, means = partial(_part, trainer, environment, lists, aim), Means()
         policy.eval()
-        for rows in shuffled_batches(len(lists.returns), params.batch_size, fitting.generator):
-            means.add(fitting.update(rows, part))
-        fitting.evaluate(epoch, {**means.row(), **lists.figures})
-    return fitting
+        for rows in shuffled_batches(len(lists.returns), params.batch_size, trainer.generator):
+            means.add(trainer.update(rows, part))
+        loop.evaluate(epoch, {**means.row(), **lists.figures})
+    return loop.trained()
 
 
-def _part(fitting: Fitting, lists: Lists, aim: Objective, rows: Tensor) -> Part:
+def _part(
+    trainer: Trainer, environment: Environment, lists: Lists, aim: Objective, rows: Tensor
+) -> Part:
     """Return loss and figures of some of the informative groups."""
     part = lists.groups.rows(rows)
-    encoded = fitting.environment.encode(fitting.policy, part.queries)
-    log_probs = fitting.policy.log_probs(encoded, part.pointers)
-    batch = Batch(log_probs, lists.returns[rows], part.keep, rows, fitting.progress)
+    encoded = environment.encode(trainer.policy, part.queries)
+    log_probs = trainer.policy.log_probs(encoded, part.pointers)
+    batch = Batch(log_probs, lists.returns[rows], part.keep, rows, trainer.progress)
     uniform = uniform_log_prob(encoded.valid.sum(-1), part.pointers.shape[2])
     blind = batch._replace(log_probs=uniform.unsqueeze(1).expand_as(log_probs))
     figures = {**aim.figures(batch), "uniform_loss": aim.loss(blind).item()}

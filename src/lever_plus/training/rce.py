@@ -7,13 +7,14 @@ times as much as the worst.
 
 from collections.abc import Sequence
 
-from lever_plus.config.training import RceParams, TauSchedule
+from lever_plus.config.offline import RceParams, TauSchedule
 from lever_plus.policy.network import Policy
 from lever_plus.training import losses
 from lever_plus.training.environment import Environment
 from lever_plus.training.groups import Groups
+from lever_plus.training.loop import Trained
 from lever_plus.training.offline import Batch, Objective, train_offline
-from lever_plus.training.trainer import Fitting, Run
+from lever_plus.training.trainer import Run
 
 
 def train_rce(
@@ -24,8 +25,8 @@ def train_rce(
     params: RceParams,
     tau: TauSchedule,
     run: Run,
-) -> Fitting:
-    """Train a policy on groups of scored candidates and return the fitting with its best epoch."""
+) -> Trained:
+    """Train a policy on groups of scored candidates."""
 
     def now(batch: Batch) -> float:
         return tau.start + (tau.end - tau.start) * batch.progress

@@ -53,7 +53,7 @@ def _linear(scores: Scores, params: RewardParams) -> NDArray[Any]:
     if params.near_miss != 0:
         near = _given(scores.relevance, "relevance")
         reward = reward + params.near_miss * (1 - scores.hard) * near
-    if params.log_prob != 0 and scores.log_prob is not None:
+    if scores.log_prob is not None:
         reward = reward + params.log_prob * scores.log_prob
     return reward
 

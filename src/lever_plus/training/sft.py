@@ -7,17 +7,21 @@ policy that picks at random: what a trained one must be under.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lever_plus.config.training import SftParams
+from lever_plus.config.sft import SftParams
 from lever_plus.policy.network import Policy, uniform_log_prob
 from lever_plus.selectors.infoscore import ScoredSequence
 from lever_plus.training import losses
+from lever_plus.training.best import BestCheckpoint
+from lever_plus.training.dev import DevEvaluator
 from lever_plus.training.environment import Environment
 from lever_plus.training.gradients import Part
-from lever_plus.training.trainer import Fitting, Means, Run, shuffled_batches
+from lever_plus.training.loop import Loop, Trained
+from lever_plus.training.trainer import Means, Run, Trainer, shuffled_batches
 
 
 def train_sft(
@@ -27,8 +31,8 @@ def train_sft(
     dev: Sequence[int],
     params: SftParams,
     run: Run,
-) -> Fitting:
-    """Train a policy on {query id: its beams} and return the fitting with its best epoch."""
+) -> Trained:
+    """Train a policy on {query id: its beams}."""
     queries = list(sequences)
     pointers = torch.tensor(
         [[environment.pools.positions(q, s.pointer) for s in sequences[q]] for q in queries]
@@ -38,20 +42,24 @@ def train_sft(
     sizes = torch.tensor([len(environment.pools.of(query)) for query in queries])
     uniform = -uniform_log_prob(sizes, pointers.shape[2]).sum(-1).mean().item()
     steps = params.epochs * -(-len(queries) // params.batch_size)
-    fitting = Fitting(policy, environment, params, dev, run, steps, untrained=True)
+    # One thread: the random numbers of dropout are drawn in its order.
+    trainer = Trainer(policy, params, replace(run, threads=1), steps)
+    evaluator = DevEvaluator(environment, dev, reference=None)
+    loop = Loop(run, trainer, evaluator, BestCheckpoint(params.patience))
 
     def part(rows: Tensor) -> Part:
         encoded = environment.encode(policy, [queries[i] for i in rows.tolist()])
         return Part(losses.sft(policy.log_probs(encoded, pointers[rows]), weights[rows]), {})
 
-    for epoch in fitting.epochs(params.epochs, "SFT"):
+    loop.begin()
+    for epoch in loop.epochs(params.epochs, "SFT"):
         means = Means()
-        for rows in shuffled_batches(len(queries), params.batch_size, fitting.generator):
-            policy.train()
-            means.add(fitting.update(rows, part))
+        policy.train()
+        for rows in shuffled_batches(len(queries), params.batch_size, trainer.generator):
+            means.add(trainer.update(rows, part))
         row = {**means.row(), "uniform_loss": uniform}
         if epoch % params.dev_every == 0 or epoch == params.epochs:
-            fitting.evaluate(epoch, row)
+            loop.evaluate(epoch, row)
         else:
-            fitting.finish(epoch, row)
-    return fitting
+            loop.finish(epoch, row)
+    return loop.trained()

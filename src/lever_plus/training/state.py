@@ -8,54 +8,63 @@ training (other settings, data or code) has another name.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-OPTIMIZER = "optimizer"
+StateDict = dict[str, Any]
+"""Tensors, and what JSON can hold, by name."""
 
 
-class State(NamedTuple):
-    """Tensors by name, and what JSON can hold."""
+class Stateful(Protocol):
+    """A part of a training that it cannot go on without."""
 
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any]
+    def state_dict(self) -> StateDict:
+        """Return what the part has come to."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put the part where another one was."""
+        ...
 
 
-def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state; a reader finds the old one or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    facts = {name: value for name, value in state.items() if name not in tensors}
     # Clones: safetensors refuses tensors that share memory.
     whole = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     save_file(whole, partial, metadata={"facts": json.dumps(facts)})
     partial.replace(path)
 
 
-def read_state(path: Path) -> State | None:
+def read_state(path: Path) -> StateDict | None:
     """Return the state of an interrupted training; None if there is none that is whole."""
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["facts"])
-            return State({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {**tensors, **facts}
     except (SafetensorError, KeyError, ValueError):
         return None
 
 
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with a prefix before their names."""
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+def prefixed(prefix: str, state: Mapping[str, Any]) -> StateDict:
+    """Return a state with a prefix before its names."""
+    return {f"{prefix}.{name}": value for name, value in state.items()}
 
 
-def unprefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names have a prefix, without it."""
+def unprefixed(prefix: str, state: Mapping[str, Any]) -> StateDict:
+    """Return the part of a state whose names have a prefix, without it."""
     start = f"{prefix}."
-    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+    return {n.removeprefix(start): v for n, v in state.items() if n.startswith(start)}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -20,12 +20,16 @@ FLAT_END: Final = "\n"
 
 
 class HasQuestion(Protocol):
-    """Anything with a question and an answer: an `Example`, or a training item in memory."""
+    """Anything with a question: a `Query`, an `Example`, a training item in memory."""
 
     @property
     def question(self) -> str:
         """The question."""
         ...
+
+
+class HasAnswer(HasQuestion, Protocol):
+    """Anything with a question and an answer, which can be shown as a demonstration."""
 
     @property
     def answer(self) -> str:
@@ -56,7 +60,7 @@ def user_turn(example: HasQuestion, prompt: PromptFormat = CHAT) -> Message:
 
 
 def messages(
-    demonstrations: Sequence[HasQuestion], query: HasQuestion | None, prompt: PromptFormat = CHAT
+    demonstrations: Sequence[HasAnswer], query: HasQuestion | None, prompt: PromptFormat = CHAT
 ) -> list[Message]:
     """Return a prompt as chat messages; images stand in the order of the examples."""
     turns = []
@@ -69,7 +73,7 @@ def messages(
 
 def render(
     processor: Any,
-    demonstrations: Sequence[HasQuestion],
+    demonstrations: Sequence[HasAnswer],
     query: HasQuestion | None,
     prompt: PromptFormat = CHAT,
 ) -> str:
@@ -78,7 +82,7 @@ def render(
     Args:
         processor: A Hugging Face processor; its chat template decides the format of style "chat".
         demonstrations: In the order in which they stand in the prompt.
-        query: The example to be answered; None renders the demonstrations alone.
+        query: What is to be answered; None renders the demonstrations alone.
         prompt: Style and instruction.
 
     Raises:
@@ -101,7 +105,7 @@ def render(
 
 def _flat(
     processor: Any,
-    demonstrations: Sequence[HasQuestion],
+    demonstrations: Sequence[HasAnswer],
     query: HasQuestion | None,
     prompt: PromptFormat,
 ) -> str:
@@ -141,8 +145,8 @@ def extract_answer(generation: str, style: Style) -> str:
     return generation.strip()
 
 
-class _Sample:
-    """Fixed text that the prompt hash is computed over."""
+class Sample:
+    """Fixed text that the prompt hash is computed over, and that prompts are tried with."""
 
     question = "What is shown? Answer in one word."
     answer = "sample"
@@ -150,11 +154,11 @@ class _Sample:
 
 def prompt_hash(processor: Any, prompt: PromptFormat = CHAT) -> str:
     """Return a sha256 that changes exactly when the rendering of prompts changes."""
-    rendered = [render(processor, [_Sample()] * shots, _Sample(), prompt) for shots in (0, 1, 2)]
+    rendered = [render(processor, [Sample()] * shots, Sample(), prompt) for shots in (0, 1, 2)]
     return hashlib.sha256("\0".join(rendered).encode()).hexdigest()
 
 
 def message_hash(prompt: PromptFormat) -> str:
     """Return the same for a server, which renders messages with a template of its own."""
-    rendered = repr([messages([_Sample()] * shots, _Sample(), prompt) for shots in (0, 1, 2)])
+    rendered = repr([messages([Sample()] * shots, Sample(), prompt) for shots in (0, 1, 2)])
     return hashlib.sha256(rendered.encode()).hexdigest()

@@ -1,11 +1,11 @@
 """A question to the VLM, what is known about the VLM that answers it, and what a VLM can do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from typing_extensions import TypedDict
 
-from lever_plus.data.examples import Example
+from lever_plus.data.examples import Example, Query
 from lever_plus.vlm.prompt import PromptFormat
 from lever_plus.vlm.usage import Usage
 
@@ -14,10 +14,43 @@ Both = TypeVar("Both")
 
 
 class Request(NamedTuple):
-    """One prompt: demonstrations (example ids, in prompt order) and the query's example id."""
+    """One prompt: demonstrations in prompt order, and the query.
 
-    demonstrations: tuple[int, ...]
-    query: int
+    answer: For likelihoods, the answer that is scored after the prompt; None asks for one.
+    """
+
+    demonstrations: tuple[Example, ...]
+    query: Query
+    answer: str | None = None
+
+    @property
+    def images(self) -> list[str]:
+        """Return the paths of its images, in prompt order."""
+        return [*(example.image for example in self.demonstrations), self.query.image]
+
+
+def scored_answer(request: Request) -> str:
+    """Return the answer that a request scores.
+
+    Raises:
+        ValueError: It has none: likelihoods need one.
+    """
+    if request.answer is None:
+        raise ValueError(f"no answer to score for {request.query.question!r}")
+    return request.answer
+
+
+def prefix_order(requests: Sequence[Request]) -> list[int]:
+    """Return the positions of requests, those that begin with the same ICDs beside one another.
+
+    Requests with the same demonstrations keep their order.
+    """
+    # Not a set: what the order below leaves open must be the same in every process.
+    examples = dict.fromkeys(e for request in requests for e in request.demonstrations)
+    order = sorted(examples, key=lambda e: (e.question_id, e.image_sha256, e.question, e.answer))
+    rank = {example: number for number, example in enumerate(order)}
+    keys = [tuple(rank[example] for example in r.demonstrations) for r in requests]
+    return sorted(range(len(requests)), key=keys.__getitem__)
 
 
 class VlmIdentity(TypedDict):
@@ -63,11 +96,6 @@ class Backend(Protocol):
         ...
 
     @property
-    def examples(self) -> Mapping[int, Example]:
-        """All examples that requests may name, by id."""
-        ...
-
-    @property
     def prompt(self) -> PromptFormat:
         """How its prompts look, and so where an answer ends."""
         ...
@@ -84,21 +112,16 @@ class Backend(Protocol):
     def log_likelihoods(
         self, requests: Sequence[Request], done: Done[float] = ignore
     ) -> list[float]:
-        """Return the mean log-probability of the tokens of each query's own answer."""
+        """Return the mean log-probability of the tokens of each request's answer."""
         ...
 
 
 class Vlm(Protocol):
-    """A frozen VLM as stages ask it; `stored.StoredVlm` puts a store before a backend."""
+    """A frozen VLM as everything above asks it; `StoredVlm` puts a store before a backend."""
 
     @property
     def identity(self) -> VlmIdentity:
         """What its answers depend on."""
-        ...
-
-    @property
-    def examples(self) -> Mapping[int, Example]:
-        """All examples that requests may name, by id."""
         ...
 
     def answers(self, requests: Sequence[Request], *, description: str) -> list[str]:
@@ -106,5 +129,5 @@ class Vlm(Protocol):
         ...
 
     def log_likelihoods(self, requests: Sequence[Request], *, description: str) -> list[float]:
-        """Return the mean log-probability of the tokens of each query's own answer."""
+        """Return the mean log-probability of the tokens of each request's answer."""
         ...

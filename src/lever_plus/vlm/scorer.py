@@ -1,18 +1,26 @@
 """Scores of pointers: every distinct request is asked once, then scored by the official metric."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lever_plus.data.examples import Example
+from lever_plus.data.examples import Example, Query
+from lever_plus.errors import UserError
 from lever_plus.metric.vqa import normalize_answer, vqa_accuracy
 from lever_plus.vlm.request import Request, Vlm
 
 METRIC: Final = "VQA accuracy, convention community"
 """Convention of every score; records that are exact matches instead say so one by one."""
+
+
+class Asked(NamedTuple):
+    """A prompt whose answer is scored: demonstrations in order, and the example that is asked."""
+
+    demonstrations: tuple[Example, ...]
+    example: Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,71 +47,91 @@ class Scorer:
         """Keep the VLM; it remembers answers if there is a store before it."""
         self.vlm = vlm
 
-    def score(self, requests: Sequence[Request], description: str = "answers") -> list[ShotScore]:
-        """Score requests; those that stand here twice are asked once."""
-        distinct = sorted(set(requests))
-        answers = self.vlm.answers(distinct, description=description)
-        scores = {
-            request: score_answer(answer, self.vlm.examples[request.query])
-            for request, answer in zip(distinct, answers, strict=True)
-        }
-        return [scores[request] for request in requests]
+    def score(self, asked: Sequence[Asked], description: str = "answers") -> list[ShotScore]:
+        """Score prompts; those that are here twice are asked once."""
+        distinct, places = _distinct(asked)
+        queries = _queries(distinct)
+        requests = [Request(one.demonstrations, queries[one.example]) for one in distinct]
+        answers = self.vlm.answers(requests, description=description)
+        scores = [
+            score_answer(answer, one.example) for one, answer in zip(distinct, answers, strict=True)
+        ]
+        return [scores[place] for place in places]
 
     def score_pointers(
         self,
-        queries: Sequence[int],
-        pointers: Sequence[Sequence[int]],
+        examples: Sequence[Example],
+        pointers: Sequence[Sequence[Example]],
         description: str = "answers",
     ) -> list[list[ShotScore]]:
         """Score every pointer at every shot 1..K.
 
         Args:
-            queries: Query id of each pointer.
-            pointers: Example ids, in the order in which they stand in the prompt.
+            examples: What each pointer is shown before.
+            pointers: Demonstrations, in their order in the prompt.
             description: Label of the progress bar.
 
         Returns:
             For each pointer, its scores at shots 1, 2, ..., len(pointer).
         """
-        scores = iter(self.score(_prefixes(queries, pointers), description))
+        scores = iter(self.score(_prefixes(examples, pointers), description))
         return [[next(scores) for _ in pointer] for pointer in pointers]
 
     def gt_probs(
         self,
-        queries: Sequence[int],
-        pointers: Sequence[Sequence[int]],
+        examples: Sequence[Example],
+        pointers: Sequence[Sequence[Example]],
         description: str = "true answers",
     ) -> NDArray[np.float32]:
-        """Return the probability of each query's true answer at shots 1..K, float [pointers, K].
+        """Return the probability of each example's answer at shots 1..K, float [pointers, K].
 
         The geometric mean of its tokens' probabilities, so that long answers are not punished.
         """
-        requests = _prefixes(queries, pointers)
-        distinct = sorted(set(requests))
-        values = self.vlm.log_likelihoods(distinct, description=description)
-        found = dict(zip(distinct, np.exp(values), strict=True))
-        flat = np.array([found[request] for request in requests], dtype=np.float32)
+        distinct, places = _distinct(_prefixes(examples, pointers))
+        queries = _queries(distinct)
+        requests = [
+            Request(one.demonstrations, queries[one.example], one.example.answer)
+            for one in distinct
+        ]
+        values = self.vlm.log_likelihoods(requests, description=description)
+        flat = np.exp(values)[places].astype(np.float32)
         return flat.reshape(len(pointers), -1)
 
 
-def _prefixes(queries: Sequence[int], pointers: Sequence[Sequence[int]]) -> list[Request]:
-    """Return the request of every pointer at every shot 1..K."""
+def _distinct(asked: Sequence[Asked]) -> tuple[list[Asked], list[int]]:
+    """Return the distinct prompts, and for each prompt which of them it is."""
+    numbers: dict[Asked, int] = {}
+    places = [numbers.setdefault(one, len(numbers)) for one in asked]
+    return list(numbers), places
+
+
+def _queries(asked: Sequence[Asked]) -> dict[Example, Query]:
+    """Return what each example asks, made once."""
+    return {example: example.query for example in {one.example for one in asked}}
+
+
+def _prefixes(examples: Sequence[Example], pointers: Sequence[Sequence[Example]]) -> list[Asked]:
+    """Return the prompt of every pointer at every shot 1..K."""
     return [
-        Request(tuple(pointer[:shot]), query)
-        for query, pointer in zip(queries, pointers, strict=True)
+        Asked(tuple(pointer[:shot]), example)
+        for example, pointer in zip(examples, pointers, strict=True)
         for shot in range(1, len(pointer) + 1)
     ]
 
 
-def score_answer(answer: str, query: Example) -> ShotScore:
-    """Score an answer by the official metric; by exact match only where the example says so."""
-    if query.fallback:
-        right = normalize_answer(answer) in {normalize_answer(given) for given in query.answers}
+def score_answer(answer: str, example: Example) -> ShotScore:
+    """Score an answer by the official metric; by exact match only where the example says so.
+
+    Raises:
+        UserError: The example has no human answers.
+    """
+    if not example.answers:
+        raise UserError(
+            f"question {example.question!r} ({example.image}) has no human answers, so answers to "
+            "it cannot be scored: give it `answers`."
+        )
+    if example.fallback:
+        right = normalize_answer(answer) in {normalize_answer(given) for given in example.answers}
         return ShotScore(answer, int(right), float(right), fallback=True)
-    accuracy = vqa_accuracy(answer, query.answers)
+    accuracy = vqa_accuracy(answer, example.answers)
     return ShotScore(answer=answer, vqa_correct=int(accuracy > 0), vqa_acc_score=accuracy)
-
-
-def by_id(splits: Mapping[str, Sequence[Example]]) -> dict[int, Example]:
-    """Return all examples of all splits by their id."""
-    return {e.question_id: e for examples in splits.values() for e in examples}

@@ -9,7 +9,7 @@ from the prompt's own tokens.
 from typing import Any, NamedTuple
 
 from lever_plus.errors import UserError
-from lever_plus.vlm.prompt import HasQuestion, PromptFormat, render
+from lever_plus.vlm.prompt import HasAnswer, HasQuestion, PromptFormat, render
 
 
 class Turn(NamedTuple):
@@ -27,7 +27,14 @@ class Turn(NamedTuple):
     follows: bool
 
 
-def turn(processor: Any, example: HasQuestion, prompt: PromptFormat) -> Turn:
+def asked_turn(processor: Any, query: HasQuestion, prompt: PromptFormat) -> Turn:
+    """Return the turn of a query whose answer is not known."""
+    text = render(processor, [], query, prompt)
+    ids = text_ids(processor, text)
+    return Turn(ids, ids, text, [], follows=True)
+
+
+def turn(processor: Any, example: HasAnswer, prompt: PromptFormat) -> Turn:
     """Return where the answer of one example begins and ends.
 
     Raises:

@@ -9,13 +9,14 @@ from lever_plus.errors import UserError
 from lever_plus.experiments.ablation.variants import (
     Variant,
     find_variant,
+    has_variants,
     params_of,
     read_variants,
     stages_to_run,
 )
 from tiny_world import ROOT
 
-VARIANTS = read_variants(ROOT / "ablations" / "variants.yaml").variants
+VARIANTS = read_variants(ROOT).variants
 
 
 def stages(variant: Variant) -> list[str]:
@@ -65,13 +66,15 @@ def test_the_project_s_variants_are_valid_and_compared_with_something(name: str)
         assert compared in known
 
 
-def test_an_unknown_variant_or_key_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
+def test_an_unknown_variant_or_key_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no variant nonsense: it has grpo-light"):
-        find_variant("nonsense")
-    path = tmp_path / "variants.yaml"
+        find_variant("nonsense", ROOT)
+    with pytest.raises(UserError, match=r"ablations.variants\.yaml is missing"):
+        read_variants(tmp_path)
+    assert not has_variants(tmp_path)
+    path = tmp_path / "ablations" / "variants.yaml"
+    path.parent.mkdir()
     path.write_text("seeds: [1]\nvariants: {a: {asks: q, methods: [rce], verses: default}}\n")
     with pytest.raises(UserError, match=r"variants.yaml: variants\.a\.versus: Field required"):
-        read_variants(path)
+        read_variants(tmp_path)
+    assert has_variants(tmp_path)

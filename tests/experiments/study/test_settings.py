@@ -45,6 +45,20 @@ def test_values_become_params_and_weights_keep_their_sum() -> None:
     assert (changed.grpo.epochs, changed.grpo.rounds) == (3, 0)
 
 
+def test_a_trial_is_rewarded_for_hard_and_soft_alone() -> None:
+    """Whatever params.yaml rewards beside them: the space has no value for it."""
+    other = changed_params(PARAMS, {"reward": {"soft": 0.0, "bias": 0.5}})
+    values = {**baseline(PARAMS, SETTINGS.space), "hard_share": 0.25}
+    for params in (PARAMS, other):
+        changed = changed_params(params, changes(values, params, SETTINGS.space))
+        assert changed.reward.model_dump(exclude_defaults=True) == {
+            "hard": 0.5,
+            "soft": 1.5,
+            "clip": 5.0,
+            "shot_weights": [0.25, 0.25, 0.25, 0.25],
+        }
+
+
 def test_a_space_without_the_project_s_own_values_is_refused() -> None:
     space = SETTINGS.space.model_copy(update={"tau_start": [9.0]})
     with pytest.raises(UserError, match="the baseline is trial 0"):

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from identity_task import DEV, POOL, SHOTS, IdentityTask
 from torch import Tensor
 
-from lever_plus.config.training import RlDataParams
+from identity_task import DEV, POOL, SHOTS, IdentityTask
+from lever_plus.config.rl_data import RlDataParams
 from lever_plus.policy.decoding import sample
 from lever_plus.policy.network import Policy
 from lever_plus.training.rl_data.candidates import Proposal, fresh_groups, propose

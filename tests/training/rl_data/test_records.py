@@ -29,7 +29,7 @@ META = Meta(
     },
     metric="VQA accuracy, convention community",
     pool_sha256=POOLS.sha256,
-    encoder="e" * 64,
+    feature_space="e" * 64,
     policy_sha256="s" * 64,
     records=3,
 )

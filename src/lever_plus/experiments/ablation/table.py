@@ -11,25 +11,24 @@ import numpy as np
 import pandas as pd
 import typer
 
-from lever_plus.config.file import load_params
 from lever_plus.errors import UserError
 from lever_plus.evaluation.statistics import Clusters, bootstrap, paired
 from lever_plus.evaluation.summary import images_of, per_question
 from lever_plus.experiments.ablation.variants import Variant, read_variants
-from lever_plus.pipeline import paths
 from lever_plus.pipeline.outputs import Outcome, write_metrics
+from lever_plus.pipeline.paths import Paths
 from lever_plus.report.tables import markdown, percent, points
 
 DEFAULT = "default"
 Row = dict[str, Any]
 
 
-def run() -> Outcome:
+def run(paths: Paths, resamples: int) -> Outcome:
     """Write metrics/ablations.json and print the tables."""
-    variants, resamples = read_variants().variants, load_params().evaluate.resamples
-    tables = {name: _scores(name) for name in (DEFAULT, *variants)}
+    variants = read_variants(paths.root).variants
+    tables = {name: _scores(paths, name) for name in (DEFAULT, *variants)}
     rows = [
-        _row(name, method, variant, tables, resamples)
+        _row(paths, name, method, variant, tables, resamples)
         for name, variant in variants.items()
         for method in variant.methods
     ]
@@ -37,14 +36,14 @@ def run() -> Outcome:
     shown = {(row["variant"], row["method"]) for row in rows}
     compared = dict.fromkeys(row["versus"] for row in rows)
     rows += [
-        _row(name, method, None, tables, resamples)
+        _row(paths, name, method, None, tables, resamples)
         for name, _, method in (key.partition("/") for key in compared)
         if (name, method) not in shown
     ]
-    write_metrics(paths.METRICS / "ablations.json", {"rows": rows})
+    write_metrics(paths.ablations, {"rows": rows})
     for question in asked:
         typer.echo(f"\n{question}\n\n{as_markdown(rows, variants, question)}")
-    return Outcome(f"{len(rows)} rows in {paths.METRICS / 'ablations.json'}")
+    return Outcome(f"{len(rows)} rows in {paths.ablations}")
 
 
 def as_markdown(rows: list[Row], variants: Mapping[str, Variant], question: str) -> str:
@@ -74,6 +73,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _row(
+    paths: Paths,
     name: str,
     method: str,
     variant: Variant | None,
@@ -99,7 +99,7 @@ def _row(
         "difference": _difference(table, per_question(_of(tables, versus)), images, resamples)
         if versus
         else None,
-        "reward_std": _spread(name),
+        "reward_std": _spread(paths, name),
     }
 
 
@@ -121,18 +121,18 @@ def _of(tables: Mapping[str, pd.DataFrame], key: str) -> pd.DataFrame:
     return table[table["method"] == method]
 
 
-def _scores(name: str) -> pd.DataFrame:
-    path = paths.SCORES if name == DEFAULT else paths.ablation(name) / "scores.parquet"
+def _scores(paths: Paths, name: str) -> pd.DataFrame:
+    path = paths.scores if name == DEFAULT else paths.variant(name) / "scores.parquet"
     if not path.is_file():
         raise UserError(f"{path} is missing: run `make ablations`.")
     return pd.read_parquet(path)
 
 
-def _spread(name: str) -> float | None:
+def _spread(paths: Paths, name: str) -> float | None:
     """Return the mean standard deviation of rewards inside groups; None if it is the default's."""
     if name == DEFAULT:
         return None
-    facts = json.loads((paths.ablation(name) / "facts.json").read_text(encoding="utf-8"))
+    facts = json.loads((paths.variant(name) / "facts.json").read_text(encoding="utf-8"))
     spreads = list(_values(facts, "reward_std"))
     return float(np.mean(spreads)) if spreads else None
 

@@ -7,10 +7,10 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 
+from lever_plus.config.base import Section
 from lever_plus.config.file import merged_params
 from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.config.params import Params
-from lever_plus.config.sources import Section
 from lever_plus.errors import UserError
 
 VARIANTS: Final = Path("ablations") / "variants.yaml"
@@ -45,8 +45,14 @@ class Variants(Section):
     variants: dict[str, Variant]
 
 
-def read_variants(path: Path = VARIANTS) -> Variants:
-    """Read the file; UserError says what is wrong with it."""
+def has_variants(root: Path) -> bool:
+    """Return whether a project has a file of variants."""
+    return (root / VARIANTS).is_file()
+
+
+def read_variants(root: Path) -> Variants:
+    """Read the file of a project; UserError says what is wrong with it."""
+    path = root / VARIANTS
     if not path.is_file():
         raise UserError(f"{path} is missing: run from the project's root folder.")
     try:
@@ -56,9 +62,9 @@ def read_variants(path: Path = VARIANTS) -> Variants:
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def find_variant(name: str) -> Variant:
+def find_variant(name: str, root: Path) -> Variant:
     """Return one variant; UserError says which there are."""
-    variants = read_variants().variants
+    variants = read_variants(root).variants
     if name not in variants:
         raise UserError(f"{VARIANTS} has no variant {name}: it has {', '.join(variants)}.")
     return variants[name]

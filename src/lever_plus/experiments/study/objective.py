@@ -7,7 +7,7 @@ so that a pruner may end a trial between epochs and between seeds. Test question
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
 from typing import NamedTuple
@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from lever_plus.config.names import RCE
 from lever_plus.config.params import Params
-from lever_plus.pipeline import paths
+from lever_plus.pipeline.paths import Paths, weights_of
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.network import Policy
+from lever_plus.training.environment import Environment
 from lever_plus.training.grpo import train_grpo
+from lever_plus.training.loop import Trained
 from lever_plus.training.rce import train_rce
-from lever_plus.training.trainer import Fitting, Row, Run
+from lever_plus.training.trainer import Row, Run
+from lever_plus.vlm.store.cached import StoredVlm
 
 Accuracies = NDArray[np.float64]
 Report = Callable[[int, Row], None]
@@ -49,10 +52,18 @@ class Measured(NamedTuple):
 class Trials:
     """Data and policies that all trials of a process share."""
 
-    def __init__(self, params: Params) -> None:
-        """Read nothing yet."""
-        self.params = params
-        self.workspace = Workspace(params)
+    def __init__(self, params: Params, paths: Paths, vlm: StoredVlm | None = None) -> None:
+        """Read nothing yet.
+
+        Args:
+            params: params.yaml.
+            paths: The pipeline's outputs.
+            vlm: The VLM, where it is open already.
+        """
+        self.params, self.paths = params, paths
+        self.workspace = Workspace(paths, params.vlm, params.scoring, vlm)
+        self._baselines: dict[int, Accuracies] = {}
+        self._trained: dict[tuple[str, int], Trained] = {}
 
     @cached_property
     def dev(self) -> list[int]:
@@ -64,8 +75,9 @@ class Trials:
         """Return a hash of what all trials share: RL data, SFT and RCE policies, and params."""
         digest = hashlib.sha256(self.params.model_dump_json().encode())
         name = next(iter(self.params.rce.tau))
-        rce = [paths.offline(name, s) / paths.POLICY for s in self.params.training_seeds]
-        for path in (paths.RECORDS, paths.SFT / paths.POLICY, *rce):
+        paths = self.paths
+        rce = [weights_of(paths.offline(name, s)) for s in self.params.training_seeds]
+        for path in (paths.records, weights_of(paths.sft), *rce):
             digest.update(path.read_bytes() if path.is_file() else b"")
         return digest.hexdigest()
 
@@ -81,9 +93,7 @@ class Trials:
         Raises:
             DivergedError: A loss became nan or infinite.
         """
-        workspace = Workspace(params)
-        workspace.__dict__.update(self._shared())
-        policy = self._rce(workspace, seed)
+        policy = self._rce(params, seed)
         kl, reward = 0.0, math.nan
         if epochs:
             rows: list[Row] = []
@@ -94,60 +104,49 @@ class Trials:
                 rows.append(row)
                 report(int(row["epoch"]), row)
 
-            fitting = train_grpo(
+            trained = train_grpo(
                 policy,
-                workspace.environment,
-                workspace.groups(),
+                self._environment(params),
+                self.workspace.groups(params.reward, params.rl),
                 self.dev,
                 params.grpo,
                 Run(seed, observe, threads=params.threads),
             )
-            policy, reward = fitting.best(), fitting.best_reward
-            kl = next(float(r["kl"]) for r in rows if r["epoch"] == fitting.best_epoch)
-        accuracies = workspace.environment.realised(policy, self.dev).accuracies
+            policy, reward = trained.best(), trained.best_reward
+            kl = next(float(r["kl"]) for r in rows if r["epoch"] == trained.best_epoch)
+        accuracies = self._environment(params).realised(policy, self.dev).accuracies
         difference = accuracies.mean(axis=1) - self.baseline(seed).mean(axis=1)
         return Measured(difference, accuracies.mean(axis=0).tolist(), kl, reward)
 
     def baseline(self, seed: int) -> Accuracies:
         """Return the dev accuracies of the RCE-only policy of params.yaml, [questions, shots]."""
         if seed not in self._baselines:
-            policy = self._rce(self.workspace, seed)
-            realised = self.workspace.environment.realised(policy, self.dev)
+            policy = self._rce(self.params, seed)
+            realised = self._environment(self.params).realised(policy, self.dev)
             self._baselines[seed] = np.asarray(realised.accuracies, dtype=np.float64)
         return self._baselines[seed]
 
-    @cached_property
-    def _baselines(self) -> dict[int, Accuracies]:
-        return {}
+    def _environment(self, params: Params) -> Environment:
+        return self.workspace.environment(params.pointer.shots, params.reward)
 
-    @cached_property
-    def _trained(self) -> dict[tuple[str, int], Fitting]:
-        return {}
-
-    def _rce(self, workspace: Workspace, seed: int) -> Policy:
+    def _rce(self, params: Params, seed: int) -> Policy:
         """Return the RCE policy: the pipeline's where nothing differs, else trained, once."""
-        params = workspace.params
+        workspace, paths = self.workspace, self.paths
         name = next(iter(params.rce.tau))
         same = all(
             getattr(params, part) == getattr(self.params, part) for part in (RCE, "reward", "rl")
         )
-        if same and (paths.offline(name, seed) / paths.POLICY).is_file():
+        if same and weights_of(paths.offline(name, seed)).is_file():
             return workspace.load_policy(paths.offline(name, seed))
         key = (repr((params.rce, params.reward, params.rl)), seed)
         if key not in self._trained:
             self._trained[key] = train_rce(
-                workspace.load_policy(paths.SFT),
-                workspace.environment,
-                workspace.groups(),
+                workspace.load_policy(paths.sft),
+                self._environment(params),
+                workspace.groups(params.reward, params.rl),
                 self.dev,
                 params.rce,
                 params.rce.tau[name],
                 Run(seed, lambda _row: None, threads=params.threads),
             )
         return deepcopy(self._trained[key].best())
-
-    def _shared(self) -> Mapping[str, object]:
-        """Return what does not depend on a trial's values."""
-        shared = self.workspace
-        names = ("splits", "pools", "embeddings", "vlm")
-        return {name: getattr(shared, name) for name in names}

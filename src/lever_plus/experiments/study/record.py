@@ -19,7 +19,6 @@ from lever_plus.experiments.study.settings import StudySettings
 from lever_plus.experiments.study.worker import KL, UID
 from lever_plus.tracking.store import Run, Store
 
-FOLDER: Final = Path("search") / "results"
 CONTOUR: Final = ["learning_rate", "kl_beta"]
 STATES: Final = {
     TrialState.COMPLETE: "FINISHED",
@@ -62,7 +61,7 @@ def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
     return sorted(found, key=lambda trial: (-float(trial.value or 0.0), trial.number))[:count]
 
 
-def write_results(study: optuna.Study, folder: Path = FOLDER) -> list[Path]:
+def write_results(study: optuna.Study, folder: Path) -> list[Path]:
     """Write trials.csv and the plots that the trials so far allow; return the files."""
     mpl.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)

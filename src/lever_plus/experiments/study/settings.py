@@ -9,14 +9,13 @@ import numpy as np
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 
+from lever_plus.config.base import Count, Positive, Section
 from lever_plus.config.names import GRPO, RCE
 from lever_plus.config.params import Params
 from lever_plus.config.reward import WEIGHTS
-from lever_plus.config.sources import Count, Positive, Section
-from lever_plus.config.training import GenMethod
+from lever_plus.config.rl_data import GenMethod
 from lever_plus.errors import UserError
 
-SETTINGS: Final = Path("search") / "params.yaml"
 STORAGE_VARIABLE: Final = "LEVER_PLUS_STUDY_STORAGE"
 Values = Mapping[str, Any]
 """Values of a trial, by the names of `Space`."""
@@ -61,7 +60,7 @@ class StudySettings(Section):
     space: Space
 
 
-def read_settings(path: Path = SETTINGS) -> StudySettings:
+def read_settings(path: Path) -> StudySettings:
     """Read the file; UserError says what is wrong with it.
 
     LEVER_PLUS_STUDY_STORAGE of the environment comes before `storage`: a database's password has no
@@ -86,8 +85,8 @@ def baseline(params: Params, space: Space) -> dict[str, Any]:
     named = next((name for name, m in space.gen_methods.items() if m == methods), None)
     if tau.start not in space.tau_start or named is None:
         raise UserError(
-            f"{SETTINGS}: the space must hold params.yaml's own tau start ({tau.start}) and "
-            f"rl.filter_gen_methods ({methods}): the baseline is trial 0."
+            "search/params.yaml: the space must hold params.yaml's own tau start "
+            f"({tau.start}) and rl.filter_gen_methods ({methods}): the baseline is trial 0."
         )
     return {
         "learning_rate": params.grpo.learning_rate,

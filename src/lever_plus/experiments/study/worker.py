@@ -25,6 +25,7 @@ from lever_plus.errors import UserError
 from lever_plus.experiments.study.liveness import ROLE, requeue_lost, signs_of_life, tell
 from lever_plus.experiments.study.objective import DivergedError, Measured, Trials
 from lever_plus.experiments.study.settings import Space, StudySettings, baseline, changes
+from lever_plus.pipeline.paths import Paths
 from lever_plus.training.trainer import Row
 
 LOG = logging.getLogger("lever_plus")
@@ -74,7 +75,7 @@ def run_worker(params: Params, settings: StudySettings, trials: Trials | None = 
         trials: Data and policies; None: those of the pipeline.
     """
     study = open_study(settings)
-    found = trials or Trials(params)
+    found = trials or Trials(params, Paths())
     _check_data(study, found.identity)
     queue_baseline(study, params, settings.space)
     run = objective(found, params, settings)

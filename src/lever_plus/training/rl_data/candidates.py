@@ -7,12 +7,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lever_plus.config.training import GenMethod, RlDataParams
+from lever_plus.config.rl_data import GenMethod, RlDataParams
 from lever_plus.features.neighbours import ranked
 from lever_plus.features.similarities import MIXED, SIIR, STTR
 from lever_plus.policy.decoding import Decoded, beam, sample, stochastic_beam, uniform
+from lever_plus.policy.encoding import DECODE_BATCH
 from lever_plus.policy.network import Encoded, Policy
-from lever_plus.training.environment import DECODE_BATCH, Environment
+from lever_plus.training.environment import Environment
 from lever_plus.training.groups import Groups
 
 RETRIEVAL: Final = (STTR, SIIR, MIXED)
@@ -81,7 +82,10 @@ def _generate(
 def _retrieved(environment: Environment, query: int, count: int) -> list[Proposal]:
     """Return the most similar examples by each similarity in turn, then those of the next ranks."""
     pool, shots = environment.pools.of(query), environment.shots
-    orders = [ranked(name, environment.embeddings, query, pool) for name in RETRIEVAL if count]
+    asked = environment.examples[query].query
+    candidates = [environment.examples[i] for i in pool]
+    features = environment.features
+    orders = [ranked(name, features, asked, candidates) for name in RETRIEVAL if count]
     found = []
     for number in range(count):
         start = number // len(orders) * shots

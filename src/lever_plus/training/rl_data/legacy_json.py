@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from lever_plus.config.training import GenMethod
+from lever_plus.config.rl_data import GenMethod
 from lever_plus.data.pools import Pools
 from lever_plus.errors import UserError
 from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot
@@ -131,7 +131,7 @@ def read_exchange(path: Path, index_space: IndexSpace | None, pools: Pools) -> I
         vlm=vlm,
         metric="VQA accuracy as stored in the imported file",
         pool_sha256=pools.sha256,
-        encoder=UNKNOWN,
+        feature_space=UNKNOWN,
         policy_sha256=UNKNOWN,
         records=len(records),
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lever_plus.config.training import GenMethod
+from lever_plus.config.rl_data import GenMethod
 from lever_plus.data.pools import Pools
 from lever_plus.errors import UserError
 from lever_plus.vlm.request import VlmIdentity
@@ -86,7 +86,7 @@ class Meta(Record):
     vlm: VlmIdentity
     metric: str
     pool_sha256: str
-    encoder: str
+    feature_space: str
     policy_sha256: str
     records: int
 
@@ -139,8 +139,8 @@ def _read_meta(path: Path) -> Meta:
         return Meta.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise UserError(
-            f"{path} is damaged ({error.errors()[0]['msg']}): run `dvc checkout`, or "
-            "`dvc repro rl_data`."
+            f"{path} is damaged, or of another version ({error.errors()[0]['msg']}): run "
+            "`dvc checkout`, or `dvc repro rl_data`."
         ) from error
 
 

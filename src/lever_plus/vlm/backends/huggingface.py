@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
@@ -10,24 +10,23 @@ from typing import Any, TypeVar
 
 import torch
 
-from lever_plus.config.sources import HuggingFaceVlmParams
+from lever_plus.config.vlm import HuggingFaceVlmParams
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
-from lever_plus.hub.linear import use_onednn, use_torch
+from lever_plus.hub.linear import use_torch
 from lever_plus.hub.loading import identify, load_model, load_processor
 from lever_plus.hub.threads import on_threads
 from lever_plus.vlm.engine.batch import BatchEngine
 from lever_plus.vlm.engine.prefix import PrefixEngine
-from lever_plus.vlm.engine.segments import NotSeparableError, Segments
+from lever_plus.vlm.engine.segments import Item, NotSeparableError, Segments
+from lever_plus.vlm.engine.trial import examples_of, try_engine
 from lever_plus.vlm.prompt import PromptFormat, prompt_hash
-from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
+from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, prefix_order
 from lever_plus.vlm.store.answers import Store
 from lever_plus.vlm.store.segments import KeptSegments
 from lever_plus.vlm.usage import Usage
 
 Result = TypeVar("Result")
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Largest difference of log-likelihoods at which prefix reuse counts as exact (a nat's share)."""
 IMAGE_BATCH = 96
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
@@ -43,7 +42,6 @@ class HuggingFaceVlm:
     def __init__(
         self,
         path: str,
-        examples: Mapping[int, Example],
         params: HuggingFaceVlmParams,
         store: Store | None = None,
         store_megabytes: int = 0,
@@ -52,7 +50,6 @@ class HuggingFaceVlm:
 
         Args:
             path: Hugging Face folder or hub id.
-            examples: All examples that requests may name, by id.
             params: Device, precision, prompt, decoding and batch size.
             store: Where image features outlive the process; None for nowhere.
             store_megabytes: How much of them.
@@ -62,7 +59,7 @@ class HuggingFaceVlm:
         """
         from transformers import AutoProcessor
 
-        self.examples, self.params, self._path = examples, params, path
+        self.params, self._path = params, path
         self.prompt = PromptFormat(params.prompt.style, params.prompt.instruction)
         self.processor = load_processor(AutoProcessor, path, params.revision)
         model, revision = identify(path, params.revision)
@@ -75,8 +72,10 @@ class HuggingFaceVlm:
         )
         self._kept = KeptSegments(store, self.identity, store_megabytes) if store else None
         self.usage = Usage()
-        self.why_plain = ""
+        self.engine: PrefixEngine | None = None
+        self.why_plain = "" if params.prefix_reuse else "vlm.prefix_reuse is off"
         self._batch_tokens = params.batch_tokens
+        self._tokens_each = 0
         self._lock = threading.Lock()
 
     @cached_property
@@ -97,22 +96,39 @@ class HuggingFaceVlm:
     @cached_property
     def plain(self) -> BatchEngine:
         """The engine that runs whole prompts."""
-        return BatchEngine(self.model, self.processor, self.examples, self.prompt)
+        return BatchEngine(self.model, self.processor, self.prompt)
 
-    @cached_property
-    def engine(self) -> PrefixEngine | None:
-        """The engine that shares prefixes, where that is exact and wanted."""
-        engine, self.why_plain = self._prefix_engine()
-        if engine is None and "model" in self.__dict__:
+    def load(self, requests: Sequence[Request]) -> None:
+        """Load the model, and find out with the first requests whether prefixes can be shared.
+
+        `answers` and `log_likelihoods` call it; call it before a clock starts.
+        """
+        if self._tokens_each or not requests:
+            return
+        tokens_each = self.plain.tokens(requests[0].query)
+        if not self.why_plain:
+            self._try(requests)
+        self._tokens_each = tokens_each  # last: what failed half-way is done again
+
+    def _try(self, requests: Sequence[Request]) -> None:
+        """Use the engine if its results are the model's own."""
+
+        def segments() -> Segments:
+            return Segments(
+                self.model,
+                self.processor,
+                self.prompt,
+                IMAGE_BATCH,
+                self._workers,
+                self.params.segment_megabytes * 2**20,
+                self._kept,
+            )
+
+        tried = try_engine(self.model, self.plain, segments, examples_of(requests), self.usage)
+        self.engine, self.why_plain = tried
+        if self.engine is None:
             use_torch(self.model)  # whole prompts are the reference, which nothing was checked for
-        if engine is None and self.params.prefix_reuse:
             self._say_plain()
-        return engine
-
-    @cached_property
-    def _tokens_each(self) -> int:
-        """Prompt tokens of one example, roughly: those of the first."""
-        return self.plain.tokens(next(iter(self.examples)))
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
         """Return the text generated for each request, by greedy decoding or beam search."""
@@ -130,7 +146,7 @@ class HuggingFaceVlm:
     def log_likelihoods(
         self, requests: Sequence[Request], done: Done[float] = ignore
     ) -> list[float]:
-        """Return the mean log-probability of the tokens of each query's own answer."""
+        """Return the mean log-probability of the tokens of each request's answer."""
 
         def score(chunk: Sequence[Request]) -> list[float]:
             return (self.engine or self.plain).log_likelihoods(chunk)
@@ -142,36 +158,6 @@ class HuggingFaceVlm:
         settings = self.params
         (ids,) = self.plain.generate([request], settings.max_new_tokens, settings.num_beams)
         return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True))
-
-    def _prefix_engine(self) -> tuple[PrefixEngine | None, str]:
-        """Return an engine that was seen to give the model's own results, or why there is none."""
-        if not self.params.prefix_reuse:
-            return None, "vlm.prefix_reuse is off"
-        try:
-            segments = Segments(
-                self.model,
-                self.processor,
-                self.examples,
-                self.prompt,
-                IMAGE_BATCH,
-                self._workers,
-                self.params.segment_megabytes * 2**20,
-                self._kept,
-            )
-            first, *others = list(self.examples)[:3]
-            probes = [Request(tuple(others[:shots]), first) for shots in range(len(others) + 1)]
-            alone = torch.tensor([self.plain.log_likelihoods([probe])[0] for probe in probes])
-            use_onednn(self.model)
-            engine = PrefixEngine(self.model, segments, Usage())
-            segments.prepare([first, *others])
-            shared = torch.tensor(engine.log_likelihoods(probes))
-        except (NotSeparableError, ValueError) as error:
-            return None, str(error)
-        difference = (shared - alone).abs().max().item()
-        if not difference <= TOLERANCE[self.model.dtype]:
-            return None, f"its likelihoods would differ by {difference:.2g}"
-        engine.usage = self.usage
-        return engine, ""
 
     @property
     def _workers(self) -> int:
@@ -189,6 +175,7 @@ class HuggingFaceVlm:
         done: Done[Result],
     ) -> list[Result]:
         """Ask everything; from the first example that cannot be cut, in whole prompts."""
+        self.load(requests)
         results: dict[int, Result] = {}
         try:
             self._ask_rest(requests, ask, done, results)
@@ -206,8 +193,8 @@ class HuggingFaceVlm:
         results: dict[int, Result],
     ) -> None:
         """Add what `results` lacks, in chunks of neighbours in prefix order, in threads."""
-        lacking = (i for i in range(len(requests)) if i not in results)
-        order = sorted(lacking, key=lambda i: requests[i])
+        lacking = [i for i in range(len(requests)) if i not in results]
+        order = [lacking[i] for i in prefix_order([requests[i] for i in lacking])]
         workers = self._workers if self.engine else 1
         one_each = on_threads(1) if workers > 1 else nullcontext()
         with one_each, ThreadPoolExecutor(workers) as pool:
@@ -229,18 +216,23 @@ class HuggingFaceVlm:
         width = self.model.get_input_embeddings().weight.shape[1]
         each = self._tokens_each * width * self.model.dtype.itemsize
         most = max(64, self.params.segment_megabytes * 2**20 // each)
+        segments = self.engine.segments
         stretch: list[int] = []
-        named: set[int] = set()
+        shown: set[Example] = set()
+        asked: set[Item] = set()
         for i in order:
-            names = {*requests[i].demonstrations, requests[i].query}
-            if stretch and len(named) + len(names - named) > most:
-                self.engine.segments.prepare(named)
+            request = requests[i]
+            item = Item(request.query, request.answer)
+            more = set(request.demonstrations) - shown
+            if stretch and len(shown) + len(asked) + len(more) + (item not in asked) > most:
+                segments.prepare(shown, asked)
                 yield stretch
-                stretch, named = [], set()
+                stretch, shown, asked = [], set(), set()
             stretch.append(i)
-            named |= names
+            shown.update(request.demonstrations)
+            asked.add(item)
         if stretch:
-            self.engine.segments.prepare(named)
+            segments.prepare(shown, asked)
             yield stretch
 
     def _chunks(self, requests: Sequence[Request], stretch: Sequence[int]) -> Iterator[list[int]]:

@@ -8,16 +8,15 @@ import asyncio
 import base64
 import mimetypes
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lever_plus.config.sources import OpenAiVlmParams
-from lever_plus.data.examples import Example
+from lever_plus.config.vlm import OpenAiVlmParams
 from lever_plus.errors import UserError, needs
 from lever_plus.vlm.prompt import Message, PromptFormat, message_hash, messages
-from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
+from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, scored_answer
 from lever_plus.vlm.usage import Usage
 
 Result = TypeVar("Result")
@@ -27,9 +26,9 @@ KEPT_IMAGES = 1024
 class OpenAiVlm:
     """A frozen VLM on a server; requests are under way side by side, a bounded number of them."""
 
-    def __init__(self, examples: Mapping[int, Example], params: OpenAiVlmParams) -> None:
+    def __init__(self, params: OpenAiVlmParams) -> None:
         """Name the server; nothing is asked yet."""
-        self.examples, self.params = examples, params
+        self.params = params
         self.prompt = PromptFormat(instruction=params.instruction)
         self.usage = Usage()
         self.identity = VlmIdentity(
@@ -51,7 +50,7 @@ class OpenAiVlm:
     def log_likelihoods(
         self, requests: Sequence[Request], done: Done[float] = ignore
     ) -> list[float]:
-        """Return the mean log-probability of the tokens of each query's own answer.
+        """Return the mean log-probability of the tokens of each request's answer.
 
         Raises:
             UserError: As above, or the server does not echo the log-probabilities of its prompt.
@@ -109,7 +108,7 @@ class OpenAiVlm:
 
     async def _log_likelihood(self, client: Any, request: Request) -> float:
         """Score the answer as the start of the assistant's turn, after the prompt's own tokens."""
-        turns, answer = self.messages(request), self.examples[request.query].answer
+        turns, answer = self.messages(request), scored_answer(request)
         prompt = await self._echo(client, turns, {})
         forced = [*turns, {"role": "assistant", "content": answer}]
         options = {"add_generation_prompt": False, "continue_final_message": True}
@@ -146,13 +145,12 @@ class OpenAiVlm:
 
     def messages(self, request: Request) -> list[Message]:
         """Return a request in the protocol's form: every image as a data URL."""
-        row = [self.examples[i] for i in (*request.demonstrations, request.query)]
-        images = iter(row)
-        turns = messages(row[:-1], row[-1], self.prompt)
+        images = iter(request.images)
+        turns = messages(request.demonstrations, request.query, self.prompt)
         for turn in turns:
             for part in turn["content"]:
                 if part["type"] == "image":
-                    url = data_url(next(images).image)
+                    url = data_url(next(images))
                     part.update({"type": "image_url", "image_url": {"url": url}})
         return turns
 

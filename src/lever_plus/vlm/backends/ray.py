@@ -5,18 +5,18 @@ that is lost and repeats its shard. Models and images must be at the same paths 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from lever_plus.config.sources import HuggingFaceVlmParams, RayParams
-from lever_plus.data.examples import Example
+from lever_plus.config.scoring import RayParams
+from lever_plus.config.vlm import HuggingFaceVlmParams
 from lever_plus.errors import UserError, needs
 from lever_plus.hub.threads import use_threads
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
-from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
+from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, prefix_order
 from lever_plus.vlm.usage import Usage
 
 Result = TypeVar("Result")
@@ -27,12 +27,10 @@ RESTARTS: Final = 5
 class Actor:
     """One copy of the VLM, in a process of its own."""
 
-    def __init__(
-        self, path: str, examples: Mapping[int, Example], params: HuggingFaceVlmParams
-    ) -> None:
+    def __init__(self, path: str, params: HuggingFaceVlmParams) -> None:
         """Name the model; it is loaded with the first shard."""
         use_threads(1)
-        self._vlm = HuggingFaceVlm(path, examples, params)
+        self._vlm = HuggingFaceVlm(path, params)
 
     def ask(
         self, kind: str, number: int, requests: Sequence[Request]
@@ -47,22 +45,16 @@ class Actor:
 class RayVlm:
     """A frozen VLM on Ray actors."""
 
-    def __init__(
-        self,
-        path: str,
-        examples: Mapping[int, Example],
-        params: HuggingFaceVlmParams,
-        ray: RayParams,
-    ) -> None:
+    def __init__(self, path: str, params: HuggingFaceVlmParams, ray: RayParams) -> None:
         """Name the model and the cluster; actors start when something has to be asked.
 
         Raises:
             UserError: There is no such model, or Ray is not installed.
         """
-        named = HuggingFaceVlm(path, examples, params)
+        named = HuggingFaceVlm(path, params)
         self.identity: VlmIdentity = named.identity
         self.prompt = named.prompt
-        self.examples, self.usage = examples, Usage()
+        self.usage = Usage()
         self._path, self._params, self._ray = path, params, ray
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
@@ -72,7 +64,7 @@ class RayVlm:
     def log_likelihoods(
         self, requests: Sequence[Request], done: Done[float] = ignore
     ) -> list[float]:
-        """Return the mean log-probability of the tokens of each query's own answer."""
+        """Return the mean log-probability of the tokens of each request's answer."""
         return self._all("log_likelihoods", requests, done)
 
     @cached_property
@@ -95,9 +87,6 @@ class RayVlm:
                     f"scoring.ray asks for {need:g} {name}s, the cluster has "
                     f"{there.get(name, 0):g}: lower actors, num_cpus or num_gpus."
                 )
-        examples = {
-            i: replace(e, image=str(Path(e.image).resolve())) for i, e in self.examples.items()
-        }
         path = str(Path(self._path).resolve()) if Path(self._path).exists() else self._path
         workers = max(1, int(settings.num_cpus))
         params = self._params.model_copy(update={"workers": workers})
@@ -107,19 +96,20 @@ class RayVlm:
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
         )
-        # Kept, or an actor that is restarted could not be built again.
-        self._shared = ray.put(examples)
-        return [remote.remote(path, self._shared, params) for _ in range(settings.actors)]
+        return [remote.remote(path, params) for _ in range(settings.actors)]
 
     def _all(self, kind: str, requests: Sequence[Request], done: Done[Result]) -> list[Result]:
         _import_ray()
         from ray.exceptions import RayError
         from ray.util import ActorPool
 
-        order = sorted(range(len(requests)), key=lambda i: requests[i])
+        order = prefix_order(requests)
         size = max(1, min(SHARD, -(-len(order) // (2 * self._ray.actors))))
         shards = [order[i : i + size] for i in range(0, len(order), size)]
-        work = [(kind, n, [requests[i] for i in shard]) for n, shard in enumerate(shards)]
+        work = [
+            (kind, n, _with_whole_paths([requests[i] for i in shard]))
+            for n, shard in enumerate(shards)
+        ]
         results: dict[int, Result] = {}
         pool = ActorPool(self.actors)
         try:
@@ -135,6 +125,19 @@ class RayVlm:
                 "logs. What was answered is stored; run again to go on."
             ) from error
         return [results[i] for i in range(len(requests))]
+
+
+def _with_whole_paths(requests: Sequence[Request]) -> list[Request]:
+    """Return requests whose images are found from any folder; equal examples stay one object."""
+    examples = {example for request in requests for example in request.demonstrations}
+    moved = {e: replace(e, image=str(Path(e.image).resolve())) for e in examples}
+    return [
+        request._replace(
+            demonstrations=tuple(moved[example] for example in request.demonstrations),
+            query=replace(request.query, image=str(Path(request.query.image).resolve())),
+        )
+        for request in requests
+    ]
 
 
 def _import_ray() -> Any:

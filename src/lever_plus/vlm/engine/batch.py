@@ -11,23 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lever_plus.data.examples import Example
+from lever_plus.data.examples import Example, Query
 from lever_plus.data.images import open_image
 from lever_plus.hub.processing import on_device, process
 from lever_plus.vlm.prompt import PromptFormat, render
-from lever_plus.vlm.request import Request
+from lever_plus.vlm.request import Request, scored_answer
 from lever_plus.vlm.turns import turn
 
 
 class BatchEngine:
     """Runs whole prompts on one model; nothing is shared between them."""
 
-    def __init__(
-        self, model: Any, processor: Any, examples: Mapping[int, Example], prompt: PromptFormat
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, prompt: PromptFormat) -> None:
         """Keep what prompts are made from."""
-        self._model, self._processor = model, processor
-        self._examples, self._prompt = examples, prompt
+        self._model, self._processor, self._prompt = model, processor, prompt
 
     @torch.inference_mode()
     def generate(
@@ -43,11 +40,8 @@ class BatchEngine:
 
     @torch.inference_mode()
     def log_likelihoods(self, requests: Sequence[Request]) -> list[float]:
-        """Return the mean log-probability of the tokens of each query's own answer."""
-        answers = [
-            torch.tensor(turn(self._processor, self._examples[r.query], self._prompt).answer)
-            for r in requests
-        ]
+        """Return the mean log-probability of the tokens of each request's answer."""
+        answers = [torch.tensor(self._answer(request)) for request in requests]
         counts = torch.tensor([len(answer) for answer in answers])
         padded = pad_sequence(answers, batch_first=True)
         inputs = on_device(self._model, forced(self.inputs(requests), padded, counts))
@@ -61,14 +55,19 @@ class BatchEngine:
 
     def inputs(self, requests: Sequence[Request]) -> dict[str, Tensor]:
         """Return the model inputs of whole prompts, padded on the left."""
-        rows = [[self._examples[i] for i in (*r.demonstrations, r.query)] for r in requests]
-        texts = [render(self._processor, row[:-1], row[-1], self._prompt) for row in rows]
-        images = [[open_image(example.image) for example in row] for row in rows]
+        texts = [render(self._processor, r.demonstrations, r.query, self._prompt) for r in requests]
+        images = [[open_image(path) for path in request.images] for request in requests]
         return process(self._processor, texts, images, "left")
 
-    def tokens(self, example_id: int) -> int:
-        """Return how many tokens one example adds to a prompt, its image included."""
-        return int(self.inputs([Request((), example_id)])["input_ids"].shape[1])
+    def tokens(self, query: Query) -> int:
+        """Return how many tokens a query adds to a prompt, its image included."""
+        return int(self.inputs([Request((), query)])["input_ids"].shape[1])
+
+    def _answer(self, request: Request) -> list[int]:
+        """Return the ids of the answer that a request scores."""
+        query = request.query
+        example = Example(query.image, query.question, scored_answer(request))
+        return turn(self._processor, example, self._prompt).answer
 
 
 def forced(inputs: Mapping[str, Tensor], answers: Tensor, counts: Tensor) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lever_plus.data.examples import Example
 from lever_plus.vlm.engine.decoder import Decoder, PrefixCache
 from lever_plus.vlm.engine.segments import Segments
 from lever_plus.vlm.request import Request
@@ -51,7 +52,7 @@ class PrefixEngine:
         generated: list[list[int]] = [[] for _ in requests]
         table = self.segments.table
         for part in self._depths(requests):
-            rows = self.segments.rows([requests[i].query for i in part.requests])
+            rows = self.segments.asked([requests[i] for i in part.requests])
             lengths = table.queries[rows]
             embeds = table.embeds[rows, : int(lengths.max())]
             states, cache = self._decoder.run(
@@ -82,11 +83,11 @@ class PrefixEngine:
 
     @torch.inference_mode()
     def log_likelihoods(self, requests: Sequence[Request]) -> list[float]:
-        """Return the mean log-probability of the tokens of each query's own answer."""
+        """Return the mean log-probability of the tokens of each request's answer."""
         scores: list[float] = [0.0] * len(requests)
         table = self.segments.table
         for part in self._depths(requests):
-            rows = self.segments.rows([requests[i].query for i in part.requests])
+            rows = self.segments.asked([requests[i] for i in part.requests])
             counts = table.answer_lengths[rows]
             answers = table.answers[rows, : int(counts.max())]
             # The answer follows the query's turn in the table; its last token predicts nothing.
@@ -104,14 +105,13 @@ class PrefixEngine:
 
     def _depths(self, requests: Sequence[Request]) -> Iterator["Depth"]:
         """Run every distinct prefix of the requests once; yield the requests of each depth."""
-        index: dict[tuple[int, ...], int] = {(): 0}
+        index: dict[tuple[Example, ...], int] = {(): 0}
         cache, table = self._root, self.segments.table
         for depth in range(max(len(request.demonstrations) for request in requests) + 1):
             if depth:
-                distinct = sorted(
-                    {r.demonstrations[:depth] for r in requests if len(r.demonstrations) >= depth}
-                )
-                rows = self.segments.rows([prefix[-1] for prefix in distinct])
+                reaching = (r.demonstrations for r in requests if len(r.demonstrations) >= depth)
+                distinct = list(dict.fromkeys(shown[:depth] for shown in reaching))
+                rows = self.segments.shown([prefix[-1] for prefix in distinct])
                 above = _indices([index[prefix[:-1]] for prefix in distinct], rows)
                 lengths = table.lengths[rows]
                 embeds = table.embeds[rows, : int(lengths.max())]
@@ -121,7 +121,7 @@ class PrefixEngine:
             at = [i for i, request in enumerate(requests) if len(request.demonstrations) == depth]
             if at:
                 parents = _indices([index[requests[i].demonstrations] for i in at], table.lengths)
-                queries = table.queries[self.segments.rows([requests[i].query for i in at])]
+                queries = table.queries[self.segments.asked([requests[i] for i in at])]
                 self._count(run=queries, whole=queries + cache.lengths[parents])
                 yield Depth(at, parents, cache)
 

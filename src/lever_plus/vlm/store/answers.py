@@ -12,11 +12,11 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from lever_plus.data.examples import Example
+from lever_plus.data.examples import Example, Query, hashed, hashed_query
 from lever_plus.errors import UserError
 from lever_plus.vlm.request import Request, VlmIdentity
 
@@ -243,32 +243,40 @@ def _advice(error: BaseException) -> str:
 class Keys:
     """Makes the keys of requests; what an example contributes is hashed once."""
 
-    def __init__(self, kind: Kind, identity: VlmIdentity, examples: Mapping[int, Example]) -> None:
+    def __init__(self, kind: Kind, identity: VlmIdentity) -> None:
         """Keep what all keys share."""
         self._scored = kind == "log_likelihood"
         # A likelihood does not depend on how answers are decoded.
         matters = {k: v for k, v in identity.items() if k != "generation" or not self._scored}
         shared = json.dumps([kind, matters], sort_keys=True).encode()
         self._shared = hashlib.blake2b(shared, digest_size=KEY_BYTES)
-        self._examples = examples
-        self._made: dict[int, tuple[bytes, bytes]] = {}
+        self._shown: dict[Example, bytes] = {}
+        self._asked: dict[tuple[Query, str | None], bytes] = {}
 
     def of(self, request: Request) -> bytes:
-        """Return the key of a request; the query's own answer counts only where it is scored."""
+        """Return the key of a request; an answer counts only where it is scored."""
         key = self._shared.copy()
-        question, whole = self._hashes(request.query)
-        key.update(b"".join([self._hashes(i)[1] for i in request.demonstrations]))
-        key.update(whole if self._scored else question)
+        key.update(b"".join([self._of_demonstration(e) for e in request.demonstrations]))
+        key.update(self._of_query(request.query, request.answer if self._scored else None))
         return key.digest()
 
-    def _hashes(self, example_id: int) -> tuple[bytes, bytes]:
-        """Return the hash of an example's image and question, and of its answer too."""
-        made = self._made.get(example_id)
+    def _of_demonstration(self, example: Example) -> bytes:
+        made = self._shown.get(example)
         if made is None:
-            example = self._examples[example_id]
-            content = json.dumps([example.image_sha256, example.question]).encode()
-            question = hashlib.blake2b(content, digest_size=KEY_BYTES)
-            whole = question.copy()
-            whole.update(json.dumps(example.answer).encode())
-            made = self._made[example_id] = question.digest(), whole.digest()
+            made = self._shown[example] = _content(hashed(example).query, example.answer)
         return made
+
+    def _of_query(self, query: Query, answer: str | None) -> bytes:
+        made = self._asked.get((query, answer))
+        if made is None:
+            made = self._asked[query, answer] = _content(hashed_query(query), answer)
+        return made
+
+
+def _content(query: Query, answer: str | None) -> bytes:
+    """Return the hash of an image and a question, and of an answer if there is one."""
+    content = json.dumps([query.image_sha256, query.question]).encode()
+    digest = hashlib.blake2b(content, digest_size=KEY_BYTES)
+    if answer is not None:
+        digest.update(json.dumps(answer).encode())
+    return digest.digest()

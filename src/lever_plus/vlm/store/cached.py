@@ -2,15 +2,14 @@
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, TypeVar, cast
 
 from tqdm import tqdm
 
-from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
-from lever_plus.vlm.prompt import extract_answer
-from lever_plus.vlm.request import Ask, Backend, Request, VlmIdentity
+from lever_plus.vlm.prompt import PromptFormat, extract_answer
+from lever_plus.vlm.request import Ask, Backend, Request, VlmIdentity, prefix_order
 from lever_plus.vlm.store.answers import Keys, Kind, Store
 from lever_plus.vlm.usage import Usage
 
@@ -35,9 +34,9 @@ class StoredVlm:
         return self._backend.identity
 
     @property
-    def examples(self) -> Mapping[int, Example]:
-        """All examples that requests may name, by id."""
-        return self._backend.examples
+    def prompt(self) -> PromptFormat:
+        """How its prompts look."""
+        return self._backend.prompt
 
     def answers(self, requests: Sequence[Request], *, description: str = "answers") -> list[str]:
         """Return the answer to each request; equal requests are asked once.
@@ -51,7 +50,7 @@ class StoredVlm:
     def log_likelihoods(
         self, requests: Sequence[Request], *, description: str = "likelihoods"
     ) -> list[float]:
-        """Return the mean log-probability of the tokens of each query's own answer.
+        """Return the mean log-probability of the tokens of each request's answer.
 
         Raises:
             UserError: One of them is no finite number; those before it are stored.
@@ -65,47 +64,49 @@ class StoredVlm:
         ask: Ask[Value],
         description: str,
     ) -> list[Value]:
-        distinct = sorted(set(requests))
-        values: dict[Request, Value] = {}
-        self._announce(len(distinct), description)
+        numbers: dict[Request, int] = {}
+        places = [numbers.setdefault(request, len(numbers)) for request in requests]
+        different = list(numbers)
+        # Neighbours in prefix order: a block then shares as much as it can.
+        order = prefix_order(different)
+        values: dict[int, Value] = {}
+        self._announce(len(different), description)
         begun = time.monotonic()
         try:
-            for start in range(0, len(distinct), BLOCK):
-                values.update(self._block(kind, distinct[start : start + BLOCK], ask))
+            for start in range(0, len(order), BLOCK):
+                block = order[start : start + BLOCK]
+                found = self._block(kind, [different[i] for i in block], ask)
+                values.update(zip(block, found, strict=True))
         finally:
             self.usage.seconds += time.monotonic() - begun
-        return [values[request] for request in requests]
+        return [values[place] for place in places]
 
     def _announce(self, requests: int, description: str) -> None:
         """Let the stage's one bar grow; it is quiet where there is no terminal."""
         self._bar.total += requests
         self._bar.set_description_str(description, refresh=False)
 
-    def _block(self, kind: Kind, block: Sequence[Request], ask: Ask[Value]) -> dict[Request, Value]:
+    def _block(self, kind: Kind, block: Sequence[Request], ask: Ask[Value]) -> list[Value]:
         """Look a block up, ask the rest, and store every chunk as soon as it is answered."""
         keys, found = self._look_up(kind, block)
-        values = {
-            request: cast(Value, found[key])
-            for request, key in zip(block, keys, strict=True)
-            if key in found
-        }
+        values = {i: cast(Value, found[key]) for i, key in enumerate(keys) if key in found}
         self.usage.hits += len(values)
         self._count(values.values())
-        rest = [(r, key) for r, key in zip(block, keys, strict=True) if key not in found]
+        rest = [i for i in range(len(block)) if i not in values]
 
         def done(indices: Sequence[int], answers: Sequence[Value]) -> None:
-            bad = [i for i, v in zip(indices, answers, strict=True) if not _is_value(v)]
-            kept = [(rest[i][1], v) for i, v in zip(indices, answers, strict=True) if _is_value(v)]
+            pairs = [(rest[i], value) for i, value in zip(indices, answers, strict=True)]
+            bad = [i for i, value in pairs if not _is_value(value)]
             if self._store is not None:
+                kept = [(keys[i], value) for i, value in pairs if _is_value(value)]
                 self._store.put(kind, self.identity, kept)
             if bad:
-                raise _no_number(rest[bad[0]][0])
+                raise _no_number(block[bad[0]])
             self._count(answers)
 
         if rest:
-            asked = [request for request, _ in rest]
-            values.update(zip(asked, ask(asked, done), strict=True))
-        return values
+            values.update(zip(rest, ask([block[i] for i in rest], done), strict=True))
+        return [values[i] for i in range(len(block))]
 
     def _look_up(
         self, kind: Kind, block: Sequence[Request]
@@ -113,7 +114,7 @@ class StoredVlm:
         if self._store is None:
             return [str(i).encode() for i in range(len(block))], {}
         if kind not in self._keys:
-            self._keys[kind] = Keys(kind, self.identity, self.examples)
+            self._keys[kind] = Keys(kind, self.identity)
         keys = [self._keys[kind].of(request) for request in block]
         return keys, self._store.get(kind, keys)
 
@@ -136,8 +137,10 @@ def _is_value(value: str | float) -> bool:
 
 def _no_number(request: Request) -> UserError:
     """A log-likelihood that is no number would rank demonstrations at random."""
+    shown = [example.question_id for example in request.demonstrations]
     return UserError(
-        f"the VLM's log-likelihood of query {request.query} after demonstrations "
-        f"{list(request.demonstrations)} is no finite number: a longer vlm.dtype (float32) usually "
-        "mends that. The answers before it are stored."
+        f"the VLM's log-likelihood of {request.answer!r} as the answer to "
+        f"{request.query.question!r} ({request.query.image}) after demonstrations {shown} is no "
+        "finite number: a longer vlm.dtype (float32) usually mends that. The answers before it are "
+        "stored."
     )

@@ -1,6 +1,6 @@
 """Image features and token embeddings that outlive a process: computed once an image, not a stage.
 
-A segment is kept beside the answers, under the VLM's identity and the example's image, question and
+A segment is kept beside the answers, under the VLM's identity and its own image, question and
 answer. Large models make megabytes an image, so what is kept has a budget; the rest is computed
 again.
 """
@@ -12,8 +12,8 @@ from typing import Final
 
 import torch
 
-from lever_plus.data.examples import Example
-from lever_plus.vlm.engine.segments import Segment
+from lever_plus.data.examples import hashed_query
+from lever_plus.vlm.engine.segments import Item, Segment
 from lever_plus.vlm.request import VlmIdentity
 from lever_plus.vlm.store.answers import KEY_BYTES, Store
 
@@ -30,20 +30,21 @@ class KeptSegments:
         shared = {k: v for k, v in identity.items() if k != "generation"}
         self._shared = json.dumps(shared, sort_keys=True)
 
-    def get(self, examples: Sequence[Example]) -> dict[int, Segment]:
-        """Return the kept segments of these examples, by id."""
-        keys = {self._key(example): example.question_id for example in examples}
+    def get(self, items: Sequence[Item]) -> dict[Item, Segment]:
+        """Return those of these segments that are kept."""
+        keys = {self._key(item): item for item in items}
         found = self._store.segments(list(keys))
         return {keys[key]: _unpacked(data) for key, data in found.items()}
 
-    def put(self, examples: Sequence[Example], segments: Mapping[int, Segment]) -> None:
+    def put(self, segments: Mapping[Item, Segment]) -> None:
         """Keep segments, until the budget is spent."""
         if not self._full:
-            rows = [(self._key(e), _packed(segments[e.question_id])) for e in examples]
+            rows = [(self._key(item), _packed(segment)) for item, segment in segments.items()]
             self._full = not self._store.put_segments(self._identity, rows, self._budget)
 
-    def _key(self, example: Example) -> bytes:
-        content = [self._shared, example.image_sha256, example.question, example.answer]
+    def _key(self, item: Item) -> bytes:
+        query = hashed_query(item.query)
+        content = [self._shared, query.image_sha256, query.question, item.answer]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=KEY_BYTES).digest()
 
 

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from lever_plus.config.reward import RewardParams
+from lever_plus.data.examples import Example
 from lever_plus.data.pools import Pools
-from lever_plus.features.encoder import Embeddings
+from lever_plus.features.embeddings import Embeddings
 from lever_plus.policy.kinds import build_policy
 from lever_plus.policy.network import Policy, PolicyConfig
 from lever_plus.selectors.infoscore import ScoredSequence
@@ -25,18 +26,19 @@ TRAIN, DEV, CANDIDATES = 48, 16, 60
 
 @dataclass
 class MarkScorer:
-    """Gives accuracy 1 at shot t if pick t has mark t, and remembers which queries it was asked."""
+    """Gives accuracy 1 at shot t if pick t has mark t, and remembers whom it was asked about."""
 
     marks: dict[int, int]
     asked: set[int] = field(default_factory=set)
 
     def score_pointers(
-        self, queries: Sequence[int], pointers: Sequence[Sequence[int]], description: str
+        self, examples: Sequence[Example], pointers: Sequence[Sequence[Example]], description: str
     ) -> list[list[ShotScore]]:
         assert description
-        self.asked.update(queries)
+        self.asked.update(example.question_id for example in examples)
         return [
-            [self._score(self.marks[i] == t) for t, i in enumerate(p, start=1)] for p in pointers
+            [self._score(self.marks[e.question_id] == t) for t, e in enumerate(p, start=1)]
+            for p in pointers
         ]
 
     def rewards(self, pointers: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -110,12 +112,26 @@ def make_task() -> IdentityTask:
     scorer = MarkScorer(marks)
     environment = Environment(
         pools=Pools(ids=pools, sha256="p" * 64),
+        examples={i: _example(i) for i in (*train, *dev, *candidates)},
         embeddings=_embeddings([*train, *dev, *candidates], marks, rng),
         scorer=cast(Scorer, scorer),
         shots=SHOTS,
         reward=RewardParams(soft=1.0, clip=5.0, shot_weights=[1.0] * SHOTS),
     )
     return IdentityTask(environment, scorer, train, dev)
+
+
+def _example(number: int) -> Example:
+    name = f"image {number}"
+    return Example(
+        image=f"{name}.png",
+        question=f"What is number {number}?",
+        answer=str(number),
+        answers=(str(number),) * 10,
+        question_id=number,
+        image_id=number,
+        image_sha256=name,
+    )
 
 
 def _embeddings(ids: list[int], marks: dict[int, int], rng: np.random.Generator) -> Embeddings:
@@ -125,4 +141,4 @@ def _embeddings(ids: list[int], marks: dict[int, int], rng: np.random.Generator)
     white = np.concatenate([question, image, shown], axis=1)
     unit = {"question": question, "image": image}
     rows = {example_id: row for row, example_id in enumerate(ids)}
-    return Embeddings(rows, unit, white, query_size=2 * NOISE, encoder="e" * 64)
+    return Embeddings(rows, unit, white, query_size=2 * NOISE, space_sha256="e" * 64)

@@ -6,23 +6,16 @@ import numpy as np
 import pytest
 
 from lever_plus.errors import PointerError, UserError
-from lever_plus.features.encoder import ClipEncoder, Embeddings, embed_examples, read_embeddings
+from lever_plus.features.embeddings import Embeddings, embed_examples, read_embeddings
+from lever_plus.features.encoder import ClipEncoder
 from lever_plus.features.neighbours import nearest_ids
 from lever_plus.features.progress import Progress
+from lever_plus.features.whitening import FeatureSpace
 from tiny_world import Folders, World
 
 
 def load(folder: Path, batch: int = 8) -> ClipEncoder:
     return ClipEncoder(str(folder), None, "cpu", batch)
-
-
-@pytest.fixture(scope="module")
-def embeddings(
-    world: World, folders: Folders, tmp_path_factory: pytest.TempPathFactory
-) -> Embeddings:
-    folder = tmp_path_factory.mktemp("embed")
-    embed_examples(folder, folder / "cache", load(folders.clip), world.splits, 0.999)
-    return read_embeddings(folder)
 
 
 def test_every_example_has_unit_features(world: World, embeddings: Embeddings) -> None:
@@ -67,6 +60,30 @@ def test_features_do_not_depend_on_the_batch(
         for size in (1, 24)
     )
     np.testing.assert_allclose(one, many, atol=1e-5)
+
+
+@pytest.mark.invariant
+def test_whitened_features_are_those_of_the_space_in_the_folder(
+    embeddings: Embeddings, space: FeatureSpace
+) -> None:
+    """The space is what makes the features of anything new, and its hash is theirs."""
+    assert embeddings.space_sha256 == space.sha256
+    np.testing.assert_array_equal(space.candidates(embeddings.unit), embeddings.white)
+    queries = space.query(embeddings.unit)
+    np.testing.assert_array_equal(queries, embeddings.white[:, : embeddings.query_size])
+
+
+def test_another_variance_or_other_training_examples_make_another_space(
+    world: World, folders: Folders, space: FeatureSpace, tmp_path: Path
+) -> None:
+    train, dev = world.splits["train"], world.splits["dev"]
+    exchanged = {**world.splits, "train": train[:-1], "dev": [*dev, train[-1]]}
+    hashes = {space.sha256}
+    for splits, variance in ((world.splits, 0.99), (world.splits, 0.9), (exchanged, 0.99)):
+        folder = tmp_path / str(len(hashes))
+        embed_examples(folder, tmp_path / "cache", load(folders.clip), splits, variance)
+        hashes.add(read_embeddings(folder).space_sha256)
+    assert len(hashes) == 3
 
 
 def test_an_unknown_example_is_named(embeddings: Embeddings) -> None:

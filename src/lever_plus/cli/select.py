@@ -1,0 +1,130 @@
+"""`lever-plus select`: the demonstrations that a trained selector chooses for a new question."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from lever_plus.errors import UserError
+
+select_app = typer.Typer()
+FEATURES: Final = Path("cache") / "features"
+
+
+@select_app.command()
+def select(
+    checkpoint: Annotated[Path, typer.Option(help="Folder of a trained selector.")],
+    image: Annotated[Path, typer.Option(help="Image of the question.")],
+    question: Annotated[str, typer.Option(help="The question.")],
+    pool: Annotated[
+        Path | None, typer.Option(help="JSON lines of image, question, answer (ids optional).")
+    ] = None,
+    pool_questions: Annotated[
+        Path | None, typer.Option(help="Instead of --pool: questions in VQAv2 format.")
+    ] = None,
+    pool_annotations: Annotated[Path | None, typer.Option(help="Their annotations.")] = None,
+    pool_images: Annotated[Path | None, typer.Option(help="Folder of their images.")] = None,
+    image_name: Annotated[
+        str, typer.Option(help="File name of an image there, such as {image_id:012d}.jpg.")
+    ] = "{image_id:012d}.jpg",
+    shots: Annotated[int, typer.Option(min=1, help="Demonstrations to choose.")] = 2,
+    answer: Annotated[
+        bool, typer.Option("--answer", help="Ask the VLM without and with them.")
+    ] = False,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Folder of the CLIP; where it was in training if none.")
+    ] = None,
+    vlm: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the VLM for --answer; that of params.yaml if none."),
+    ] = None,
+    features: Annotated[
+        Path, typer.Option(help="Folder in which encoded images and texts are kept.")
+    ] = FEATURES,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Choose demonstrations for a new question from a pool, with a trained selector."""
+    from lever_plus.data.examples import Query, hashed_query
+    from lever_plus.selectors.learned import load_selector
+
+    examples = _read_pool(pool, pool_questions, pool_annotations, pool_images, image_name)
+    selector = load_selector(checkpoint, encoder, features=features)
+    query = hashed_query(Query(str(image), question))
+    (chosen,) = selector.select_all([query], [examples], shots)
+    found = {
+        "image": str(image),
+        "question": question,
+        "demonstrations": [
+            {
+                "question_id": example.question_id,
+                "image": example.image,
+                "question": example.question,
+                "answer": example.answer,
+                "probability": _probability(log_prob),
+            }
+            for example, log_prob in zip(chosen.examples, chosen.log_probs, strict=True)
+        ],
+    }
+    if answer:
+        found |= _ask(vlm, query, chosen.examples)
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        _print(found)
+
+
+def _read_pool(
+    pool: Path | None,
+    questions: Path | None,
+    annotations: Path | None,
+    images: Path | None,
+    image_name: str,
+) -> Any:
+    from lever_plus.data.pool_files import read_pool, read_vqa_pool
+
+    if pool is not None and questions is None:
+        return read_pool(pool)
+    if pool is None and questions is not None and annotations is not None and images is not None:
+        return read_vqa_pool(questions, annotations, images, image_name)
+    raise UserError(
+        "name the pool: either --pool FILE.jsonl, or --pool-questions, --pool-annotations and "
+        "--pool-images for files in VQAv2 format."
+    )
+
+
+def _probability(log_prob: float) -> float:
+    from math import exp
+
+    return round(exp(log_prob), 6)
+
+
+def _ask(path: Path | None, query: Any, demonstrations: Any) -> dict[str, str]:
+    """Return the VLM's answers without and with demonstrations."""
+    from lever_plus.config.file import load_params
+    from lever_plus.pipeline.paths import Paths
+    from lever_plus.pipeline.vlm import open_vlm
+    from lever_plus.vlm.open import open_vlm as open_folder
+    from lever_plus.vlm.request import Request
+
+    if path is None:
+        params = load_params()
+        vlm = open_vlm(params.vlm, params.scoring, Paths())
+    else:
+        vlm = open_folder(path)
+    without, with_them = vlm.answers([Request((), query), Request(demonstrations, query)])
+    return {"answer_without": without, "answer_with": with_them}
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True)
+    console.print(Text(f"{found['question']} ({found['image']})"))
+    for number, shown in enumerate(found["demonstrations"], start=1):
+        text = f"{number}. {shown['question']} {shown['answer']}  ({shown['image']})"
+        console.print(Text(f"  {text}  probability {shown['probability']:.3f}"))
+    if "answer_with" in found:
+        console.print(Text(f"without demonstrations the VLM says: {found['answer_without']}"))
+        console.print(Text(f"with them it says: {found['answer_with']}"))

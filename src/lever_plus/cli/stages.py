@@ -1,0 +1,211 @@
+"""`lever-plus STAGE`: reads params.yaml, calls one function, prints what it did."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from lever_plus.cli.tools import check_tables
+from lever_plus.cli.track import pipeline_runs, synchronise
+from lever_plus.config.names import GRPO, RCE, SFT
+from lever_plus.errors import UserError
+from lever_plus.tracking.lineage import PACKAGE, module_of
+
+stages = typer.Typer()
+PIPELINES: Final = {
+    Path("dvc.yaml"): "pipeline",
+    Path("ablations") / "dvc.yaml": "experiments.ablation",
+}
+"""Files of stages, and the room of each."""
+Seed = Annotated[int, typer.Option(help="Training seed: order of batches and sampling.")]
+
+
+def _stage(name: str) -> Any:
+    return import_module(f"{PACKAGE}.{module_of('pipeline', name)}")
+
+
+def params_read(stage: str) -> list[str] | None:
+    """Return the keys of params.yaml that a stage's results depend on; None: it is none of ours."""
+    from lever_plus.config.settings import keys_read
+
+    try:
+        settings = _stage(stage).Settings
+    except ModuleNotFoundError:
+        return None
+    return keys_read(settings)
+
+
+def _run(stage: str) -> None:
+    """Run one stage with the settings of params.yaml and print its summary."""
+    from lever_plus.config.file import load_params
+    from lever_plus.config.settings import settings_of
+    from lever_plus.pipeline.outputs import write_metrics
+    from lever_plus.pipeline.paths import Paths
+
+    params, paths = load_params(), Paths()
+    check_tables(f"lever-plus {stage}")
+    module = _stage(stage)
+    text, usage = module.run(settings_of(module.Settings, params), paths)
+    typer.echo(f"{stage}: {text}")
+    if usage is not None:
+        typer.echo(f"{stage}: {usage.describe()}")
+        write_metrics(paths.usage / f"{stage}.json", usage.figures())
+
+
+def _train(stage: str, seed: int) -> None:
+    """Run a training stage; the rows of each of its runs go to MLflow while it trains."""
+    from lever_plus.config.file import load_params
+    from lever_plus.config.settings import settings_of
+    from lever_plus.pipeline.paths import Paths
+    from lever_plus.pipeline.runs import find_run
+    from lever_plus.tracking.runs import live_run
+
+    params, paths = load_params(), Paths()
+    runs = pipeline_runs(params, paths)
+    find_run(runs, stage, seed)
+
+    def track(method: str) -> Any:
+        return live_run(params, find_run(runs, stage, seed, method))
+
+    module = _stage(stage)
+    settings = settings_of(module.Settings, params)
+    text, usage = module.run(settings, paths, track=track, seed=seed)
+    typer.echo(f"{stage}: {text}")
+    typer.echo(f"{stage}: {usage.describe()}")
+
+
+@stages.command()
+def prepare() -> None:
+    """Make or read the examples of every split, and check them."""
+    _run("prepare")
+
+
+@stages.command()
+def pool() -> None:
+    """Draw the pool of every query."""
+    _run("pool")
+
+
+@stages.command()
+def pretrain() -> None:
+    """Train the tiny CLIP and the tiny VLM of the embedded data set."""
+    _run("pretrain")
+
+
+@stages.command()
+def embed() -> None:
+    """Compute CLIP features of every example."""
+    _run("embed")
+
+
+@stages.command("sft_data")
+def sft_data() -> None:
+    """Search InfoScore sequences for the SFT queries."""
+    _run("sft_data")
+
+
+@stages.command()
+def sft() -> None:
+    """Train the first policy by imitation."""
+    from lever_plus.config.file import load_params
+
+    _train(SFT, load_params().seed)
+
+
+@stages.command("rl_data")
+def rl_data() -> None:
+    """Propose candidates and score them: the RL data."""
+    _run("rl_data")
+
+
+@stages.command()
+def rce(seed: Seed = 1) -> None:
+    """Train the off-line policies of a seed: RCE with every schedule in rce.tau, and AGRO."""
+    _train(RCE, seed)
+
+
+@stages.command()
+def grpo(seed: Seed = 1) -> None:
+    """Train the GRPO policy, from the RCE policy of the same seed."""
+    _train(GRPO, seed)
+
+
+@stages.command()
+def evaluate() -> None:
+    """Score all policies and baselines on the test questions; log to their MLflow runs."""
+    _run("evaluate")
+    try:
+        typer.echo(f"track: {synchronise()}")
+    except Exception as error:
+        typer.echo(f"MLflow: {error}; run `lever-plus track sync` later.", err=True)
+
+
+@stages.command()
+def report() -> None:
+    """Write tables, plots and the HTML page."""
+    _run("report")
+
+
+@stages.command()
+def ablate(
+    variant: Annotated[str | None, typer.Argument(help="Of ablations/variants.yaml.")] = None,
+) -> None:
+    """Train and evaluate a variant of the pipeline; without one, print what they all gave."""
+    check_tables("lever-plus ablate")
+    from lever_plus.config.file import load_params
+    from lever_plus.pipeline.paths import Paths
+
+    paths = Paths()
+    if variant is None:
+        from lever_plus.experiments.ablation import table
+
+        typer.echo(table.run(paths, load_params().evaluate.resamples).text)
+        return
+    from lever_plus.experiments.ablation.variant import run
+    from lever_plus.experiments.ablation.variants import find_variant, params_of
+    from lever_plus.pipeline.runs import variant_run
+    from lever_plus.tracking.runs import live_run
+
+    params = params_of(find_variant(variant, paths.root), paths.root)
+
+    def tracks(name: str, moved: Paths, seed: int) -> Any:
+        def track(method: str) -> Any:
+            return live_run(
+                params, variant_run(moved, name, method, seed, moved.trained(method, seed))
+            )
+
+        return track
+
+    typer.echo(run(variant, paths, tracks).text)
+
+
+@stages.command()
+def results() -> None:
+    """Print the results tables and where to look next."""
+    from rich.console import Console
+
+    from lever_plus.pipeline.paths import Paths
+    from lever_plus.pipeline.report import read_summary
+    from lever_plus.report.tables import print_tables
+
+    paths = Paths()
+    print_tables(read_summary(paths), Console())
+    typer.echo(f"\nReport:  {paths.report / 'index.html'} (open it in a browser)")
+    typer.echo("MLflow:  make ui")
+    typer.echo("DVC:     .venv/bin/dvc metrics show, .venv/bin/dvc plots show")
+
+
+@stages.command()
+def deps(write: Annotated[bool, typer.Option(help="Write them into dvc.yaml.")] = False) -> None:
+    """Check that dvc.yaml lists what each stage reads: its import closure, its params."""
+    from lever_plus.tracking.lineage import with_code_deps
+
+    for path, package in PIPELINES.items():
+        before = path.read_text(encoding="utf-8")
+        after = with_code_deps(before, Path.cwd(), package, params_read)
+        if write:
+            path.write_text(after, encoding="utf-8", newline="\n")
+        elif before != after:
+            raise UserError(f"{path} does not list what the stages read: run `make deps`.")
+        typer.echo(f"{path} lists what every stage reads")

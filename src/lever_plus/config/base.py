@@ -1,0 +1,25 @@
+"""What all sections of params.yaml share: no unknown keys, and the ranges of numbers."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+Count = Annotated[int, Field(ge=1)]
+
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Whole = Annotated[int, Field(ge=0)]

@@ -1,0 +1,24 @@
+"""What all training stages share."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lever_plus.config.base import Count, NonNegative, Positive, Section, Whole
+
+
+class OptimParams(Section):
+    """What all training stages share."""
+
+    epochs: Count
+    learning_rate: Positive
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        description="of the learning rate, after the warm-up; linear and cosine end at 0"
+    )
+    warmup: Whole = Field(description="optimiser steps in which the learning rate rises from 0")
+    batch_size: Count = Field(description="queries a step")
+    weight_decay: NonNegative
+    grad_clip: Positive = Field(description="largest norm of a gradient")
+    patience: Count | None = Field(
+        description="dev evaluations without a better one that end the training; null: none do"
+    )

@@ -1,0 +1,129 @@
+"""Pools of a user's own: JSON lines of image, question and answer, or files in VQAv2 format."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from lever_plus.data.examples import Example, most_frequent_answer
+from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
+from lever_plus.errors import UserError
+
+FIELDS = {"image", "question", "answer", "answers", "question_id", "image_id"}
+
+
+def read_pool(path: str | Path) -> list[Example]:
+    """Read the examples that a selector may choose from.
+
+    A line is {"image": ..., "question": ..., "answer": ...}; instead of `answer` there may be
+    `answers`, the human ones, whose most frequent is shown. `question_id` and `image_id` are
+    optional: without them, lines are numbered from 1, and images by their content.
+
+    Args:
+        path: JSON lines; images are relative to its folder.
+
+    Raises:
+        UserError: The file or an image is missing, or a line is not an example; file and line are
+            named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing: name a file of JSON lines.")
+    # Bytes: only a line feed ends an example; a question may hold other line separators.
+    lines = path.read_bytes().split(b"\n")
+    examples = [
+        _example(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()
+    ]
+    if not examples:
+        raise UserError(f"{path} holds no example: write one a line.")
+    _check_ids(examples, path)
+    return _with_image_ids(with_image_hashes(examples))
+
+
+def read_vqa_pool(
+    questions: str | Path, annotations: str | Path, images: str | Path, image_name: str
+) -> list[Example]:
+    """Read a pool from files in VQAv2 format; arguments and errors as `read_vqa_files`.
+
+    Any number of human answers will do: demonstrations are shown, not scored.
+    """
+    read = read_vqa_files(
+        Path(questions), Path(annotations), Path(images), image_name, allow_fallback=True
+    )
+    return with_image_hashes(read)
+
+
+def _example(line: bytes, path: Path, number: int) -> Example:
+    where = f"{path}, line {number}"
+    try:
+        fields = json.loads(line.decode("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON in UTF-8 ({error}).") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{where}: not an object with image, question and answer.")
+    unknown = sorted(fields.keys() - FIELDS)
+    if unknown:
+        known = ", ".join(sorted(FIELDS))
+        raise UserError(f"{where}: unknown field {unknown[0]}: there are {known}.")
+    image = path.parent / _text(fields, "image", where)
+    if not image.is_file():
+        raise UserError(f"{where}: image {image} is missing: name it relative to {path.parent}.")
+    answers = _answers(fields, where)
+    if "answer" in fields:
+        shown = _text(fields, "answer", where)
+    elif answers:
+        shown = most_frequent_answer(answers)
+    else:
+        raise UserError(f"{where}: answer is missing.")
+    return Example(
+        image=str(image),
+        question=_text(fields, "question", where),
+        answer=shown,
+        answers=answers,
+        question_id=_number(fields, "question_id", where, number),
+        image_id=_number(fields, "image_id", where, 0),
+    )
+
+
+def _text(fields: dict[str, Any], name: str, where: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: {name} is {value!r}, not a text.")
+    return value
+
+
+def _answers(fields: dict[str, Any], where: str) -> tuple[str, ...]:
+    answers = fields.get("answers", [])
+    if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
+        raise UserError(f"{where}: answers is not a list of texts.")
+    return tuple(answers)
+
+
+def _number(fields: dict[str, Any], name: str, where: str, default: int) -> int:
+    value = fields.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UserError(f"{where}: {name} is {value!r}, not a whole number.")
+    return value
+
+
+def _check_ids(examples: Sequence[Example], path: Path) -> None:
+    ids = Counter(example.question_id for example in examples)
+    repeated = [number for number, count in ids.items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"{path}: question_id {repeated[0]} is there twice (lines without one have their "
+            "number): give every line its own, or none."
+        )
+
+
+def _with_image_ids(examples: Sequence[Example]) -> list[Example]:
+    """Number the images that have no id, equal ones alike."""
+    ids = {example.image_sha256: example.image_id for example in examples if example.image_id}
+    fresh = count(max(ids.values(), default=0) + 1)
+    for example in examples:
+        if example.image_sha256 not in ids:
+            ids[example.image_sha256] = next(fresh)
+    return [replace(e, image_id=e.image_id or ids[e.image_sha256]) for e in examples]

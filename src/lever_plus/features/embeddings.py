@@ -1,0 +1,150 @@
+"""Features of all examples of an experiment, in files: encoded once, read memory-mapped.
+
+Two forms are kept: `unit` (each part at unit length, for nearest-neighbour baselines) and `white`
+(the parts in the feature space of the training split, side by side, for the policy).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lever_plus.data.examples import Example
+from lever_plus.errors import PointerError, UserError
+from lever_plus.features.encoder import ClipEncoder
+from lever_plus.features.progress import Progress
+from lever_plus.features.whitening import (
+    PARTS,
+    Array,
+    FeatureSpace,
+    fit_whitening,
+    read_feature_space,
+)
+
+SPACE = "feature_space.safetensors"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Features of examples, by id.
+
+    Attributes:
+        rows: {example id: row of the arrays}.
+        unit: {"image" | "question" | "answer": float32 [examples, dimensions]}, unit length.
+        white: All parts whitened, side by side, float32 [examples, components].
+        query_size: How many of the components, from the first on, show question and image.
+        space_sha256: Hash of the feature space that they are in.
+    """
+
+    rows: Mapping[int, int]
+    unit: Mapping[str, Array]
+    white: Array
+    query_size: int
+    space_sha256: str
+
+    def unit_of(self, example_ids: Sequence[int], part: str) -> Array:
+        """Return one unit-length part of these examples, [examples, dimensions]."""
+        return np.asarray(self.unit[part][self._rows(example_ids)])
+
+    def queries(self, example_ids: Sequence[int]) -> Array:
+        """Return what the policy sees of queries: question and image, side by side."""
+        return np.asarray(self.white[self._rows(example_ids), : self.query_size])
+
+    def candidates(self, rows: NDArray[np.int64]) -> Array:
+        """Return what the policy sees of candidates, answer included: [examples, dimensions].
+
+        Args:
+            rows: Those of the examples in the arrays, from `rows_of`.
+        """
+        return np.take(self.white, rows, axis=0)
+
+    @property
+    def candidate_size(self) -> int:
+        """Dimensions of a candidate's features."""
+        return int(self.white.shape[1])
+
+    def rows_of(self, example_ids: Sequence[int]) -> NDArray[np.int64]:
+        """Return the rows of examples in the arrays."""
+        return np.array(self._rows(example_ids), dtype=np.int64)
+
+    def _rows(self, example_ids: Sequence[int]) -> list[int]:
+        try:
+            return [self.rows[i] for i in example_ids]
+        except KeyError as error:
+            raise PointerError(
+                f"example {error} has no embedding: run `dvc repro embed` again."
+            ) from error
+
+
+def embed_examples(
+    folder: Path,
+    cache: Path,
+    encoder: ClipEncoder,
+    splits: Mapping[str, Sequence[Example]],
+    variance: float,
+) -> None:
+    """Encode all examples and write both forms of their features.
+
+    Args:
+        folder: Gets `<part>.npy`, `white.npy`, the feature space and `meta.json`.
+        cache: Keeps what is encoded so far, by encoder and data: a run that was stopped goes on.
+        encoder: The CLIP; policies refuse features of another one.
+        splits: Examples by split; components and scale come from "train" alone.
+        variance: Share of the variance that the kept components explain, in (0, 1).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    examples = [example for split in splits.values() for example in split]
+    data = data_hash(examples)
+    parts = {part: Progress(cache / f"{encoder.identity[:16]}-{data[:16]}", part) for part in PARTS}
+    features = {
+        "image": encoder.images([e.image for e in examples], parts["image"]),
+        "question": encoder.texts([e.question for e in examples], parts["question"]),
+        "answer": encoder.texts([e.answer for e in examples], parts["answer"]),
+    }
+    train = {e.question_id for e in splits["train"]}
+    fitted_on = [row for row, e in enumerate(examples) if e.question_id in train]
+    whitening = {part: fit_whitening(features[part][fitted_on], variance) for part in PARTS}
+    space = FeatureSpace(encoder.identity, whitening)
+    space.save(folder / SPACE)
+    shape = (len(examples), space.candidate_size)
+    white = np.lib.format.open_memmap(folder / "white.npy", "w+", np.float32, shape)
+    sizes = [len(whitening[part].scale) for part in PARTS]
+    for part, end, size in zip(PARTS, accumulate(sizes), sizes, strict=True):
+        np.save(folder / f"{part}.npy", features[part])
+        white[:, end - size : end] = whitening[part].apply(features[part])
+    white.flush()
+    meta = {"data": data, "ids": [e.question_id for e in examples]}
+    (folder / "meta.json").write_text(json.dumps(meta, sort_keys=True) + "\n", encoding="utf-8")
+    for progress in parts.values():
+        progress.remove()
+
+
+def data_hash(examples: Sequence[Example]) -> str:
+    """Return a sha256 of everything that is encoded, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        row = (example.question_id, example.image_sha256, example.question, example.answer)
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def read_embeddings(folder: Path) -> Embeddings:
+    """Read what `embed_examples` wrote, memory-mapped; UserError if it is not there."""
+    files = ["meta.json", "white.npy", SPACE, *(f"{part}.npy" for part in PARTS)]
+    lacking = [name for name in files if not (folder / name).is_file()]
+    if lacking:
+        raise UserError(f"{folder} lacks {', '.join(lacking)}: run `dvc repro embed`.")
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    space = read_feature_space(folder / SPACE)
+    return Embeddings(
+        rows={example_id: row for row, example_id in enumerate(meta["ids"])},
+        unit={part: np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS},
+        white=np.load(folder / "white.npy", mmap_mode="r"),
+        query_size=space.query_size,
+        space_sha256=space.sha256,
+    )

@@ -1,0 +1,154 @@
+"""The feature space of a policy: which encoder, and the whitening of each part of its features.
+
+CLIP features differ along few directions, and what tells two house words apart is in the small
+ones: without whitening SFT learned half as much. A policy's inputs mean something only in the space
+that it was trained in, so the space is saved with the features and with every checkpoint, is
+identified by a hash of every number in it, and is applied to whatever is new.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from lever_plus.errors import UserError
+
+PARTS: Final = ("question", "image", "answer")
+"""In the order of the whitened features: what a query shows comes first."""
+QUERY_PARTS: Final = ("question", "image")
+FORMAT: Final = "lever-plus-feature-space-1"
+SMALLEST: Final = np.finfo(np.float32).eps
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Principal components at unit variance.
+
+    Attributes:
+        mean: float32 [dimensions].
+        components: float32 [components, dimensions], orthonormal rows.
+        scale: float32 [components], the standard deviation along each component.
+    """
+
+    mean: Array
+    components: Array
+    scale: Array
+
+    def apply(self, unit: Array) -> Array:
+        """Return features [n, dimensions] whitened, [n, components]."""
+        projected = unit @ self.components.T - self.mean @ self.components.T
+        return np.asarray(projected / self.scale, dtype=np.float32)
+
+
+def fit_whitening(unit: Array, variance: float) -> Whitening:
+    """Fit the components that explain a share of the variance of features [n, dimensions]."""
+    from sklearn.decomposition import PCA
+
+    fitted = PCA(n_components=variance, whiten=True, svd_solver="full").fit(unit)
+    scale = np.maximum(np.sqrt(fitted.explained_variance_), SMALLEST)
+    return Whitening(fitted.mean_, fitted.components_, scale)
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """What a policy's inputs mean.
+
+    Attributes:
+        encoder: Hash of the CLIP folder that makes the features.
+        whitening: {part: its whitening} for every one of `PARTS`.
+    """
+
+    encoder: str
+    whitening: Mapping[str, Whitening]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the encoder's identity and of every number of the whitening."""
+        digest = hashlib.sha256(self.encoder.encode())
+        for name, array in sorted(self._tensors().items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def query_size(self) -> int:
+        """Components of a query."""
+        return sum(len(self.whitening[part].scale) for part in QUERY_PARTS)
+
+    @property
+    def candidate_size(self) -> int:
+        """Components of a candidate: those of a query, and those of its answer."""
+        return sum(len(self.whitening[part].scale) for part in PARTS)
+
+    def query(self, unit: Mapping[str, Array]) -> Array:
+        """Return what a policy sees of queries, float32 [n, query_size], from unit features."""
+        return self._joined(unit, QUERY_PARTS)
+
+    def candidates(self, unit: Mapping[str, Array]) -> Array:
+        """Return what a policy sees of candidates, float32 [n, candidate_size]."""
+        return self._joined(unit, PARTS)
+
+    def _joined(self, unit: Mapping[str, Array], parts: tuple[str, ...]) -> Array:
+        white = [self.whitening[part].apply(unit[part]) for part in parts]
+        return np.concatenate(white, axis=1, dtype=np.float32)
+
+    def _tensors(self) -> dict[str, Array]:
+        return {
+            f"{part}.{name}": getattr(whitening, name)
+            for part, whitening in self.whitening.items()
+            for name in ("mean", "components", "scale")
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the space as safetensors; equal spaces give equal bytes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = json.dumps({"format": FORMAT, "encoder": self.encoder}, sort_keys=True)
+        # One key: safetensors does not promise the order of several.
+        tensors = {name: np.ascontiguousarray(array) for name, array in self._tensors().items()}
+        save_file(tensors, path, metadata={"lever_plus": header})
+
+
+def read_feature_space(path: Path) -> FeatureSpace:
+    """Read a feature space.
+
+    Raises:
+        UserError: The file is missing, damaged, of another format, or holds a number that is not
+            finite.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro embed`, or copy the whole checkpoint.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get("lever_plus", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # In memory as they were fitted: products are then the same to the last bit.
+        whitening = {
+            part: Whitening(
+                tensors[f"{part}.mean"],
+                np.asfortranarray(tensors[f"{part}.components"]),
+                tensors[f"{part}.scale"],
+            )
+            for part in PARTS
+        }
+        space = FeatureSpace(str(header["encoder"]), whitening)
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"{path} is no feature space ({error!r}): make it again.") from error
+    if header.get("format") != FORMAT or not all(map(_fits, whitening.values())):
+        raise UserError(f"{path} is no feature space of this version, or damaged: make it again.")
+    return space
+
+
+def _fits(whitening: Whitening) -> bool:
+    mean, components, scale = whitening.mean, whitening.components, whitening.scale
+    shapes = (mean.ndim, scale.ndim) == (1, 1) and components.shape == (len(scale), len(mean))
+    arrays = (mean, components, scale)
+    return shapes and all(a.dtype == np.float32 and np.isfinite(a).all() for a in arrays)

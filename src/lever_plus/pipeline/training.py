@@ -1,0 +1,121 @@
+"""One training of a stage: tracked, resumed where it was killed, saved as a checkpoint."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lever_plus.config.base import Section
+from lever_plus.pipeline.paths import HISTORY
+from lever_plus.pipeline.workspace import Workspace
+from lever_plus.policy.checkpoint import CheckpointConfig, EncoderFacts, save_checkpoint
+from lever_plus.policy.network import Policy
+from lever_plus.tracking.history import History
+from lever_plus.training.loop import Trained
+from lever_plus.training.trainer import Observe, Run
+
+PACKAGE = Path(__file__).parents[1]
+Track = Callable[[str], AbstractContextManager[Observe]]
+"""Opens the tracked run of a method; it gets every history row while the method trains."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What trains one method, and what is said about it.
+
+    Attributes:
+        stage: Stage that trains it.
+        method: Its name.
+        seed: Order of the batches, and sampling.
+        folder: Gets the history and the checkpoint.
+        settings: Those of the stage.
+        encoder: Path and revision of the encoder, for the checkpoint.
+        made_from: Files that the training depends on, beside pools, features and settings.
+        threads: Parts of a batch that are computed side by side.
+    """
+
+    stage: str
+    method: str
+    seed: int
+    folder: Path
+    settings: Section
+    encoder: tuple[str, str | None]
+    made_from: Sequence[Path]
+    threads: int = 1
+
+
+def train(
+    workspace: Workspace, training: Training, track: Track, fit: Callable[[Run], Trained]
+) -> dict[str, float | int]:
+    """Train one method: its history and best policy go to its folder, its rows to a tracked run.
+
+    If it is killed, the next call with the same settings, data and code resumes after the last
+    whole epoch, and ends with the same bytes.
+
+    Args:
+        workspace: The outputs of earlier stages.
+        training: What is trained.
+        track: Opens the tracked run.
+        fit: Trains.
+
+    Returns:
+        What the stage's metrics file says about it.
+    """
+    kept = _kept_state(workspace, training)
+    with track(training.method) as observe:
+        with History(training.folder / HISTORY, observe) as history:
+            trained = fit(Run(training.seed, history.write, kept, training.threads))
+        # Facts about this machine: for the tracked run alone, not for the history, which is an out.
+        observe({"step": trained.step, **workspace.vlm.usage.figures()})
+        best = {"dev_reward": trained.best_reward, "best_epoch": trained.best_epoch}
+        _save(workspace, training, trained.best(), best)
+    kept.unlink(missing_ok=True)
+    return best
+
+
+def _save(
+    workspace: Workspace, training: Training, policy: Policy, best: Mapping[str, float | int]
+) -> None:
+    path, revision = training.encoder
+    prompt = workspace.vlm.prompt
+    facts: dict[str, Any] = {
+        "stage": training.stage,
+        "method": training.method,
+        "seed": training.seed,
+        "best_epoch": best["best_epoch"],
+        "dev_reward": round(best["dev_reward"], 6),
+    }
+    config = CheckpointConfig(
+        architecture=policy.config,
+        feature_space=workspace.space.sha256,
+        encoder=EncoderFacts(sha256=workspace.space.encoder, path=path, revision=revision),
+        pool_sha256=workspace.pools.sha256,
+        vlm=workspace.vlm.identity,
+        prompt={"style": prompt.style, "instruction": prompt.instruction},
+        training=facts,
+    )
+    save_checkpoint(training.folder, policy, workspace.space, config)
+
+
+def _kept_state(workspace: Workspace, training: Training) -> Path:
+    """Return the file of a training's state; states of other settings, data or code are removed."""
+    name = f"{training.method}-seed{training.seed}"
+    digest = hashlib.sha256(training.settings.model_dump_json().encode())
+    digest.update((workspace.pools.sha256 + workspace.space.sha256).encode())
+    digest.update(repr(sorted(workspace.vlm.identity.items())).encode())
+    code = sorted(PACKAGE.rglob("*.py"))
+    for path in (*training.made_from, *code):
+        digest.update(path.read_bytes())
+    states = workspace.paths.training
+    kept = states / f"{name}-{digest.hexdigest()[:16]}.safetensors"
+    for other in states.glob(f"{name}-*"):
+        if other != kept:
+            other.unlink()
+    return kept
+
+
+def describe_best(metrics: Mapping[str, float | int]) -> str:
+    """Return what a training stage says about a run."""
+    return f"epoch {metrics['best_epoch']} is best, dev reward {metrics['dev_reward']:.3f}"

@@ -1,0 +1,56 @@
+"""The model card of a checkpoint: what somebody must know who finds the folder."""
+
+from typing import Any
+
+LIMITS = """- It chooses demonstrations; it answers no question itself. What it chooses may lead
+  the VLM to a wrong answer.
+- It was trained for the VLM and the prompt above. With others it may help less, or not at all:
+  measure it (`lever_plus.evaluate`).
+- It needs the encoder above, by hash; another one is refused."""
+
+
+def card(facts: dict[str, Any], parameters: int) -> str:
+    """Return the card, Markdown.
+
+    Args:
+        facts: What config.json says.
+        parameters: Number of weights.
+    """
+    vlm, architecture = facts["vlm"], facts["architecture"]
+    trained = "".join(f"- {name}: {value}\n" for name, value in sorted(facts["training"].items()))
+    prompt = ", ".join(f"{name} {value!r}" for name, value in sorted(facts["prompt"].items()))
+    return f"""# A demonstration selector
+
+A pointer policy that picks up to {architecture["shots"]} in-context demonstrations for a frozen
+vision-language model, one after the other, from any pool of examples.
+
+```python
+from lever_plus import Query, load_selector, read_pool
+
+selector = load_selector("PATH OF THIS FOLDER", encoder="PATH OF THE ENCODER")
+chosen = selector.select(Query("photo.jpg", "What is it?"), read_pool("pool.jsonl"), 2)
+```
+
+## Made for
+
+- VLM: {vlm["model"]}, revision {vlm["revision"]}, {vlm["dtype"]}
+- prompt: {prompt} (hash {vlm["prompt_hash"]})
+- generation: {vlm["generation"]}
+
+## Needs
+
+- encoder: sha256 {facts["encoder"]["sha256"]}
+- feature space: sha256 {facts["feature_space"]} (in this folder)
+
+## Network
+
+- kind: {architecture["kind"]}, {parameters:,} parameters
+
+## Training
+
+{trained}- pools: sha256 {facts["pool_sha256"]}
+
+## Limits
+
+{LIMITS}
+"""

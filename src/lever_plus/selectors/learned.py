@@ -1,0 +1,119 @@
+"""A trained policy as a selector: for queries that nobody has seen, from any pool."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lever_plus.data.examples import Example, Query
+from lever_plus.errors import UserError
+from lever_plus.features.encoder import ClipEncoder
+from lever_plus.features.kept import KeptFeatures
+from lever_plus.features.sources import EncodedFeatures, Features
+from lever_plus.policy.checkpoint import load_checkpoint
+from lever_plus.policy.decoding import Decoded, greedy
+from lever_plus.policy.encoding import DECODE_BATCH, Floats, Rows, encode_pools
+from lever_plus.policy.network import Encoded, Policy
+from lever_plus.selectors.base import BatchSelector, Selection
+
+Decode = Callable[[Policy, Encoded, int], Decoded]
+
+
+class LearnedSelector(BatchSelector):
+    """Picks the most probable candidate, one after the other."""
+
+    def __init__(self, policy: Policy, features: Features) -> None:
+        """Keep a policy in eval mode, and features in the space that it was trained in."""
+        self.policy, self.features = policy.eval(), features
+
+    def choose(
+        self, queries: Sequence[Query], pools: Sequence[Sequence[Example]], shots: int
+    ) -> list[Selection]:
+        """Return the greedy pointers, and the log-probability of each pick."""
+        return [group[0] for group in self.decode(queries, pools, shots, greedy)]
+
+    @torch.no_grad()
+    def decode(
+        self,
+        queries: Sequence[Query],
+        pools: Sequence[Sequence[Example]],
+        shots: int,
+        how: Decode,
+    ) -> list[list[Selection]]:
+        """Return what a decoder finds for each query: a group of pointers.
+
+        Args:
+            queries: What is asked.
+            pools: Pool of each query.
+            shots: Length of the pointers.
+            how: Such as `decoding.greedy`, given policy, encoded queries and shots.
+
+        Raises:
+            UserError: The policy was not made for so many picks.
+        """
+        longest = self.policy.config.shots
+        if not 1 <= shots <= longest:
+            raise UserError(f"this selector picks 1 to {longest} demonstrations, not {shots}.")
+        groups = []
+        for start in range(0, len(queries), DECODE_BATCH):
+            part = pools[start : start + DECODE_BATCH]
+            encoded = self._encode(queries[start : start + DECODE_BATCH], part)
+            decoded = how(self.policy, encoded, shots)
+            for pool, pointers, log_probs in zip(
+                part, decoded.pointers.tolist(), decoded.log_probs.tolist(), strict=True
+            ):
+                groups.append(
+                    [
+                        Selection(tuple(pool[i] for i in pointer), tuple(steps))
+                        for pointer, steps in zip(pointers, log_probs, strict=True)
+                    ]
+                )
+        return groups
+
+    def _encode(self, queries: Sequence[Query], pools: Sequence[Sequence[Example]]) -> Encoded:
+        distinct = list(dict.fromkeys(example for pool in pools for example in pool))
+        row = {example: number for number, example in enumerate(distinct)}
+        rows = [np.array([row[example] for example in pool], dtype=np.int64) for pool in pools]
+
+        def candidates(some: Rows) -> Floats:
+            return self.features.candidates([distinct[i] for i in some.tolist()])
+
+        return encode_pools(self.policy, self.features.queries(queries), rows, candidates)
+
+
+def load_selector(
+    checkpoint: str | Path,
+    encoder: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    batch_size: int = 64,
+    features: str | Path | None = None,
+) -> LearnedSelector:
+    """Load a trained selector with its encoder.
+
+    Args:
+        checkpoint: Folder that a training wrote.
+        encoder: Folder of the CLIP; None: where it was when the selector was trained.
+        device: Where the encoder runs, such as "cpu" or "cuda".
+        batch_size: Images or texts in one forward pass of the encoder.
+        features: Folder in which encoded images and texts outlive the process; None for nowhere.
+
+    Raises:
+        UserError: The checkpoint or the encoder is missing or damaged, or the encoder is another
+            than the one that the selector was trained with.
+    """
+    policy, space, config = load_checkpoint(Path(checkpoint))
+    path = str(encoder or config.encoder.path)
+    revision = config.encoder.revision if encoder is None else None
+    try:
+        clip = ClipEncoder(path, revision, device, batch_size)
+    except UserError as error:
+        if encoder is not None:
+            raise
+        raise UserError(
+            f"the encoder is not at {path}, where it was when {checkpoint} was trained: name its "
+            f"folder (`encoder=...`, `--encoder`). It is the one with hash {space.encoder[:12]}."
+        ) from error
+    kept = KeptFeatures(Path(features) if features else None, clip.identity)
+    return LearnedSelector(policy, EncodedFeatures(space, clip, kept))

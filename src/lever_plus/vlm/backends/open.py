@@ -1,0 +1,38 @@
+"""Which back end a `vlm` section of params.yaml names."""
+
+from pathlib import Path
+
+from lever_plus.config.scoring import ScoringParams
+from lever_plus.config.vlm import OpenAiVlmParams, PluginVlmParams, VlmParams
+from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
+from lever_plus.vlm.backends.openai import OpenAiVlm
+from lever_plus.vlm.backends.plugin import make_backend
+from lever_plus.vlm.request import Backend
+from lever_plus.vlm.store.answers import Store
+
+
+def open_backend(
+    vlm: VlmParams, scoring: ScoringParams, pretrained: Path, store: Store | None
+) -> Backend:
+    """Name the VLM; weights are loaded when something must be asked.
+
+    Args:
+        vlm: Which VLM.
+        scoring: Where it computes.
+        pretrained: Folder of the tiny VLM, where the settings name none.
+        store: Where image features outlive the process; None for nowhere.
+
+    Raises:
+        UserError: There is no such model, a package that it needs is missing, or a factory of the
+            user's own makes no back end.
+    """
+    if isinstance(vlm, OpenAiVlmParams):
+        return OpenAiVlm(vlm)
+    if isinstance(vlm, PluginVlmParams):
+        return make_backend(vlm)
+    path = vlm.path or str(pretrained)
+    if scoring.executor == "ray":
+        from lever_plus.vlm.backends.ray import RayVlm
+
+        return RayVlm(path, vlm, scoring.ray)
+    return HuggingFaceVlm(path, vlm, store, scoring.features_megabytes)

@@ -1,0 +1,87 @@
+"""A frozen VLM for one's own code: by folder or by server, with or without an answer store."""
+
+from pathlib import Path
+
+from lever_plus.config.scoring import RayParams, ScoringParams
+from lever_plus.config.vlm import HuggingFaceVlmParams, OpenAiVlmParams, PromptParams
+from lever_plus.vlm.backends.open import open_backend
+from lever_plus.vlm.backends.plugin import checked
+from lever_plus.vlm.request import Backend
+from lever_plus.vlm.store.answers import Store
+from lever_plus.vlm.store.cached import StoredVlm
+
+
+def open_vlm(
+    model: str | Path | Backend,
+    *,
+    url: str | None = None,
+    store: str | Path | None = None,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    style: str = "chat",
+    instruction: str = "",
+    max_new_tokens: int = 10,
+    workers: int = 1,
+) -> StoredVlm:
+    """Open a frozen VLM; its weights are loaded when it is first asked.
+
+    Args:
+        model: Hugging Face folder or hub id; with `url`, the name that the server offers it under;
+            or a back end of your own, for which `store` is the only setting.
+        url: Base URL of an OpenAI-compatible server, such as "http://127.0.0.1:8000/v1".
+        store: SQLite file in which answers are kept, so that nothing is asked twice.
+        revision: Commit of a hub id; with `url`, what identifies the weights.
+        device: Such as "cpu" or "cuda".
+        dtype: "float32", "float16" or "bfloat16".
+        style: "chat" (the model's own chat template) or "flat".
+        instruction: Text after every question, such as "Answer in one word.".
+        max_new_tokens: Longest answer.
+        workers: Forward passes side by side on a CPU.
+
+    Raises:
+        UserError: There is no such model, a package that it needs is missing, or a back end lacks
+            something that `Backend` asks for.
+        pydantic.ValidationError: An argument is none of the values that it may have.
+    """
+    if not isinstance(model, str | Path):
+        own = checked(model, "the VLM")
+        return StoredVlm(own, Store(Path(store)) if store else None)
+    kept = Store(Path(store)) if store else None
+    settings: HuggingFaceVlmParams | OpenAiVlmParams
+    if url is None:
+        settings = HuggingFaceVlmParams(
+            kind="huggingface",
+            path=str(model),
+            revision=revision,
+            device=device,
+            dtype=dtype,  # type: ignore[arg-type]
+            attn_implementation="sdpa",
+            prompt=PromptParams(style=style, instruction=instruction),  # type: ignore[arg-type]
+            max_new_tokens=max_new_tokens,
+            num_beams=1,
+            batch_tokens=16384,
+            segment_megabytes=2048,
+            prefix_reuse=True,
+            workers=workers,
+        )
+    else:
+        settings = OpenAiVlmParams(
+            kind="openai",
+            url=url,
+            model=str(model),
+            revision=revision or "unknown",
+            dtype=dtype,
+            instruction=instruction,
+            max_new_tokens=max_new_tokens,
+            concurrency=8,
+            timeout_s=120.0,
+            retries=3,
+        )
+    scoring = ScoringParams(
+        store=str(store or ""),
+        features_megabytes=0,
+        executor="local",
+        ray=RayParams(address=None, actors=1, num_cpus=1.0, num_gpus=0.0),
+    )
+    return StoredVlm(open_backend(settings, scoring, Path(str(model)), kept), kept)

@@ -1,0 +1,132 @@
+"""Pools of a user's own: what is read, and one sentence for every damaged file."""
+
+import json
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from lever_plus.data.examples import Example
+from lever_plus.data.pool_files import read_pool, read_vqa_pool
+from lever_plus.errors import UserError
+
+LINE = {"image": "a.png", "question": "q?", "answer": "red"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A pool file that is to be written, beside three images, two of which are equal."""
+    (tmp_path / "images").mkdir()
+    for name, content in (("a.png", b"one"), ("images/b.png", b"one"), ("c.png", b"other")):
+        (tmp_path / name).write_bytes(content)
+    return tmp_path / "pool.jsonl"
+
+
+def write(path: Path, *lines: Mapping[str, object]) -> None:
+    texts = [json.dumps(line, ensure_ascii=False) for line in lines]
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+
+
+def test_lines_are_read_with_images_relative_to_the_file(path: Path) -> None:
+    write(path, LINE, {**LINE, "image": "images/b.png", "answer": "blau ü"})
+    assert read_pool(path) == read_pool(str(path))
+    first, second = read_pool(path)
+    hashes = sha256(b"one").hexdigest()
+    assert first == Example(
+        str(path.parent / "a.png"), "q?", "red", question_id=1, image_id=1, image_sha256=hashes
+    )
+    assert (second.image, second.answer) == (str(path.parent / "images" / "b.png"), "blau ü")
+
+
+def test_an_absolute_path_is_taken_as_it_is(path: Path) -> None:
+    image = str(path.parent / "c.png")
+    write(path, {**LINE, "image": image})
+    assert read_pool(path)[0].image == image
+
+
+def test_human_answers_show_their_most_frequent_unless_one_is_given(path: Path) -> None:
+    answers = ["a", "b", "b"]
+    asked = {"image": "a.png", "question": "q?", "answers": answers}
+    write(path, asked, {**asked, "answer": "c"})
+    first, second = read_pool(path)
+    assert (first.answer, first.answers) == ("b", ("a", "b", "b"))
+    assert (second.answer, second.answers) == ("c", ("a", "b", "b"))
+
+
+def test_lines_and_images_without_ids_are_numbered(path: Path) -> None:
+    """Lines by their place, images by their content, whatever file holds it."""
+    names = ("a.png", "c.png", "images/b.png")
+    write(path, *({**LINE, "image": name} for name in names))
+    assert [(e.question_id, e.image_id) for e in read_pool(path)] == [(1, 1), (2, 2), (3, 1)]
+    write(path, {**LINE, "question_id": 70, "image_id": 7}, {**LINE, "image": "c.png"})
+    assert [(e.question_id, e.image_id) for e in read_pool(path)] == [(70, 7), (2, 8)]
+
+
+def test_empty_lines_are_nothing_and_only_a_line_feed_ends_a_line(path: Path) -> None:
+    """A question may hold other separators; a file from Windows ends its lines with two letters."""
+    asked = "first\u2028second\x85third?"
+    write(path, {**LINE, "question": asked})
+    text = path.read_text(encoding="utf-8")
+    path.write_bytes(("\n" + text + "\r\n" + text.rstrip("\n") + "\r\n").encode())
+    found = read_pool(path)
+    assert [e.question for e in found] == [asked] * 2
+    assert [e.question_id for e in found] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: not JSON in UTF-8 (Expecting property name"),
+        ("[1]", "line 2: not an object with image, question and answer."),
+        ({**LINE, "awnser": "x"}, "line 2: unknown field awnser: there are answer, answers, image"),
+        ({"image": "a.png", "question": "q?"}, "line 2: answer is missing."),
+        ({**LINE, "answer": 7}, "line 2: answer is 7, not a text."),
+        ({**LINE, "answer": " "}, "line 2: answer is ' ', not a text."),
+        ({"question": "q?", "answer": "red"}, "line 2: image is None, not a text."),
+        ({**LINE, "question": ""}, "line 2: question is '', not a text."),
+        ({**LINE, "answers": "red"}, "line 2: answers is not a list of texts."),
+        ({**LINE, "answers": ["red", 1]}, "line 2: answers is not a list of texts."),
+        ({**LINE, "question_id": "1"}, "line 2: question_id is '1', not a whole number."),
+        ({**LINE, "image_id": True}, "line 2: image_id is True, not a whole number."),
+        ({**LINE, "question_id": 1}, "question_id 1 is there twice"),
+        ({**LINE, "image": "d.png"}, "d.png is missing: name it relative to"),
+    ],
+)
+def test_a_damaged_line_is_named_with_its_file(
+    path: Path, line: str | dict[str, object], message: str
+) -> None:
+    text = line if isinstance(line, str) else json.dumps(line)
+    path.write_text(json.dumps(LINE) + "\n" + text + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))}.*{re.escape(message)}"):
+        read_pool(path)
+
+
+def test_a_file_that_is_missing_empty_or_no_text_is_named(path: Path) -> None:
+    with pytest.raises(UserError, match=r"pool\.jsonl is missing: name a file of JSON lines\.$"):
+        read_pool(path)
+    path.write_text("\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"pool\.jsonl holds no example"):
+        read_pool(path)
+    path.write_bytes(b'{"image": "\xff"}\n')
+    with pytest.raises(UserError, match=r"pool\.jsonl, line 1: not JSON in UTF-8 \('utf-8' codec"):
+        read_pool(path)
+
+
+def test_files_in_vqav2_format_are_a_pool_whatever_the_number_of_answers(path: Path) -> None:
+    folder = path.parent
+    ids = {"question_id": 5, "image_id": 3}
+    answers = [{"answer": text} for text in ("red", "blue", "blue")]
+    questions = {"questions": [{**ids, "question": "q?"}]}
+    (folder / "q.json").write_text(json.dumps(questions))
+    (folder / "a.json").write_text(json.dumps({"annotations": [{**ids, "answers": answers}]}))
+    (folder / "images" / "000003.png").write_bytes(b"three")
+    files = [str(folder / name) for name in ("q.json", "a.json", "images")]
+    (example,) = read_vqa_pool(*files, "{image_id:06d}.png")
+    assert (example.question_id, example.image_id, example.answer) == (5, 3, "blue")
+    assert example.answers == ("red", "blue", "blue")
+    assert example.image == str(folder / "images" / "000003.png")
+    assert example.image_sha256 == sha256(b"three").hexdigest()
+    with pytest.raises(UserError, match=r"images of .*q\.json are missing in .* \(first ids: 3\)"):
+        read_vqa_pool(*files, "{image_id}.jpg")

@@ -1,0 +1,275 @@
+"""The study's objective, promotion, and a variant of the pipeline, on the formula world."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from lever_plus.config.file import changed_params
+from lever_plus.data.examples import Example
+from lever_plus.evaluation.statistics import Estimate, bootstrap
+from lever_plus.experiments.ablation import table
+from lever_plus.experiments.ablation.variant import run as run_variant
+from lever_plus.experiments.study.objective import Measured, Trials
+from lever_plus.experiments.study.promote import Candidate, repeat_best
+from lever_plus.experiments.study.settings import StudySettings, baseline, changes, read_settings
+from lever_plus.experiments.study.worker import open_study, run_worker
+from lever_plus.pipeline.paths import Paths, weights_of
+from lever_plus.selectors.learned import LearnedSelector
+from lever_plus.training.grpo import train_grpo
+from lever_plus.training.trainer import Row, Run
+from lever_plus.vlm.store.cached import StoredVlm
+from pipeline.formula import FormulaVlm, accuracy, splits_of
+from pipeline.formula_world import Ran, World
+from tiny_world import ROOT
+
+VARIANTS = {
+    "seeds": [1, 2],
+    "variants": {
+        "from-agro": {
+            "asks": "Does it matter where GRPO starts?",
+            "methods": ["agro", "grpo"],
+            "versus": "default",
+            "params": {"grpo": {"start": "agro"}},
+            "anew": "rce",
+        }
+    },
+}
+
+
+def quiet(_epoch: int, _row: Row) -> None:
+    """Take a report."""
+
+
+def study_settings(folder: Path, **update: Any) -> StudySettings:
+    found = read_settings(ROOT / "search" / "params.yaml")
+    wide = found.space.learning_rate.model_copy(update={"high": 0.05})
+    space = found.space.model_copy(update={"learning_rate": wide})
+    given = {
+        "space": space,
+        "storage": str(folder / "study.journal"),
+        "trials": 2,
+        "startup_trials": 1,
+        **update,
+    }
+    return found.model_copy(update=given)
+
+
+def values(world: World, settings: StudySettings, **update: Any) -> dict[str, Any]:
+    return {**baseline(world.params, settings.space), "epochs": 3, **update}
+
+
+def trials_on(world: World, backend: FormulaVlm | None = None) -> Trials:
+    return Trials(world.params, world.paths, StoredVlm(backend or FormulaVlm(), None))
+
+
+def on_dev(world: World, selector: LearnedSelector) -> np.ndarray:
+    """Return what greedy pointers give on dev by the formula, mean over shots, [questions]."""
+    workspace = world.workspace()
+    dev: list[Example] = workspace.of_split("dev")
+    found = selector.select_all([e.query for e in dev], workspace.pools_of(dev), 2)
+    pairs = list(zip(dev, found, strict=True))
+    return np.array([np.mean([accuracy(s.examples[:k], e) for k in (1, 2)]) for e, s in pairs])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_trial_is_measured_by_what_grpo_adds_to_rce_on_dev(
+    ran: Ran, tmp_path: Path, seed: int
+) -> None:
+    """By question, trial minus RCE, of the same seed; the KL is that of the best epoch."""
+    world, settings = ran.world, study_settings(tmp_path)
+    params = changed_params(
+        world.params, changes(values(world, settings), world.params, settings.space)
+    )
+    measured = trials_on(world).measure(params, 3, seed, quiet)
+    workspace = world.workspace()
+    rows: list[Row] = []
+    trained = train_grpo(
+        workspace.load_policy(world.paths.offline("rce", seed)),
+        workspace.environment(2, params.reward),
+        workspace.groups(params.reward, params.rl),
+        workspace.queries("dev"),
+        params.grpo,
+        Run(seed, rows.append),
+    )
+    mine = on_dev(world, LearnedSelector(trained.best(), workspace.features))
+    theirs = on_dev(world, workspace.selector(world.paths.offline("rce", seed)))
+    assert measured.difference == pytest.approx(mine - theirs, abs=1e-6)
+    assert measured.difference.any()
+    assert np.mean(measured.accuracies) == pytest.approx(mine.mean(), abs=1e-6)
+    assert measured.kl == rows[trained.best_epoch]["kl"]
+    assert measured.reward == trained.best_reward
+
+
+def test_a_trial_asks_dev_alone_and_learns_from_the_rl_data(ran: Ran, tmp_path: Path) -> None:
+    world, settings, backend = ran.world, study_settings(tmp_path), FormulaVlm()
+    trials = trials_on(world, backend)
+    changed = changes(
+        values(world, settings, tau_start=0.8, gen_methods="beam+sample"),
+        world.params,
+        settings.space,
+    )
+    measured = trials.measure(changed_params(world.params, changed), 2, 1, quiet)
+    assert splits_of(backend.requests) == ({"dev"}, {"train"})
+    plain = changes(values(world, settings), world.params, settings.space)
+    other = trials.measure(changed_params(world.params, plain), 2, 1, quiet)
+    assert measured.difference.tolist() != other.difference.tolist()
+
+
+def test_a_study_s_value_is_the_mean_difference_and_more_is_better(
+    ran: Ran, tmp_path: Path
+) -> None:
+    """Trial 0 is the baseline, and its difference is 0; each seed is measured once."""
+    world, settings = ran.world, study_settings(tmp_path, kl_budget=1e6)
+    trials = trials_on(world)
+    assert run_worker(world.params, settings, trials) == 2
+    study = open_study(settings)
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    first, other = study.trials
+    assert (first.value, first.user_attrs["role"]) == (0.0, "baseline")
+    params = changed_params(world.params, changes(other.params, world.params, settings.space))
+    each = [
+        trials.measure(params, other.params["epochs"], seed, quiet).difference.mean()
+        for seed in settings.seeds
+    ]
+    assert other.value == pytest.approx(np.mean(each), abs=1e-8)
+    assert other.value != 0
+
+
+class StubTrials:
+    """Gives known differences for the seeds of a promotion."""
+
+    def __init__(self, differences: dict[int, np.ndarray]) -> None:
+        """Keep {seed: differences by question}."""
+        self.differences, self.seeds = differences, list[int]()
+
+    def measure(self, _params: Any, epochs: int, seed: int, _report: Any) -> Measured:
+        self.seeds.append(seed)
+        return Measured(self.differences[seed], [0.5, 0.5], 0.1 * epochs, 1.0)
+
+
+def repeated(ran: Ran, tmp_path: Path, difference: np.ndarray) -> tuple[Candidate, StubTrials]:
+    """Promote the one trial of a study whose fresh seeds give a difference, less and more."""
+    world = ran.world
+    settings = study_settings(tmp_path, fresh_seeds=[11, 12], kl_budget=1e6)
+    study = open_study(settings)
+    study.enqueue_trial(values(world, settings))
+    run_worker(world.params, settings, trials_on(world))
+    stub = StubTrials({11: difference - 0.1, 12: difference + 0.1})
+    best = repeat_best(study, world.params, settings, stub)  # type: ignore[arg-type]
+    return best[0], stub
+
+
+def test_promotion_repeats_a_trial_on_fresh_seeds_and_takes_their_mean(
+    ran: Ran, tmp_path: Path
+) -> None:
+    difference = np.random.default_rng(0).normal(0.05, 0.3, 40)
+    candidate, stub = repeated(ran, tmp_path, difference)
+    assert set(stub.seeds) == {11, 12}
+    estimate = bootstrap(difference, ran.world.params.evaluate.resamples)
+    assert candidate.difference == pytest.approx(tuple(estimate))
+    assert candidate.kl == pytest.approx(0.1 * candidate.trial.params["epochs"])
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "kl", "accepted"),
+    [
+        (0.05, 0.01, 1.0, True),
+        (0.05, -0.01, 1.0, False),
+        (0.05, 0.0, 1.0, False),
+        (0.05, 0.01, 2.1, False),
+        (-0.05, -0.09, 1.0, False),
+    ],
+)
+def test_promotion_needs_an_interval_above_zero_and_a_kl_within_the_budget(
+    tmp_path: Path, mean: float, low: float, kl: float, accepted: bool
+) -> None:
+    estimate = Estimate(mean, low, mean + abs(mean - low), 0.05)
+    candidate = Candidate(optuna.trial.create_trial(value=mean), estimate, kl)
+    assert candidate.accepted(study_settings(tmp_path, kl_budget=2.0)) is accepted
+
+
+@pytest.fixture(scope="module")
+def copy(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The world with a file of variants, one of which has run; its backend knows what was asked."""
+    root = tmp_path_factory.mktemp("variants") / "project"
+    shutil.copytree(ran.world.paths.root, root)
+    (root / "ablations").mkdir()
+    with (root / "ablations" / "variants.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(VARIANTS, file)
+    world = World(Paths(root), ran.world.params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(root))
+        outcome = run_variant(
+            "from-agro",
+            world.paths,
+            lambda _name, _paths, seed: world.track("variant", seed),
+            StoredVlm(world.backend, None),
+        )
+    assert outcome.text.startswith("from-agro: rce, grpo run anew; 2 seeds")
+    return Ran(world, {"from-agro": world.backend.requests})
+
+
+def test_a_variant_trains_what_the_stages_would_with_its_params(
+    ran: Ran, copy: Ran, tmp_path: Path
+) -> None:
+    other = ran.world.changed({"grpo": {"start": "agro"}}, {"grpo": tmp_path / "grpo"}, tmp_path)
+    other.run("grpo")
+    paths = copy.world.paths
+    for seed in (1, 2):
+        grpo, agro = (paths.variant("from-agro", m, seed) for m in ("grpo", "agro"))
+        mine = weights_of(grpo).read_bytes()
+        assert mine == weights_of(other.paths.grpo(seed)).read_bytes()
+        assert mine != weights_of(ran.world.paths.grpo(seed)).read_bytes()
+        own = weights_of(ran.world.paths.offline("agro", seed)).read_bytes()
+        assert weights_of(agro).read_bytes() == own
+
+
+def test_a_variant_s_rows_are_those_of_its_own_checkpoints_on_test(copy: Ran) -> None:
+    world, workspace = copy.world, copy.world.workspace()
+    assert splits_of(copy.asked["from-agro"]) == ({"train", "dev", "test"}, {"train"})
+    scores = pd.read_parquet(world.paths.variant("from-agro") / "scores.parquet")
+    test = workspace.of_split("test")
+    for method in ("agro", "grpo"):
+        for seed in (1, 2):
+            selector = workspace.selector(world.paths.variant("from-agro", method, seed))
+            found = selector.select_all([e.query for e in test], workspace.pools_of(test), 2)
+            part = scores[(scores["method"] == method) & (scores["seed"] == seed)]
+            part = part[part["shot"] == 2].set_index("query_id")
+            for example, selection in zip(test, found, strict=True):
+                row = part.loc[example.question_id]
+                assert list(row["pointer"]) == [e.question_id for e in selection.examples]
+                assert row["vqa_acc_score"] == accuracy(selection.examples, example)
+    assert set(scores["query_id"]) == set(workspace.queries("test"))
+
+
+def test_a_variant_leaves_the_pipeline_s_outputs_as_they_are(ran: Ran, copy: Ran) -> None:
+    before = ran.world.paths
+    for folder in ("artifacts/rce", "artifacts/grpo", "artifacts/rl_data", "metrics"):
+        for path in (before.root / folder).rglob("*"):
+            if path.is_file():
+                twin = copy.world.paths.root / path.relative_to(before.root)
+                assert twin.read_bytes() == path.read_bytes()
+
+
+def test_the_table_pairs_a_variant_with_the_pipeline(copy: Ran) -> None:
+    """Same AGRO, no difference; another GRPO, the difference of the tables."""
+    paths = copy.world.paths
+    table.run(paths, 100)
+    rows = {
+        (row["variant"], row["method"]): row
+        for row in json.loads(paths.ablations.read_text())["rows"]
+    }
+    paths.ablations.unlink()
+    assert rows["from-agro", "agro"]["difference"]["difference"] == 0
+    assert rows["from-agro", "grpo"]["difference"]["difference"] == pytest.approx(
+        rows["from-agro", "grpo"]["accuracy"] - rows["default", "grpo"]["accuracy"], abs=2e-6
+    )
+    said = json.loads((paths.metrics / "accuracy.json").read_text())
+    assert rows["default", "grpo"]["accuracy"] == said["grpo"]["mean"]

@@ -1,0 +1,373 @@
+"""Every stage on the formula world: who is asked, what is trained, and that each part is wired.
+
+Test questions choose nothing, trained policies are between random and the best there is, and every
+number of the tables is that of the checkpoint and the setting that it names.
+"""
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from lever_plus.data.examples import Example
+from lever_plus.pipeline.paths import HISTORY, weights_of
+from lever_plus.pipeline.sft import read_sequences
+from lever_plus.pipeline.workspace import Workspace
+from lever_plus.policy.decoding import beam, sample
+from lever_plus.selectors.baselines import fixed_candidates
+from lever_plus.tracking.history import read_history
+from lever_plus.training.rl_data.records import read_rl_data, write_rl_data
+from lever_plus.vlm.request import Request
+from pipeline.formula import accuracy, card_of, likelihood, reachable, splits_of
+from pipeline.formula_world import KilledError, Ran, World
+
+TRAINED = [("sft", 1), *itertools.product(("rce", "rce-seed", "agro", "grpo"), (1, 2))]
+
+
+def table(world: World) -> pd.DataFrame:
+    return pd.read_parquet(world.paths.scores)
+
+
+def metrics(world: World, name: str) -> Any:
+    return json.loads((world.paths.metrics / name).read_text())
+
+
+def weights(workspace: Workspace, folder: Path) -> Tensor:
+    return torch.cat([w.detach().flatten() for w in workspace.load_policy(folder).parameters()])
+
+
+def rows_of(world: World, method: str, seed: int) -> list[dict[str, Any]]:
+    return list(read_history(world.paths.trained(method, seed) / HISTORY))
+
+
+def accuracies(workspace: Workspace, folder: Path, questions: list[Example]) -> np.ndarray:
+    """Return what the greedy pointers of a checkpoint give by the formula, [questions, shots]."""
+    pools = workspace.pools_of(questions)
+    queries = [question.query for question in questions]
+    found = workspace.selector(folder).select_all(queries, pools, 2)
+    pairs = list(zip(questions, found, strict=True))
+    return np.array([[accuracy(s.examples[:k], q) for k in (1, 2)] for q, s in pairs])
+
+
+def pointer_rows(world: World, method: str, seed: int) -> dict[int, tuple[int, ...]]:
+    part = table(world)
+    part = part[(part["method"] == method) & (part["seed"] == seed) & (part["shot"] == 2)]
+    return {query: tuple(p) for query, p in zip(part["query_id"], part["pointer"], strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("stage", "asked"),
+    [
+        ("prepare", set()),
+        ("embed", set()),
+        ("pool", set()),
+        ("sft_data", {"train"}),
+        ("sft", {"dev"}),
+        ("rl_data", {"train"}),
+        ("rce", {"dev"}),
+        ("grpo", {"train", "dev"}),
+        ("evaluate", {"test", "dev"}),
+        ("report", set()),
+    ],
+)
+def test_a_stage_asks_questions_of_its_own_splits_and_shows_training_examples(
+    ran: Ran, stage: str, asked: set[str]
+) -> None:
+    queries, shown = splits_of(ran.asked[stage])
+    assert queries == asked
+    assert shown == ({"train"} if asked else set())
+
+
+def test_training_questions_are_the_first_that_params_yaml_counts(ran: Ran) -> None:
+    workspace = ran.world.workspace()
+    for stage, count in (("sft_data", 48), ("rl_data", 72), ("grpo", 72)):
+        asked = {request.query for request in ran.asked[stage]}
+        train = {e.query for e in workspace.of_split("train")}
+        assert asked & train == {e.query for e in workspace.of_split("train", count)}
+
+
+def drawn_pointers(workspace: Workspace) -> list[tuple[Example, ...]]:
+    pools = [workspace.pools.of(query) for query in workspace.queries("dev")]
+    drawn = fixed_candidates(pools, 2, 6, 1)
+    return [tuple(workspace.examples[i] for i in pointer) for pointer in drawn]
+
+
+def test_evaluation_asks_dev_for_the_fixed_pointers_alone(ran: Ran) -> None:
+    workspace = ran.world.workspace()
+    wanted = {
+        Request(pointer[:shot], example.query)
+        for pointer in drawn_pointers(workspace)
+        for example in workspace.of_split("dev")
+        for shot in (1, 2)
+    }
+    assert {r for r in ran.asked["evaluate"] if card_of(r.query).split == "dev"} == wanted
+
+
+def test_the_fixed_pointer_is_the_best_on_dev_of_those_that_were_drawn(ran: Ran) -> None:
+    workspace = ran.world.workspace()
+    pointers = drawn_pointers(workspace)
+
+    def best(split: str) -> tuple[int, ...]:
+        means = [
+            np.mean([accuracy(p[:k], e) for e in workspace.of_split(split) for k in (1, 2)])
+            for p in pointers
+        ]
+        return tuple(e.question_id for e in pointers[int(np.argmax(means))])
+
+    assert best("dev") not in (best("test"), best("train"))
+    assert set(pointer_rows(ran.world, "fixed", 0).values()) == {best("dev")}
+
+
+def test_the_searched_sequences_have_the_infoscore_of_the_formula(ran: Ran) -> None:
+    workspace = ran.world.workspace()
+    found = read_sequences(ran.world.paths.sequences)
+    for query, sequences in found.items():
+        asked = workspace.examples[query]
+        base = np.exp(likelihood(Request((), asked.query, asked.answer)))
+        for sequence in sequences:
+            shown = tuple(workspace.examples[i] for i in sequence.pointer)
+            gain = np.exp(likelihood(Request(shown, asked.query, asked.answer))) - base
+            assert sequence.info_score == pytest.approx(gain, abs=1e-5)
+        assert [s.info_score for s in sequences] == sorted(
+            (s.info_score for s in sequences), reverse=True
+        )
+
+
+def test_the_rl_data_are_scored_by_the_formula_and_come_from_the_sft_policy(ran: Ran) -> None:
+    world, workspace = ran.world, ran.world.workspace()
+    meta, records = read_rl_data(world.paths.rl_data, workspace.pools)
+    own = weights_of(world.paths.sft).read_bytes()
+    assert meta.policy_sha256 == hashlib.sha256(own).hexdigest()
+    asked = [workspace.examples[record.query_id] for record in records]
+    decoded = workspace.selector(world.paths.sft).decode(
+        [example.query for example in asked],
+        workspace.pools_of(asked),
+        2,
+        lambda policy, encoded, shots: beam(policy, encoded, shots, 3),
+    )
+    counts = {"beam": 3, "sample": 5, "random": 3}
+    for record, example, beams in zip(records, asked, decoded, strict=True):
+        assert Counter(c.gen_method for c in record.candidates) == counts
+        temperatures = Counter(c.temperature for c in record.candidates)
+        assert temperatures == {None: 6, 1.0: 3, 1.3: 2}
+        for candidate in record.candidates:
+            shown = [workspace.examples[i] for i in candidate.pointer]
+            given = [shot.vqa_acc_score for shot in candidate.shots]
+            assert given == [accuracy(shown[:k], example) for k in (1, 2)]
+        listed = [c.pointer for c in record.candidates if c.gen_method == "beam"]
+        assert listed == [tuple(e.question_id for e in b.examples) for b in beams]
+
+
+@pytest.mark.parametrize(("method", "seed"), TRAINED)
+def test_a_training_changes_its_policy_and_reaches_more_than_its_start(
+    ran: Ran, method: str, seed: int
+) -> None:
+    world, workspace = ran.world, ran.world.workspace()
+    dev = workspace.of_split("dev")
+    best, random = reachable(dev, workspace.pools_of(dev), 2).mean(axis=1)
+    mine = accuracies(workspace, world.paths.trained(method, seed), dev).mean()
+    rows = [row for row in rows_of(world, method, seed) if "dev_reward" in row]
+    assert mine == pytest.approx(max(rows, key=lambda row: row["dev_reward"])["dev_accuracy"])
+    assert random + 0.25 < mine < best
+    assert max(row["dev_reward"] for row in rows) > rows[0]["dev_reward"]
+    if method != "sft":
+        start = world.paths.offline("rce", seed) if method == "grpo" else world.paths.sft
+        moved = weights(workspace, world.paths.trained(method, seed)) - weights(workspace, start)
+        assert moved.abs().max() > 1e-3
+
+
+def test_no_two_trainings_give_the_same_policy(ran: Ran) -> None:
+    workspace = ran.world.workspace()
+    found = [weights(workspace, ran.world.paths.trained(*each)) for each in TRAINED]
+    for one, other in itertools.combinations(found, 2):
+        assert not one.equal(other)
+
+
+def test_a_training_starts_from_the_best_epoch_of_the_one_before(ran: Ran) -> None:
+    world = ran.world
+    best = metrics(world, "sft.json")["dev_reward"]
+    for seed in (1, 2):
+        for method in ("rce", "rce-seed", "agro"):
+            assert rows_of(world, method, seed)[0]["dev_reward"] == pytest.approx(best)
+        off_line = metrics(world, f"rce/seed{seed}.json")
+        assert rows_of(world, "grpo", seed)[0]["dev_reward"] == pytest.approx(
+            off_line["rce"]["dev_reward"]
+        )
+        assert off_line["rce"]["dev_reward"] != off_line["agro"]["dev_reward"]
+
+
+def test_a_metrics_file_says_which_epoch_is_best_on_dev(ran: Ran) -> None:
+    """Its reward is that of the checkpoint, by the formula: hard and soft at both shots."""
+    workspace = ran.world.workspace()
+    dev = workspace.of_split("dev")
+    for method, seed in TRAINED:
+        name = {"sft": "sft.json", "grpo": f"grpo/seed{seed}.json"}.get(method)
+        said = metrics(ran.world, name or f"rce/seed{seed}.json")
+        said = said if name else said[method]
+        soft = accuracies(workspace, ran.world.paths.trained(method, seed), dev)
+        assert said["dev_reward"] == pytest.approx((soft + (soft > 0)).mean(), abs=1e-5)
+        rows = {row["epoch"]: row for row in rows_of(ran.world, method, seed)}
+        assert rows[said["best_epoch"]]["dev_reward"] == pytest.approx(said["dev_reward"])
+
+
+def test_every_rce_schedule_trains_with_its_own_tau(ran: Ran) -> None:
+    for method, (start, end) in {"rce": (0.4, 0.1), "rce-seed": (2.0, 0.5)}.items():
+        for seed in (1, 2):
+            taus = [row["tau"] for row in rows_of(ran.world, method, seed)[1:]]
+            assert np.mean(taus) == pytest.approx((start + end) / 2)
+            assert taus == sorted(taus, reverse=True)
+
+
+def test_grpo_starts_from_the_method_that_params_yaml_names(ran: Ran, tmp_path: Path) -> None:
+    other = ran.world.changed({"grpo": {"start": "agro"}}, {"grpo": tmp_path}, tmp_path)
+    other.run("grpo")
+    for seed in (1, 2):
+        best = metrics(ran.world, f"rce/seed{seed}.json")["agro"]["dev_reward"]
+        assert rows_of(other, "grpo", seed)[0]["dev_reward"] == pytest.approx(best)
+
+
+def test_only_candidates_of_the_named_generators_are_trained_on(ran: Ran, tmp_path: Path) -> None:
+    """Training is what it would be if there were no others."""
+    filtered = ran.world.changed(
+        {"rl": {"filter_gen_methods": ["beam", "random"]}}, {"rce": tmp_path / "rce"}, tmp_path
+    )
+    filtered.run("rce", seed=1)
+    workspace = ran.world.workspace()
+    meta, records = read_rl_data(ran.world.paths.rl_data, workspace.pools)
+    kept = [
+        r.model_copy(
+            update={"candidates": tuple(c for c in r.candidates if c.gen_method != "sample")}
+        )
+        for r in records
+    ]
+    write_rl_data(tmp_path / "rl_data", meta, kept)
+    moved = {"rce": tmp_path / "rce-by-hand", "rl_data": tmp_path / "rl_data"}
+    by_hand = ran.world.changed({}, moved, tmp_path)
+    by_hand.run("rce", seed=1)
+    for method in ("rce", "rce-seed", "agro"):
+        mine = weights(workspace, filtered.paths.offline(method, 1))
+        assert mine.equal(weights(workspace, by_hand.paths.offline(method, 1)))
+        assert not mine.equal(weights(workspace, ran.world.paths.offline(method, 1)))
+
+
+@pytest.mark.parametrize(("method", "seed"), TRAINED)
+def test_the_rows_of_a_method_and_seed_are_those_of_its_own_checkpoint(
+    ran: Ran, method: str, seed: int
+) -> None:
+    world, workspace = ran.world, ran.world.workspace()
+    test = workspace.of_split("test")
+    found = workspace.selector(world.paths.trained(method, seed)).select_all(
+        [e.query for e in test], workspace.pools_of(test), 2
+    )
+    own = {
+        e.question_id: tuple(shown.question_id for shown in selection.examples)
+        for e, selection in zip(test, found, strict=True)
+    }
+    assert pointer_rows(world, method, seed) == own
+    assert all(pointer_rows(world, *other) != own for other in TRAINED if other != (method, seed))
+
+
+def test_best_of_n_is_the_best_of_n_samples_at_temperature_one(ran: Ran) -> None:
+    world, workspace = ran.world, ran.world.workspace()
+    few = workspace.of_split("test", 10)
+    generator = torch.Generator().manual_seed(1)
+    groups = workspace.selector(world.paths.sft).decode(
+        [e.query for e in few],
+        workspace.pools_of(few),
+        2,
+        lambda policy, encoded, shots: sample(policy, encoded, shots, 4, 1.0, generator),
+    )
+    part = table(world)
+    part = part[part["method"] == "best-of-4"].set_index(["query_id", "shot"])
+    assert len(part) == 20
+    for example, group in zip(few, groups, strict=True):
+        for shot in (1, 2):
+            given = [accuracy(s.examples[:shot], example) for s in group]
+            best = group[given.index(max(given))].examples[:shot]
+            row = part.loc[example.question_id, shot]
+            assert row["vqa_acc_score"] == max(given)
+            assert list(row["pointer"]) == [e.question_id for e in best]
+
+
+def test_every_score_and_accuracy_is_that_of_the_formula(ran: Ran) -> None:
+    world, workspace = ran.world, ran.world.workspace()
+    scores, summary = table(world), metrics(world, "summary.json")
+    asked = scores[scores["method"] != "vote"]
+    for row in asked.itertuples():
+        shown = [workspace.examples[i] for i in row.pointer]
+        assert row.vqa_acc_score == accuracy(shown, workspace.examples[row.query_id])
+        assert row.vqa_correct == (row.vqa_acc_score > 0)
+    counts = asked.drop_duplicates(["method", "query_id"]).groupby("method").size()
+    assert dict(counts) == {
+        method: 10 if method in ("best-of-4", "oracle") else 30 for method in counts.index
+    }
+    assert set(scores["query_id"]) == set(workspace.queries("test"))
+    for row in summary["rows"]:
+        part = scores[(scores["method"] == row["method"]) & (scores["shot"] == row["shots"])]
+        assert row["accuracy"] == pytest.approx(part["vqa_acc_score"].mean(), abs=1e-6)
+    for row in summary["means"]:
+        part = scores[scores["method"] == row["method"]]
+        assert row["accuracy"] == pytest.approx(part["vqa_acc_score"].mean(), abs=1e-6)
+        assert metrics(world, "accuracy.json")[row["method"]]["mean"] == row["accuracy"]
+
+
+def test_the_ceilings_and_the_random_baseline_are_where_the_formula_has_them(ran: Ran) -> None:
+    world, workspace = ran.world, ran.world.workspace()
+    test, scores = workspace.of_split("test"), table(ran.world)
+    _, random = reachable(test, workspace.pools_of(test), 2)
+    drawn = scores[scores["method"] == "random"]
+    assert drawn["vqa_acc_score"].mean() == pytest.approx(random.mean(), abs=0.1)
+    assert pointer_rows(world, "random", 0) != pointer_rows(world, "random", 1)
+    few = test[:10]
+    best, _ = reachable(few, workspace.pools_of(few), 2)
+    found = scores[scores["method"] == "oracle"].groupby("shot")["vqa_acc_score"].mean()
+    assert found[1] == pytest.approx(best[0])
+    assert random[1] + 0.4 < found[2] <= best[1] + 1e-9  # a search may miss the best
+
+
+@pytest.mark.parametrize("stage", ["sft", "rce", "grpo"])
+def test_a_resumed_training_ends_with_the_bytes_of_one_that_was_not_stopped(
+    ran: Ran, stage: str, tmp_path: Path
+) -> None:
+    world = ran.world.changed({}, {stage: tmp_path / stage}, tmp_path)
+    world.killed_after = 2
+    seed = None if stage == "sft" else 2
+    with pytest.raises(KilledError):
+        world.run(stage, seed)
+    world.killed_after = -1
+    asked = world.run(stage, seed)
+    assert len(asked) < len(world.run(stage, seed))  # the first epochs were not run again
+    first = ran.world.paths.sft if stage == "sft" else ran.world.paths.of(stage) / "seed2"
+    again = world.paths.sft if stage == "sft" else world.paths.of(stage) / "seed2"
+    files = {p.relative_to(first): p.read_bytes() for p in first.rglob("*") if p.is_file()}
+    assert {p.relative_to(again): p.read_bytes() for p in again.rglob("*") if p.is_file()} == files
+
+
+def test_the_report_draws_and_describes_every_training(ran: Ran) -> None:
+    paths = ran.world.paths
+    curve = pd.read_csv(paths.plots / "accuracy_over_shots.csv", dtype={"shots": str})
+    for row in curve[curve["method"] == "grpo"].itertuples():
+        assert row.accuracy == metrics(ran.world, "accuracy.json")["grpo"][f"shots_{row.shots}"]
+    cards = sorted(path.stem for path in (paths.report / "model_cards").glob("*.md"))
+    assert len(cards) == len(TRAINED)
+    page = (paths.report / "index.html").read_text()
+    assert all(method in page for method, _ in TRAINED)
+
+
+def test_paths_are_those_of_the_world_alone(ran: Ran) -> None:
+    """Nothing depends on the working directory: only the world's own root has outputs."""
+    moved = replace(ran.world.paths, root=Path("nowhere"))
+    assert not moved.prepare.exists()
+    assert {p.name for p in ran.world.paths.root.iterdir()} == {
+        *("data", "params.yaml", "dvc.yaml"),
+        *("artifacts", "metrics", "plots", "cache"),
+    }

@@ -1,0 +1,150 @@
+"""A saved selector selects the same wherever it is, whatever the ids of what it is asked."""
+
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import torch
+
+from lever_plus import load_selector
+from lever_plus.data.examples import Example, Query
+from lever_plus.errors import UserError
+from lever_plus.features.encoder import ClipEncoder, InMemory
+from lever_plus.features.sources import EncodedFeatures
+from lever_plus.features.whitening import FeatureSpace, fit_whitening
+from lever_plus.policy.checkpoint import CheckpointConfig, EncoderFacts, save_checkpoint
+from lever_plus.policy.kinds import build_policy
+from lever_plus.policy.network import PolicyConfig
+from lever_plus.selectors.base import Selection
+from lever_plus.selectors.learned import LearnedSelector
+from tiny_world import Folders, World
+
+SHOTS = 2
+
+
+@pytest.fixture(scope="module")
+def clip(folders: Folders) -> ClipEncoder:
+    return ClipEncoder(str(folders.clip), None, "cpu", 8)
+
+
+@pytest.fixture(scope="module")
+def trained(world: World, clip: ClipEncoder) -> LearnedSelector:
+    """A random policy with clear preferences in the feature space of the training examples."""
+    train = world.splits["train"]
+    unit = {
+        "question": clip.texts([e.question for e in train], InMemory()),
+        "image": clip.images([e.image for e in train], InMemory()),
+        "answer": clip.texts([e.answer for e in train], InMemory()),
+    }
+    whitening = {part: fit_whitening(rows, 0.99) for part, rows in unit.items()}
+    space = FeatureSpace(clip.identity, whitening)
+    torch.manual_seed(0)
+    sizes = space.query_size, space.candidate_size
+    policy = build_policy(PolicyConfig("stateful", *sizes, hidden=16, shots=SHOTS))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return LearnedSelector(policy, EncodedFeatures(space, clip))
+
+
+@pytest.fixture
+def checkpoint(trained: LearnedSelector, folders: Folders, tmp_path: Path) -> Path:
+    folder, space = tmp_path / "selector", trained.features._space
+    config = CheckpointConfig(
+        architecture=trained.policy.config,
+        feature_space=space.sha256,
+        encoder=EncoderFacts(sha256=space.encoder, path=str(folders.clip)),
+        pool_sha256="p" * 64,
+        vlm={"model": "m", "revision": "r", "dtype": "d", "prompt_hash": "h", "generation": "g"},
+        prompt={"style": "qa", "instruction": ""},
+        training={},
+    )
+    save_checkpoint(folder, trained.policy, space, config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asked(world: World) -> tuple[list[Query], list[list[Example]]]:
+    """Dev queries, with training examples in turn."""
+    train = world.splits["train"]
+    queries = [example.query for example in world.splits["dev"]]
+    return queries, [train[number : number + 12] for number in range(len(queries))]
+
+
+def assert_same(found: list[Selection], expected: list[Selection]) -> None:
+    """Compare what is shown and the log-probabilities, but not the ids."""
+    for one, other in zip(found, expected, strict=True):
+        assert contents(one) == contents(other)
+        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
+
+
+def contents(selection: Selection) -> list[tuple[str, str, str]]:
+    return [(e.image_sha256, e.question, e.answer) for e in selection.examples]
+
+
+@pytest.mark.invariant
+def test_it_selects_for_questions_whose_ids_it_does_not_know(
+    trained: LearnedSelector, checkpoint: Path, asked: tuple[list[Query], list[list[Example]]]
+) -> None:
+    """Neither ids nor hashes: path, question and answer are enough."""
+    queries, pools = asked
+    expected = trained.select_all(queries, pools, SHOTS)
+    bare = [Query(query.image, query.question) for query in queries]
+    new = [[Example(e.image, e.question, e.answer) for e in pool] for pool in pools]
+    selector = load_selector(checkpoint)
+    assert_same(selector.select_all(bare, new, SHOTS), expected)
+    assert len({tuple(contents(selection)) for selection in expected}) > 2
+    alone = selector.select(bare[0], new[0], SHOTS)
+    assert [e.question for e in alone] == [e.question for e in expected[0].examples]
+
+
+@pytest.mark.invariant
+def test_it_selects_the_same_after_it_was_copied_with_its_encoder(
+    trained: LearnedSelector,
+    checkpoint: Path,
+    folders: Folders,
+    asked: tuple[list[Query], list[list[Example]]],
+    tmp_path: Path,
+) -> None:
+    moved = copytree(checkpoint, tmp_path / "elsewhere" / "selector")
+    clip = copytree(folders.clip, tmp_path / "elsewhere" / "clip")
+    selector = load_selector(str(moved), str(clip), batch_size=3, features=tmp_path / "kept")
+    assert_same(selector.select_all(*asked, SHOTS), trained.select_all(*asked, SHOTS))
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_without_its_encoder_it_says_which_one_it_needs(
+    trained: LearnedSelector, checkpoint: Path, tmp_path: Path
+) -> None:
+    config = checkpoint / "config.json"
+    gone = str(tmp_path / "gone")
+    text = config.read_text(encoding="utf-8")
+    facts = CheckpointConfig.model_validate_json(text)
+    facts = facts.model_copy(update={"encoder": facts.encoder.model_copy(update={"path": gone})})
+    config.write_text(facts.model_dump_json(), encoding="utf-8")
+    identity = trained.features._space.encoder[:12]
+    with pytest.raises(
+        UserError,
+        match=rf"the encoder is not at {gone}, .*name its folder \(`encoder=...`, `--encoder`\)"
+        rf". It is the one with hash {identity}",
+    ):
+        load_selector(checkpoint)
+    with pytest.raises(UserError, match="other holds no model"):
+        load_selector(checkpoint, tmp_path / "other")
+
+
+@pytest.mark.invariant
+def test_another_encoder_is_refused(checkpoint: Path, folders: Folders, tmp_path: Path) -> None:
+    other = copytree(folders.clip, tmp_path / "clip")
+    settings = other / "config.json"
+    settings.write_text(settings.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="use the one that the selector was trained with"):
+        load_selector(checkpoint, other)
+    assert load_selector(checkpoint, folders.clip)
+
+
+def test_more_shots_than_it_was_made_for_are_refused(checkpoint: Path, world: World) -> None:
+    query = replace(world.splits["dev"][0].query, image_sha256="")
+    with pytest.raises(UserError, match=f"picks 1 to {SHOTS} demonstrations, not {SHOTS + 1}"):
+        load_selector(checkpoint).select(query, world.splits["train"], SHOTS + 1)
