@@ -1,6 +1,9 @@
 """dvc.yaml: a verb and a description per stage, real params, and the flow of the design."""
 
+import hashlib
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -82,3 +85,41 @@ def test_the_picture_in_the_readme_is_the_pipeline() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     drawn = set(re.findall(r"^\t(\w+) --> (\w+)$", readme, flags=re.MULTILINE))
     assert drawn == set(nx.transitive_reduction(graph).edges)
+
+
+SECTIONS = {
+    "config/grpo.py": {"grpo"},
+    "config/sft.py": {"sft_data", "sft"},
+    "config/evaluate.py": {"evaluate"},
+    "config/pool.py": {"pool"},
+    "config/house_words.py": {"pretrain"},
+    "config/params.py": set[str](),
+    "config/file.py": set[str](),
+}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_section_concerns_only_the_stages_that_read_it(name: str, tmp_path: Path) -> None:
+    """A changed description of a GRPO parameter runs grpo again, and nothing before it.
+
+    DVC runs a stage again where the bytes of a dependency differ, so the stages whose dependencies
+    differ after the change are those that run.
+    """
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    before = dependency_hashes(tmp_path)
+    changed = tmp_path / "src" / "lever_plus" / name
+    changed.write_text(changed.read_text(encoding="utf-8") + "# another description\n", "utf-8")
+    after = dependency_hashes(tmp_path)
+    assert {stage for stage in STAGES if before[stage] != after[stage]} == SECTIONS[name]
+
+
+def dependency_hashes(root: Path) -> dict[str, str]:
+    """Return a hash of everything in src/ that each stage depends on."""
+    found = {}
+    for stage, entry in STAGES.items():
+        digest = hashlib.sha256()
+        for dep in (root / dep for dep in entry["deps"] if dep.startswith("src/")):
+            for path in sorted(dep.rglob("*.py")) if dep.is_dir() else [dep]:
+                digest.update(path.read_bytes())
+        found[stage] = digest.hexdigest()
+    return found

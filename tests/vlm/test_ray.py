@@ -68,7 +68,7 @@ def test_results_are_those_of_this_process(
 
 def processes(vlm: RayVlm) -> list[int]:
     """Return the process of every actor."""
-    asked = [actor.__ray_call__.remote(lambda _actor: os.getpid()) for actor in vlm.actors]
+    asked = [actor.__ray_call__.remote(lambda _actor: os.getpid()) for actor in vlm.start()]
     found: list[int] = ray.get(asked)
     return found
 
@@ -101,7 +101,7 @@ def test_a_killed_actor_is_replaced_and_nothing_is_lost(
 def test_more_than_the_cluster_has_is_refused(
     folders: Folders, settings: HuggingFaceVlmParams, vlm: RayVlm
 ) -> None:
-    assert vlm.actors  # the cluster is up
+    assert vlm.start()  # the cluster is up
     greedy = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=8.0)
     with pytest.raises(UserError, match="scoring.ray asks for 16 GPUs, the cluster has 0"):
         RayVlm(str(folders.vlm), settings, greedy).answers([])

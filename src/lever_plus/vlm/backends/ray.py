@@ -7,7 +7,6 @@ that is lost and repeats its shard. Models and images must be at the same paths 
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -55,6 +54,7 @@ class RayVlm:
         self.identity: VlmIdentity = named.identity
         self.prompt = named.prompt
         self.usage = Usage()
+        self._actors: list[Any] = []
         self._path, self._params, self._ray = path, params, ray
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
@@ -67,9 +67,13 @@ class RayVlm:
         """Return the mean log-probability of the tokens of each request's answer."""
         return self._all("log_likelihoods", requests, done)
 
-    @cached_property
-    def actors(self) -> list[Any]:
-        """The actors; they are started, on a local cluster if no address is given."""
+    def start(self) -> list[Any]:
+        """Start the actors, on a local cluster if no address is given; later calls return them."""
+        if not self._actors:
+            self._actors = self._started()
+        return self._actors
+
+    def _started(self) -> list[Any]:
         ray = _import_ray()
         settings = self._ray
         ray.init(
@@ -111,7 +115,7 @@ class RayVlm:
             for n, shard in enumerate(shards)
         ]
         results: dict[int, Result] = {}
-        pool = ActorPool(self.actors)
+        pool = ActorPool(self.start())
         try:
             answered = pool.map_unordered(lambda actor, shard: actor.ask.remote(*shard), work)
             for number, answers, whole, run in answered:
