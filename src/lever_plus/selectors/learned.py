@@ -109,7 +109,7 @@ def load_selector(
     try:
         clip = ClipEncoder(path, revision, device, batch_size)
     except UserError as error:
-        if encoder is not None:
+        if encoder is not None or Path(path).exists():
             raise
         raise UserError(
             f"the encoder is not at {path}, where it was when {checkpoint} was trained: name its "
