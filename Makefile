@@ -9,7 +9,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
 INSTALLED := .venv/.installed
 
-.PHONY: help install repro ablations study dashboard test lint types pytest deps ui clean
+.PHONY: help install repro ablations study dashboard test lint types pytest mutants deps ui clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -49,6 +49,9 @@ types: $(INSTALLED)
 pytest: $(INSTALLED)
 	pytest -m 'not slow' -q
 	pytest -m slow -q
+
+mutants: $(INSTALLED) ## Put known mistakes into a copy and see that the tests notice (10 minutes)
+	python tests/mutants.py
 
 deps: $(INSTALLED) ## Write each stage's import closure into dvc.yaml
 	lever-plus deps --write
