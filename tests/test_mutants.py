@@ -2,7 +2,8 @@
 
 import pytest
 
-from mutants import MUTATIONS, Mutation, occurrences
+from mutants import occurrences
+from mutations import MUTATIONS, Mutation
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.file}: {m.why}")

@@ -12,8 +12,8 @@ from tiny_world import ROOT
 class Project:
     """A copy of the working tree, with its own repository, store and cache."""
 
-    def __init__(self, folder: Path) -> None:
-        """Copy what git knows or would add, without results, and merge the smoke preset."""
+    def __init__(self, folder: Path, *presets: str) -> None:
+        """Copy what git knows or would add, without results, and merge presets."""
         self.folder = folder
         listed = self._run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT)
         for name in listed.splitlines():
@@ -23,7 +23,8 @@ class Project:
         for stale in ("dvc.lock", "metrics", "plots"):
             path = folder / stale
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        self.cli("params", "overlay", "presets/smoke.yaml")
+        for preset in presets:
+            self.cli("params", "overlay", preset)
         self._run("git", "init", "--quiet")
         self._run("git", "add", "--all")
         self.git("commit", "--quiet", "--message", "copy")

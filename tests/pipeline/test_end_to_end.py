@@ -44,7 +44,8 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("project"))
+    folder = tmp_path_factory.mktemp("project")
+    project = Project(folder, "presets/smoke.yaml", "tests/pipeline/learning.yaml")
     project.dvc("repro")
     return project
 
@@ -68,6 +69,19 @@ def test_nothing_is_run_again(project: Project) -> None:
 
 def test_mlflow_has_a_run_for_every_training_stage(project: Project) -> None:
     assert "0 runs made, 0 got the evaluation" in project.cli("track", "sync")
+
+
+def test_the_policies_that_are_compared_have_learned_something(project: Project) -> None:
+    """Else they would all be the SFT policy, and equal bytes would prove nothing."""
+    metrics = project.folder / "metrics"
+    offline = json.loads((metrics / "rce" / "seed1.json").read_text())
+    online = json.loads((metrics / "grpo" / "seed1.json").read_text())
+    assert offline["agro"]["best_epoch"] > 0
+    assert online["best_epoch"] > 0
+    made = project.folder / "artifacts"
+    trained = ("sft", "rce/seed1/agro", "grpo/seed1")
+    weights = {(made / folder / "policy.safetensors").read_bytes() for folder in trained}
+    assert len(weights) == len(trained)
 
 
 def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:

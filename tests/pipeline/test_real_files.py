@@ -27,7 +27,7 @@ needs_torchvision = pytest.mark.skipif(
 def project(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, params: Params
 ) -> Project:
-    project = Project(tmp_path_factory.mktemp("project"))
+    project = Project(tmp_path_factory.mktemp("project"), "presets/smoke.yaml")
     make_files(project.folder / "data")
     vlm = save(FAMILIES[request.param], project.folder / "models" / "vlm")
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from lever_plus.data.examples import Example
+from lever_plus.errors import UserError
 from lever_plus.house_words.maker import Meaning
 from lever_plus.vlm.request import Request, Vlm
 
@@ -73,7 +74,16 @@ def _draw(
     meanings: dict[int, Meaning],
     kind: str,
 ) -> Example:
-    """Draw a demonstration that stands in the given relation to the query."""
+    """Draw a demonstration that is in the given relation to the query.
+
+    Raises:
+        UserError: No demonstration is.
+    """
+    if not any(KINDS[kind](query, meanings[each.question_id]) for each in demonstrations):
+        raise UserError(
+            f"no training question is {kind} for a dev question, so the in-context table cannot be "
+            "made: raise data.source.train."
+        )
     while True:
         drawn = demonstrations[int(rng.integers(len(demonstrations)))]
         if KINDS[kind](query, meanings[drawn.question_id]):

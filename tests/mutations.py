@@ -1,0 +1,250 @@
+"""Wrong wirings: a text of a source file, and what stands there instead.
+
+Each of the first eight once passed all tests at the same time.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Mutation(NamedTuple):
+    """A change of a source file, and why it is wrong."""
+
+    file: str
+    before: str
+    after: str
+    why: str
+
+
+MUTATIONS: Final = (
+    Mutation(
+        "pipeline/evaluate.py",
+        'dev, count = workspace.of_split("dev"), settings.evaluate.fixed_pointers',
+        'dev, count = workspace.of_split("test"), settings.evaluate.fixed_pointers',
+        "the fixed pointer is chosen on test",
+    ),
+    Mutation(
+        "pipeline/evaluate.py",
+        "selector = workspace.selector(workspace.paths.trained(method, seed))",
+        "selector = workspace.selector("
+        "workspace.paths.trained(method, settings.training_seeds[0]))",
+        "every seed is scored with the first seed's checkpoint",
+    ),
+    Mutation(
+        "selectors/best_of.py",
+        "temperature: float = 1.0,",
+        "temperature: float = 9.0,",
+        "best-of-n samples from a policy that is nearly uniform",
+    ),
+    Mutation(
+        "experiments/study/objective.py",
+        "difference = accuracies.mean(axis=1) - self.baseline(seed).mean(axis=1)",
+        "difference = self.baseline(seed).mean(axis=1) - accuracies.mean(axis=1)",
+        "the study's objective has its sign flipped",
+    ),
+    Mutation(
+        "experiments/study/promote.py",
+        "return self.difference.low > 0 and self.kl <= settings.kl_budget",
+        "return self.difference.mean >= 0 and self.kl <= settings.kl_budget",
+        "a trial is promoted by its mean, whatever the interval",
+    ),
+    Mutation(
+        "pipeline/workspace.py",
+        "return groups_from_records(records, self.pools, reward, rl.filter_gen_methods)",
+        "return groups_from_records(records, self.pools, reward)",
+        "rl.filter_gen_methods is ignored",
+    ),
+    Mutation(
+        "pipeline/offline.py",
+        "tau = settings.rce.tau[method]",
+        "tau = next(iter(settings.rce.tau.values()))",
+        "every RCE method is trained with the first tau",
+    ),
+    Mutation(
+        "pipeline/grpo.py",
+        "start = paths.offline(settings.grpo.start, seed)",
+        'start = paths.offline("rce", seed)',
+        "grpo.start is ignored",
+    ),
+    Mutation(
+        "pipeline/grpo.py",
+        "start = paths.offline(settings.grpo.start, seed)",
+        "start = paths.offline(settings.grpo.start, 1)",
+        "GRPO starts from the first seed's policy",
+    ),
+    Mutation(
+        "pipeline/grpo.py",
+        'workspace.queries("dev"),',
+        'workspace.queries("test"),',
+        "GRPO's epoch is chosen on test",
+    ),
+    Mutation(
+        "pipeline/sft.py",
+        'workspace.queries("dev"),',
+        'workspace.queries("test"),',
+        "SFT's epoch is chosen on test",
+    ),
+    Mutation(
+        "pipeline/offline.py",
+        'workspace.queries("dev")',
+        'workspace.queries("train", 30)',
+        "the off-line epochs are chosen on training questions",
+    ),
+    Mutation(
+        "pipeline/offline.py",
+        "train_rce(\n            workspace.load_policy(start)",
+        "train_rce(\n            workspace.load_policy(start).apply("
+        'lambda m: getattr(m, "reset_parameters", int)())',
+        "RCE starts from a random policy",
+    ),
+    Mutation(
+        "pipeline/sft_data.py",
+        'splits["train"][: settings.sft_queries]',
+        'splits["train"][: settings.sft_queries // 2]',
+        "half of the sequences are not searched",
+    ),
+    Mutation(
+        "pipeline/rl_data.py",
+        "policy = workspace.load_policy(paths.sft)",
+        "policy = workspace.load_policy(paths.sft).apply("
+        'lambda m: getattr(m, "reset_parameters", int)())',
+        "candidates come from a random policy",
+    ),
+    Mutation(
+        "pipeline/rl_data.py",
+        'queries = workspace.queries("train", settings.rl_queries)',
+        'queries = workspace.queries("dev")',
+        "the RL data are made of dev questions",
+    ),
+    Mutation(
+        "pipeline/evaluate.py",
+        "few = questions[: evaluate.oracle_queries]",
+        "few = questions",
+        "evaluate.oracle_queries is ignored",
+    ),
+    Mutation(
+        "pipeline/evaluate.py",
+        'few = workspace.of_split("test", settings.evaluate.order_queries)',
+        'few = workspace.of_split("dev", settings.evaluate.order_queries)',
+        "the order diagnostics are those of dev questions",
+    ),
+    Mutation(
+        "pipeline/evaluate.py",
+        "best = pointers[int(means.mean(axis=1).argmax())]",
+        "best = pointers[int(means.mean(axis=1).argmin())]",
+        "the fixed pointer is the worst on dev",
+    ),
+    Mutation(
+        "pipeline/training.py",
+        "_save(workspace, training, trained.best(), best)",
+        "_save(workspace, training, trained.policy, best)",
+        "the checkpoint is the last epoch, not the best",
+    ),
+    Mutation(
+        "pipeline/training.py",
+        "trained = fit(Run(training.seed, history.write, kept, training.threads))",
+        "trained = fit(Run(1, history.write, kept, training.threads))",
+        "every training has the first seed",
+    ),
+    Mutation(
+        "selectors/best_of.py",
+        "best = group[accuracies.index(max(accuracies))]",
+        "best = group[0]",
+        "best-of-n takes the first sample",
+    ),
+    Mutation(
+        "selectors/best_of.py",
+        "generator = torch.Generator().manual_seed(self._seed)",
+        "generator = torch.Generator().manual_seed(0)",
+        "best-of-n ignores its seed",
+    ),
+    Mutation(
+        "selectors/infoscore.py",
+        "return -sequence.info_score, tuple(",
+        "return sequence.info_score, tuple(",
+        "the search keeps the worst sequences",
+    ),
+    Mutation(
+        "selectors/baselines.py",
+        "self._rng = np.random.default_rng([seed, RANDOM_STREAM])",
+        "self._rng = np.random.default_rng([0, RANDOM_STREAM])",
+        "all random baselines draw the same",
+    ),
+    Mutation(
+        "evaluation/evaluate.py",
+        "asked = [Asked(selection.examples, example) for example, selection in chosen]",
+        "asked = [Asked(selection.examples[::-1], example) for example, selection in chosen]",
+        "the VLM sees the demonstrations in another order than the table says",
+    ),
+    Mutation(
+        "evaluation/summary.py",
+        'return scores.pivot_table(index="query_id", columns="shot", values="vqa_acc_score")',
+        'return scores.pivot_table(index="query_id", columns="shot", values="vqa_correct")',
+        "the summary averages the hard score",
+    ),
+    Mutation(
+        "experiments/study/objective.py",
+        'return self.workspace.queries("dev")',
+        'return self.workspace.queries("test")',
+        "the study chooses on test",
+    ),
+    Mutation(
+        "experiments/study/objective.py",
+        'getattr(params, part) == getattr(self.params, part) for part in (RCE, "reward", "rl")',
+        "getattr(params, part) == getattr(self.params, part) for part in (RCE,)",
+        "a trial with another filter starts from the pipeline's RCE policy",
+    ),
+    Mutation(
+        "experiments/study/promote.py",
+        "for seed in settings.fresh_seeds",
+        "for seed in settings.seeds",
+        "promotion repeats on seeds that the study has seen",
+    ),
+    Mutation(
+        "experiments/study/worker.py",
+        'direction="maximize",',
+        'direction="minimize",',
+        "the study looks for the worst",
+    ),
+    Mutation(
+        "experiments/ablation/variant.py",
+        'base, params = load_params(root / "params.yaml"), params_of(variant, root)',
+        'base = params = load_params(root / "params.yaml")',
+        "a variant trains with the pipeline's params",
+    ),
+    Mutation(
+        "experiments/ablation/variant.py",
+        'questions, scorer = workspace.of_split("test"), workspace.scorer',
+        'questions, scorer = workspace.of_split("dev"), workspace.scorer',
+        "a variant is evaluated on dev",
+    ),
+    Mutation(
+        "experiments/ablation/variant.py",
+        "selector = workspace.selector(workspace.paths.trained(method, seed))",
+        "selector = workspace.selector(workspace.paths.trained(methods[0], seed))",
+        "all methods of a variant are scored with the first one's checkpoint",
+    ),
+    Mutation(
+        "training/best.py",
+        "if reward > self.reward:",
+        "if reward < self.reward or not self.weights:",
+        "the worst epoch is kept",
+    ),
+    Mutation(
+        "training/grpo.py",
+        "if params.rounds and not done:",
+        "if not params.rounds and not done:",
+        "rounds train on the RL data",
+    ),
+    Mutation(
+        "training/environment.py",
+        "return Realised(pointers, shot_rewards(scored.scores, reward), scored.scores.soft)",
+        "return Realised(pointers, shot_rewards(scored.scores, reward), scored.scores.hard)",
+        "dev accuracies are the hard score",
+    ),
+    Mutation(
+        "training/rl_data/candidates.py",
+        "tau = float(temperature)\n        yield sample(",
+        "tau = 1.0\n        yield sample(",
+        "the temperatures of rl_data.samples are ignored",
+    ),
+)
