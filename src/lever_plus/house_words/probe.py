@@ -49,11 +49,19 @@ def in_context_table(
     """Return {rule: share of right answers} over `count` draws of a query and its demonstrations.
 
     "plain words" asks without demonstrations what needs none: it measures perception.
+
+    Raises:
+        UserError: There is no question of a kind that the table asks, or no demonstration of one.
     """
     rng = np.random.default_rng([seed, 300])
     asked = {e.question_id: e for e in queries}
     house = [i for i in asked if meanings[i].in_house_words]
     plain = [i for i in asked if meanings[i].in_plain_words]
+    if not house or not plain:
+        raise UserError(
+            "the dev split needs questions in house words and questions in plain words for the "
+            "in-context table: raise data.source.dev."
+        )
     plainly = [asked[i].answer for i in plain]
     table = {"plain words": _share(vlm, [Request((), asked[i].query) for i in plain], plainly)}
     for rule, kinds in RULES.items():
