@@ -94,8 +94,9 @@ def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
     assert {p.name for p in files} >= {"records.jsonl", "policy.safetensors", "history.jsonl"}
     before = {path: path.read_bytes() for path in files}
     shutil.rmtree(project.folder / "cache")  # nothing may come from the store
-    for command in (("sft",), ("rl_data",), ("rce", "--seed", "1"), ("grpo", "--seed", "1")):
-        project.cli(*command)
+    stages = ("sft_data", "sft", "rl_data", "rce --seed 1", "grpo --seed 1")
+    for command in stages:
+        project.cli(*command.split())
     changed = [str(path) for path in files if path.read_bytes() != before[path]]
     assert changed == []
     assert "0 runs made, 5 got the evaluation" in project.cli("track", "sync")
