@@ -26,6 +26,10 @@ class Query:
     question: str
     image_sha256: str = ""
 
+    def __hash__(self) -> int:
+        """Hash what tells most queries apart: requests of many are hashed all the time."""
+        return hash(self.image_sha256 or self.image)
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -54,8 +58,8 @@ class Example:
     fallback: bool = False
 
     def __hash__(self) -> int:
-        """Hash a part of the fields: requests of many examples are hashed all the time."""
-        return hash((self.question_id, self.image_sha256, self.question))
+        """Hash what tells most examples apart: requests of many are hashed all the time."""
+        return hash(self.image_sha256 or self.image)
 
     @property
     def query(self) -> Query:

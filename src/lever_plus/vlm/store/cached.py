@@ -15,7 +15,7 @@ from lever_plus.vlm.usage import Usage
 
 Value = TypeVar("Value", str, float)
 BLOCK: Final = 20_000
-"""Requests that are looked up and asked together: what is held in memory is bounded by it."""
+"""Requests that are asked together: what a back end holds in memory is bounded by it."""
 
 
 class StoredVlm:
@@ -67,56 +67,78 @@ class StoredVlm:
         numbers: dict[Request, int] = {}
         places = [numbers.setdefault(request, len(numbers)) for request in requests]
         different = list(numbers)
-        # Neighbours in prefix order: a block then shares as much as it can.
-        order = prefix_order(different)
-        values: dict[int, Value] = {}
         self._announce(len(different), description)
         begun = time.monotonic()
         try:
-            for start in range(0, len(order), BLOCK):
-                block = order[start : start + BLOCK]
-                found = self._block(kind, [different[i] for i in block], ask)
-                values.update(zip(block, found, strict=True))
+            values: dict[int, Value] = self._answered(kind, different, ask)
         finally:
             self.usage.seconds += time.monotonic() - begun
         return [values[place] for place in places]
+
+    def _answered(
+        self, kind: Kind, requests: Sequence[Request], ask: Ask[Value]
+    ) -> dict[int, Value]:
+        """Take what the store has, and ask the rest in prefix order, block by block."""
+        keys = self._keys_of(kind, requests)
+        values: dict[int, Value] = self._stored(kind, keys, range(len(requests)))
+        rest = [i for i in range(len(requests)) if i not in values]
+        # Neighbours in prefix order: a block then shares as much as it can.
+        order = [rest[i] for i in prefix_order([requests[i] for i in rest])]
+        for start in range(0, len(order), BLOCK):
+            block = order[start : start + BLOCK]
+            if start:  # another process may have answered some of them meanwhile
+                values.update(self._stored(kind, keys, block))
+                block = [i for i in block if i not in values]
+            values.update(self._asked(kind, requests, keys, block, ask))
+        return values
 
     def _announce(self, requests: int, description: str) -> None:
         """Let the stage's one bar grow; it is quiet where there is no terminal."""
         self._bar.total += requests
         self._bar.set_description_str(description, refresh=False)
 
-    def _block(self, kind: Kind, block: Sequence[Request], ask: Ask[Value]) -> list[Value]:
-        """Look a block up, ask the rest, and store every chunk as soon as it is answered."""
-        keys, found = self._look_up(kind, block)
-        values = {i: cast(Value, found[key]) for i, key in enumerate(keys) if key in found}
+    def _keys_of(self, kind: Kind, requests: Sequence[Request]) -> list[bytes]:
+        """Return the key of each request; none without a store."""
+        if self._store is None:
+            return []
+        keys = self._keys.setdefault(kind, Keys(kind, self.identity))
+        return [keys.of(request) for request in requests]
+
+    def _stored(
+        self, kind: Kind, keys: Sequence[bytes], numbers: Sequence[int]
+    ) -> dict[int, Value]:
+        """Return what the store has of some requests, by number."""
+        if self._store is None:
+            return {}
+        found = self._store.get(kind, [keys[i] for i in numbers])
+        values = {i: cast(Value, found[keys[i]]) for i in numbers if keys[i] in found}
         self.usage.hits += len(values)
         self._count(values.values())
-        rest = [i for i in range(len(block)) if i not in values]
+        return values
+
+    def _asked(
+        self,
+        kind: Kind,
+        requests: Sequence[Request],
+        keys: Sequence[bytes],
+        block: Sequence[int],
+        ask: Ask[Value],
+    ) -> dict[int, Value]:
+        """Ask some requests, and store every chunk as soon as it is answered."""
 
         def done(indices: Sequence[int], answers: Sequence[Value]) -> None:
-            pairs = [(rest[i], value) for i, value in zip(indices, answers, strict=True)]
+            pairs = [(block[i], value) for i, value in zip(indices, answers, strict=True)]
             bad = [i for i, value in pairs if not _is_value(value)]
             if self._store is not None:
                 kept = [(keys[i], value) for i, value in pairs if _is_value(value)]
                 self._store.put(kind, self.identity, kept)
             if bad:
-                raise _no_number(block[bad[0]])
+                raise _no_number(requests[bad[0]])
             self._count(answers)
 
-        if rest:
-            values.update(zip(rest, ask([block[i] for i in rest], done), strict=True))
-        return [values[i] for i in range(len(block))]
-
-    def _look_up(
-        self, kind: Kind, block: Sequence[Request]
-    ) -> tuple[list[bytes], dict[bytes, str | float]]:
-        if self._store is None:
-            return [str(i).encode() for i in range(len(block))], {}
-        if kind not in self._keys:
-            self._keys[kind] = Keys(kind, self.identity)
-        keys = [self._keys[kind].of(request) for request in block]
-        return keys, self._store.get(kind, keys)
+        if not block:
+            return {}
+        return dict(zip(block, ask([requests[i] for i in block], done), strict=True))
 
     def _count(self, values: Collection[str | float]) -> None:
         self.usage.requests += len(values)
