@@ -1,36 +1,23 @@
 """Stage grpo: off-line policy + VLM -> the GRPO policy of one seed."""
 
-from typing import Annotated
-
-from lever_plus.config.base import Count, Section
+from lever_plus.config.base import Count
 from lever_plus.config.grpo import GrpoParams
 from lever_plus.config.names import GRPO
 from lever_plus.config.offline import RlParams
-from lever_plus.config.policy import PointerParams
-from lever_plus.config.reward import RewardParams
-from lever_plus.config.scoring import ScoringParams
-from lever_plus.config.settings import From
-from lever_plus.config.vlm import VlmParams
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths, weights_of
-from lever_plus.pipeline.training import Track, Training, describe_best, train
+from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.grpo import train_grpo
 from lever_plus.vlm.store.cached import StoredVlm
 
 
-class Settings(Section):
+class Settings(TrainingSettings):
     """What the stage reads of params.yaml."""
 
     threads: Count
     grpo: GrpoParams
     rl: RlParams
-    pointer: PointerParams
-    reward: RewardParams
-    vlm: VlmParams
-    scoring: Annotated[ScoringParams, From("scoring", free=True)]
-    encoder: Annotated[str | None, From("embed.path", free=True)]
-    encoder_revision: Annotated[str | None, From("embed.revision", free=True)]
 
 
 def run(
@@ -45,7 +32,6 @@ def run(
         seed=seed,
         folder=paths.grpo(seed),
         settings=settings,
-        encoder=(settings.encoder or str(Paths().clip), settings.encoder_revision),
         made_from=(weights_of(start), paths.records),
         threads=settings.threads,
     )

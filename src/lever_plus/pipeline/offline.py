@@ -5,19 +5,13 @@ as long as training.
 """
 
 from collections.abc import Callable, Collection
-from typing import Annotated
 
-from lever_plus.config.base import Count, Section
+from lever_plus.config.base import Count
 from lever_plus.config.names import AGRO, RCE
 from lever_plus.config.offline import AgroParams, RceParams, RlParams
-from lever_plus.config.policy import PointerParams
-from lever_plus.config.reward import RewardParams
-from lever_plus.config.scoring import ScoringParams
-from lever_plus.config.settings import From
-from lever_plus.config.vlm import VlmParams
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths, weights_of
-from lever_plus.pipeline.training import Track, Training, describe_best, train
+from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.agro import train_agro
 from lever_plus.training.loop import Trained
@@ -26,19 +20,13 @@ from lever_plus.training.trainer import Run
 from lever_plus.vlm.store.cached import StoredVlm
 
 
-class Settings(Section):
+class Settings(TrainingSettings):
     """What the stage reads of params.yaml."""
 
     threads: Count
     rce: RceParams
     agro: AgroParams
     rl: RlParams
-    pointer: PointerParams
-    reward: RewardParams
-    vlm: VlmParams
-    scoring: Annotated[ScoringParams, From("scoring", free=True)]
-    encoder: Annotated[str | None, From("embed.path", free=True)]
-    encoder_revision: Annotated[str | None, From("embed.revision", free=True)]
 
 
 def run(
@@ -68,7 +56,6 @@ def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Train
         seed=seed,
         folder=paths.offline(method, seed),
         settings=settings,
-        encoder=(settings.encoder or str(Paths().clip), settings.encoder_revision),
         made_from=(weights_of(paths.sft), paths.records),
         threads=settings.threads,
     )

@@ -2,22 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 import torch
 
-from lever_plus.config.base import Section
 from lever_plus.config.names import SFT
-from lever_plus.config.policy import PointerParams, PolicyParams
-from lever_plus.config.reward import RewardParams
-from lever_plus.config.scoring import ScoringParams
-from lever_plus.config.settings import From
+from lever_plus.config.policy import PolicyParams
 from lever_plus.config.sft import SftParams
-from lever_plus.config.vlm import VlmParams
 from lever_plus.errors import UserError
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
-from lever_plus.pipeline.training import Track, Training, describe_best, train
+from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.kinds import build_policy, configure
 from lever_plus.selectors.infoscore import ScoredSequence
@@ -25,18 +19,12 @@ from lever_plus.training.sft import train_sft
 from lever_plus.vlm.store.cached import StoredVlm
 
 
-class Settings(Section):
+class Settings(TrainingSettings):
     """What the stage reads of params.yaml."""
 
     seed: int
     sft: SftParams
     policy: PolicyParams
-    pointer: PointerParams
-    reward: RewardParams
-    vlm: VlmParams
-    scoring: Annotated[ScoringParams, From("scoring", free=True)]
-    encoder: Annotated[str | None, From("embed.path", free=True)]
-    encoder_revision: Annotated[str | None, From("embed.revision", free=True)]
 
 
 def run(
@@ -66,7 +54,6 @@ def run(
         seed=seed,
         folder=paths.sft,
         settings=settings,
-        encoder=(settings.encoder or str(Paths().clip), settings.encoder_revision),
         made_from=(paths.sequences,),
     )
     environment = workspace.environment(settings.pointer.shots, settings.reward)

@@ -5,10 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from lever_plus.config.base import Section
-from lever_plus.pipeline.paths import HISTORY
+from lever_plus.config.policy import PointerParams
+from lever_plus.config.reward import RewardParams
+from lever_plus.config.scoring import ScoringParams
+from lever_plus.config.settings import From
+from lever_plus.config.vlm import VlmParams
+from lever_plus.pipeline.paths import HISTORY, Paths
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.checkpoint import CheckpointConfig, EncoderFacts, save_checkpoint
 from lever_plus.policy.network import Policy
@@ -21,6 +26,17 @@ Track = Callable[[str], AbstractContextManager[Observe]]
 """Opens the tracked run of a method; it gets every history row while the method trains."""
 
 
+class TrainingSettings(Section):
+    """What every training stage reads of params.yaml."""
+
+    pointer: PointerParams
+    reward: RewardParams
+    vlm: VlmParams
+    scoring: Annotated[ScoringParams, From("scoring", free=True)]
+    encoder: Annotated[str | None, From("embed.path", free=True)]
+    encoder_revision: Annotated[str | None, From("embed.revision", free=True)]
+
+
 @dataclass(frozen=True)
 class Training:
     """What trains one method, and what is said about it.
@@ -31,7 +47,6 @@ class Training:
         seed: Order of the batches, and sampling.
         folder: Gets the history and the checkpoint.
         settings: Those of the stage.
-        encoder: Path and revision of the encoder, for the checkpoint.
         made_from: Files that the training depends on, beside pools, features and settings.
         threads: Parts of a batch that are computed side by side.
     """
@@ -40,8 +55,7 @@ class Training:
     method: str
     seed: int
     folder: Path
-    settings: Section
-    encoder: tuple[str, str | None]
+    settings: TrainingSettings
     made_from: Sequence[Path]
     threads: int = 1
 
@@ -78,7 +92,12 @@ def train(
 def _save(
     workspace: Workspace, training: Training, policy: Policy, best: Mapping[str, float | int]
 ) -> None:
-    path, revision = training.encoder
+    settings = training.settings
+    encoder = EncoderFacts(
+        sha256=workspace.space.encoder,
+        path=settings.encoder or str(Paths().clip),
+        revision=settings.encoder_revision,
+    )
     prompt = workspace.vlm.prompt
     facts: dict[str, Any] = {
         "stage": training.stage,
@@ -90,7 +109,7 @@ def _save(
     config = CheckpointConfig(
         architecture=policy.config,
         feature_space=workspace.space.sha256,
-        encoder=EncoderFacts(sha256=workspace.space.encoder, path=path, revision=revision),
+        encoder=encoder,
         pool_sha256=workspace.pools.sha256,
         vlm=workspace.vlm.identity,
         prompt={"style": prompt.style, "instruction": prompt.instruction},
