@@ -223,8 +223,8 @@ class HuggingFaceVlm:
         for i in order:
             request = requests[i]
             item = Item(request.query, request.answer)
-            more = set(request.demonstrations) - shown
-            if stretch and len(shown) + len(asked) + len(more) + (item not in asked) > most:
+            more = sum(example not in shown for example in request.demonstrations)
+            if stretch and len(shown) + len(asked) + more + (item not in asked) > most:
                 segments.prepare(shown, asked)
                 yield stretch
                 stretch, shown, asked = [], set(), set()

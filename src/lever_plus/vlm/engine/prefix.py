@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lever_plus.data.examples import Example
 from lever_plus.vlm.engine.decoder import Decoder, PrefixCache
 from lever_plus.vlm.engine.segments import Segments
 from lever_plus.vlm.request import Request
@@ -50,9 +49,9 @@ class PrefixEngine:
     def generate(self, requests: Sequence[Request], max_new_tokens: int) -> list[list[int]]:
         """Return the greedily generated token ids of each request, up to the end-of-turn token."""
         generated: list[list[int]] = [[] for _ in requests]
-        table = self.segments.table
-        for part in self._depths(requests):
-            rows = self.segments.asked([requests[i] for i in part.requests])
+        table, asked = self.segments.table, self.segments.asked(requests)
+        for part in self._depths(requests, asked):
+            rows = asked[part.requests]
             lengths = table.queries[rows]
             embeds = table.embeds[rows, : int(lengths.max())]
             states, cache = self._decoder.run(
@@ -85,9 +84,9 @@ class PrefixEngine:
     def log_likelihoods(self, requests: Sequence[Request]) -> list[float]:
         """Return the mean log-probability of the tokens of each request's answer."""
         scores: list[float] = [0.0] * len(requests)
-        table = self.segments.table
-        for part in self._depths(requests):
-            rows = self.segments.asked([requests[i] for i in part.requests])
+        table, asked = self.segments.table, self.segments.asked(requests)
+        for part in self._depths(requests, asked):
+            rows = asked[part.requests]
             counts = table.answer_lengths[rows]
             answers = table.answers[rows, : int(counts.max())]
             # The answer follows the query's turn in the table; its last token predicts nothing.
@@ -103,25 +102,30 @@ class PrefixEngine:
                 scores[i] = score
         return scores
 
-    def _depths(self, requests: Sequence[Request]) -> Iterator["Depth"]:
-        """Run every distinct prefix of the requests once; yield the requests of each depth."""
-        index: dict[tuple[Example, ...], int] = {(): 0}
+    def _depths(self, requests: Sequence[Request], asked: Tensor) -> Iterator["Depth"]:
+        """Run every distinct prefix of the requests once; yield the requests of each depth.
+
+        `asked` are the rows of their queries. Prefixes are named by the rows of their ICDs: numbers
+        are hashed faster than examples.
+        """
+        shown = self.segments.shown_before(requests)
+        index: dict[tuple[int, ...], int] = {(): 0}
         cache, table = self._root, self.segments.table
-        for depth in range(max(len(request.demonstrations) for request in requests) + 1):
+        for depth in range(max(map(len, shown)) + 1):
             if depth:
-                reaching = (r.demonstrations for r in requests if len(r.demonstrations) >= depth)
-                distinct = list(dict.fromkeys(shown[:depth] for shown in reaching))
-                rows = self.segments.shown([prefix[-1] for prefix in distinct])
+                reaching = (before[:depth] for before in shown if len(before) >= depth)
+                distinct = list(dict.fromkeys(reaching))
+                rows = _indices([prefix[-1] for prefix in distinct], table.lengths)
                 above = _indices([index[prefix[:-1]] for prefix in distinct], rows)
                 lengths = table.lengths[rows]
                 embeds = table.embeds[rows, : int(lengths.max())]
                 self._count(run=lengths)
                 cache = self._decoder.run(cache, above, embeds, lengths)[1]
                 index = {prefix: row for row, prefix in enumerate(distinct)}
-            at = [i for i, request in enumerate(requests) if len(request.demonstrations) == depth]
+            at = [i for i, before in enumerate(shown) if len(before) == depth]
             if at:
-                parents = _indices([index[requests[i].demonstrations] for i in at], table.lengths)
-                queries = table.queries[self.segments.asked([requests[i] for i in at])]
+                parents = _indices([index[shown[i]] for i in at], table.lengths)
+                queries = table.queries[asked[at]]
                 self._count(run=queries, whole=queries + cache.lengths[parents])
                 yield Depth(at, parents, cache)
 

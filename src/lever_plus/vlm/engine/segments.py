@@ -131,6 +131,11 @@ class Segments:
         rows = [self._shown[example] for example in examples]
         return torch.tensor(rows, device=self._table.lengths.device)
 
+    def shown_before(self, requests: Sequence[Request]) -> list[tuple[int, ...]]:
+        """Return the rows of the prepared demonstrations of each request, in prompt order."""
+        rows = self._shown
+        return [tuple(rows[example] for example in r.demonstrations) for r in requests]
+
     def asked(self, requests: Sequence[Request]) -> Tensor:
         """Return the rows of the prepared queries of requests in the table."""
         rows = [self._asked[Item(request.query, request.answer)] for request in requests]
