@@ -15,8 +15,7 @@ from lever_plus import Query, load_selector, open_vlm, read_pool
 from lever_plus.config.file import overlay
 from lever_plus.data.examples import write_examples
 from lever_plus.data.pools import Pools, draw_pools, write_pools
-from lever_plus.features.embeddings import SPACE
-from lever_plus.features.whitening import read_feature_space
+from lever_plus.features.whitening import SPACE, read_feature_space
 from lever_plus.pipeline.paths import Paths
 from lever_plus.policy.checkpoint import load_checkpoint
 from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot, write_rl_data

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from lever_plus.data.examples import Example
-from lever_plus.features.embeddings import SPACE, embed_examples
+from lever_plus.features.embeddings import embed_examples
 from lever_plus.features.encoder import ClipEncoder
-from lever_plus.features.whitening import read_feature_space
+from lever_plus.features.whitening import SPACE, read_feature_space
 from lever_plus.policy.checkpoint import CheckpointConfig, EncoderFacts, save_checkpoint
 from lever_plus.policy.network import PolicyConfig
 from lever_plus.vlm.request import VlmIdentity

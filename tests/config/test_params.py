@@ -42,6 +42,7 @@ def test_the_project_s_params_are_valid(path: Path) -> None:
         ("seed: 1", "seed: [", "is not YAML"),
         ("  train: 2000", "  trainn: 2000", "data.source.trainn (did you mean train?)"),
         ("workers: 2", "wrokers: 2", "unknown key vlm.wrokers (did you mean workers?)"),
+        ("image_size: 224", "image_size: 32", "data.source.image_size: input should be greater"),
         ("sampler: random", "sampler: texts", "pool.sampler: input should be 'random', 'text'"),
         ("policy: per_query\n  sampler: random", "policy: shared\n  sampler: text", "no query to"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from lever_plus.cli.stages import PIPELINES, params_read
+from lever_plus.cli.stages import params_read
 from lever_plus.config.base import Section
 from lever_plus.config.file import load_params, load_with_preset
 from lever_plus.config.params import Params
@@ -144,13 +144,8 @@ def test_where_answers_are_kept_is_free_wherever_it_is_read() -> None:
     assert "scoring" in Params.model_fields
 
 
-@pytest.mark.parametrize("path", PIPELINES, ids=str)
-def test_dvc_yaml_lists_what_the_stages_declare(path: Any) -> None:
-    stages = YAML(typ="safe").load((ROOT / path).read_text(encoding="utf-8"))["stages"]
-    if str(path) == "dvc.yaml":
-        assert list(stages) == list(SETTINGS)
-        assert all(params_read(stage) == keys_read(SETTINGS[stage]) for stage in stages)
-    for stage, whole in stages.items():
-        keys = params_read(stage)
-        if keys is not None:
-            assert whole.get("do", whole)["params"] == keys, stage
+def test_dvc_yaml_lists_what_the_stages_declare() -> None:
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    assert list(stages) == list(SETTINGS)
+    for stage, entry in stages.items():
+        assert entry["params"] == params_read(stage) == keys_read(SETTINGS[stage]), stage

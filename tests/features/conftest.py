@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lever_plus.features.embeddings import SPACE, Embeddings, embed_examples, read_embeddings
+from lever_plus.features.embeddings import Embeddings, embed_examples, read_embeddings
 from lever_plus.features.encoder import ClipEncoder
-from lever_plus.features.whitening import FeatureSpace, read_feature_space
+from lever_plus.features.whitening import SPACE, FeatureSpace, read_feature_space
 from tiny_world import Folders, World
 
 VARIANCE = 0.99

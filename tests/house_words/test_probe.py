@@ -67,7 +67,7 @@ def test_a_demonstration_that_does_not_exist_is_named_instead_of_looked_for_with
     attribute = meanings[house.question_id].attribute
     others = [e for e in world.splits["train"] if meanings[e.question_id].attribute != attribute]
     vlm = Reader(world, meanings)
-    with pytest.raises(UserError, match=r"no training question is right .* data\.source\.train"):
+    with pytest.raises(UserError, match=r"demonstration of kind 'right' .* data\.source\.train"):
         in_context_table(vlm, [house, plain], others, meanings, 1, seed=1)
 
 

@@ -25,15 +25,11 @@ def _stage(name: str) -> Any:
     return import_module(f"{PACKAGE}.{module_of('pipeline', name)}")
 
 
-def params_read(stage: str) -> list[str] | None:
-    """Return the keys of params.yaml that a stage's results depend on; None: it is none of ours."""
+def params_read(stage: str) -> list[str]:
+    """Return the keys of params.yaml that a stage's results depend on."""
     from lever_plus.config.settings import keys_read
 
-    try:
-        settings = _stage(stage).Settings
-    except ModuleNotFoundError:
-        return None
-    return keys_read(settings)
+    return keys_read(_stage(stage).Settings)
 
 
 def _run(stage: str) -> None:
@@ -203,7 +199,9 @@ def deps(write: Annotated[bool, typer.Option(help="Write them into dvc.yaml.")] 
 
     for path, package in PIPELINES.items():
         before = path.read_text(encoding="utf-8")
-        after = with_code_deps(before, Path.cwd(), package, params_read)
+        # What a variant changes may be any parameter: dvc.yaml of the ablations names the file.
+        keys = params_read if package == "pipeline" else None
+        after = with_code_deps(before, Path.cwd(), package, keys)
         if write:
             path.write_text(after, encoding="utf-8", newline="\n")
         elif before != after:

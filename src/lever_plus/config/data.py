@@ -15,7 +15,9 @@ class EmbeddedSource(Section):
     dev: Count = Field(description="items that choices (epochs, settings) are made on")
     test: Count = Field(description="items that are only reported")
     plain_share: Share = Field(description="probability of a plain word, per word slot")
-    image_size: Count = Field(description="side of the rendered cards, pixels")
+    image_size: Annotated[int, Field(ge=40)] = Field(
+        description="side of the rendered cards, pixels; on smaller ones a digit has no room"
+    )
 
 
 class VqaSplit(Section):

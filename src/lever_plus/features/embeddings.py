@@ -20,13 +20,12 @@ from lever_plus.features.encoder import ClipEncoder
 from lever_plus.features.progress import Progress
 from lever_plus.features.whitening import (
     PARTS,
+    SPACE,
     Array,
     FeatureSpace,
     fit_whitening,
     read_feature_space,
 )
-
-SPACE = "feature_space.safetensors"
 
 
 @dataclass(frozen=True)

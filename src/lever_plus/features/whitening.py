@@ -24,6 +24,8 @@ from lever_plus.errors import UserError
 PARTS: Final = ("question", "image", "answer")
 """In the order of the whitened features: what a query shows comes first."""
 QUERY_PARTS: Final = ("question", "image")
+SPACE: Final = "feature_space.safetensors"
+"""Name of the file that a feature space is saved in, beside features and in checkpoints."""
 FORMAT: Final = "lever-plus-feature-space-1"
 SMALLEST: Final = np.finfo(np.float32).eps
 Array = NDArray[np.float32]

@@ -89,8 +89,8 @@ def _draw(
     """
     if not any(KINDS[kind](query, meanings[each.question_id]) for each in demonstrations):
         raise UserError(
-            f"no training question is {kind} for a dev question, so the in-context table cannot be "
-            "made: raise data.source.train."
+            f"the in-context table needs a demonstration of kind {kind!r} for every dev question, "
+            "and the training split has none for one of them: raise data.source.train."
         )
     while True:
         drawn = demonstrations[int(rng.integers(len(demonstrations)))]

@@ -9,9 +9,9 @@ from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.vlm import VlmParams
 from lever_plus.data.examples import Example, by_id, read_splits
 from lever_plus.data.pools import Pools, read_pools
-from lever_plus.features.embeddings import SPACE, Embeddings, read_embeddings
+from lever_plus.features.embeddings import Embeddings, read_embeddings
 from lever_plus.features.sources import StoredFeatures
-from lever_plus.features.whitening import FeatureSpace, read_feature_space
+from lever_plus.features.whitening import SPACE, FeatureSpace, read_feature_space
 from lever_plus.hub.threads import use_threads
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.vlm import open_vlm

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lever_plus.errors import UserError
-from lever_plus.features.whitening import FeatureSpace, read_feature_space
+from lever_plus.features.whitening import SPACE, FeatureSpace, read_feature_space
 from lever_plus.policy.card import card
-from lever_plus.policy.files import CARD, CONFIG, POLICY, SPACE
+from lever_plus.policy.files import CARD, CONFIG, POLICY
 from lever_plus.policy.kinds import build_policy
 from lever_plus.policy.network import Policy, PolicyConfig
 from lever_plus.vlm.request import VlmIdentity

@@ -1,4 +1,4 @@
-"""The kinds of selectors: which configuration builds which network."""
+"""The kinds of policies: which configuration builds which network."""
 
 from typing import Any
 

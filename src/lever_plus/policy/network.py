@@ -1,4 +1,4 @@
-"""Selectors: policies over pointers into a pool, given a query, behind one interface.
+"""Policies: distributions over pointers into a pool, given a query, behind one interface.
 
 A kind of policy says how queries and pools are encoded and what every candidate scores at every
 step (`encode`, `scores`); masking, normalisation and log-probs of pointers are the same for all and

@@ -95,7 +95,7 @@ def with_code_deps(
     dvc_yaml: str,
     root: Path,
     package: str = "pipeline",
-    params_of: Callable[[str], Sequence[str] | None] = lambda _stage: None,
+    params_of: Callable[[str], Sequence[str]] | None = None,
 ) -> str:
     """Return dvc.yaml with every stage's code dependencies equal to its import closure.
 
@@ -113,9 +113,8 @@ def with_code_deps(
         data = [dep for dep in entry["deps"] if not str(dep).startswith(f"{SOURCE}/")]
         code = import_closure(f"{PACKAGE}.{module_of(package, stage)}", root / SOURCE)
         entry["deps"] = [*data, *(str(path.relative_to(root)) for path in _folded(code))]
-        keys = params_of(stage)
-        if keys is not None:
-            entry["params"] = CommentedSeq(keys)
+        if params_of is not None:
+            entry["params"] = CommentedSeq(params_of(stage))
             entry["params"].fa.set_flow_style()
     stream = StringIO()
     yaml.dump(content, stream)
