@@ -10,6 +10,7 @@ from tiny_world import ROOT
 PACKAGE = ROOT / "src" / "lever_plus"
 ROOMS = [
     "errors",
+    "files",
     "config",
     "data",
     "metric",

@@ -1,4 +1,4 @@
-"""What all sections of params.yaml share: no unknown keys, and the ranges of numbers."""
+"""What all sections of params.yaml share: no unknown keys, no infinity, the ranges of numbers."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 class Section(BaseModel):
     """A section of params.yaml."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 Whole = Annotated[int, Field(ge=0)]

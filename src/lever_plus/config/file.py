@@ -6,21 +6,22 @@ run with a suggestion.
 
 import difflib
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.representer import RoundTripRepresenter
 
 from lever_plus.config.params import Params
 from lever_plus.config.reward import SHARED, given_as
 from lever_plus.errors import UserError
+from lever_plus.files.checking import explained
+from lever_plus.files.writing import write_text
+from lever_plus.files.yaml_files import dump_yaml, parse_yaml, read_yaml
 
+PARAMS_ADVICE: Final = "run from the project's root folder, or write it as the README says"
+PRESET_ADVICE: Final = "see presets/"
 TABLES = {"options", "samples", "stochastic_beam", "tau"}
 """Settings that map names to values: a preset's replaces the whole table."""
 
@@ -31,7 +32,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: The file is missing, is not YAML, or holds an unknown key or a wrong value.
     """
-    return _validated(_read(path, "run from the project's root folder"), str(path))
+    return _validated(read_yaml(path, PARAMS_ADVICE), str(path))
 
 
 def load_with_preset(path: Path, preset: Path) -> Params:
@@ -49,7 +50,7 @@ def overlay(path: Path, preset: Path) -> None:
     Raises:
         UserError: A file is missing, or the result would not be valid (nothing is written).
     """
-    path.write_text(_merged(path, preset)[0], encoding="utf-8", newline="\n")
+    write_text(path, _merged(path, preset)[0])
 
 
 def merged_params(path: Path, preset: Path | None, changes: Mapping[str, Any]) -> Params:
@@ -58,9 +59,9 @@ def merged_params(path: Path, preset: Path | None, changes: Mapping[str, Any]) -
     Raises:
         UserError: A file is missing, or the result would not be valid.
     """
-    content = _read(path, "run from the project's root folder")
+    content = read_yaml(path, PARAMS_ADVICE)
     if preset:
-        _merge(content, _read(preset, "see presets/"))
+        _merge(content, read_yaml(preset, PRESET_ADVICE))
     _merge(content, changes)
     return _validated(content, "the changes")
 
@@ -73,24 +74,10 @@ def changed_params(params: Params, changes: Mapping[str, Any]) -> Params:
 
 
 def _merged(path: Path, preset: Path) -> tuple[str, Params]:
-    content = _read(path, "run from the project's root folder", comments=True)
-    try:
-        _merge(content, _read(preset, "see presets/"))
-    except AttributeError as error:
-        raise UserError(f"{preset} does not map settings to values.") from error
-    text = _dump(content)
-    return text, _validated(YAML(typ="safe").load(text), str(preset))
-
-
-def _read(path: Path, where: str, *, comments: bool = False) -> Any:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: {where}.")
-    try:
-        yaml = YAML(typ="rt" if comments else "safe")
-        yaml.preserve_quotes = True
-        return yaml.load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
+    content = read_yaml(path, PARAMS_ADVICE, comments=True)
+    _merge(content, read_yaml(preset, PRESET_ADVICE))
+    text = dump_yaml(content)
+    return text, _validated(parse_yaml(text, str(preset), PRESET_ADVICE), str(preset))
 
 
 def _validated(content: Any, origin: str) -> Params:
@@ -98,24 +85,6 @@ def _validated(content: Any, origin: str) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{origin}: " + _explain_all(error, content) + ".") from error
-
-
-class _WithNull(RoundTripRepresenter):
-    """Writes null as null; a class of its own, because representers belong to classes."""
-
-
-_WithNull.add_representer(
-    type(None), lambda r, _none: r.represent_scalar("tag:yaml.org,2002:null", "null")
-)
-
-
-def _dump(content: Any) -> str:
-    """Return YAML that differs from what was read in nothing but the settings that changed."""
-    yaml = YAML()
-    yaml.Representer = _WithNull
-    stream = StringIO()
-    yaml.dump(content, stream)
-    return stream.getvalue()
 
 
 def _merge(target: Any, changes: Any) -> None:
@@ -181,7 +150,7 @@ def _explain(error: ErrorDetails, place: str) -> str:
         return f"unknown key {place}" + (f" (did you mean {near[0]}?)" if near else "")
     if error["type"] in ("float_type", "int_type") and isinstance(error["input"], str):
         return f"{place} is the text {error['input']!r}, not a number (write 1.0e-4, not 1e-4)"
-    return f"{place}: {error['msg'].removeprefix('Value error, ').lower()}"
+    return explained(error, place)
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:

@@ -169,11 +169,19 @@ def _chosen(name: str, value: object, choices: Mapping[str | bool, Terms]) -> Te
     for choice, terms in choices.items():
         if type(value) is type(choice) and value == choice:
             return terms
-    raise ValueError(f"{name} is {value!r}: it must be {' or '.join(map(str, choices))}")
+    allowed = " or ".join(c if isinstance(c, str) else _yaml(c) for c in choices)
+    raise ValueError(f"{name} is {_yaml(value)}: it must be {allowed}")
 
 
 def _weight(name: str, value: object) -> float:
     """Return the weight of a mode."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ValueError(f"{name} is {value!r}: it must be a number, 0 or more (1.0e-4, not 1e-4)")
+        raise ValueError(
+            f"{name} is {_yaml(value)}: it must be a number, 0 or more (1.0e-4, not 1e-4)"
+        )
     return value
+
+
+def _yaml(value: object) -> str:
+    """Return a value as params.yaml has it: true, not True."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)

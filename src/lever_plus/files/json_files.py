@@ -1,0 +1,105 @@
+"""Reading JSON strictly: no NaN, no infinity, no key twice, no half characters, some depth."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from lever_plus.errors import UserError
+from lever_plus.files.checking import checked
+from lever_plus.files.reading import decoded, read_bytes, read_lines
+
+Checked = TypeVar("Checked")
+
+
+def read_json(path: Path, advice: str) -> Any:
+    """Return what a JSON file holds.
+
+    Args:
+        path: The file.
+        advice: What to do if it can't be used: "run `dvc checkout`".
+
+    Raises:
+        UserError: The file is missing, can't be read, or is not strict JSON in UTF-8.
+    """
+    return parse_json(read_bytes(path, advice), str(path), advice)
+
+
+def read_object(path: Path, advice: str) -> dict[str, Any]:
+    """Return the object that a JSON file holds; UserError as `read_json`, or if it is another."""
+    content = read_json(path, advice)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object: {advice}.")
+    return content
+
+
+def read_json_as(kind: type[Checked], path: Path, advice: str) -> Checked:
+    """Return a JSON file's content as a checked model, see `checked`; UserError as `read_json`."""
+    return checked(kind, read_json(path, advice), str(path), advice)
+
+
+def json_lines(path: Path, advice: str) -> Iterator[tuple[str, Any]]:
+    """Yield (place, content) of every line of a JSON-lines file, one at a time.
+
+    The place is "FILE, line 3", for errors about the content. Arguments and errors as `read_json`.
+    """
+    for number, line in read_lines(path, advice):
+        where = f"{path}, line {number}"
+        yield where, parse_json(line, where, advice)
+
+
+def json_lines_as(kind: type[Checked], path: Path, advice: str) -> Iterator[Checked]:
+    """Yield the lines of a JSON-lines file as checked models; UserError names file and line."""
+    for where, content in json_lines(path, advice):
+        yield checked(kind, content, where, advice)
+
+
+def parse_json(content: bytes | str, where: str, advice: str) -> Any:
+    """Return what strict JSON says.
+
+    Args:
+        content: JSON, as text or in UTF-8.
+        where: Whose content it is: a file, a line of one, a server's reply.
+        advice: What to do if it can't be used.
+
+    Raises:
+        UserError: It is not JSON, or has NaN, an infinite number, a key twice in an object, or half
+            of a surrogate pair.
+    """
+    text = decoded(content, where, advice) if isinstance(content, bytes) else content
+    try:
+        read = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite
+        )
+        if "\\ud" in text or "\\uD" in text or not isinstance(content, bytes):
+            json.dumps(read, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: a text has half a character (a lone surrogate): {advice}."
+        ) from (error)
+    except RecursionError as error:
+        raise UserError(f"{where}: nested too deeply: {advice}.") from error
+    except ValueError as error:
+        raise UserError(f"{where} is not valid JSON ({error}): {advice}.") from error
+    return read
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is larger than any number")
+    return number

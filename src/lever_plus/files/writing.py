@@ -1,0 +1,73 @@
+"""Writing files whole or not at all: beside the old one, then in its place.
+
+A full disk, a kill or a value that JSON has no word for leaves what was there before.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from lever_plus.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file whole: the block writes to the path that it gets, which then replaces `path`.
+
+        with replacing(paths.scores) as fresh:
+            scores.to_parquet(fresh)
+
+    Folders that are missing are made. Whatever goes wrong in the block, `path` is as it was.
+
+    Raises:
+        UserError: The disk is full, or the folder can't be written to.
+    """
+    # The ending stays: some libraries choose the format by it, or add it.
+    fresh = path.with_name(f".{path.stem}.{os.getpid()}-{uuid4().hex[:8]}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield fresh
+            with fresh.open("rb") as file:
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError(
+            f"{path} can't be written ({why}); what was there before is as it was. Make room, or "
+            "let this user write there, and run the command again."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8 with line feeds, whole or not at all; UserError as `replacing`."""
+    with replacing(path) as fresh:
+        fresh.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
+    """Write JSON with sorted keys, so that equal content gives equal bytes.
+
+    Raises:
+        UserError: As `replacing`.
+        ValueError: A number is NaN or infinite.
+    """
+    text = json.dumps(content, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write one object a line, with sorted keys; return how many. Errors as `write_json`."""
+    count = 0
+    with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            line = json.dumps(row, sort_keys=True, allow_nan=False, ensure_ascii=False)
+            file.write(line + "\n")
+            count += 1
+    return count
