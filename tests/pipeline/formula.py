@@ -11,9 +11,9 @@ import itertools
 import math
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from lever_plus.vlm.prompt import CHAT
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.usage import Usage
 
+Value = TypeVar("Value", str, float)
 SIGNS: Final = ("amber", "basil", "cedar", "dusk", "ember", "fern")
 """The answer of each series."""
 RULES: Final = ("any", "last", "both")
@@ -83,8 +84,12 @@ def likelihood(request: Request) -> float:
     return math.log(probability - 0.02 * others)
 
 
+CHUNK: Final = 16
+"""Requests that are answered together, and can be stored before the next are."""
+
+
 class FormulaVlm:
-    """A back end that answers by formula and remembers every request."""
+    """A back end that answers by formula and remembers every request that was answered."""
 
     identity = VlmIdentity(
         model="formula", revision="1", dtype="none", prompt_hash="none", generation="none"
@@ -97,17 +102,22 @@ class FormulaVlm:
         self.requests: list[Request] = []
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
-        self.requests += requests
-        found = [reply(request.demonstrations, request.query) for request in requests]
-        done(range(len(found)), found)
-        return found
+        return self._asked(requests, lambda r: reply(r.demonstrations, r.query), done)
 
     def log_likelihoods(
         self, requests: Sequence[Request], done: Done[float] = ignore
     ) -> list[float]:
-        self.requests += requests
-        found = [likelihood(request) for request in requests]
-        done(range(len(found)), found)
+        return self._asked(requests, likelihood, done)
+
+    def _asked(
+        self, requests: Sequence[Request], formula: Callable[[Request], Value], done: Done[Value]
+    ) -> list[Value]:
+        found: list[Value] = []
+        for start in range(0, len(requests), CHUNK):
+            chunk = requests[start : start + CHUNK]
+            found += map(formula, chunk)
+            done(range(start, start + len(chunk)), found[start:])
+            self.requests += chunk
         return found
 
 

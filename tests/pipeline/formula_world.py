@@ -37,6 +37,7 @@ from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.trainer import Row
 from lever_plus.vlm.request import Request
+from lever_plus.vlm.store.answers import Store
 from lever_plus.vlm.store.cached import StoredVlm
 from pipeline.formula import HALF, RULES, SIGNS, SPLITS, Card, FormulaEncoder, FormulaVlm
 from tiny_world import ROOT
@@ -114,7 +115,7 @@ class World:
     """A project on disk, its settings, and the formula before it.
 
     rows: {(stage, method, seed): what the tracked run was told}; killed_after: the epoch after
-    which a training is ended.
+    which a training is ended; stored: whether answers are kept in the project's store.
     """
 
     paths: Paths
@@ -122,6 +123,7 @@ class World:
     backend: FormulaVlm = field(default_factory=FormulaVlm)
     rows: dict[tuple[str, str, int], list[Row]] = field(default_factory=dict)
     killed_after: int = -1
+    stored: bool = False
 
     def workspace(self) -> Workspace:
         """Return what stages load, before a formula of its own."""
@@ -142,7 +144,8 @@ class World:
         begin = len(self.backend.requests)
         given: dict[str, Any] = {}
         if stage in ASKING:
-            given["vlm"] = StoredVlm(self.backend, None)
+            store = Store(self.paths.cache / "answers.sqlite") if self.stored else None
+            given["vlm"] = StoredVlm(self.backend, store)
         seeds = self.params.training_seeds if seed is None else [seed]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(embed, "ClipEncoder", FormulaEncoder)
