@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from lever_plus.data.images import open_image
+from lever_plus.errors import UserError
 from lever_plus.features.whitening import Array
 from lever_plus.hub.loading import identify, load_model, load_processor
 from lever_plus.hub.processing import on_device
@@ -109,5 +110,11 @@ class ClipEncoder:
             output = encode(items[start : start + self._batch_size])
             features = getattr(output, "pooler_output", output)
             unit = torch.nn.functional.normalize(features.float(), dim=-1)
+            finite = torch.isfinite(unit).all(dim=-1)
+            if not finite.all():
+                raise UserError(
+                    f"the encoder's features of {items[start + int(finite.argmin())]!r} are not "
+                    "finite: use another encoder, or mend its folder."
+                )
             kept.add(unit.cpu().numpy(), len(items))
         return kept.finished()
