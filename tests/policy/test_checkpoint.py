@@ -125,7 +125,7 @@ def test_a_loaded_checkpoint_has_weights_space_and_facts_to_the_bit(
         assert policy.state_dict()[name].equal(weight), name
     assert space.sha256 == make_space().sha256
     assert space.encoder == ENCODER
-    assert config == describe(trained, make_space(), weights=config.weights)
+    assert config == describe(trained, make_space(), policy=config.policy)
 
 
 def test_a_loaded_policy_gives_equal_log_probs(saved: Path, trained: Policy) -> None:
@@ -155,7 +155,7 @@ def test_equal_policies_give_equal_bytes(saved: Path, tmp_path: Path, trained: P
     hashes = [
         json.loads(folder[CONFIG]) for folder in (contents(saved), {CONFIG: changed.pop(CONFIG)})
     ]
-    assert hashes[0].pop("weights") != hashes[1].pop("weights")
+    assert hashes[0].pop("policy") != hashes[1].pop("policy")
     assert hashes[0] == hashes[1]
     assert all(content == contents(saved)[name] for name, content in changed.items())
 
@@ -319,8 +319,15 @@ def test_weights_of_another_checkpoint_are_refused(
 
 
 def test_a_checkpoint_from_before_its_weights_were_hashed_is_loaded(saved: Path) -> None:
-    edit(saved, lambda fields: fields.pop("weights"))
-    assert load_checkpoint(saved).config.weights is None
+    edit(saved, lambda fields: fields.pop("policy"))
+    assert load_checkpoint(saved).config.policy is None
+
+
+@pytest.mark.parametrize("field", ["logit_clip", "temperature", "dropout"])
+def test_an_architecture_that_was_changed_is_refused(saved: Path, field: str) -> None:
+    """No weight's shape tells."""
+    edit(saved, lambda fields: fields["architecture"].update({field: 0.25}))
+    assert f"{CONFIG} was changed" in refused(saved)
 
 
 @pytest.mark.parametrize("field", ["hidden", "shots", "layers", "query_size"])

@@ -25,20 +25,25 @@ def check_array(path: Path, shape: tuple[int, int], advice: str) -> Array:
         UserError: It is missing or damaged, has another shape, type or order, or holds a number
             that is not finite. Nothing is unpickled.
     """
-    check_file(path, advice)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, TypeError, SyntaxError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} is no array of numbers ({error}): {advice}.") from error
-    if not isinstance(array, np.memmap):
-        array.close()
-        raise UserError(f"{path} is an archive, not one array: {advice}.")
+    array = mapped(path, advice)
     if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
         raise UserError(
             f"{path} holds {array.dtype} {array.shape}, not float32 {shape} row by row: {advice}."
         )
     if not all(np.isfinite(part).all() for part in _blocks(array)):
         raise UserError(f"{path} holds numbers that are not finite: {advice}.")
+    return array
+
+
+def mapped(path: Path, advice: str) -> Array:
+    """Return any array of a file, memory-mapped; errors as `check_array`."""
+    check_file(path, advice)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # the header is parsed as Python, which fails in many ways
+        raise UserError(f"{path} is no array of numbers ({error}): {advice}.") from error
+    if not isinstance(array, np.memmap):
+        raise UserError(f"{path} is an archive, not one array: {advice}.")
     return array
 
 

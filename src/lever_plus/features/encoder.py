@@ -66,9 +66,9 @@ class ClipEncoder:
         """
         from transformers import AutoModel, AutoProcessor
 
-        self._processor = load_processor(AutoProcessor, path, revision)
-        self._model = load_model(AutoModel, path, revision, device)
         _, self.identity = identify(path, revision)
+        self._processor = load_processor(AutoProcessor, path, revision)
+        self._model = load_model(AutoModel, path, revision, device, identity=self.identity)
         self._batch_size = batch_size
 
     def images(self, paths: Sequence[str], kept: Kept) -> Array:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from lever_plus.errors import UserError
-from lever_plus.features.arrays import check_unit
+from lever_plus.features.arrays import check_unit, mapped
 from lever_plus.features.whitening import Array
 from lever_plus.files.reading import read_text
 from lever_plus.files.writing import write_text
@@ -34,11 +34,11 @@ class Progress:
         try:
             text = read_text(self._count, "it is made again", limit=20)
             count = int(text) if text.isascii() and text.isdigit() else 0
-            array = np.load(self._array, mmap_mode="r", allow_pickle=False)
+            array = mapped(self._array, "it is made again")
             if array.dtype != np.float32 or array.ndim != 2 or count > len(array):
                 return 0
             check_unit(array[:count], self._array, "it is made again")
-        except (UserError, OSError, ValueError, TypeError, SyntaxError, AttributeError):
+        except (UserError, OSError):
             return 0
         return count
 

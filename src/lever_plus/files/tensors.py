@@ -77,7 +77,7 @@ def read_header(path: Path, advice: str) -> Header:
 
 
 def read_tensors(
-    path: Path, advice: str, dtypes: Collection[str] | None = None
+    path: Path, advice: str, dtypes: Collection[str] | None = None, *, finite: bool = True
 ) -> tuple[dict[str, Any], Mapping[str, str]]:
     """Read a safetensors file.
 
@@ -85,6 +85,7 @@ def read_tensors(
         path: The file.
         advice: What to do if it can't be used.
         dtypes: The types that its tensors may have, as in the header ("F32"); None: any.
+        finite: Whether its numbers must be; else the caller has another way to know what it reads.
 
     Returns:
         Torch tensors by name, and the metadata.
@@ -108,7 +109,7 @@ def read_tensors(
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}): {advice}.") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
+        if finite and tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
             raise UserError(f"{path}: {name} holds numbers that are not finite: {advice}.")
     return tensors, header.metadata
 

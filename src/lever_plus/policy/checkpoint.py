@@ -50,15 +50,15 @@ class EncoderFacts(Row):
 class CheckpointConfig(Row):
     """What config.json says.
 
-    architecture: Of the policy; weights: their `tensors_hash`, which `save_checkpoint` sets (older
-    checkpoints have none); feature_space: its sha256; pool_sha256: of the pools that it was trained
+    architecture: Of the policy; policy: a sha256 of architecture and weights, which
+    `save_checkpoint` sets (older checkpoints have none); feature_space: its sha256; pool_sha256: of the pools that it was trained
     with; vlm: the frozen VLM that it was trained with; prompt: style and instruction; training: how
     it was trained, free facts for people.
     """
 
     format: str = FORMAT
     architecture: PolicyConfig
-    weights: str | None = None
+    policy: str | None = None
     feature_space: str
     encoder: EncoderFacts
     pool_sha256: str
@@ -86,7 +86,7 @@ def save_checkpoint(
         UserError: The folder can't be written to, or the disk is full.
     """
     weights = policy.state_dict()
-    facts = {**config.model_dump(mode="json"), "weights": tensors_hash(weights)}
+    facts = {**config.model_dump(mode="json"), "policy": _policy_hash(config.architecture, weights)}
     with replacing(folder / POLICY) as fresh:
         (folder / POLICY).unlink(missing_ok=True)
         space.save(folder / SPACE)
