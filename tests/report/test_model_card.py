@@ -71,7 +71,7 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
         count_parameters(tmp_path / "none.safetensors")
     damaged = tmp_path / "bad.safetensors"
     damaged.write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"bad\.safetensors is no checkpoint"):
+    with pytest.raises(UserError, match=r"bad\.safetensors is damaged"):
         count_parameters(damaged)
 
 

@@ -14,8 +14,8 @@ from lever_plus.config.params import Params
 from lever_plus.data.examples import Example, Query
 from lever_plus.data.images import open_image
 from lever_plus.errors import UserError
+from lever_plus.hub.folder import folder_hash
 from lever_plus.hub.linear import OneDnnLinear
-from lever_plus.hub.loading import folder_hash
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.engine.segments import Item, NotSeparableError
 from lever_plus.vlm.prompt import prompt_hash, render

@@ -172,14 +172,23 @@ def store_stat(file: StoreFile = None) -> None:
 
 
 @store_app.command("merge")
-def store_merge(sources: list[Path], file: StoreFile = None) -> None:
-    """Add everything that other store files hold."""
+def store_merge(
+    sources: list[Path],
+    file: StoreFile = None,
+    keep_own: Annotated[
+        bool, typer.Option("--keep-own", help="Keep this store's answers where others differ.")
+    ] = False,
+) -> None:
+    """Add everything that other store files hold; they are only read."""
     from lever_plus.config.file import load_params
     from lever_plus.vlm.store.answers import Store
+    from lever_plus.vlm.store.merging import check_sources, merge
 
-    store = Store(file or Path(load_params().scoring.store))
+    into = file or Path(load_params().scoring.store)
+    check_sources(sources, into)
+    store = Store(into)
     for source in sources:
-        typer.echo(f"{source}: {store.merge(source):,} new answers")
+        typer.echo(f"{source}: {merge(store, source, keep_own=keep_own):,} new answers")
 
 
 @store_app.command("prune")

@@ -5,17 +5,18 @@ Two forms are kept: `unit` (each part at unit length, for nearest-neighbour base
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lever_plus.data.examples import Example
 from lever_plus.errors import PointerError, UserError
+from lever_plus.features.arrays import check_array, check_unit
 from lever_plus.features.encoder import ClipEncoder
 from lever_plus.features.progress import Progress
 from lever_plus.features.whitening import (
@@ -26,6 +27,25 @@ from lever_plus.features.whitening import (
     fit_whitening,
     read_feature_space,
 )
+from lever_plus.files.checking import Row
+from lever_plus.files.json_files import read_json_as
+from lever_plus.files.writing import replacing, write_json
+
+META: Final = "meta.json"
+WHITE: Final = "white.npy"
+ADVICE: Final = "run `dvc repro embed`"
+SAMPLED: Final = 64
+"""Rows of which it is checked that the features are in the space beside them."""
+
+
+class Meta(Row):
+    """What meta.json says.
+
+    data: hash of what was encoded; ids: of the examples, a row each.
+    """
+
+    data: str
+    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -109,16 +129,20 @@ def embed_examples(
     fitted_on = [row for row, e in enumerate(examples) if e.question_id in train]
     whitening = {part: fit_whitening(features[part][fitted_on], variance) for part in PARTS}
     space = FeatureSpace(encoder.identity, whitening)
+    (folder / META).unlink(missing_ok=True)  # until all of it is there, nothing can be read
     space.save(folder / SPACE)
     shape = (len(examples), space.candidate_size)
-    white = np.lib.format.open_memmap(folder / "white.npy", "w+", np.float32, shape)
     sizes = [len(whitening[part].scale) for part in PARTS]
-    for part, end, size in zip(PARTS, accumulate(sizes), sizes, strict=True):
-        np.save(folder / f"{part}.npy", features[part])
-        white[:, end - size : end] = whitening[part].apply(features[part])
-    white.flush()
+    with replacing(folder / WHITE) as fresh:
+        white = np.lib.format.open_memmap(fresh, "w+", np.float32, shape)
+        for part, end, size in zip(PARTS, accumulate(sizes), sizes, strict=True):
+            white[:, end - size : end] = whitening[part].apply(features[part])
+        white.flush()
+    for part in PARTS:
+        with replacing(folder / f"{part}.npy") as fresh:
+            np.save(fresh, features[part])
     meta = {"data": data, "ids": [e.question_id for e in examples]}
-    (folder / "meta.json").write_text(json.dumps(meta, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(folder / META, meta, indent=None)
     for progress in parts.values():
         progress.remove()
 
@@ -133,17 +157,40 @@ def data_hash(examples: Sequence[Example]) -> str:
 
 
 def read_embeddings(folder: Path) -> Embeddings:
-    """Read what `embed_examples` wrote, memory-mapped; UserError if it is not there."""
-    files = ["meta.json", "white.npy", SPACE, *(f"{part}.npy" for part in PARTS)]
+    """Read what `embed_examples` wrote, memory-mapped.
+
+    Raises:
+        UserError: A file is missing, damaged, or does not belong to the others: another number of
+            rows, numbers that are not finite, features of another space.
+    """
+    files = [META, WHITE, SPACE, *(f"{part}.npy" for part in PARTS)]
     lacking = [name for name in files if not (folder / name).is_file()]
     if lacking:
-        raise UserError(f"{folder} lacks {', '.join(lacking)}: run `dvc repro embed`.")
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        raise UserError(f"{folder} lacks {', '.join(lacking)}: {ADVICE}.")
+    ids = read_json_as(Meta, folder / META, ADVICE).ids
+    rows = {example_id: row for row, example_id in enumerate(ids)}
+    if len(rows) != len(ids):
+        raise UserError(f"{folder / META} has an example's id twice: {ADVICE}.")
     space = read_feature_space(folder / SPACE)
-    return Embeddings(
-        rows={example_id: row for row, example_id in enumerate(meta["ids"])},
-        unit={part: np.load(folder / f"{part}.npy", mmap_mode="r") for part in PARTS},
-        white=np.load(folder / "white.npy", mmap_mode="r"),
-        query_size=space.query_size,
-        space_sha256=space.sha256,
-    )
+    unit = {}
+    for part in PARTS:
+        width = len(space.whitening[part].mean)
+        unit[part] = check_array(folder / f"{part}.npy", (len(ids), width), ADVICE)
+        check_unit(unit[part], folder / f"{part}.npy", ADVICE)
+    white = check_array(folder / WHITE, (len(ids), space.candidate_size), ADVICE)
+    _check_space(unit, white, space, folder)
+    return Embeddings(rows, unit, white, space.query_size, space.sha256)
+
+
+def _check_space(
+    unit: Mapping[str, Array], white: Array, space: FeatureSpace, folder: Path
+) -> None:
+    """Refuse whitened features that were made in another space than the one beside them."""
+    some = np.unique(np.linspace(0, max(0, len(white) - 1), SAMPLED, dtype=np.int64))
+    if not len(white):
+        return
+    made = space.candidates({part: unit[part][some] for part in PARTS})
+    scale = np.concatenate([space.whitening[part].scale for part in PARTS])
+    # Products of other shapes differ in the last digits, which a small scale makes larger.
+    if not (np.abs(made - white[some]) <= 1e-3 + 1e-3 * np.abs(made) + 1e-5 / scale).all():
+        raise UserError(f"{folder / WHITE} was made in another space than {SPACE}: {ADVICE}.")

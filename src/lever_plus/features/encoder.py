@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from lever_plus.data.images import open_image
+from lever_plus.errors import UserError
 from lever_plus.features.whitening import Array
 from lever_plus.hub.loading import identify, load_model, load_processor
 from lever_plus.hub.processing import on_device
@@ -65,9 +66,9 @@ class ClipEncoder:
         """
         from transformers import AutoModel, AutoProcessor
 
-        self._processor = load_processor(AutoProcessor, path, revision)
-        self._model = load_model(AutoModel, path, revision, device)
         _, self.identity = identify(path, revision)
+        self._processor = load_processor(AutoProcessor, path, revision)
+        self._model = load_model(AutoModel, path, revision, device, identity=self.identity)
         self._batch_size = batch_size
 
     def images(self, paths: Sequence[str], kept: Kept) -> Array:
@@ -109,5 +110,11 @@ class ClipEncoder:
             output = encode(items[start : start + self._batch_size])
             features = getattr(output, "pooler_output", output)
             unit = torch.nn.functional.normalize(features.float(), dim=-1)
+            finite = torch.isfinite(unit).all(dim=-1)
+            if not finite.all():
+                raise UserError(
+                    f"the encoder's features of {items[start + int(finite.argmin())]!r} are not "
+                    "finite: use another encoder, or mend its folder."
+                )
             kept.add(unit.cpu().numpy(), len(items))
         return kept.finished()

@@ -1,17 +1,19 @@
 """Unit features by content, in memory and, where a folder is given, in a file for each kind."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file
 
+from lever_plus.errors import UserError
 from lever_plus.features.whitening import Array
+from lever_plus.files.tensors import read_tensors, tensors_hash
+from lever_plus.files.writing import replacing
 
 KEY_BYTES = 16
 
@@ -41,6 +43,9 @@ class KeptFeatures:
         missing = [content for content, key in keys.items() if key not in found]
         if missing:
             made = encode(missing)
+            if found and next(iter(found.values())).shape != made.shape[1:]:
+                found.clear()  # of another encoder: all of these are made again
+                return self.rows(kind, contents, encode)
             found.update(zip((keys[content] for content in missing), made, strict=True))
             self._write(kind)
         return np.stack([found[keys[content]] for content in contents])
@@ -53,11 +58,11 @@ class KeptFeatures:
         if path is None or not path.is_file():
             return {}
         try:
-            stored = load_file(path)
-            keys, rows = stored["keys"], stored["rows"]
-        except (SafetensorError, KeyError, OSError):
+            stored, metadata = read_tensors(path, "it is made again", {"U8", "F32"})
+            keys, rows = stored["keys"].numpy(), stored["rows"].numpy()
+        except (UserError, KeyError):
             return {}  # made again
-        if not _fit(keys, rows):
+        if metadata.get("sha256") != tensors_hash(stored) or not _fit(keys, rows):
             return {}
         return {key.tobytes(): row for key, row in zip(keys, rows, strict=True)}
 
@@ -66,18 +71,18 @@ class KeptFeatures:
         if path is None:
             return
         found = self._found[kind]
-        keys = np.frombuffer(b"".join(found), dtype=np.uint8).reshape(-1, KEY_BYTES)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"keys": keys.copy(), "rows": np.stack(list(found.values()))}, partial)
-        partial.replace(path)
+        keys = np.frombuffer(bytearray(b"".join(found)), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        rows = np.stack(list(found.values()))
+        stored = {"keys": torch.from_numpy(keys), "rows": torch.from_numpy(rows)}
+        with replacing(path) as fresh:
+            save_file(stored, fresh, metadata={"sha256": tensors_hash(stored)})
 
 
 def _fit(keys: NDArray[Any], rows: NDArray[Any]) -> bool:
-    """Return whether these are keys and finite float32 rows, as many of each."""
+    """Return whether these are keys and float32 rows, as many of each."""
     dtypes = keys.dtype == np.uint8 and rows.dtype == np.float32
     shapes = rows.ndim == 2 and keys.shape == (len(rows), KEY_BYTES)
-    return dtypes and shapes and bool(np.isfinite(rows).all())
+    return dtypes and shapes
 
 
 def _key(content: str) -> bytes:

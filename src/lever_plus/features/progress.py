@@ -2,11 +2,15 @@
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from lever_plus.errors import UserError
+from lever_plus.features.arrays import check_unit, mapped
+from lever_plus.features.whitening import Array
+from lever_plus.files.reading import read_text
+from lever_plus.files.writing import write_text
 
 
 class Progress:
@@ -17,30 +21,46 @@ class Progress:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Open what is there; `folder` must be named after everything that the rows depend on."""
+        """Open what is there; `folder` must be named after everything that the rows depend on.
+
+        What is damaged is encoded again.
+        """
         self._folder = folder
         self._array, self._count = folder / f"{name}.npy", folder / f"{name}.done"
-        whole = self._array.is_file() and self._count.is_file()
-        self.rows = int(self._count.read_text(encoding="ascii")) if whole else 0
+        self.rows = self._done()
+
+    def _done(self) -> int:
+        """Return how many rows are there; none if the files are not as this class leaves them."""
+        try:
+            text = read_text(self._count, "it is made again", limit=20)
+            count = int(text) if text.isascii() and text.isdigit() else 0
+            array = mapped(self._array, "it is made again")
+            if array.dtype != np.float32 or array.ndim != 2 or count > len(array):
+                return 0
+            check_unit(array[:count], self._array, "it is made again")
+        except (UserError, OSError):
+            return 0
+        return count
 
     def add(self, rows: Array, total: int) -> None:
         """Append the next rows of an array that will have `total` rows."""
-        if not self.rows:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            shape = (total, rows.shape[1])
-            array = np.lib.format.open_memmap(self._array, "w+", np.float32, shape)
-        else:
-            array = np.lib.format.open_memmap(self._array, "r+")
+        shape = (total, rows.shape[1])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        mode: Literal["w+", "r+"] = "r+" if self.rows else "w+"
+        array = np.lib.format.open_memmap(self._array, mode, np.float32, shape)
+        if array.shape != shape:
+            raise UserError(
+                f"{self._array} holds rows of another encoder or of other data: remove "
+                f"{self._folder} and run `dvc repro embed` again."
+            )
         array[self.rows : self.rows + len(rows)] = rows
         array.flush()
         self.rows += len(rows)
-        fresh = self._count.with_suffix(".new")
-        fresh.write_text(str(self.rows), encoding="ascii")
-        fresh.replace(self._count)
+        write_text(self._count, str(self.rows))
 
     def finished(self) -> Array:
         """Return all rows."""
-        return np.array(np.load(self._array, mmap_mode="r"))
+        return np.array(np.load(self._array, mmap_mode="r", allow_pickle=False))
 
     def remove(self) -> None:
         """Remove the folder, with the arrays of the other parts; the features are elsewhere."""

@@ -16,10 +16,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lever_plus.errors import UserError
+from lever_plus.files.checking import Row, checked
+from lever_plus.files.json_files import parse_json
+from lever_plus.files.tensors import read_tensors
+from lever_plus.files.writing import replacing
 
 PARTS: Final = ("question", "image", "answer")
 """In the order of the whitened features: what a query shows comes first."""
@@ -112,11 +115,18 @@ class FeatureSpace:
 
     def save(self, path: Path) -> None:
         """Write the space as safetensors; equal spaces give equal bytes."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         header = json.dumps({"format": FORMAT, "encoder": self.encoder}, sort_keys=True)
         # One key: safetensors does not promise the order of several.
         tensors = {name: np.ascontiguousarray(array) for name, array in self._tensors().items()}
-        save_file(tensors, path, metadata={"lever_plus": header})
+        with replacing(path) as fresh:
+            save_file(tensors, fresh, metadata={"lever_plus": header})
+
+
+class _Facts(Row):
+    """What the header of the file says."""
+
+    format: str
+    encoder: str
 
 
 def read_feature_space(path: Path) -> FeatureSpace:
@@ -124,33 +134,33 @@ def read_feature_space(path: Path) -> FeatureSpace:
 
     Raises:
         UserError: The file is missing, damaged, of another format, or holds a number that is not
-            finite.
+            finite, or a scale that is not positive.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `dvc repro embed`, or copy the whole checkpoint.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get("lever_plus", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # In memory as they were fitted: products are then the same to the last bit.
-        whitening = {
-            part: Whitening(
-                tensors[f"{part}.mean"],
-                np.asfortranarray(tensors[f"{part}.components"]),
-                tensors[f"{part}.scale"],
-            )
-            for part in PARTS
-        }
-        space = FeatureSpace(str(header["encoder"]), whitening)
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{path} is no feature space ({error!r}): make it again.") from error
-    if header.get("format") != FORMAT or not all(map(_fits, whitening.values())):
-        raise UserError(f"{path} is no feature space of this version, or damaged: make it again.")
-    return space
+    advice = "run `dvc repro embed`, or copy the whole checkpoint"
+    tensors, metadata = read_tensors(path, advice, {"F32"})
+    facts = checked(
+        _Facts, parse_json(metadata.get("lever_plus", "{}"), str(path), advice), str(path), advice
+    )
+    names = {f"{part}.{name}" for part in PARTS for name in ("mean", "components", "scale")}
+    if facts.format != FORMAT or tensors.keys() != names:
+        raise UserError(f"{path} is no feature space of this version: {advice}.")
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    # In memory as they were fitted: products are then the same to the last bit.
+    whitening = {
+        part: Whitening(
+            arrays[f"{part}.mean"],
+            np.asfortranarray(arrays[f"{part}.components"]),
+            arrays[f"{part}.scale"],
+        )
+        for part in PARTS
+    }
+    for part, each in whitening.items():
+        if not _fits(each):
+            raise UserError(f"{path}: the parts of {part} do not fit together: {advice}.")
+    return FeatureSpace(facts.encoder, whitening)
 
 
 def _fits(whitening: Whitening) -> bool:
     mean, components, scale = whitening.mean, whitening.components, whitening.scale
     shapes = (mean.ndim, scale.ndim) == (1, 1) and components.shape == (len(scale), len(mean))
-    arrays = (mean, components, scale)
-    return shapes and all(a.dtype == np.float32 and np.isfinite(a).all() for a in arrays)
+    return shapes and len(scale) > 0 and bool((scale > 0).all())

@@ -1,14 +1,17 @@
 """Loading a model by path or hub id: every weight from the file, and a hash that identifies it."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lever_plus.errors import UserError
+from lever_plus.hub.folder import as_downloaded, check_folder, find_folder, folder_hash, state_of
 
-IDENTIFYING = {".json", ".safetensors", ".jinja", ".model", ".txt"}
+NEVER: Final = {"trust_remote_code": False, "local_files_only": True}
+"""Of every load: no code of the folder runs, and no network is asked."""
+OLD_BUFFERS: Final = ("position_ids", "inv_freq", "masked_bias", "num_batches_tracked")
+"""What models of earlier versions saved though it is no weight."""
 
 
 def load_processor(processor_class: Any, path: str, revision: str | None) -> Any:
@@ -21,15 +24,23 @@ def load_processor(processor_class: Any, path: str, revision: str | None) -> Any
         revision: Commit of a hub id; None for a folder.
 
     Raises:
-        UserError: There is no such model, or its processor needs a package that is missing.
+        UserError: There is no such model, its processor needs a package that is missing, or code
+            of its own.
     """
-    _check_path(path)
-    with _explained(path):
-        return processor_class.from_pretrained(path, **_at(revision))
+    folder = find_folder(path, revision)
+    check_folder(folder, weights=False)
+    with explained(path):
+        return processor_class.from_pretrained(str(folder), **NEVER)
 
 
 def load_model(
-    model_class: Any, path: str, revision: str | None, device: str, **options: Any
+    model_class: Any,
+    path: str,
+    revision: str | None,
+    device: str,
+    *,
+    identity: str | None = None,
+    **options: Any,
 ) -> Any:
     """Load a model in eval mode.
 
@@ -38,24 +49,27 @@ def load_model(
         path: Hugging Face folder or hub id.
         revision: Commit of a hub id; None for a folder.
         device: Such as "cpu" or "cuda:0".
+        identity: What `identify` said of it; None: whatever it is now.
         **options: Passed on, such as dtype.
 
     Raises:
-        UserError: There is no such model, the device is not there, or weights are missing in the
-            file, so that some would be random.
+        UserError: There is no such model, the device is not there, the folder is not the one that
+            was identified, weights are missing in the file, so that some would be random, are left
+            over, or are not finite.
     """
-    _check_path(path)
-    with _explained(path):
+    folder = find_folder(path, revision)
+    check_folder(folder, weights=True)
+    before = state_of(folder)
+    if identity is not None and identify(path, revision)[1] != identity:
+        raise UserError(f"{path} was changed since it was identified: run the command again.")
+    with explained(path):
         model, report = model_class.from_pretrained(
-            path, output_loading_info=True, **options, **_at(revision)
+            str(folder), output_loading_info=True, use_safetensors=True, **options, **NEVER
         )
-    for kind in ("missing_keys", "mismatched_keys"):
-        if report[kind]:
-            raise UserError(
-                f"{path}: {len(report[kind])} {kind.replace('_', ' ')} (such as "
-                f"{sorted(map(str, report[kind]))[0]}): those weights would be random. Get the "
-                "whole checkpoint."
-            )
+    _check_report(report, path)
+    _check_finite(model, path)
+    if state_of(folder) != before:
+        raise UserError(f"{path} was changed while it was loaded: run the command again.")
     try:
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
@@ -65,57 +79,79 @@ def load_model(
 
 
 def identify(path: str, revision: str | None) -> tuple[str, str]:
-    """Return the class of a model and what identifies its weights, without loading them.
+    """Return the class of a model and what identifies it, without loading its weights.
 
-    That is the folder's hash, or the hub's commit.
+    That is the hash of every file that a load reads; of a hub id the commit, as long as the files
+    in the cache are those of the commit.
+
+    Raises:
+        UserError: There is no such model, or it is none that can be used.
     """
     from transformers import AutoConfig
 
-    _check_path(path)
-    with _explained(path):
-        config = AutoConfig.from_pretrained(path, **_at(revision))
+    folder = find_folder(path, revision)
+    check_folder(folder, weights=True)
+    with explained(path):
+        config = AutoConfig.from_pretrained(str(folder), **NEVER)
     name = (config.architectures or [type(config).__name__])[0]
-    commit = getattr(config, "_commit_hash", None) or revision
-    return str(name), folder_hash(Path(path)) if Path(path).is_dir() else str(commit)
-
-
-def _at(revision: str | None) -> dict[str, str]:
-    return {} if revision is None else {"revision": revision}
+    if folder == Path(path) or not as_downloaded(folder):
+        return str(name), folder_hash(folder)
+    return str(name), folder.name
 
 
 @contextmanager
-def _explained(path: str) -> Iterator[None]:
+def explained(path: str) -> Iterator[None]:
+    """Turn whatever a model's files make its library raise into a sentence that names the model."""
     try:
         yield
+    except (KeyboardInterrupt, SystemExit, UserError):
+        raise
     except ImportError as error:
         # The first line of transformers' message breaks off.
         what = _first_line(error).partition(". ")[0]
         raise UserError(
             f"{path} cannot be loaded: {what}: pip install 'lever-plus[vision]'."
         ) from error
-    except (OSError, ValueError) as error:
+    except BaseException as error:  # tokenizers' own panics are no Exceptions
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{path} cannot be loaded without code of its own (auto_map), which is never run: "
+                "use a model that transformers knows."
+            ) from error
         raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
 
 
-def folder_hash(folder: Path) -> str:
-    """Return a sha256 over the names and bytes of the configuration and weight files of a model."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in IDENTIFYING):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _check_path(path: str) -> None:
-    folder = Path(path)
-    is_hub_id = (
-        path.count("/") == 1 and not path.startswith((".", "/", "~")) and not folder.exists()
-    )
-    if not is_hub_id and not (folder / "config.json").is_file():
+def _check_report(report: Any, path: str) -> None:
+    """Refuse weights that would be random, and weights that the model has no place for."""
+    for kind in ("missing_keys", "mismatched_keys"):
+        if report[kind]:
+            raise UserError(
+                f"{path}: {len(report[kind])} {kind.replace('_', ' ')} (such as "
+                f"{sorted(map(str, report[kind]))[0]}): those weights would be random. Get the "
+                "whole checkpoint."
+            )
+    left = sorted(n for n in map(str, report["unexpected_keys"]) if not n.endswith(OLD_BUFFERS))
+    if left:
         raise UserError(
-            f"{path} holds no model: correct the path in params.yaml, or run `dvc repro pretrain`."
+            f"{path}: {len(left)} weights that the model has no place for (such as {left[0]}): its "
+            "config.json is that of another model. Get the whole checkpoint."
         )
+    if report.get("error_msgs"):
+        raise UserError(f"{path} cannot be loaded: {report['error_msgs'][0]}")
+
+
+def _check_finite(model: Any, path: str) -> None:
+    """Refuse weights that are not finite: answers would be noise, or features."""
+    import torch
+
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise UserError(
+                f"{path}: {name} holds numbers that are not finite in {weight.dtype}: get the "
+                "whole checkpoint again, or set a longer dtype."
+            )
 
 
 def _first_line(error: BaseException) -> str:

@@ -129,9 +129,10 @@ def _kept_state(workspace: Workspace, training: Training) -> Path:
         digest.update(path.read_bytes())
     states = workspace.paths.training
     kept = states / f"{name}-{digest.hexdigest()[:16]}.safetensors"
-    for other in states.glob(f"{name}-*"):
+    # A kill in the middle of a write leaves a file with a dot in front.
+    for other in (*states.glob(f"{name}-*"), *states.glob(f".{name}-*")):
         if other != kept:
-            other.unlink()
+            other.unlink(missing_ok=True)
     return kept
 
 

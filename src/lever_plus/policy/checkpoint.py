@@ -2,24 +2,28 @@
 
     policy.safetensors          the weights
     feature_space.safetensors   encoder's hash and whitening: what the policy's inputs mean
-    config.json                 architecture, shots, prompt, VLM, pools, training facts
+    config.json                 architecture, shots, prompt, VLM, pools, training facts; hashes of
+                                both files above
     README.md                   a model card
 
 Loading is strict: half-loaded weights, numbers that are not finite, another feature space and, in
 an experiment, other pools are refused. Nothing is unpickled.
 """
 
-import json
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from lever_plus.errors import UserError
 from lever_plus.features.whitening import SPACE, FeatureSpace, read_feature_space
+from lever_plus.files.checking import Row
+from lever_plus.files.json_files import parse_json
+from lever_plus.files.reading import read_bytes
+from lever_plus.files.tensors import read_header, read_tensors, tensors_hash
+from lever_plus.files.writing import replacing, write_json, write_text
 from lever_plus.policy.card import card
 from lever_plus.policy.files import CARD, CONFIG, POLICY
 from lever_plus.policy.kinds import build_policy
@@ -27,33 +31,34 @@ from lever_plus.policy.network import Policy, PolicyConfig
 from lever_plus.vlm.request import VlmIdentity
 
 FORMAT: Final = "lever-plus-selector-3"
+ADVICE: Final = "restore the whole folder (`dvc checkout`), or train the policy again"
+LARGEST: Final = 2**20
+"""Bytes of a configuration."""
 
 
-class EncoderFacts(BaseModel):
+class EncoderFacts(Row):
     """Which encoder makes the features.
 
     sha256: of its folder; path, revision: where it was when the policy was trained.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: str
     path: str
     revision: str | None = None
 
 
-class CheckpointConfig(BaseModel):
+class CheckpointConfig(Row):
     """What config.json says.
 
-    architecture: Of the policy; feature_space: its sha256; pool_sha256: of the pools that it was
-    trained with; vlm: the frozen VLM that it was trained with; prompt: style and instruction;
-    training: how it was trained, free facts for people.
+    architecture: Of the policy; policy: a sha256 of architecture and weights, which
+    `save_checkpoint` sets (older checkpoints have none); feature_space: its sha256; pool_sha256: of the pools that it was trained
+    with; vlm: the frozen VLM that it was trained with; prompt: style and instruction; training: how
+    it was trained, free facts for people.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str = FORMAT
     architecture: PolicyConfig
+    policy: str | None = None
     feature_space: str
     encoder: EncoderFacts
     pool_sha256: str
@@ -76,16 +81,19 @@ def save_checkpoint(
     """Write a checkpoint; equal policies give equal bytes.
 
     The weights are written last, and older ones removed first: half a checkpoint cannot be loaded.
+
+    Raises:
+        UserError: The folder can't be written to, or the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / POLICY).unlink(missing_ok=True)
-    space.save(folder / SPACE)
-    text = json.dumps(config.model_dump(mode="json"), indent=2, sort_keys=True)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8", newline="\n")
-    parameters = sum(parameter.numel() for parameter in policy.parameters())
-    facts = config.model_dump(mode="json")
-    (folder / CARD).write_text(card(facts, parameters), encoding="utf-8", newline="\n")
-    save_file(policy.state_dict(), folder / POLICY, metadata={"format": FORMAT})
+    weights = policy.state_dict()
+    facts = {**config.model_dump(mode="json"), "policy": _policy_hash(config.architecture, weights)}
+    with replacing(folder / POLICY) as fresh:
+        (folder / POLICY).unlink(missing_ok=True)
+        space.save(folder / SPACE)
+        write_json(folder / CONFIG, facts)
+        parameters = sum(parameter.numel() for parameter in policy.parameters())
+        write_text(folder / CARD, card(facts, parameters))
+        save_file(weights, fresh, metadata={"format": FORMAT})
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -96,24 +104,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     config = read_config(folder)
     space = read_feature_space(folder / SPACE)
-    if space.sha256 != config.feature_space:
+    if (space.sha256, space.encoder) != (config.feature_space, config.encoder.sha256):
         raise UserError(
-            f"{folder}: {SPACE} is not the feature space that the policy was trained in: restore "
-            "the whole folder (`dvc checkout`), or train it again."
+            f"{folder}: {SPACE} is not the feature space that the policy was trained in: {ADVICE}."
         )
-    policy = build_policy(config.architecture)
-    try:
-        policy.load_state_dict(_weights(folder / POLICY), strict=True)
-    except RuntimeError as error:
-        raise UserError(
-            f"{folder / POLICY} holds other weights than {CONFIG} describes: train it again "
-            f"(`dvc repro`). {error}"
-        ) from error
     sizes = (space.query_size, space.candidate_size)
     if sizes != (config.architecture.query_size, config.architecture.candidate_size):
-        raise UserError(
-            f"{folder}: the policy and its feature space differ in size: train it again."
-        )
+        raise UserError(f"{folder}: the policy and its feature space differ in size: {ADVICE}.")
+    weights = _weights(folder / POLICY, config)
+    policy = build_policy(config.architecture)
+    policy.load_state_dict(weights, strict=True)
     return Checkpoint(policy.eval(), space, config)
 
 
@@ -157,32 +157,37 @@ def read_config(folder: Path) -> CheckpointConfig:
         raise UserError(
             f"{folder} holds no checkpoint: run the stage that trains it (`dvc repro`)."
         )
+    content = read_bytes(path, ADVICE, limit=LARGEST)
+    parse_json(content, str(path), ADVICE)
     try:
-        config = CheckpointConfig.model_validate_json(path.read_bytes())
+        config = CheckpointConfig.model_validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(
-            f"{path} is no checkpoint's configuration ({place}: {first['msg']}): restore it, or "
-            "train the policy again."
+            f"{path} is no checkpoint's configuration ({place}: {first['msg']}): {ADVICE}."
         ) from error
     if config.format != FORMAT:
         raise UserError(f"{path} has format {config.format!r}, not {FORMAT!r}: train it again.")
     return config
 
 
-def _weights(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: restore the folder, or train the policy again.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): run its stage again.") from error
-    for name, tensor in weights.items():
-        if tensor.dtype != torch.float32 or not torch.isfinite(tensor).all():
-            raise UserError(
-                f"{path}: {name} holds numbers that are not finite float32: the file is damaged, "
-                "or its training diverged. Train it again."
-            )
+def _weights(path: Path, config: CheckpointConfig) -> dict[str, torch.Tensor]:
+    """Read the weights of a policy; nothing as large as its configuration says is allocated."""
+    found = {name: each.shape for name, each in read_header(path, ADVICE).tensors.items()}
+    with torch.device("meta"):
+        policy = build_policy(config.architecture)
+    wanted = {name: tuple(weight.shape) for name, weight in policy.state_dict().items()}
+    differing = sorted(n for n in {*found, *wanted} if found.get(n) != wanted.get(n))
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"{path} holds other weights than {CONFIG} describes ({name}: {found.get(name)}, not "
+            f"{wanted.get(name)}): {ADVICE}."
+        )
+    weights, _ = read_tensors(path, ADVICE, {"F32"})
+    if config.weights is not None and tensors_hash(weights) != config.weights:
+        raise UserError(
+            f"{path} holds the weights of another checkpoint, or was changed: {ADVICE}."
+        )
     return weights

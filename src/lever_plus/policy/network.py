@@ -8,10 +8,17 @@ stand here. `stateful.py` and `v2.py` hold the kinds, `kinds.py` builds one from
 import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
+
+from lever_plus.files.checking import STRICT
+
+Size = Annotated[int, Field(ge=1, le=2**20)]
+"""Of features and layers: what no network has is refused before a number of it is allocated."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +37,17 @@ class PolicyConfig:
         dropout: Dropout in training mode (SFT only; RL compares log-probs in eval mode).
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     kind: Literal["stateful", "v2"]
-    query_size: int
-    candidate_size: int
-    hidden: int
-    shots: int
-    logit_clip: float = 10.0
-    layers: int = 1
-    temperature: float = 0.1
-    dropout: float = 0.0
+    query_size: Size
+    candidate_size: Size
+    hidden: Size
+    shots: Annotated[int, Field(ge=1, le=16)]
+    logit_clip: Positive = 10.0
+    layers: Annotated[int, Field(ge=1, le=1000)] = 1
+    temperature: Positive = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def as_dict(self) -> dict[str, int | float | str]:
         """Return the fields."""

@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
 from lever_plus.config.names import SFT
 from lever_plus.errors import UserError
 from lever_plus.evaluation.methods import Methods
 from lever_plus.evaluation.statistics import bootstrap
 from lever_plus.evaluation.summary import per_question
+from lever_plus.files.tensors import read_header
 from lever_plus.policy.checkpoint import CheckpointConfig, read_config
 from lever_plus.report.findings import clusters, compared
 from lever_plus.report.tables import markdown, percent, points
@@ -105,14 +104,7 @@ def count_parameters(path: Path) -> int:
     Raises:
         UserError: The file is missing or damaged.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run the stage that trains it (`dvc repro`).")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no checkpoint ({error!r}): run its stage again.") from error
-    return sum(prod(shape) for shape in shapes)
+    return read_header(path, "run the stage that trains it again (`dvc repro`)").numbers
 
 
 def best_row(history: Sequence[Row]) -> tuple[int, float]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from lever_plus.errors import UserError
 from lever_plus.policy.network import Policy
 from lever_plus.training.best import BestCheckpoint
 from lever_plus.training.dev import DevEvaluator
@@ -86,7 +87,13 @@ class Loop:
         if state is None:
             self.evaluate(0, {})
             return
-        self.load_state_dict(state)
+        try:
+            self.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(
+                f"{self._run.kept} is a state that this training can't resume from ({error}): "
+                "remove it, and the training starts anew."
+            ) from error
         for row in self._rows:
             self._run.observe(row)
 

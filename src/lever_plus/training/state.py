@@ -2,19 +2,26 @@
 
 Tensors and a JSON header as safetensors: nothing is unpickled. The file is replaced in one step, so
 that it is whole whenever the process is killed. Whoever names the file sees to it that another
-training (other settings, data or code) has another name.
+training (other settings, data or code) has another name; a hash of name and content tells whether a
+file is what was saved under that name.
 """
 
+import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lever_plus.errors import UserError
+from lever_plus.files.tensors import read_tensors, tensors_hash
+from lever_plus.files.writing import replacing
+
+LOG = logging.getLogger("lever_plus")
 StateDict = dict[str, Any]
 """Tensors, and what JSON can hold, by name."""
 
@@ -33,27 +40,37 @@ class Stateful(Protocol):
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state; a reader finds the old one or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    facts = {name: value for name, value in state.items() if name not in tensors}
+    facts = json.dumps({name: value for name, value in state.items() if name not in tensors})
     # Clones: safetensors refuses tensors that share memory.
     whole = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, partial, metadata={"facts": json.dumps(facts)})
-    partial.replace(path)
+    metadata = {"facts": facts, "sha256": _hash(path, whole, facts)}
+    with replacing(path) as fresh:
+        save_file(whole, fresh, metadata=metadata)
 
 
 def read_state(path: Path) -> StateDict | None:
-    """Return the state of an interrupted training; None if there is none that is whole."""
-    if not path.is_file():
+    """Return the state of an interrupted training; None if there is none that is whole.
+
+    A file that is not what `save_state` left is named in a warning: the training starts anew.
+    """
+    if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return {**tensors, **facts}
-    except (SafetensorError, KeyError, ValueError):
+        tensors, metadata = read_tensors(path, "the training starts anew", finite=False)
+    except UserError as error:
+        LOG.warning("%s", error)
         return None
+    facts = metadata.get("facts", "")
+    if metadata.get("sha256") != _hash(path, tensors, facts):
+        LOG.warning("%s is not the state of this training: the training starts anew.", path)
+        return None
+    return {**tensors, **json.loads(facts)}
+
+
+def _hash(path: Path, tensors: Mapping[str, Tensor], facts: str) -> str:
+    parts = json.dumps([path.name, facts, tensors_hash(tensors)])
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def prefixed(prefix: str, state: Mapping[str, Any]) -> StateDict:

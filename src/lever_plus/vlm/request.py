@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from pydantic import with_config
 from typing_extensions import TypedDict
 
 from lever_plus.data.examples import Example, Query
+from lever_plus.files.checking import STRICT
 from lever_plus.vlm.prompt import PromptFormat
 from lever_plus.vlm.usage import Usage
 
@@ -53,6 +55,7 @@ def prefix_order(requests: Sequence[Request]) -> list[int]:
     return sorted(range(len(requests)), key=keys.__getitem__)
 
 
+@with_config(STRICT)
 class VlmIdentity(TypedDict):
     """Everything that an answer depends on besides the request; written into every record.
 

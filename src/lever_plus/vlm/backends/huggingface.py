@@ -14,7 +14,7 @@ from lever_plus.config.vlm import HuggingFaceVlmParams
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.hub.linear import use_torch
-from lever_plus.hub.loading import identify, load_model, load_processor
+from lever_plus.hub.loading import explained, identify, load_model, load_processor
 from lever_plus.hub.threads import on_threads
 from lever_plus.vlm.engine.batch import BatchEngine
 from lever_plus.vlm.engine.prefix import PrefixEngine
@@ -61,13 +61,15 @@ class HuggingFaceVlm:
 
         self.params, self._path = params, path
         self.prompt = PromptFormat(params.prompt.style, params.prompt.instruction)
-        self.processor = load_processor(AutoProcessor, path, params.revision)
         model, revision = identify(path, params.revision)
+        self.processor = load_processor(AutoProcessor, path, params.revision)
+        with explained(path):  # its chat template
+            rendering = prompt_hash(self.processor, self.prompt)
         self.identity = VlmIdentity(
             model=model,
             revision=revision,
             dtype=params.dtype,
-            prompt_hash=prompt_hash(self.processor, self.prompt),
+            prompt_hash=rendering,
             generation=f"num_beams={params.num_beams}, max_new_tokens={params.max_new_tokens}",
         )
         self._kept = KeptSegments(store, self.identity, store_megabytes) if store else None
@@ -89,6 +91,7 @@ class HuggingFaceVlm:
             self._path,
             settings.revision,
             settings.device,
+            identity=self.identity["revision"],
             dtype=getattr(torch, settings.dtype),
             attn_implementation=settings.attn_implementation,
         )

@@ -10,38 +10,36 @@ and writers, and an answer whose `put` has returned survives the end of the proc
 import contextlib
 import hashlib
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from lever_plus.data.examples import Example, Query, hashed, hashed_query
 from lever_plus.errors import UserError
 from lever_plus.vlm.request import Request, VlmIdentity
+from lever_plus.vlm.store.schema import (
+    ADVICE,
+    APPLICATION,
+    HIGHEST,
+    KEY_BYTES,
+    LONGEST,
+    SCHEMA,
+    TABLES,
+    WAIT_S,
+    check_schema,
+    explained,
+    identities,
+    identity_text,
+    is_interrupted,
+    looked_at,
+)
 
 Kind = Literal["answer", "log_likelihood"]
-SCHEMA: Final = 1
-KEY_BYTES: Final = 16
 LOOKUP: Final = 500
-WAIT_S: Final = 60.0
-TABLES: Final = """
-CREATE TABLE IF NOT EXISTS vlm (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS answer (
-    key BLOB PRIMARY KEY, vlm INTEGER NOT NULL REFERENCES vlm (id), text TEXT, log_likelihood REAL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS segment (
-    key BLOB PRIMARY KEY, vlm INTEGER NOT NULL REFERENCES vlm (id), data BLOB NOT NULL
-) WITHOUT ROWID;
-"""
-
-MERGE: Final = (
-    "INSERT OR IGNORE INTO vlm (identity) SELECT identity FROM source.vlm",
-    """INSERT OR IGNORE INTO answer
-       SELECT theirs.key, vlm.id, theirs.text, theirs.log_likelihood FROM source.answer AS theirs
-       JOIN source.vlm AS named ON named.id = theirs.vlm
-       JOIN vlm ON vlm.identity = named.identity""",
-)
 
 
 class Statistics(NamedTuple):
@@ -60,23 +58,26 @@ class Store:
         """Open a store, or make a new one.
 
         Raises:
-            UserError: The file is damaged, was written by another version, or cannot be written.
+            UserError: The file is damaged, another program's, was written by another version, or
+                cannot be written.
         """
         self.path = path
-        with self._explained():
+        if path.exists() and not is_interrupted(path):
+            with looked_at(path, may_be_empty=True):
+                pass
+        with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, SCHEMA):
-                raise UserError(
-                    f"{path} was written by schema version {version} of the answer store, this is "
-                    f"version {SCHEMA}: set scoring.store to another file, or move this one away "
-                    "(answers are then computed again)."
-                )
+            self._connection.execute("PRAGMA trusted_schema = OFF")
+            check_schema(self._connection, path, may_be_empty=True)
             self._to_wal()
             self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.executescript(f"BEGIN IMMEDIATE; {TABLES} COMMIT;")
-            self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            with self._transaction():
+                for table in TABLES.values():
+                    table = table.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)
+                    self._connection.execute(table)
+                self._connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _to_wal(self) -> None:
         """Take WAL mode: a killed process loses nothing that was committed, readers never wait.
@@ -99,17 +100,30 @@ class Store:
         self._connection.close()
 
     def get(self, kind: Kind, keys: Sequence[bytes]) -> dict[bytes, str | float]:
-        """Return the stored values of these keys; the others are not there."""
-        return self._look_up("answer", "text" if kind == "answer" else "log_likelihood", keys)
+        """Return the stored values of these keys; the others are not there.
+
+        Raises:
+            UserError: A value is no answer, or no log-likelihood: another program wrote it.
+        """
+        found = self._look_up("answer", "text" if kind == "answer" else "log_likelihood", keys)
+        for key, value in found.items():
+            if not is_value(kind, value):
+                raise UserError(
+                    f"answer store {self.path}: {value!r:.60} (key {key.hex()}) is no "
+                    f"{kind.replace('_', '-')}: {ADVICE}."
+                )
+        return found
 
     def put(
         self, kind: Kind, identity: VlmIdentity, values: Sequence[tuple[bytes, str | float]]
     ) -> None:
         """Store values; when this returns, they are safe. What is there already stays."""
         text = kind == "answer"
-        with self._explained(), self._transaction():
+        with explained(self.path), self._transaction():
             vlm = self._vlm(identity)
-            rows = [(k, vlm, v if text else None, None if text else v) for k, v in values]
+            rows = [
+                (k, vlm, str(v) if text else None, None if text else float(v)) for k, v in values
+            ]
             self._connection.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?)", rows)
 
     def segments(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -120,7 +134,7 @@ class Store:
         self, identity: VlmIdentity, values: Sequence[tuple[bytes, bytes]], budget: int
     ) -> bool:
         """Store segments if they fit into `budget` bytes of them; return whether they did."""
-        with self._explained(), self._transaction():
+        with explained(self.path), self._transaction():
             query = "SELECT COALESCE(SUM(LENGTH(data)), 0) FROM segment"
             there = int(self._connection.execute(query).fetchone()[0])
             if there + sum(len(data) for _, data in values) > budget:
@@ -133,28 +147,28 @@ class Store:
     def statistics(self) -> list[Statistics]:
         """Return what is stored of each VLM."""
         query = """
-            SELECT vlm.identity, COUNT(text), COUNT(log_likelihood),
-                COUNT(NULLIF(TRIM(text) = '', 0))
-            FROM answer JOIN vlm ON vlm.id = answer.vlm GROUP BY vlm.id ORDER BY vlm.id"""
-        with self._explained():
+            SELECT vlm, COUNT(text), COUNT(log_likelihood), COUNT(NULLIF(TRIM(text) = '', 0))
+            FROM answer GROUP BY vlm ORDER BY vlm"""
+        with explained(self.path):
+            named = identities(self._connection, self.path)
             rows = self._connection.execute(query).fetchall()
-        return [Statistics(json.loads(identity), *counts) for identity, *counts in rows]
+        return [Statistics(named[vlm], *counts) for vlm, *counts in rows if vlm in named]
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Write to the store in one transaction: all of it, or nothing."""
+        with explained(self.path), self._transaction():
+            yield self._connection
+
+    def number(self, identity: VlmIdentity) -> int:
+        """Return the number of a VLM, in a transaction."""
+        return self._vlm(identity)
 
     def merge(self, other: Path) -> int:
-        """Add everything that another store holds; return how many answers were new."""
-        if not other.is_file():
-            raise UserError(f"{other} is missing: name a store file.")
-        Store(other).close()  # refuses a damaged file, or one of another version
-        before = self._count()
-        with self._explained():
-            self._connection.execute("ATTACH ? AS source", (str(other),))
-            try:
-                with self._transaction():
-                    for statement in MERGE:
-                        self._connection.execute(statement)
-            finally:
-                self._connection.execute("DETACH source")
-        return self._count() - before
+        """Add everything that another store holds, see `merging.merge`."""
+        from lever_plus.vlm.store.merging import merge
+
+        return merge(self, other)
 
     def prune(self, keep: str) -> int:
         """Remove the answers of every VLM whose revision does not start with `keep`.
@@ -163,10 +177,10 @@ class Store:
             UserError: No revision starts with it, so that everything would be removed.
         """
         before = self._count()
-        with self._explained():
+        with explained(self.path):
             with self._transaction():
-                rows = self._connection.execute("SELECT id, identity FROM vlm").fetchall()
-                revisions = {number: json.loads(text)["revision"] for number, text in rows}
+                named = identities(self._connection, self.path)
+                revisions = {number: identity["revision"] for number, identity in named.items()}
                 others = [n for n, name in revisions.items() if not name.startswith(keep)]
                 if len(others) == len(revisions):
                     known = ", ".join(sorted({name[:12] for name in revisions.values()}))
@@ -184,7 +198,7 @@ class Store:
     def _look_up(self, table: str, column: str, keys: Sequence[bytes]) -> dict[bytes, Any]:
         """Return one column of the rows that these keys name."""
         found: dict[bytes, Any] = {}
-        with self._explained():
+        with explained(self.path):
             for start in range(0, len(keys), LOOKUP):
                 part = keys[start : start + LOOKUP]
                 marks = ",".join("?" * len(part))
@@ -196,7 +210,7 @@ class Store:
         return int(self._connection.execute("SELECT COUNT(*) FROM answer").fetchone()[0])
 
     def _vlm(self, identity: VlmIdentity) -> int:
-        text = json.dumps(identity, sort_keys=True)
+        text = identity_text(identity)
         self._connection.execute("INSERT OR IGNORE INTO vlm (identity) VALUES (?)", (text,))
         query = "SELECT id FROM vlm WHERE identity = ?"
         return int(self._connection.execute(query, (text,)).fetchone()[0])
@@ -212,32 +226,14 @@ class Store:
             raise
         self._connection.execute("COMMIT")
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors into sentences; nothing that is stored is touched."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise UserError(f"answer store {self.path}: {_advice(error)}") from error
 
-
-def _advice(error: BaseException) -> str:
-    text = str(error)
-    if "disk is full" in text or "No space left" in text:
-        return (
-            f"{text}. Everything stored before is safe: free some space, or set scoring.store to "
-            "another disk, and run again; only the rest is asked."
-        )
-    if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
-        return f"it cannot be written ({text}): set scoring.store to a file that can."
-    if "locked" in text:
-        return f"another process holds it for over {WAIT_S:.0f} s ({text}): run again later."
-    if isinstance(error, sqlite3.DatabaseError):
-        return (
-            f"it is damaged ({text}). It only saves time: move it away and answers are computed "
-            "again, or recover it with `sqlite3 FILE .recover`."
-        )
-    return text
+def is_value(kind: Kind, value: object) -> bool:
+    """Return whether a value can be stored: a text in Unicode, or a mean log-probability."""
+    if kind == "answer":
+        whole = isinstance(value, str) and len(value) <= LONGEST
+        return whole and not any("\ud800" <= sign <= "\udfff" for sign in str(value))
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and -math.inf < float(value) <= HIGHEST
 
 
 class Keys:

@@ -1,6 +1,5 @@
 """A VLM behind an answer store: only what no stage has asked before is asked."""
 
-import math
 import time
 from collections.abc import Collection, Sequence
 from typing import Final, TypeVar, cast
@@ -10,7 +9,7 @@ from tqdm import tqdm
 from lever_plus.errors import UserError
 from lever_plus.vlm.prompt import PromptFormat, extract_answer
 from lever_plus.vlm.request import Ask, Backend, Request, VlmIdentity, prefix_order
-from lever_plus.vlm.store.answers import Keys, Kind, Store
+from lever_plus.vlm.store.answers import Keys, Kind, Store, is_value
 from lever_plus.vlm.usage import Usage
 
 Value = TypeVar("Value", str, float)
@@ -128,12 +127,12 @@ class StoredVlm:
 
         def done(indices: Sequence[int], answers: Sequence[Value]) -> None:
             pairs = [(block[i], value) for i, value in zip(indices, answers, strict=True)]
-            bad = [i for i, value in pairs if not _is_value(value)]
+            bad = [i for i, value in pairs if not is_value(kind, value)]
             if self._store is not None:
-                kept = [(keys[i], value) for i, value in pairs if _is_value(value)]
+                kept = [(keys[i], value) for i, value in pairs if is_value(kind, value)]
                 self._store.put(kind, self.identity, kept)
             if bad:
-                raise _no_number(requests[bad[0]])
+                raise _no_value(kind, requests[bad[0]])
             self._count(answers)
 
         if not block:
@@ -153,16 +152,17 @@ class StoredVlm:
         )
 
 
-def _is_value(value: str | float) -> bool:
-    return isinstance(value, str) or math.isfinite(value)
-
-
-def _no_number(request: Request) -> UserError:
+def _no_value(kind: Kind, request: Request) -> UserError:
     """A log-likelihood that is no number would rank demonstrations at random."""
     shown = [example.question_id for example in request.demonstrations]
+    asked = f"{request.query.question!r} ({request.query.image}) after demonstrations {shown}"
+    if kind == "answer":
+        return UserError(
+            f"the VLM's answer to {asked} is no text that can be stored: the answers before it are "
+            "stored; see what the VLM's server or back end returns."
+        )
     return UserError(
-        f"the VLM's log-likelihood of {request.answer!r} as the answer to "
-        f"{request.query.question!r} ({request.query.image}) after demonstrations {shown} is no "
-        "finite number: a longer vlm.dtype (float32) usually mends that. The answers before it are "
-        "stored."
+        f"the VLM's log-likelihood of {request.answer!r} as the answer to {asked} is no finite "
+        "number up to 0: a longer vlm.dtype (float32) usually mends that. The answers before it "
+        "are stored."
     )

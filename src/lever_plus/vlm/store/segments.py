@@ -13,11 +13,20 @@ from typing import Final
 import torch
 
 from lever_plus.data.examples import hashed_query
+from lever_plus.errors import UserError
+from lever_plus.files.json_files import parse_json
 from lever_plus.vlm.engine.segments import Item, Segment
 from lever_plus.vlm.request import VlmIdentity
-from lever_plus.vlm.store.answers import KEY_BYTES, Store
+from lever_plus.vlm.store.answers import Store
+from lever_plus.vlm.store.schema import KEY_BYTES
 
 MEGABYTE: Final = 2**20
+DTYPES: Final = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
 
 
 class KeptSegments:
@@ -34,7 +43,8 @@ class KeptSegments:
         """Return those of these segments that are kept."""
         keys = {self._key(item): item for item in items}
         found = self._store.segments(list(keys))
-        return {keys[key]: _unpacked(data) for key, data in found.items()}
+        kept = {keys[key]: _unpacked(data) for key, data in found.items()}
+        return {item: segment for item, segment in kept.items() if segment is not None}
 
     def put(self, segments: Mapping[Item, Segment]) -> None:
         """Keep segments, until the budget is spent."""
@@ -56,8 +66,15 @@ def _packed(segment: Segment) -> bytes:
     return head.encode() + b"\n" + embeds.view(torch.uint8).numpy().tobytes()
 
 
-def _unpacked(data: bytes) -> Segment:
-    head, _, raw = data.partition(b"\n")
-    query, answer, dtype, shape = json.loads(head)
-    embeds = torch.frombuffer(bytearray(raw), dtype=getattr(torch, dtype)).view(*shape)
-    return Segment(embeds, query, tuple(answer))
+def _unpacked(data: object) -> Segment | None:
+    """Return a kept segment; None if it is not as `_packed` leaves one: it is computed again."""
+    try:
+        head, _, raw = bytes(data).partition(b"\n") if isinstance(data, bytes) else (b"", b"", b"")
+        query, answer, dtype, shape = parse_json(head, "a segment", "it is computed again")
+        embeds = torch.frombuffer(bytearray(raw), dtype=DTYPES[dtype]).view(*shape)
+        length, _ = embeds.shape
+        ids = (query, *answer)
+        whole = all(type(number) is int and number >= 0 for number in ids) and query <= length
+        return Segment(embeds, query, tuple(answer)) if whole and embeds.isfinite().all() else None
+    except (UserError, ValueError, TypeError, KeyError, RuntimeError):
+        return None

@@ -1,0 +1,230 @@
+"""What a Hugging Face folder may hold, which of its bytes identify a model, and where one is.
+
+Nobody has to trust a model's folder: weights are safetensors alone, no code of its own runs, and
+every file that a load can read is in the hash.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from lever_plus.errors import UserError
+from lever_plus.files.json_files import read_object
+from lever_plus.files.reading import read_bytes
+from lever_plus.files.tensors import read_header
+
+ADVICE: Final = "get the whole checkpoint again, or name another folder in params.yaml"
+WEIGHTS: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
+PICKLES: Final = ("pytorch_model", "tf_model", "flax_model", "model.ckpt", "consolidated")
+SETTINGS: Final = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer_config.json", "video_preprocessor_config.json"),
+)
+TEMPLATES: Final = "additional_chat_templates"
+NEVER_READ: Final = frozenset(
+    [
+        *("", ".bin", ".ckpt", ".csv", ".gguf", ".gif", ".h5", ".ipynb", ".jpeg", ".jpg", ".lock"),
+        *(".log", ".md", ".mlmodel", ".msgpack", ".npz", ".onnx", ".ot", ".pdf", ".pkl", ".png"),
+        *(".pt", ".pth", ".py", ".svg", ".tflite", ".webp", ".zip"),
+    ]
+)
+"""Endings of files that no load reads: documents, and weights in other formats."""
+MOST_LAYERS: Final = 10_000
+SHA256: Final = 64
+HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
+DOWNLOADED: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+
+
+def find_folder(path: str, revision: str | None) -> Path:
+    """Return the folder of a model.
+
+    Args:
+        path: Folder, or hub id: found in the local cache, or fetched where the environment allows
+            it (`HF_HUB_OFFLINE=0`).
+        revision: Commit of a hub id; None for a folder.
+
+    Raises:
+        UserError: There is none.
+    """
+    folder = Path(path)
+    here = folder.is_dir() or (folder / "config.json").is_file()
+    if not here and HUB_ID.fullmatch(path) and not Path(path.partition("/")[0]).exists():
+        folder = _cached(path, revision)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{path} holds no model: correct the path in params.yaml, or run `dvc repro pretrain`."
+        )
+    return folder
+
+
+def _cached(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    online = os.environ.get("HF_HUB_OFFLINE") == "0"
+    try:
+        found = snapshot_download(
+            name, revision=revision, local_files_only=not online, allow_patterns=[*DOWNLOADED]
+        )
+    except Exception as error:
+        where = "on the hub" if online else "in the local Hugging Face cache (HF_HUB_OFFLINE=0)"
+        raise UserError(
+            f"{name} holds no model: it is no folder, and not {where}: correct the path in "
+            "params.yaml."
+        ) from error
+    return Path(found)
+
+
+def check_folder(folder: Path, *, weights: bool) -> None:
+    """Refuse a folder that is damaged or would have to be trusted; no weight is read.
+
+    Args:
+        folder: Of the model.
+        weights: Whether its weights are about to be used as well.
+
+    Raises:
+        UserError: It is an adapter, needs code of its own, refers to models elsewhere, or its
+            settings or weights are damaged, missing, pickled or outside the folder.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise UserError(
+            f"{folder} holds an adapter (adapter_config.json): merge it into its model "
+            "(peft's merge_and_unload), and save that."
+        )
+    for name in SETTINGS:
+        if (folder / name).exists():
+            _check_settings(read_object(folder / name, ADVICE), folder / name)
+    if weights:
+        for path in weight_files(folder):
+            _check_weights(path)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a model's weights.
+
+    Raises:
+        UserError: There are none, an index names one that is missing or outside the folder, or
+            there are only weights in formats that can run code.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        others = [p.name for p in sorted(folder.iterdir()) if p.name.startswith(PICKLES)]
+        if others:
+            raise UserError(
+                f"{folder} holds its weights as {others[0]}, which is not read, because such files "
+                f"can hold code: save the model as {WEIGHTS} (save_pretrained)."
+            )
+        raise UserError(f"{folder} has no {WEIGHTS}: {ADVICE}.")
+    shards = read_object(folder / INDEX, ADVICE).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise UserError(f"{folder / INDEX} has no weight_map: {ADVICE}.")
+    for name in shards.values():
+        beside = isinstance(name, str) and name == Path(name).name
+        if not beside or not name.endswith(".safetensors"):
+            raise UserError(
+                f"{folder / INDEX} names {name!r}, no safetensors file beside it: {ADVICE}."
+            )
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} lacks {name}, which {INDEX} names: {ADVICE}.")
+    return [folder / name for name in sorted(set(shards.values()))]
+
+
+def _check_settings(content: Any, path: Path) -> None:
+    """Refuse settings that name other models, code from the hub, or more layers than there are."""
+    for key, value in _settings(content):
+        if key == "transformers_weights":
+            raise UserError(f"{path}: {key} names weights of another name: call them {WEIGHTS}.")
+        if key.endswith("attn_implementation") and "/" in str(value):
+            raise UserError(f"{path}: {key} names code on the hub ({value}): remove it.")
+        if key == "audio_tokenizer_name_or_path":
+            raise UserError(f"{path}: {key} names another model ({value}): remove it.")
+        if "layers" in key and isinstance(value, int) and value > MOST_LAYERS:
+            raise UserError(f"{path}: {key} is {value}, which no model has: {ADVICE}.")
+
+
+def _settings(content: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield key, value
+            yield from _settings(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _settings(value)
+
+
+def _check_weights(path: Path) -> None:
+    """Refuse damaged weights, and weights in a format that only some processors compute in."""
+    for name, tensor in read_header(path, ADVICE).tensors.items():
+        if tensor.dtype.startswith("F8"):
+            raise UserError(f"{path}: {name} holds {tensor.dtype}: use weights of 16 or 32 bits.")
+        if not tensor.dtype.startswith(("F", "BF")) and name.endswith(("weight", "bias")):
+            raise UserError(f"{path}: {name} holds {tensor.dtype}, no weights: {ADVICE}.")
+
+
+def folder_hash(folder: Path) -> str:
+    """Return a sha256 over the names and bytes of every file of a model that a load can read.
+
+    Bytes are hashed once a process, as long as no file is touched.
+    """
+    digest = hashlib.sha256()
+    for path in _identifying(folder):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(_file_hash(path, *touched(path)))
+    return digest.hexdigest()
+
+
+def as_downloaded(folder: Path) -> bool:
+    """Return whether the files of a snapshot in the cache are still those of its commit.
+
+    They are links to files that are named by their content: a sha256, or git's own hash.
+    """
+    for path in _identifying(folder):
+        name = path.resolve().name
+        if len(name) == SHA256:
+            made = _file_hash(path, *touched(path)).hex()
+        else:
+            content = read_bytes(path, ADVICE)
+            made = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if made != name:
+            return False
+    return True
+
+
+def state_of(folder: Path) -> tuple[tuple[Any, ...], ...]:
+    """Return what changes as soon as a file of `folder_hash` is written to, removed or added."""
+    return tuple((path, *touched(path)) for path in _identifying(folder))
+
+
+def touched(path: Path) -> tuple[int, ...]:
+    """Return size, number and times of a file; the time of its last change cannot be set back."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): {ADVICE}.") from error
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _identifying(folder: Path) -> list[Path]:
+    """Return the files in the hash; hidden ones and those of other formats are never read."""
+    there = [*folder.iterdir(), *(folder / TEMPLATES).glob("*.jinja")]
+    return sorted(
+        path
+        for path in there
+        if path.suffix.lower() not in NEVER_READ
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+
+
+@cache
+def _file_hash(path: Path, *_touched: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): {ADVICE}.") from error

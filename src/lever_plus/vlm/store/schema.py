@@ -1,0 +1,168 @@
+"""What makes a SQLite file an answer store, and how to tell without changing it.
+
+Files come from elsewhere: other databases, other people's stores. Before anything is written, and
+whenever a store is only read, it is opened so that neither the file nor its neighbours change.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from lever_plus.errors import UserError
+from lever_plus.files.checking import checked
+from lever_plus.files.json_files import parse_json
+from lever_plus.files.reading import check_file
+from lever_plus.vlm.request import VlmIdentity
+
+SCHEMA: Final = 1
+APPLICATION: Final = int.from_bytes(b"LvP+", "big")
+"""What `PRAGMA application_id` says of an answer store; 0 in those of before."""
+KEY_BYTES: Final = 16
+LONGEST: Final = 2**20
+"""Characters of an answer; what is longer was not made by a VLM."""
+HIGHEST: Final = 1e-3
+"""A mean log-probability is at most 0, but for rounding."""
+WAIT_S: Final = 60.0
+LOOK_S: Final = 10.0
+TABLES: Final = {
+    "vlm": "CREATE TABLE vlm (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE)",
+    "answer": """CREATE TABLE answer (
+    key BLOB PRIMARY KEY, vlm INTEGER NOT NULL REFERENCES vlm (id), text TEXT, log_likelihood REAL
+) WITHOUT ROWID""",
+    "segment": """CREATE TABLE segment (
+    key BLOB PRIMARY KEY, vlm INTEGER NOT NULL REFERENCES vlm (id), data BLOB NOT NULL
+) WITHOUT ROWID""",
+}
+SQLITES_OWN: Final = frozenset({"sqlite_stat1", "sqlite_stat4"})
+ADVICE: Final = "name another file, or move this one away (answers are then computed again)"
+
+
+def check_schema(connection: sqlite3.Connection, path: Path, *, may_be_empty: bool) -> None:
+    """Refuse a database that is no answer store, or one of another version.
+
+    Args:
+        connection: To it.
+        path: Its file, for the error.
+        may_be_empty: Whether a database without tables may become a store.
+
+    Raises:
+        UserError: It has other tables, columns, triggers or views than a store has.
+    """
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    query = "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+    rows = connection.execute(query).fetchall()
+    found = {(kind, name): sql for kind, name, sql in rows if name not in SQLITES_OWN}
+    ours = {("table", name) for name in TABLES}
+    if application not in (0, APPLICATION) or (not ours & found.keys() and found):
+        names = ", ".join(sorted(str(name) for _, name in found)[:3]) or "no tables"
+        raise UserError(f"{path} is another program's database ({names}): {ADVICE}.")
+    if version not in (0, SCHEMA):
+        raise UserError(
+            f"{path} was written by schema version {version} of the answer store, this is version "
+            f"{SCHEMA}: set scoring.store to another file, or move this one away (answers are then "
+            "computed again)."
+        )
+    if not found and may_be_empty:
+        return
+    if {name: _plain(sql) for name, sql in found.items()} != {
+        ("table", name): _plain(sql) for name, sql in TABLES.items()
+    }:
+        names = ", ".join(sorted(str(name) for _, name in found.keys() ^ ours)) or "its columns"
+        raise UserError(f"{path} is no answer store, it has other tables ({names}): {ADVICE}.")
+
+
+def _plain(sql: object) -> str:
+    return " ".join(str(sql).replace("IF NOT EXISTS ", "").split())
+
+
+@contextmanager
+def looked_at(path: Path, *, may_be_empty: bool = False) -> Iterator[sqlite3.Connection]:
+    """Open a store for reading alone; nothing is written, not even beside it.
+
+    Raises:
+        UserError: It is missing, damaged, no answer store, or one of another version.
+    """
+    check_file(path, "name a store file; it is made when a stage asks the VLM")
+    with explained(path), closing(_reading(path)) as connection:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA query_only = ON")
+        check_schema(connection, path, may_be_empty=may_be_empty)
+        yield connection
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    """Connect without a lock file where nobody writes; a log beside the file is read as well."""
+    logs = any(Path(f"{path}{end}").exists() for end in ("-wal", "-shm", "-journal"))
+    address = f"file:{quote(str(path.absolute()))}?"
+    if not logs:
+        connection = sqlite3.connect(f"{address}immutable=1", uri=True, isolation_level=None)
+        try:
+            connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            return connection
+        except sqlite3.DatabaseError:  # damaged, or just being made by another process
+            connection.close()
+    return sqlite3.connect(f"{address}mode=ro", uri=True, timeout=LOOK_S, isolation_level=None)
+
+
+def is_interrupted(path: Path) -> bool:
+    """Return whether a write to a database was broken off, which only a writer can put right."""
+    journal = Path(f"{path}-journal")
+    return journal.exists() and journal.stat().st_size > 0
+
+
+def identities(connection: sqlite3.Connection, path: Path) -> dict[int, VlmIdentity]:
+    """Return the VLMs of a store by number.
+
+    Raises:
+        UserError: One of them is none.
+    """
+    found = {}
+    for number, text in connection.execute("SELECT id, identity FROM vlm ORDER BY id"):
+        where = f"answer store {path}, VLM {number}"
+        identity = checked(VlmIdentity, parse_json(_text(text), where, ADVICE), where, ADVICE)
+        if not all(str(value).isprintable() for value in identity.values()):
+            raise UserError(f"{where}: its name cannot be shown: {ADVICE}.")
+        found[number] = identity
+    return found
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def identity_text(identity: VlmIdentity) -> str:
+    """Return what a store calls a VLM."""
+    return json.dumps(identity, sort_keys=True)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into sentences; nothing that is stored is touched."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
+        raise UserError(f"answer store {path}: {_advice(error)}") from error
+
+
+def _advice(error: BaseException) -> str:
+    text = str(error)
+    if "disk is full" in text or "No space left" in text:
+        return (
+            f"{text}. Everything stored before is safe: free some space, or set scoring.store to "
+            "another disk, and run again; only the rest is asked."
+        )
+    if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
+        return f"it cannot be written ({text}): set scoring.store to a file that can."
+    if "locked" in text:
+        return f"another process holds it ({text}): run again later."
+    if isinstance(error, sqlite3.DatabaseError | UnicodeError):
+        return (
+            f"it is damaged ({text}). It only saves time: move it away and answers are computed "
+            "again, or recover it with `sqlite3 FILE .recover`."
+        )
+    return f"it holds what no answer store does ({text}): {ADVICE}."
