@@ -11,6 +11,7 @@ import pytest
 from lever_plus.data.examples import Example
 from lever_plus.data.pool_files import read_pool, read_vqa_pool
 from lever_plus.errors import UserError
+from pictures import draw
 
 LINE = {"image": "a.png", "question": "q?", "answer": "red"}
 
@@ -19,8 +20,8 @@ LINE = {"image": "a.png", "question": "q?", "answer": "red"}
 def path(tmp_path: Path) -> Path:
     """A pool file that is to be written, beside three images, two of which are equal."""
     (tmp_path / "images").mkdir()
-    for name, content in (("a.png", b"one"), ("images/b.png", b"one"), ("c.png", b"other")):
-        (tmp_path / name).write_bytes(content)
+    for name, gray in (("a.png", 1), ("images/b.png", 1), ("c.png", 2)):
+        draw(tmp_path / name, gray)
     return tmp_path / "pool.jsonl"
 
 
@@ -33,7 +34,7 @@ def test_lines_are_read_with_images_relative_to_the_file(path: Path) -> None:
     write(path, LINE, {**LINE, "image": "images/b.png", "answer": "blau ü"})
     assert read_pool(path) == read_pool(str(path))
     first, second = read_pool(path)
-    hashes = sha256(b"one").hexdigest()
+    hashes = sha256((path.parent / "a.png").read_bytes()).hexdigest()
     assert first == Example(
         str(path.parent / "a.png"), "q?", "red", question_id=1, image_id=1, image_sha256=hashes
     )
@@ -121,12 +122,19 @@ def test_files_in_vqav2_format_are_a_pool_whatever_the_number_of_answers(path: P
     questions = {"questions": [{**ids, "question": "q?"}]}
     (folder / "q.json").write_text(json.dumps(questions))
     (folder / "a.json").write_text(json.dumps({"annotations": [{**ids, "answers": answers}]}))
-    (folder / "images" / "000003.png").write_bytes(b"three")
+    content = draw(folder / "images" / "000003.png")
     files = [str(folder / name) for name in ("q.json", "a.json", "images")]
     (example,) = read_vqa_pool(*files, "{image_id:06d}.png")
     assert (example.question_id, example.image_id, example.answer) == (5, 3, "blue")
     assert example.answers == ("red", "blue", "blue")
     assert example.image == str(folder / "images" / "000003.png")
-    assert example.image_sha256 == sha256(b"three").hexdigest()
+    assert example.image_sha256 == sha256(content).hexdigest()
     with pytest.raises(UserError, match=r"images of .*q\.json are missing in .* \(first ids: 3\)"):
         read_vqa_pool(*files, "{image_id}.jpg")
+
+
+def test_an_image_that_cannot_be_opened_is_named_with_its_line(path: Path) -> None:
+    (path.parent / "c.png").write_bytes(b"")
+    write(path, LINE, {**LINE, "image": "c.png"})
+    with pytest.raises(UserError, match=r"pool\.jsonl, line 2: image .*c\.png cannot be read"):
+        read_pool(path)

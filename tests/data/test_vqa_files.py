@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from lever_plus.data.examples import Example, read_examples, write_examples
+from lever_plus.data.image_ids import with_image_ids
 from lever_plus.data.splits import check_leakage, hold_out, sample, without_images_of
 from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
 from lever_plus.errors import UserError
 from lever_plus.vlm.scorer import score_answer
+from pictures import draw
 
 
 class Files:
@@ -23,8 +25,9 @@ class Files:
         self.folder = folder
         self.questions = [self.question(1), self.question(2)]
         self.annotations = [self.annotation(1), self.annotation(2)]
+        self.image_name = "{image_id}.png"
         for image in (1, 2):
-            (folder / f"{image}.png").write_bytes(b"x")
+            draw(folder / f"{image}.png")
 
     def question(self, number: int) -> dict[str, Any]:
         return {"question_id": number, "image_id": number, "question": f"q{number}?"}
@@ -41,7 +44,7 @@ class Files:
             questions,
             annotations,
             self.folder,
-            "{image_id}.png",
+            self.image_name,
             answers_per_question=10,
             allow_fallback=allow_fallback,
         )
@@ -174,7 +177,7 @@ def test_an_image_or_question_in_two_splits_is_refused() -> None:
 
 def test_the_examples_change_when_an_image_changes(files: Files) -> None:
     before = files.read()
-    (files.folder / "2.png").write_bytes(b"y")
+    draw(files.folder / "2.png", gray=1)
     after = files.read()
     assert before[0] == after[0]
     assert before[1] != after[1]
@@ -205,3 +208,57 @@ def test_a_sample_has_no_repeats_and_needs_enough_questions() -> None:
     assert sample(examples, None, np.random.default_rng(0)) == examples
     with pytest.raises(UserError, match="a sample of 10 questions was asked for"):
         sample(examples, 10, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", ["{image_id}/frame.png", "{image_id:03d}/{image_id}.png"])
+def test_images_may_have_folders_of_their_own(files: Files, name: str) -> None:
+    files.image_name = name
+    for image in (1, 2):
+        draw(files.folder / name.format(image_id=image), gray=image)
+    assert [e.image for e in files.read()] == [
+        str(files.folder / name.format(image_id=image)) for image in (1, 2)
+    ]
+    (files.folder / name.format(image_id=2)).unlink()
+    with pytest.raises(UserError, match=r"1 images of .* are missing in .*\(first ids: 2\)"):
+        files.read()
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", None])
+def test_an_image_that_cannot_be_opened_is_refused_with_its_question(
+    files: Files, damage: bytes | None
+) -> None:
+    path = files.folder / "2.png"
+    path.write_bytes(path.read_bytes()[:50] if damage is None else damage)
+    with pytest.raises(UserError, match=r"^question 2: image .*2\.png cannot be read"):
+        files.read()
+
+
+def test_images_that_are_counted_anew_in_every_split_are_told_apart(tmp_path: Path) -> None:
+    """Their numbers say nothing, their contents do; ids that tell images apart stay."""
+    grays = {"test": (1, 2, 3), "train": (4, 5, 1)}
+    splits = {
+        split: [
+            replace(example(10 * gray + len(split), number), image=str(tmp_path / f"{split}{gray}"))
+            for number, gray in enumerate(row, start=1)
+        ]
+        for split, row in grays.items()
+    }
+    for split, row in grays.items():
+        for gray in row:
+            (tmp_path / f"{split}{gray}").write_bytes(draw(tmp_path / "a.bmp", gray))
+    found = with_image_ids(splits)
+    assert [e.image_id for e in found["test"]] == [1, 2, 3]
+    assert [e.image_id for e in found["train"]] == [4, 5, 1]
+    assert [e.image_id for e in without_images_of(found["train"], found["test"])] == [4, 5]
+    assert with_image_ids(found) == found
+    (tmp_path / "train4").unlink()
+    with pytest.raises(UserError, match="train4 cannot be read"):
+        with_image_ids(splits)
+
+
+def test_one_image_under_two_ids_is_one_image(tmp_path: Path) -> None:
+    rows = [replace(example(i, i), image=str(tmp_path / f"{i % 2}.png")) for i in range(1, 4)]
+    for gray in range(2):
+        draw(tmp_path / f"{gray}.png", gray)
+    (found,) = with_image_ids({"train": rows}).values()
+    assert [e.image_id for e in found] == [1, 2, 1]

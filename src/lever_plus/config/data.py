@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from lever_plus.config.base import Count, Section, Share
+from lever_plus.files.names import ImageName
 
 
 class EmbeddedSource(Section):
@@ -26,14 +27,10 @@ class VqaSplit(Section):
     questions: str = Field(description="questions JSON")
     annotations: str = Field(description="annotations JSON")
     images: str = Field(description="folder of the images")
-    image_name: str = Field(description="file name; {image_id:012d} is the id in twelve digits")
+    image_name: ImageName = Field(
+        description="file name; {image_id:012d} is the id in twelve digits"
+    )
     sample: Count | None = Field(description="questions drawn at random; null: all")
-
-    @model_validator(mode="after")
-    def _names_an_image(self) -> "VqaSplit":
-        if "{image_id" not in self.image_name:
-            raise ValueError("image_name must hold {image_id}, such as {image_id:012d}.jpg")
-        return self
 
 
 class HeldOut(Section):

@@ -19,7 +19,8 @@ class Query:
     Attributes:
         image: Path of the image file.
         question: The question.
-        image_sha256: Hash of the image's bytes; "" where it is not known yet, see `hashed`.
+        image_sha256: Key of the image's content, see `images.image_sha256`; "" where it is not
+            known yet, see `hashed`.
     """
 
     image: str
@@ -43,7 +44,8 @@ class Example:
             can be shown, but not scored.
         question_id: Unique over all splits; pointers and pools in files name examples by it.
         image_id: Examples that share it show the same image.
-        image_sha256: Hash of the image's bytes; "" where it is not known yet, see `hashed`.
+        image_sha256: Key of the image's content, see `images.image_sha256`; "" where it is not
+            known yet, see `hashed`.
         fallback: Whether its scores are exact matches, not the official metric: it has another
             number of answers than the metric needs, and the settings allow that.
     """

@@ -1,31 +1,163 @@
-"""Opening image files, for whatever looks at them: the VLM, the encoder, the duplicate search."""
+"""Opening image files, for whatever looks at them: the VLM, the encoder, the duplicate search.
 
+Pixels depend on the picture alone, see `pixels`: two programs that open a file here see the same,
+and so does a server that is sent `image_url`. A file that can't be shown right is refused by name.
+"""
+
+import base64
 import hashlib
+import struct
+import zlib
+from io import BytesIO
 from pathlib import Path
+from typing import Final, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from lever_plus.data.pixels import NotShowableError, show
 from lever_plus.errors import UserError
+from lever_plus.files.reading import read_bytes
+
+OPENER: Final = 2
+"""Version of how pixels are made of files that are not plain; answers and features know it."""
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is decoded in this process: pixels, never a page description that another program runs."""
+ADVICE: Final = "restore it, or save it anew as an 8-bit PNG or JPEG"
+MOST_BYTES: Final = 2**29
+MOST_PIXELS: Final = 89_478_485
+"""Pillow's own limit, above which a small file may be made to fill the memory."""
+LONGEST: Final = 1000
+"""Times that a side may be longer than the other; models scale the shorter one up to hundreds."""
+PNG_MARK: Final = b"\x89PNG\r\n\x1a\n"
+PIXELS: Final = (b"IHDR", b"PLTE", b"IDAT")
+TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
+ORIENTING: Final = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
+"""Keywords of texts that can tell which way up a PNG is."""
+
+_keys: dict[str, str] = {}
 
 
-def open_image(path: str) -> Image.Image:
-    """Open an image as RGB.
+class _Opened(NamedTuple):
+    """A picture, its file's format, and whether it is plain (see `pixels.Shown`)."""
+
+    image: Image.Image
+    format: str
+    plain: bool
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Open an image as it is shown: 8-bit sRGB on white, the right way up.
+
+    Of an animation that is its first frame. Formats are those of `FORMATS`.
 
     Raises:
-        UserError: The file is missing or is not an image.
+        UserError: The file is missing, damaged or no such image, has more than `MOST_PIXELS`, or
+            can't be shown right: several pages, numbers without a range.
     """
+    return _opened(_content(path), path).image
+
+
+def image_sha256(path: str | Path) -> str:
+    """Return what tells an image's content from any other: the key of its answers and features.
+
+    It is the sha256 of the file's bytes where they are the pixels that are seen. For every other
+    file (turned, transparent, with a profile, ...) it is that of the opener's version and the
+    bytes, so that what was computed from other pixels is computed anew.
+
+    Raises:
+        UserError: As `open_image`: what has a key can be opened.
+    """
+    content = _content(path)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest not in _keys:
+        plain = _opened(content, path).plain
+        versioned = hashlib.sha256(f"opener {OPENER} {digest}".encode()).hexdigest()
+        _keys[digest] = digest if plain else versioned
+    return _keys[digest]
+
+
+def bytes_sha256(path: str | Path) -> str:
+    """Return the sha256 of a file's bytes, whatever it shows; UserError if it cannot be read."""
+    return hashlib.sha256(_content(path)).hexdigest()
+
+
+def image_url(path: str | Path) -> str:
+    """Return an image as a data URL, which any program decodes to the pixels of `open_image`.
+
+    A plain JPEG is sent as it is; all else as PNG, without loss.
+
+    Raises:
+        UserError: As `open_image`.
+    """
+    content = _content(path)
+    opened = _opened(content, path)
+    kind = "jpeg" if opened.plain and opened.format == "JPEG" else "png"
+    if kind == "png":
+        stream = BytesIO()
+        opened.image.save(stream, "PNG")
+        content = stream.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _content(path: str | Path) -> bytes:
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return read_bytes(Path(path), ADVICE, limit=MOST_BYTES)
+    except UserError as error:
+        raise UserError(f"image {path} cannot be read: {error}") from error
+
+
+def _opened(content: bytes, path: str | Path) -> _Opened:
+    """Decode a file's bytes; UserError, by the file's name, whatever is wrong with them."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UserError(
-            f"image {path} cannot be read ({error}). Restore it, or run `dvc repro prepare`."
-        ) from error
-
-
-def image_sha256(path: str) -> str:
-    """Return the sha256 of an image file's bytes; UserError if it cannot be read."""
+            f"image {path} cannot be read: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on, which fills "
+            "what is missing of a damaged image with black: set it to False."
+        )
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"image {path} cannot be read ({error}): restore it.") from error
+        with Image.open(BytesIO(_readable(content)), formats=FORMATS) as image:
+            _check_size(*image.size)
+            shown = show(image)
+            _check_size(*shown.image.size)
+            return _Opened(shown.image, str(image.format), shown.plain)
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(FORMATS)
+        why = f"is none of {kinds}, or its beginning is damaged" if content else "is empty"
+        raise UserError(f"image {path} cannot be read: it {why}: {ADVICE}.") from error
+    except (NotShowableError, Image.DecompressionBombError) as error:
+        why = str(error) if isinstance(error, NotShowableError) else "has too many pixels"
+        raise UserError(f"image {path} cannot be read: it {why}: {ADVICE}.") from error
+    except Exception as error:  # Pillow's readers raise about every kind there is
+        why = str(error) or type(error).__name__
+        raise UserError(f"image {path} cannot be read: it is damaged ({why}): {ADVICE}.") from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise NotShowableError("has no pixels")
+    if width * height > MOST_PIXELS:
+        raise NotShowableError(f"has {width} x {height} pixels, more than {MOST_PIXELS:,}")
+    if max(width, height) > LONGEST * min(width, height):
+        raise NotShowableError(f"has {width} x {height} pixels: no model can see such a strip")
+
+
+def _readable(content: bytes) -> bytes:
+    """Return a PNG without its texts, which Pillow reads and limits; other bytes as they are.
+
+    Raises:
+        NotShowableError: It is cut off, or its pixels' checksum is wrong, which Pillow passes over.
+    """
+    if not content.startswith(PNG_MARK):
+        return content
+    chunks, start = [PNG_MARK], len(PNG_MARK)
+    while chunks[-1][4:8] != b"IEND":
+        (length,) = struct.unpack(">I", content[start : start + 4].rjust(4, b"\0"))
+        chunk = content[start : start + length + 12]
+        if len(chunk) < length + 12:
+            raise NotShowableError("is cut off")
+        kind, checksum = chunk[4:8], struct.pack(">I", zlib.crc32(chunk[4:-4]))
+        if kind in PIXELS and chunk[-4:] != checksum:
+            raise NotShowableError(f"is damaged: the checksum of its {kind.decode()} is wrong")
+        if kind not in TEXTS or chunk[8:].startswith(ORIENTING):
+            chunks.append(chunk)
+        start += len(chunk)
+    return b"".join(chunks)

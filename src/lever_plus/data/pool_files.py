@@ -26,21 +26,21 @@ def read_pool(path: str | Path) -> list[Example]:
         path: JSON lines; images are relative to its folder.
 
     Raises:
-        UserError: The file or an image is missing, or a line is not an example; file and line are
-            named.
+        UserError: The file is missing, an image cannot be opened, or a line is not an example; file
+            and line are named.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is missing: name a file of JSON lines.")
     # Bytes: only a line feed ends an example; a question may hold other line separators.
-    lines = path.read_bytes().split(b"\n")
-    examples = [
-        _example(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()
-    ]
+    lines = enumerate(path.read_bytes().split(b"\n"), start=1)
+    written = {number: line for number, line in lines if line.strip()}
+    examples = [_example(line, path, number) for number, line in written.items()]
     if not examples:
         raise UserError(f"{path} holds no example: write one a line.")
     _check_ids(examples, path)
-    return _with_image_ids(with_image_hashes(examples))
+    places = [f"{path}, line {number}" for number in written]
+    return _with_image_ids(with_image_hashes(examples, places))
 
 
 def read_vqa_pool(

@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Final
 
 import numpy as np
 
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
+
+LEAKS: Final = {
+    "question_id": "Give every question an id of its own, over all files",
+    "image_id": "Split by image, so that no answer leaks",
+}
+"""What two splits may not share, and what to do about it."""
 
 
 def sample(
@@ -70,12 +77,12 @@ def check_leakage(splits: Mapping[str, Sequence[Example]]) -> None:
         UserError: Two splits share ids; the first of them is named.
     """
     for first, second in combinations(splits, 2):
-        for field in ("question_id", "image_id"):
+        for field, advice in LEAKS.items():
             shared = {getattr(e, field) for e in splits[first]} & {
                 getattr(e, field) for e in splits[second]
             }
             if shared:
                 raise UserError(
                     f"{len(shared)} {field}s occur in both {first} and {second} "
-                    f"(first: {min(shared)}). Split by image, so that no answer leaks."
+                    f"(first: {min(shared)}). {advice}."
                 )

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from tqdm import tqdm
 
 from lever_plus.data.examples import Example, most_frequent_answer
 from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError
+from lever_plus.files.names import check_image_name
 
 SHOWN_OFFENDERS = 5
 READERS = 4
@@ -78,7 +80,8 @@ def read_vqa_files(
         questions: File with {"questions": [{"question_id", "image_id", "question"}, ...]}.
         annotations: File with {"annotations": [{"question_id", "image_id", "answers"}, ...]}.
         images: Folder of the images.
-        image_name: File name of an image, such as "COCO_val2014_{image_id:012d}.jpg".
+        image_name: File name of an image, such as "COCO_val2014_{image_id:012d}.jpg"; see
+            `check_image_name`.
         answers_per_question: Human answers that every question must have (10 in VQAv2).
         allow_fallback: Take questions with another number of answers too, and mark them.
 
@@ -99,8 +102,9 @@ def read_vqa_files(
     )
     moved = [i for i, q in asked.items() if q.image_id != annotated[i].image_id]
     _refuse(moved, f"questions of {questions} and {annotations} name different images")
+    check_image_name(image_name, "the images of the questions:")
     names = {q.image_id: image_name.format(image_id=q.image_id) for q in asked.values()}
-    there = _file_names(images)
+    there = _file_names(images, {Path(name).parent for name in names.values()})
     _refuse(
         [i for i, name in names.items() if name not in there],
         f"images of {questions} are missing in {images}, such as {image_name}",
@@ -111,12 +115,40 @@ def read_vqa_files(
     ]
 
 
-def with_image_hashes(examples: Sequence[Example]) -> list[Example]:
-    """Return the examples with the sha256 of their images' bytes."""
-    paths = list(dict.fromkeys(example.image for example in examples))
+def with_image_hashes(
+    examples: Sequence[Example], places: Sequence[str] | None = None
+) -> list[Example]:
+    """Return the examples with the hashes of their images, each of which is opened once.
+
+    Args:
+        examples: Their hashes need not be known.
+        places: Where each is written, "FILE, line 3", for errors; None: by question id.
+
+    Raises:
+        UserError: Images cannot be opened; the first of them is named, with its place.
+    """
+    users: dict[str, int] = {}
+    for number, example in enumerate(examples):
+        users.setdefault(example.image, number)
     with ThreadPoolExecutor(READERS) as readers:
-        hashes = dict(zip(paths, readers.map(image_sha256, paths), strict=True))
-    return [replace(example, image_sha256=hashes[example.image]) for example in examples]
+        opened = readers.map(_hash_or_error, users)
+        bar = tqdm(opened, "open images", len(users), leave=False, disable=None)
+        hashes = dict(zip(users, bar, strict=True))
+    bad = [(image, found) for image, found in hashes.items() if isinstance(found, UserError)]
+    if bad:
+        image, error = bad[0]
+        user = users[image]
+        place = places[user] if places else f"question {examples[user].question_id}"
+        others = f" So it is with {len(bad) - 1} other images." if len(bad) > 1 else ""
+        raise UserError(f"{place}: {error}{others}") from error
+    return [replace(example, image_sha256=str(hashes[example.image])) for example in examples]
+
+
+def _hash_or_error(path: str) -> str | UserError:
+    try:
+        return image_sha256(path)
+    except UserError as error:
+        return error
 
 
 def _example(question: Question, annotation: Annotation, image: str, *, fallback: bool) -> Example:
@@ -148,11 +180,24 @@ def _by_id(path: Path, rows: list[Row]) -> dict[int, Row]:
     return {row.question_id: row for row in rows}
 
 
-def _file_names(folder: Path) -> set[str]:
+def _file_names(folder: Path, parents: Iterable[Path]) -> set[str]:
+    """Return the names of files in these folders of a folder, as paths inside it."""
     if not folder.is_dir():
         raise UserError(f"{folder} is missing: point data.source at your image folder.")
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries}
+    names = set()
+    for parent in parents:
+        # A folder is listed once: asking for every image is slow where the disk is far away.
+        try:
+            with os.scandir(folder / parent) as entries:
+                names |= {(parent / entry.name).as_posix() for entry in entries}
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            where = folder / parent
+            raise UserError(
+                f"{where} can't be read ({error.strerror}): let this user list its files."
+            ) from error
+    return names
 
 
 def _refuse(offenders: Iterable[int], what: str) -> None:

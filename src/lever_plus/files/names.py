@@ -1,7 +1,8 @@
-"""Names that become files and folders: variants, methods, schedules, parts of a store."""
+"""Names that become files and folders: variants, methods, schedules, images, parts of a store."""
 
 import re
 from collections.abc import Collection
+from string import Formatter
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
@@ -9,6 +10,7 @@ from pydantic import AfterValidator
 from lever_plus.errors import UserError
 
 LONGEST: Final = 100
+_FORMAT = re.compile(r"(0?[1-9][0-9]?)?d?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", re.ASCII)
 
 
@@ -44,3 +46,54 @@ def _name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 """A name in a model of params.yaml or of another file."""
+
+
+def check_image_name(template: str, what: str) -> str:
+    """Return a template of images' file names; what else it might be is refused.
+
+    Args:
+        template: Such as "COCO_val2014_{image_id:012d}.jpg" or "{image_id}/frame.png": a path
+            inside the images' folder in which `{image_id}` is the only field, with a width at most.
+        what: Whose template it is: "--image-name".
+
+    Raises:
+        UserError: It is another text.
+    """
+    if why := _wrong_image_name(template):
+        raise UserError(f"{what} {template!r}: {why}.")
+    return template
+
+
+def _wrong_image_name(template: str) -> str:
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        return f"{error}; write {{{{ and }}}} for braces that are meant"
+    text = "".join(literal for literal, *_ in pieces)
+    fields = [(field, form, how) for _, field, form, how in pieces if field is not None]
+    if not fields:
+        return "image_name must hold {image_id}, such as {image_id:012d}.jpg"
+    for field, form, how in fields:
+        if field != "image_id" or how is not None or not _FORMAT.fullmatch(form or ""):
+            return (
+                "image_name can hold {image_id} or, in twelve digits, {image_id:012d}, and no "
+                "other field"
+            )
+    # The id is a number: no part of the path that it fills is "..".
+    filled = "".join(literal + ("" if f is None else "1") for literal, f, *_ in pieces)
+    parts = filled.split("/")
+    if "\\" in text or any(part in ("", ".", "..") for part in parts):
+        return "image_name must stay inside the folder of the images, without .. or a leading /"
+    if not text.isprintable():
+        return "image_name has a character that can't be printed"
+    return ""
+
+
+def _image_name(template: str) -> str:
+    if why := _wrong_image_name(template):
+        raise ValueError(f"{why}, not {template!r}")
+    return template
+
+
+ImageName = Annotated[str, AfterValidator(_image_name)]
+"""A template of images' file names in a model of params.yaml."""

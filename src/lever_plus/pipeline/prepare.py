@@ -11,6 +11,7 @@ from lever_plus.config.base import Count, Section
 from lever_plus.config.data import EmbeddedSource, HeldOut, VqaFilesSource, VqaSplit
 from lever_plus.config.settings import From
 from lever_plus.data.examples import SPLITS, Example, write_examples
+from lever_plus.data.image_ids import with_image_ids
 from lever_plus.data.near_duplicates import near_duplicates
 from lever_plus.data.splits import check_leakage, hold_out, sample, without_images_of
 from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
@@ -80,12 +81,16 @@ def _embedded(source: EmbeddedSource, seed: int, paths: Paths) -> Splits:
 def _files(source: VqaFilesSource, seed: int, project: Path) -> Splits:
     """Read the user's files; nothing of dev's and test's images stays in training."""
     rng = np.random.default_rng([seed, 1])
-    test = _read(source, source.test, rng, project)
-    train = _read(source, source.train, None, project)
+    read = {"test": _read(source, source.test, rng, project)}
+    read["train"] = _read(source, source.train, None, project)
+    if not isinstance(source.dev, HeldOut):
+        read["dev"] = _read(source, source.dev, rng, project)
+    read = with_image_ids(read)
+    test, train = read["test"], read["train"]
     if isinstance(source.dev, HeldOut):
         train, dev = hold_out(without_images_of(train, test), source.dev.held_out, rng)
     else:
-        dev = _read(source, source.dev, rng, project)
+        dev = read["dev"]
         train = without_images_of(train, [*dev, *test])
     return {"train": sample(train, source.train.sample, rng), "dev": dev, "test": test}
 

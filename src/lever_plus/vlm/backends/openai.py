@@ -5,15 +5,13 @@ echoes the log-probabilities of its prompt (`prompt_logprobs`, as vLLM does); an
 """
 
 import asyncio
-import base64
-import mimetypes
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 from lever_plus.config.vlm import OpenAiVlmParams
+from lever_plus.data.images import image_url
 from lever_plus.errors import UserError, needs
 from lever_plus.vlm.prompt import Message, PromptFormat, message_hash, messages
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, scored_answer
@@ -21,6 +19,7 @@ from lever_plus.vlm.usage import Usage
 
 Result = TypeVar("Result")
 KEPT_IMAGES = 1024
+_url = lru_cache(maxsize=KEPT_IMAGES)(image_url)
 
 
 class OpenAiVlm:
@@ -150,17 +149,6 @@ class OpenAiVlm:
         for turn in turns:
             for part in turn["content"]:
                 if part["type"] == "image":
-                    url = data_url(next(images))
+                    url = _url(next(images))
                     part.update({"type": "image_url", "image_url": {"url": url}})
         return turns
-
-
-@lru_cache(maxsize=KEPT_IMAGES)
-def data_url(path: str) -> str:
-    """Return an image file as a data URL; UserError if it cannot be read."""
-    kind = mimetypes.guess_type(path)[0] or "image/png"
-    try:
-        content = base64.b64encode(Path(path).read_bytes()).decode("ascii")
-    except OSError as error:
-        raise UserError(f"image {path} cannot be read ({error}): restore it.") from error
-    return f"data:{kind};base64,{content}"

@@ -1,0 +1,67 @@
+"""One id an image: files may count their images anew in every split, or list one under two ids.
+
+Splits, pools and resampling go by image ids, so what an id means is decided by content here, before
+anything is divided. Ids that tell the images apart stay as they are.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import count
+from os import stat_result
+from pathlib import Path
+from typing import Final
+
+from tqdm import tqdm
+
+from lever_plus.data.examples import Example
+from lever_plus.data.images import bytes_sha256
+from lever_plus.errors import UserError
+
+READERS: Final = 4
+
+
+def with_image_ids(splits: Mapping[str, Sequence[Example]]) -> dict[str, list[Example]]:
+    """Return splits in which examples have one image id exactly if their images are equal.
+
+    An image keeps the first id that it has, unless an image before it has that; it then gets a new
+    one, above all others. Images are equal if their bytes are.
+
+    Raises:
+        UserError: An image cannot be read.
+    """
+    examples = [example for split in splits.values() for example in split]
+    contents = _contents(dict.fromkeys(example.image for example in examples))
+    fresh = count(max((example.image_id for example in examples), default=0) + 1)
+    ids: dict[str, int] = {}
+    taken: set[int] = set()
+    for example in examples:
+        content = contents[example.image]
+        if content not in ids:
+            ids[content] = next(fresh) if example.image_id in taken else example.image_id
+            taken.add(ids[content])
+    return {
+        split: [replace(example, image_id=ids[contents[example.image]]) for example in rows]
+        for split, rows in splits.items()
+    }
+
+
+def _contents(paths: Iterable[str]) -> dict[str, str]:
+    """Return {path: what is equal for equal files}; only files of one size are read."""
+    stats = {path: _stat(path) for path in paths}
+    files: dict[int, set[tuple[int, int]]] = {}
+    for found in stats.values():
+        files.setdefault(found.st_size, set()).add((found.st_dev, found.st_ino))
+    alike = [path for path, found in stats.items() if len(files[found.st_size]) > 1]
+    with ThreadPoolExecutor(READERS) as readers:
+        read = readers.map(bytes_sha256, alike)
+        bar = tqdm(read, "compare images", len(alike), leave=False, disable=None)
+        hashes = dict(zip(alike, bar, strict=True))
+    return {path: hashes.get(path, f"{found.st_size} bytes") for path, found in stats.items()}
+
+
+def _stat(path: str) -> stat_result:
+    try:
+        return Path(path).stat()
+    except OSError as error:
+        raise UserError(f"image {path} cannot be read ({error.strerror}): restore it.") from error
