@@ -10,6 +10,7 @@ import numpy as np
 from lever_plus.config.base import Count, Section
 from lever_plus.config.data import EmbeddedSource, HeldOut, VqaFilesSource, VqaSplit
 from lever_plus.config.settings import From
+from lever_plus.config.vlm import VlmParams
 from lever_plus.data.examples import SPLITS, Example, write_examples
 from lever_plus.data.near_duplicates import near_duplicates
 from lever_plus.data.splits import check_leakage, hold_out, sample, without_images_of
@@ -18,6 +19,7 @@ from lever_plus.errors import UserError
 from lever_plus.house_words.maker import HUMANS, IMAGE_NAME, make_embedded
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
+from lever_plus.pipeline.texts import reader_of
 
 Splits = dict[str, list[Example]]
 
@@ -29,6 +31,7 @@ class Settings(Section):
     source: Annotated[EmbeddedSource | VqaFilesSource, From("data.source")]
     rl_queries: Annotated[Count, From("data.rl_queries")]
     near_duplicate_bits: Annotated[int | None, From("data.near_duplicate_bits")]
+    vlm: Annotated[VlmParams, From("vlm", free=True)]
 
 
 def run(settings: Settings, paths: Paths) -> Outcome:
@@ -42,6 +45,7 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     else:
         read = _files(source, settings.seed, paths.root)
     check_leakage(read)
+    unchecked = _check_texts(read, source, settings.vlm)
     if len(read["train"]) < settings.rl_queries:
         raise UserError(
             f"data.rl_queries is {settings.rl_queries}, but training has {len(read['train'])} "
@@ -58,7 +62,16 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     return Outcome(
         f"{listed} examples in {paths.prepare}, no image in two splits"
         + (f"; {pairs}" if pairs else "")
+        + unchecked
     )
+
+
+def _check_texts(splits: Splits, source: EmbeddedSource | VqaFilesSource, vlm: VlmParams) -> str:
+    """Refuse texts that are more than text to the VLM; return what could not be checked yet."""
+    files = isinstance(source, VqaFilesSource)
+    reader = reader_of(vlm, load=files)
+    reader.check(example for examples in splits.values() for example in examples)
+    return f"; texts checked{reader.limits}" if files and reader.limits else ""
 
 
 def _embedded(source: EmbeddedSource, seed: int, paths: Paths) -> Splits:
