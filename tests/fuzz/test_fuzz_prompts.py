@@ -38,7 +38,14 @@ MARKS = (
     *("<fake_token_around_image>", "[INST]", "[/INST]", "<s>", "</s>", "<pad>", "<|endoftext|>"),
     *("<start_of_turn>", "<image_soft_token>", "<|image|>", "<|eot_id|>", "<IMG_CONTEXT>", "<img>"),
     *("<video>", "<audio>", "<|placeholder|>", "<placeholder>", "<global-img>", "<row_1_col_1>"),
-    *("</think>", "<unused0>", "<0x0A>", "<|image_1|>", "<<SYS>>", "<｜end▁of▁sentence｜>"),
+    *(
+        "</think>",
+        "<unused0>",
+        "<0x0A>",
+        "<|image_1|>",
+        "<<SYS>>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    ),
 )
 WORDS = ("USER: ", "ASSISTANT:", "Assistant: yes", "Question:", " Short answer: no", "\nUser: why?")
 FLAT_WORDS = ("question:", "short answer:")
@@ -122,12 +129,15 @@ def test_no_text_adds_removes_or_ends_anything(name: str, style: Style) -> None:
     assert counts["fine"] > 10
 
 
-def test_no_text_of_the_tiny_vlm_either(params: Params, folders: Folders, world: World) -> None:
+def test_no_text_of_the_tiny_vlm_either(
+    params: Params, folders: Folders, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its words have no case, so that <IMAGE> is its image too; the VLM is not even loaded."""
     from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 
     assert params.vlm.kind == "huggingface"
     backend = HuggingFaceVlm(str(folders.vlm), params.vlm)
+    monkeypatch.setattr(backend, "load", _through)
     vlm = StoredVlm(backend, None)
     counted, rng = Counted(backend.processor), random.Random(5)
     first = world.splits["train"][0]
@@ -148,7 +158,6 @@ def test_no_text_of_the_tiny_vlm_either(params: Params, folders: Folders, world:
     def ask(text: str) -> None:
         shown = Example(first.image, "what?", text, question_id=4711)
         with pytest.raises(AssertionError, match="it went through"):
-            backend.load = _through  # type: ignore[method-assign]
             vlm.answers([Request((shown,), first.query)])
 
     def inputs() -> Iterator[Bad]:

@@ -75,7 +75,7 @@ def _texts(source: VqaFilesSource, vlm: VlmParams) -> Iterator[Item]:
     from lever_plus.pipeline.texts import reader_of
 
     try:
-        reader = reader_of(vlm, load=True)
+        reader = reader_of(vlm)
         for split in splits:
             reader.check(
                 read_vqa_files(

@@ -14,6 +14,8 @@ from lever_plus.errors import UserError
 
 SHOWN_OFFENDERS: Final = 5
 SHOWN_CHARACTERS: Final = 80
+LONGEST: Final = 10_000
+"""Characters: what is longer is no question or answer about an image, but a file in its place."""
 UNSEEN: Final = re.compile(r"[\u034f\u115f\u1160\u180b-\u180f\u2800\ufe00-\ufe0f]")
 """Characters that show nothing, besides those of category Cf, which are left out with them."""
 CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
@@ -73,6 +75,8 @@ def why_no_text(text: str) -> str:
     Returns:
         Such as "holds '<image>', which ...".
     """
+    if len(text) > LONGEST:
+        return f"has {len(text):,} characters, more than the {LONGEST:,} that it may have"
     if found := HALF.search(text) or CONTROL.search(text):
         kind = "half a character" if HALF.search(text) else "the control character"
         return f"holds {kind}, U+{ord(found[0]):04X}"

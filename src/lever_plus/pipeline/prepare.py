@@ -36,16 +36,18 @@ class Settings(Section):
 
 def run(settings: Settings, paths: Paths) -> Outcome:
     """Read the splits, check them for leaks, and write them as examples."""
+    source = settings.source
+    reader = reader_of(settings.vlm)
+    reader.check(())  # the instruction, before anything is read or made
     for folder in (paths.prepare, paths.images):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    source = settings.source
     if isinstance(source, EmbeddedSource):
         read = _embedded(source, settings.seed, paths)
     else:
         read = _files(source, settings.seed, paths.root)
     check_leakage(read)
-    unchecked = _check_texts(read, source, settings.vlm)
+    reader.check(example for examples in read.values() for example in examples)
     if len(read["train"]) < settings.rl_queries:
         raise UserError(
             f"data.rl_queries is {settings.rl_queries}, but training has {len(read['train'])} "
@@ -62,16 +64,8 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     return Outcome(
         f"{listed} examples in {paths.prepare}, no image in two splits"
         + (f"; {pairs}" if pairs else "")
-        + unchecked
+        + (f"; texts checked{reader.limits}" if reader.limits else "")
     )
-
-
-def _check_texts(splits: Splits, source: EmbeddedSource | VqaFilesSource, vlm: VlmParams) -> str:
-    """Refuse texts that are more than text to the VLM; return what could not be checked yet."""
-    files = isinstance(source, VqaFilesSource)
-    reader = reader_of(vlm, load=files)
-    reader.check(example for examples in splits.values() for example in examples)
-    return f"; texts checked{reader.limits}" if files and reader.limits else ""
 
 
 def _embedded(source: EmbeddedSource, seed: int, paths: Paths) -> Splits:

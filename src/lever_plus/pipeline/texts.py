@@ -34,12 +34,10 @@ class Reader(NamedTuple):
         check_examples(examples, self.prompt, self.processor)
 
 
-def reader_of(vlm: VlmParams, *, load: bool) -> Reader:
+def reader_of(vlm: VlmParams) -> Reader:
     """Return how the VLM of params.yaml reads prompts.
 
-    Args:
-        vlm: Which VLM.
-        load: Load its processor; texts of the embedded world's own words need none.
+    The embedded world's VLM, which reads that world's words alone, is trained later.
 
     Raises:
         UserError: Its processor has no chat template, and the style is "chat".
@@ -50,20 +48,11 @@ def reader_of(vlm: VlmParams, *, load: bool) -> Reader:
     if not isinstance(vlm, HuggingFaceVlmParams):
         return Reader(CHAT, None, "your own code renders its prompts")
     prompt = PromptFormat(vlm.prompt.style, vlm.prompt.instruction)
-    if not load:
-        return Reader(prompt, None, "")
     if vlm.path is None:
-        return Reader(prompt, _tiny(), "")
+        return Reader(prompt, None, "")
     from transformers import AutoProcessor
 
     try:
         return Reader(prompt, load_processor(AutoProcessor, vlm.path, vlm.revision), "")
     except UserError as error:
         return Reader(prompt, None, str(error))
-
-
-def _tiny() -> Any:
-    """Return the processor of the embedded world's VLM: it is known before the VLM is trained."""
-    from lever_plus.house_words import clip, vlm
-
-    return vlm.make_processor(clip.make_processor(), clip.PATCH_SIZE)
