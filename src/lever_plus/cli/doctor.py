@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 from lever_plus.config.data import VqaFilesSource, VqaSplit
 from lever_plus.config.params import Params
-from lever_plus.config.vlm import OpenAiVlmParams, PluginVlmParams
+from lever_plus.config.vlm import OpenAiVlmParams, PluginVlmParams, VlmParams
 from lever_plus.data.pools import SAMPLERS
 from lever_plus.errors import UserError
 
@@ -61,6 +61,36 @@ def _data(params: Params) -> Iterator[Item]:
             note = f"{path}" if path.is_file() else f"{path} is missing: get it from {where}"
             yield Item(f"data, {name} {kind}", path.is_file(), note)
         yield _images(f"data, {name} images", root / split.images)
+    yield from _texts(source, params.vlm)
+
+
+def _texts(source: VqaFilesSource, vlm: VlmParams) -> Iterator[Item]:
+    """Read questions and answers as the VLM will; what is missing is said elsewhere."""
+    root = Path(source.root)
+    splits = [s for s in (source.train, source.dev, source.test) if isinstance(s, VqaSplit)]
+    files = [root / name for split in splits for name in (split.questions, split.annotations)]
+    if not all(path.is_file() for path in files):
+        return
+    from lever_plus.data.vqa_files import read_vqa_files
+    from lever_plus.pipeline.texts import reader_of
+
+    try:
+        reader = reader_of(vlm)
+        for split in splits:
+            reader.check(
+                read_vqa_files(
+                    root / split.questions,
+                    root / split.annotations,
+                    root / split.images,
+                    split.image_name,
+                    answers_per_question=source.answers_per_question,
+                    allow_fallback=source.allow_fallback,
+                )
+            )
+    except UserError as error:
+        yield Item("data, texts", found=False, note=str(error))
+        return
+    yield Item("data, texts", found=True, note=f"text to the VLM{reader.limits}")
 
 
 def _images(name: str, folder: Path) -> Item:

@@ -14,6 +14,7 @@ from lever_plus.evaluation.summary import summarise
 from lever_plus.selectors.base import Selector
 from lever_plus.vlm.request import Vlm
 from lever_plus.vlm.scorer import Scorer
+from lever_plus.vlm.store.cached import StoredVlm
 
 HUMANS = 10
 """Human answers of a question, for the official metric."""
@@ -71,7 +72,8 @@ def evaluate(
             them; else they are refused.
 
     Raises:
-        UserError: There is nothing to compare, or a question cannot be scored.
+        UserError: There is nothing to compare, a question cannot be scored, or a text cannot be in
+            a prompt.
         PointerError: A selector chose an example outside a pool, or one twice.
     """
     if not selectors or not questions:
@@ -80,6 +82,9 @@ def evaluate(
         raise UserError(f"{ZERO_SHOT} is always evaluated: give your selector another name.")
     asked = _numbered(questions, allow_fallback=allow_fallback)
     each = _pools(pools, asked)
+    if isinstance(vlm, StoredVlm):
+        vlm.check(query.query for query in asked)
+        vlm.check(example for pool in each for example in pool)
     scorer = Scorer(vlm)
     tables = [evaluate_zero_shot(scorer, ZERO_SHOT, asked)]
     for name, selector in selectors.items():

@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from lever_plus.data.images import open_image
+from lever_plus.data.texts import shortened, why_no_text
 from lever_plus.errors import UserError
 from lever_plus.features.whitening import Array
 from lever_plus.hub.loading import identify, load_model, load_processor
@@ -82,8 +83,18 @@ class ClipEncoder:
         return self._encode(paths, encode, kept, "embed images")
 
     def texts(self, texts: Sequence[str], kept: Kept) -> Array:
-        """Encode texts, [texts, dimensions], unit length; equal texts are encoded once."""
+        """Encode texts, [texts, dimensions], unit length; equal texts are encoded once.
+
+        Raises:
+            UserError: A text holds a mark, such as that of a text's end.
+        """
         distinct = sorted(set(texts))
+        for text in distinct:
+            if why := why_no_text(text):
+                raise UserError(
+                    f"the text {shortened(text)} cannot be encoded: it {why}. Write it in other "
+                    "words."
+                )
         padding = "max_length" if "siglip" in self._model.config.model_type else True
 
         def encode(batch: Sequence[str]) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from lever_plus.config.base import Count, Section
 from lever_plus.config.data import EmbeddedSource, HeldOut, VqaFilesSource, VqaSplit
 from lever_plus.config.settings import From
+from lever_plus.config.vlm import VlmParams
 from lever_plus.data.examples import SPLITS, Example, write_examples
 from lever_plus.data.image_ids import with_image_ids
 from lever_plus.data.near_duplicates import near_duplicates
@@ -19,6 +20,7 @@ from lever_plus.errors import UserError
 from lever_plus.house_words.maker import HUMANS, IMAGE_NAME, make_embedded
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
+from lever_plus.pipeline.texts import reader_of
 
 Splits = dict[str, list[Example]]
 
@@ -30,19 +32,23 @@ class Settings(Section):
     source: Annotated[EmbeddedSource | VqaFilesSource, From("data.source")]
     rl_queries: Annotated[Count, From("data.rl_queries")]
     near_duplicate_bits: Annotated[int | None, From("data.near_duplicate_bits")]
+    vlm: Annotated[VlmParams, From("vlm", free=True)]
 
 
 def run(settings: Settings, paths: Paths) -> Outcome:
     """Read the splits, check them for leaks, and write them as examples."""
+    source = settings.source
+    reader = reader_of(settings.vlm)
+    reader.check(())  # the instruction, before anything is read or made
     for folder in (paths.prepare, paths.images):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    source = settings.source
     if isinstance(source, EmbeddedSource):
         read = _embedded(source, settings.seed, paths)
     else:
         read = _files(source, settings.seed, paths.root)
     check_leakage(read)
+    reader.check(example for examples in read.values() for example in examples)
     if len(read["train"]) < settings.rl_queries:
         raise UserError(
             f"data.rl_queries is {settings.rl_queries}, but training has {len(read['train'])} "
@@ -59,6 +65,7 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     return Outcome(
         f"{listed} examples in {paths.prepare}, no image in two splits"
         + (f"; {pairs}" if pairs else "")
+        + (f"; texts checked{reader.limits}" if reader.limits else "")
     )
 
 

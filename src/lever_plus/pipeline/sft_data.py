@@ -31,6 +31,7 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
     splits, pools = read_splits(paths.prepare, paths.root), read_pools(paths.pools)
     examples, queries = by_id(splits), splits["train"][: settings.sft_queries]
     vlm = vlm or open_vlm(settings.vlm, settings.scoring, paths)
+    vlm.check(examples.values())
     shots, beam = settings.sft_data.shots, settings.sft_data.beam
     steps = beam_search(
         vlm,

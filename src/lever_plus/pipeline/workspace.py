@@ -76,8 +76,10 @@ class Workspace:
 
     @cached_property
     def vlm(self) -> StoredVlm:
-        """The frozen VLM."""
-        return self._opened or open_vlm(self._vlm, self._scoring, self.paths)
+        """The frozen VLM; all examples are checked before it is asked about any."""
+        vlm = self._opened or open_vlm(self._vlm, self._scoring, self.paths)
+        vlm.check(self.examples.values())
+        return vlm
 
     @cached_property
     def scorer(self) -> Scorer:

@@ -4,19 +4,27 @@ Style `chat`: demonstrations are real turns of the model's own chat template (us
 question, assistant: answer); the query is the last user turn, followed by the generation prompt.
 Style `flat`: the template of OpenFlamingo and the system this project grew out of,
 `<image>Question:<Q> Short answer:<A>`, a line each; base models without a chat template need it.
+
+Texts are data: one that would add, remove or end an image, a turn or a special token is refused
+before anything is rendered.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Final, Literal, Protocol
 
+from lever_plus.data.texts import check_texts, shortened, why_no_prompt, why_no_text
 from lever_plus.errors import UserError
+from lever_plus.vlm.marks import Marks
 
 Message = dict[str, Any]
 Style = Literal["chat", "flat"]
 FLAT_QUESTION: Final = "{image}Question:{question} Short answer:"
 FLAT_END: Final = "\n"
+PROCESSORS: Final = 8
+"""Processors whose marks are remembered."""
 
 
 class HasQuestion(Protocol):
@@ -53,22 +61,99 @@ class PromptFormat:
 CHAT: Final = PromptFormat()
 
 
-def user_turn(example: HasQuestion, prompt: PromptFormat = CHAT) -> Message:
-    """Return the user's turn: the image, then the question."""
-    text = f"{example.question} {prompt.instruction}".strip()
-    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+def asked_text(question: str, prompt: PromptFormat = CHAT) -> str:
+    """Return what the user says about the image: the question, then the instruction."""
+    text = f"{question} {prompt.instruction}".strip()
+    return one_line(text) if prompt.style == "flat" else text
+
+
+def answer_text(answer: str, prompt: PromptFormat = CHAT) -> str:
+    """Return an answer as a demonstration shows it."""
+    return one_line(answer) if prompt.style == "flat" else answer
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks: in a flat prompt, a line break ends a demonstration."""
+    return " ".join(text.splitlines())
 
 
 def messages(
     demonstrations: Sequence[HasAnswer], query: HasQuestion | None, prompt: PromptFormat = CHAT
 ) -> list[Message]:
-    """Return a prompt as chat messages; images stand in the order of the examples."""
+    """Return a prompt as chat messages; images are in the order of the examples.
+
+    Raises:
+        UserError: A text holds a mark that VLMs of known families read as more than text.
+    """
+    check_examples(_all(demonstrations, query), prompt)
+    return _turns(demonstrations, query, prompt)
+
+
+def _turns(
+    demonstrations: Sequence[HasAnswer], query: HasQuestion | None, prompt: PromptFormat
+) -> list[Message]:
     turns = []
     for example in demonstrations:
-        turns.append(user_turn(example, prompt))
-        content = [{"type": "text", "text": example.answer}]
-        turns.append({"role": "assistant", "content": content})
-    return turns if query is None else [*turns, user_turn(query, prompt)]
+        content = [{"type": "text", "text": answer_text(example.answer, prompt)}]
+        turns += [_user_turn(example, prompt), {"role": "assistant", "content": content}]
+    return turns if query is None else [*turns, _user_turn(query, prompt)]
+
+
+def _user_turn(example: HasQuestion, prompt: PromptFormat) -> Message:
+    text = asked_text(example.question, prompt)
+    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+
+
+def _all(
+    demonstrations: Sequence[HasAnswer], query: HasQuestion | None
+) -> list[HasAnswer | HasQuestion]:
+    """Return what a prompt shows; a query's answer is not part of it."""
+    asked = [] if query is None else [_Asked(query)]
+    return [*demonstrations, *asked]
+
+
+class _Asked:
+    """An example or a query, without the answer that it may have; errors name it alike."""
+
+    def __init__(self, example: HasQuestion) -> None:
+        self.question, self.image = example.question, getattr(example, "image", "")
+        self.question_id = getattr(example, "question_id", 0)
+
+
+def check_examples(
+    examples: Iterable[HasQuestion], prompt: PromptFormat = CHAT, processor: Any = None
+) -> None:
+    """Refuse texts that would add, remove or end an image, a turn or a special token.
+
+    Args:
+        examples: Examples, whose answers are checked too, or queries.
+        prompt: How they are shown.
+        processor: Of the VLM; None where it is not at hand: then the marks of known families are
+            refused, and no others.
+
+    Raises:
+        UserError: There are such; the first are named by their ids.
+    """
+    marks = None if processor is None else _marks(processor, prompt.style)
+    if prompt.instruction:
+        instruction = asked_text("", prompt)
+        why = why_no_text(instruction) if marks is None else marks.why(instruction, None)
+        if why:
+            raise UserError(
+                f"the instruction {shortened(prompt.instruction)} cannot be in a prompt: {why}. "
+                "Change vlm.prompt.instruction (of a server: vlm.instruction)."
+            )
+
+    def why_not(question: str, answer: str | None) -> str:
+        texts = asked_text(question, prompt), answer and answer_text(answer, prompt)
+        return why_no_prompt(*texts) if marks is None else marks.why(*texts)
+
+    check_texts(examples, why_not)
+
+
+@lru_cache(PROCESSORS)
+def _marks(processor: Any, style: Style) -> Marks:
+    return Marks(processor, partial(_rendered, processor, prompt=PromptFormat(style)))
 
 
 def render(
@@ -86,8 +171,20 @@ def render(
         prompt: Style and instruction.
 
     Raises:
-        UserError: The style is "chat" and the processor has no chat template.
+        UserError: A text would add, remove or end an image, a turn or a special token; the style is
+            "chat" and the processor has no chat template.
     """
+    check_examples(_all(demonstrations, query), prompt, processor)
+    return _rendered(processor, demonstrations, query, prompt)
+
+
+def _rendered(
+    processor: Any,
+    demonstrations: Sequence[HasAnswer],
+    query: HasQuestion | None,
+    prompt: PromptFormat,
+) -> str:
+    """Render whatever the texts hold."""
     if prompt.style == "flat":
         return _flat(processor, demonstrations, query, prompt)
     if getattr(processor, "chat_template", None) is None:
@@ -96,7 +193,7 @@ def render(
             "put a chat_template.jinja into the model's folder."
         )
     text: str = processor.apply_chat_template(
-        messages(demonstrations, query, prompt),
+        _turns(demonstrations, query, prompt),
         tokenize=False,
         add_generation_prompt=query is not None,
     )
@@ -112,10 +209,9 @@ def _flat(
     image = image_placeholder(processor)
 
     def ask(example: HasQuestion) -> str:
-        question = f"{example.question} {prompt.instruction}".strip()
-        return FLAT_QUESTION.format(image=image, question=question)
+        return FLAT_QUESTION.format(image=image, question=asked_text(example.question, prompt))
 
-    parts = [ask(example) + example.answer + FLAT_END for example in demonstrations]
+    parts = [ask(e) + answer_text(e.answer, prompt) + FLAT_END for e in demonstrations]
     tokenizer = processor.tokenizer
     bos = tokenizer.bos_token_id
     starts = bos is not None and list(tokenizer("x")["input_ids"])[:1] == [bos]
@@ -152,9 +248,17 @@ class Sample:
     answer = "sample"
 
 
+class LongSample:
+    """A question of two lines."""
+
+    question = "What is shown?\nAnswer in one word."
+
+
 def prompt_hash(processor: Any, prompt: PromptFormat = CHAT) -> str:
     """Return a sha256 that changes exactly when the rendering of prompts changes."""
     rendered = [render(processor, [Sample()] * shots, Sample(), prompt) for shots in (0, 1, 2)]
+    if prompt.style == "flat":
+        rendered.append(render(processor, [], LongSample(), prompt))
     return hashlib.sha256("\0".join(rendered).encode()).hexdigest()
 
 

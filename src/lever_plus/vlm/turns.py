@@ -9,7 +9,7 @@ from the prompt's own tokens.
 from typing import Any, NamedTuple
 
 from lever_plus.errors import UserError
-from lever_plus.vlm.prompt import HasAnswer, HasQuestion, PromptFormat, render
+from lever_plus.vlm.prompt import HasAnswer, HasQuestion, PromptFormat, answer_text, render
 
 
 class Turn(NamedTuple):
@@ -45,7 +45,10 @@ def turn(processor: Any, example: HasAnswer, prompt: PromptFormat) -> Turn:
     whole = text_ids(processor, text)
     follows = whole[: len(query)] == query
     answer = without_end(
-        processor, whole[len(query) :] if follows else text_ids(processor, example.answer)
+        processor,
+        whole[len(query) :]
+        if follows
+        else text_ids(processor, answer_text(example.answer, prompt)),
     )
     if not answer:
         raise UserError(

@@ -52,7 +52,7 @@ class RayVlm:
         """
         named = HuggingFaceVlm(path, params)
         self.identity: VlmIdentity = named.identity
-        self.prompt = named.prompt
+        self.prompt, self.processor = named.prompt, named.processor
         self.usage = Usage()
         self._actors: list[Any] = []
         self._path, self._params, self._ray = path, params, ray

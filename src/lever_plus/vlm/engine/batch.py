@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lever_plus.data.examples import Example, Query
 from lever_plus.data.images import open_image
 from lever_plus.hub.processing import on_device, process
+from lever_plus.vlm.engine.length import check_lengths, positions
 from lever_plus.vlm.prompt import PromptFormat, render
 from lever_plus.vlm.request import Request, scored_answer
 from lever_plus.vlm.turns import turn
@@ -25,6 +26,7 @@ class BatchEngine:
     def __init__(self, model: Any, processor: Any, prompt: PromptFormat) -> None:
         """Keep what prompts are made from."""
         self._model, self._processor, self._prompt = model, processor, prompt
+        self._most = positions(model)
 
     @torch.inference_mode()
     def generate(
@@ -54,10 +56,17 @@ class BatchEngine:
         return scores
 
     def inputs(self, requests: Sequence[Request]) -> dict[str, Tensor]:
-        """Return the model inputs of whole prompts, padded on the left."""
+        """Return the model inputs of whole prompts, padded on the left.
+
+        Raises:
+            UserError: A text cannot be in a prompt, an image cannot be read, or a prompt is longer
+                than the model can read.
+        """
         texts = [render(self._processor, r.demonstrations, r.query, self._prompt) for r in requests]
         images = [[open_image(path) for path in request.images] for request in requests]
-        return process(self._processor, texts, images, "left")
+        inputs = process(self._processor, texts, images, "left")
+        check_lengths(requests, inputs["attention_mask"].sum(-1), self._most)
+        return inputs
 
     def tokens(self, query: Query) -> int:
         """Return how many tokens a query adds to a prompt, its image included."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lever_plus.vlm.engine.decoder import Decoder, PrefixCache
+from lever_plus.vlm.engine.length import check_lengths, positions
 from lever_plus.vlm.engine.segments import Segments
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.usage import Usage
@@ -36,7 +37,7 @@ class PrefixEngine:
         self.usage, self._lock = usage, threading.Lock()
         self._decoder = Decoder(model.get_decoder())
         self._embed, self._logits = model.get_input_embeddings(), model.get_output_embeddings()
-        self._ends = _end_ids(model)
+        self._ends, self._most = _end_ids(model), positions(model)
         head = segments.head
         self._root = self._decoder.empty(head)
         if head.shape[1]:
@@ -105,6 +106,8 @@ class PrefixEngine:
     def _depths(self, requests: Sequence[Request], asked: Tensor) -> Iterator["Depth"]:
         """Run every distinct prefix of the requests once; yield the requests of each depth.
 
+        UserError if a prompt is longer than the model can read.
+
         `asked` are the rows of their queries. Prefixes are named by the rows of their ICDs: numbers
         are hashed faster than examples.
         """
@@ -126,7 +129,9 @@ class PrefixEngine:
             if at:
                 parents = _indices([index[shown[i]] for i in at], table.lengths)
                 queries = table.queries[asked[at]]
-                self._count(run=queries, whole=queries + cache.lengths[parents])
+                whole = queries + cache.lengths[parents]
+                check_lengths([requests[i] for i in at], whole, self._most)
+                self._count(run=queries, whole=whole)
                 yield Depth(at, parents, cache)
 
     def _count(self, run: Tensor, whole: Tensor | None = None) -> None:

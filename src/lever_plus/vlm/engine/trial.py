@@ -9,6 +9,7 @@ import torch
 from lever_plus.data.examples import Example
 from lever_plus.hub.linear import use_onednn
 from lever_plus.vlm.engine.batch import BatchEngine
+from lever_plus.vlm.engine.length import TooLongError
 from lever_plus.vlm.engine.prefix import PrefixEngine
 from lever_plus.vlm.engine.segments import Item, NotSeparableError, Segments
 from lever_plus.vlm.prompt import Sample
@@ -48,7 +49,8 @@ def try_engine(
         engine = PrefixEngine(model, segments, Usage())
         segments.prepare(others, [Item(first.query, first.answer)])
         shared = torch.tensor(engine.log_likelihoods(shown))
-    except (NotSeparableError, ValueError) as error:
+    except (NotSeparableError, TooLongError, ValueError) as error:
+        # Two demonstrations may be too many for what is asked with none.
         return None, str(error)
     difference = (shared - alone).abs().max().item()
     if not difference <= TOLERANCE[model.dtype]:

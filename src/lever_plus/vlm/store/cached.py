@@ -1,13 +1,14 @@
 """A VLM behind an answer store: only what no stage has asked before is asked."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, TypeVar, cast
 
 from tqdm import tqdm
 
+from lever_plus.data.examples import Example, Query
 from lever_plus.errors import UserError
-from lever_plus.vlm.prompt import PromptFormat, extract_answer
+from lever_plus.vlm.prompt import PromptFormat, check_examples, extract_answer
 from lever_plus.vlm.request import Ask, Backend, Request, VlmIdentity, prefix_order
 from lever_plus.vlm.store.answers import Keys, Kind, Store, is_value
 from lever_plus.vlm.usage import Usage
@@ -24,6 +25,7 @@ class StoredVlm:
         """Put a store before a backend; without one, everything is asked."""
         self._backend, self._store = backend, store
         self._keys: dict[Kind, Keys] = {}
+        self._checked: set[Example | Query] = set()
         self.usage: Usage = backend.usage
         self._bar = tqdm(total=0, unit="ans", leave=False, disable=None)
 
@@ -56,6 +58,23 @@ class StoredVlm:
         """
         return self._all("log_likelihood", requests, self._backend.log_likelihoods, description)
 
+    def check(self, examples: Iterable[Example | Query]) -> None:
+        """Refuse texts that would be more than text in a prompt, before anything is asked.
+
+        Whatever asks about many examples calls it with all of them first; every request is checked
+        in any case.
+
+        Args:
+            examples: Examples with the answers that they are shown with, or queries.
+
+        Raises:
+            UserError: See `prompt.check_examples`.
+        """
+        fresh = [each for each in dict.fromkeys(examples) if each not in self._checked]
+        processor = getattr(self._backend, "processor", None)
+        check_examples(fresh, self._backend.prompt, processor)
+        self._checked.update(fresh)
+
     def _all(
         self,
         kind: Kind,
@@ -66,6 +85,8 @@ class StoredVlm:
         numbers: dict[Request, int] = {}
         places = [numbers.setdefault(request, len(numbers)) for request in requests]
         different = list(numbers)
+        self.check(example for request in different for example in request.demonstrations)
+        self.check(_asked(request) for request in different)
         self._announce(len(different), description)
         begun = time.monotonic()
         try:
@@ -150,6 +171,14 @@ class StoredVlm:
             f"{self.usage.saved:.0%} tokens saved",
             refresh=False,
         )
+
+
+def _asked(request: Request) -> Example | Query:
+    """Return what is asked, with its answer where that is scored."""
+    query = request.query
+    if request.answer is None:
+        return query
+    return Example(query.image, query.question, request.answer, image_sha256=query.image_sha256)
 
 
 def _no_value(kind: Kind, request: Request) -> UserError:

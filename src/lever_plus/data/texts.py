@@ -1,0 +1,139 @@
+"""Texts that may be part of a prompt: what is a mark to the tokenizers of VLMs is no text.
+
+A question, an answer or an instruction that holds an image's placeholder or the end of a turn would
+become one. What is refused here is refused for every VLM, so that data that pass suit all of them;
+`vlm.marks` adds what the processor at hand knows.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from lever_plus.errors import UserError
+
+SHOWN_OFFENDERS: Final = 5
+SHOWN_CHARACTERS: Final = 80
+LONGEST: Final = 10_000
+"""Characters: what is longer is no question or answer about an image, but a file in its place."""
+UNSEEN: Final = re.compile(r"[\u034f\u115f\u1160\u180b-\u180f\u2800\ufe00-\ufe0f]")
+"""Characters that show nothing, besides those of category Cf, which are left out with them."""
+CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+HALF: Final = re.compile(r"[\ud800-\udfff]")
+_NAMES: Final = (
+    *("s", "pad", "unk", "bos", "eos", "cls", "sep", "mask", "sys", "eot", "eod", "eom", "eoh"),
+    *("image", "images", "img", "im", "video", "audio", "speech", "picture", "placeholder"),
+    *("user", "assistant", "system", "human", "bot", "gpt", "ref", "box", "quad", "point", "poly"),
+    *("global-img", "grounding", "phrase", "object", "think", "tool_call", "tool_response"),
+    *("loc", "seg", "unused", "reserved", "obj", "boi", "eoi", "patch", "sop", "eop", "tool"),
+)
+_BRACKETED: Final = (
+    *("img", "image", "inst", "pad", "unk", "bos", "eos", "cls", "sep", "mask", "gmask", "smask"),
+    *("sop", "eop", "prefix", "suffix", "middle", "audio", "video", "think", "args", "call_id"),
+    *("system_prompt", "available_tools", "tool_calls", "tool_results", "tool_content", "model"),
+    *("begin_audio", "transcribe", "modelsettings", "model_settings"),
+)
+KNOWN: Final = re.compile(
+    "|".join(
+        (
+            r"<\|[^<>\n]{0,60}\|?>",  # <|im_end|>, <|image_pad|>, <|eot_id|>, <|image_1|>
+            r"</?[\w-]{0,40}_[\w-]{0,40}/?>",  # <end_of_utterance>, <row_1_col_2>
+            r"<0x[0-9a-f]{2}>",  # a byte of a tokenizer that falls back to bytes
+            rf"<{{1,2}}/?(?:{'|'.join(_NAMES)})\d*/?>{{1,2}}",
+            rf"\[/?(?:{'|'.join(_BRACKETED)})(?:_(?:break|end|start))?\]",
+            "user:|assistant:",
+        )
+    )
+)
+"""Marks of tokenizers, chat templates and processors of known families, in folded text."""
+
+
+class Asks(Protocol):
+    """What is asked about: an example, or a query."""
+
+    @property
+    def question(self) -> str:
+        """The question."""
+        ...
+
+
+def folded(text: str) -> str:
+    """Return a text as the most lenient tokenizer would read it: no case, width, unseen signs."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
+        text = UNSEEN.sub("", text)
+    return text.casefold()
+
+
+def why_no_text(text: str) -> str:
+    """Return why a text cannot be part of any prompt, "" if it can.
+
+    Args:
+        text: A question, an answer, an instruction.
+
+    Returns:
+        Such as "holds '<image>', which ...".
+    """
+    if len(text) > LONGEST:
+        return f"has {len(text):,} characters, more than the {LONGEST:,} that it may have"
+    if found := HALF.search(text) or CONTROL.search(text):
+        kind = "half a character" if HALF.search(text) else "the control character"
+        return f"holds {kind}, U+{ord(found[0]):04X}"
+    plain = folded(text)
+    if not plain.strip():
+        return "has no text"
+    if found := KNOWN.search(plain):
+        return is_a_mark(found[0])
+    return ""
+
+
+def is_a_mark(mark: str) -> str:
+    """Return what is wrong with a text that holds a mark."""
+    return f"holds {mark!r}, which is a mark to VLMs and no text"
+
+
+def why_no_prompt(question: str, answer: str | None) -> str:
+    """Return why a question (and an answer, where one is shown) cannot be in any prompt, or ""."""
+    if why := why_no_text(question):
+        return f"its question {shortened(question)} {why}"
+    if answer is not None and (why := why_no_text(answer)):
+        return f"its answer {shortened(answer)} {why}"
+    return ""
+
+
+def shortened(text: str) -> str:
+    """Return a text as errors show it."""
+    cut = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+    return ascii(cut) if HALF.search(cut) else repr(cut)
+
+
+def named(example: Asks) -> str:
+    """Return how an error names an example: by its id, or by its question and image."""
+    number, image = getattr(example, "question_id", 0), getattr(example, "image", "")
+    if number:
+        return f"question {number}"
+    return f"the question {shortened(example.question)}" + (f" ({image})" if image else "")
+
+
+def check_texts(
+    examples: Iterable[Asks], why: Callable[[str, str | None], str] = why_no_prompt
+) -> None:
+    """Refuse examples whose texts cannot be part of a prompt.
+
+    Args:
+        examples: Examples, whose answers are checked too, or queries.
+        why: Says why a question and an answer cannot be in a prompt, "" if they can.
+
+    Raises:
+        UserError: There are such; the first are named by their ids.
+    """
+    bad = [(e, found) for e in examples if (found := why(e.question, getattr(e, "answer", None)))]
+    if not bad:
+        return
+    more = ", ".join(named(example) for example, _ in bad[1:SHOWN_OFFENDERS])
+    others = f" ({len(bad)} such examples, also {more})" if more else ""
+    raise UserError(
+        f"{named(bad[0][0])} cannot be in a prompt: {bad[0][1]}{others}. Write it in other words, "
+        "or leave it out."
+    )

@@ -1,0 +1,152 @@
+"""Marks of a processor: what it reads as an image, the end of a turn, a token with a meaning.
+
+A prompt has exactly the marks that its template writes. A text that would add one, take one away or
+end a turn is found by comparing its prompt with that of a neutral text: in words, in tokens and,
+where a sign of it could begin a mark, in what the processor makes of the prompt and its images.
+"""
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Final, NamedTuple
+
+from lever_plus.data.texts import folded, is_a_mark, shortened, why_no_prompt
+
+PLAIN: Final = re.compile(r"[\w\s.,;:!?'\"()/&%$#@+=*-]*")
+"""Signs of which no mark is made that is not found by its letters."""
+BRACKETS: Final = re.compile(r"[<>\[\]{}|]")
+KEPT: Final = 100_000
+SIDE: Final = 64
+"""Pixels of the image that prompts are tried with."""
+
+
+class Shown(NamedTuple):
+    """What a prompt shows of an example."""
+
+    question: str
+    answer: str
+
+
+NEUTRAL: Final = Shown("What is shown?", "sample")
+Draw = Callable[[Sequence[Shown], Shown], str]
+
+
+class Marks:
+    """The marks of one processor and one style of prompts."""
+
+    def __init__(self, processor: Any, draw: Draw) -> None:
+        """Find the marks.
+
+        Args:
+            processor: A Hugging Face processor.
+            draw: Renders demonstrations and a query as text, whatever they hold.
+        """
+        self._processor, self._draw = processor, draw
+        added = getattr(processor.tokenizer, "added_tokens_decoder", {})
+        special = {i: str(t.content) for i, t in added.items() if t.special or _mark(t.content)}
+        texts = {*special.values(), *_named(processor)}
+        tokenizer = processor.tokenizer
+        named = tokenizer.convert_tokens_to_ids(sorted(texts))
+        self._ids = {*special, *tokenizer.all_special_ids, *named}
+        # Words that a tokenizer does not know are no marks; some have no other token for the end.
+        if tokenizer.unk_token_id not in {tokenizer.bos_token_id, tokenizer.eos_token_id}:
+            self._ids.discard(tokenizer.unk_token_id)
+        self._plain = {text for text in texts if text and not _mark(text)}
+        self._bracketed = {folded(text) for text in texts if _mark(text)}
+        self._headers = _headers(draw([NEUTRAL], NEUTRAL))
+        self._neutral = self._marks(draw([NEUTRAL], NEUTRAL))
+        self.why = lru_cache(KEPT)(self._why)
+
+    def _why(self, question: str, answer: str | None) -> str:
+        """Return why a question (and its answer) cannot be in a prompt, "" if they can."""
+        if why := why_no_prompt(question, answer):
+            return why
+        for kind, text in (("question", question), ("answer", answer or NEUTRAL.answer)):
+            if why := self._held(text):
+                return f"its {kind} {shortened(text)} {why}"
+        shown = Shown(question, answer or NEUTRAL.answer)
+        if all(_is_plain(text) for text in shown):
+            return ""
+        both = f"with the answer {shortened(answer)} " if answer else ""
+        why = self._changed(shown)
+        return f"its question {shortened(question)} {both}{why}" if why else ""
+
+    def _held(self, text: str) -> str:
+        """Return which mark a text holds, letter by letter."""
+        if found := next((mark for mark in self._plain if mark in text), ""):
+            return is_a_mark(found)
+        read = folded(text)
+        if self._headers and (begun := self._headers.search(read)):
+            return f"holds {begun[0]!r}, with which a turn of this VLM begins"
+        marks = self._bracketed if BRACKETS.search(read) else ()
+        found = next((mark for mark in marks if mark in read), "")
+        return is_a_mark(found) if found else ""
+
+    def _changed(self, shown: Shown) -> str:
+        """Return what is different about the tokens of a prompt that shows these texts."""
+        text = self._draw([shown], shown)
+        marks = "changes the marks of the prompt: this VLM reads a part of it as a token of its own"
+        if self._marks(text) != self._neutral:
+            return marks
+        if any(not _ids(self._processor, part) for part in shown):
+            return "has a text of which this VLM's tokenizer leaves nothing"
+        if not any(BRACKETS.search(part) for part in shown):
+            return ""
+        if any(part.strip() not in text for part in shown):
+            return "is not shown as it is: this VLM's chat template changes it"
+        expected = self._expected
+        try:
+            same = self._processed(text) == expected
+        except (ValueError, TypeError, LookupError, RuntimeError, StopIteration):
+            same = False
+        return "" if same else marks
+
+    def _marks(self, text: str) -> list[int]:
+        return [i for i in _ids(self._processor, text) if i in self._ids]
+
+    @cached_property
+    def _expected(self) -> list[int]:
+        """Marks of the neutral prompt as the model sees it."""
+        return self._processed(self._draw([NEUTRAL], NEUTRAL))
+
+    def _processed(self, text: str) -> list[int]:
+        """Return the marks of a prompt with two images, placeholders expanded."""
+        from PIL import Image
+
+        from lever_plus.hub.processing import process
+
+        image = Image.new("RGB", (SIDE, SIDE), "white")
+        ids = process(self._processor, [text], [[image, image]], "left")["input_ids"][0].tolist()
+        return [i for i in ids if i in self._ids]
+
+
+def _ids(processor: Any, text: str) -> list[int]:
+    return list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _is_plain(text: str) -> bool:
+    return PLAIN.fullmatch(text) is not None and re.search(r"[^\W_]", text) is not None
+
+
+def _mark(text: str) -> bool:
+    """Return whether a text looks like a mark: in brackets, or with bars."""
+    return re.fullmatch(r"\s*[<\[{|].*[>\]}|]\s*", text, re.DOTALL) is not None
+
+
+def _named(processor: Any) -> Collection[str]:
+    """Return the texts that a processor replaces or counts: its image token and the like."""
+    values = [v for k, v in vars(processor).items() if k.endswith(("_token", "_tag", "_thumbnail"))]
+    return {str(getattr(value, "content", value)) for value in values if value is not None}
+
+
+def _headers(drawn: str) -> re.Pattern[str] | None:
+    """Return what finds the words with which turns begin: "USER:", "Assistant:", "Short answer:".
+
+    Args:
+        drawn: A rendered prompt of neutral texts.
+    """
+    for text in NEUTRAL:
+        drawn = drawn.replace(text, "\n")
+    parts = {folded(part.strip()) for part in re.split(r"[.!?\n<>\[\]|]", drawn)}
+    words = [re.escape(part) for part in sorted(parts) if re.fullmatch(r"\w[\w ]*:", part)]
+    return re.compile("|".join(words)) if words else None
