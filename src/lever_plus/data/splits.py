@@ -1,11 +1,13 @@
 """Splits by image: what is held out, and the guard against leaks between training and test."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, count
 
 import numpy as np
 
 from lever_plus.data.examples import Example
+from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError
 
 
@@ -55,6 +57,24 @@ def hold_out(
     if not kept:
         raise UserError("holding dev out by image leaves no training question: lower its size.")
     return kept, out[:count]
+
+
+def with_own_images(examples: Sequence[Example], others: Sequence[Example]) -> list[Example]:
+    """Return examples whose image ids are no other example's unless they show the same picture.
+
+    Numbers may start again in every split. What shares its number with another file of other bytes
+    gets the smallest one that is free; so an id means one picture.
+    """
+    taken = {other.image_id: other.image for other in others}
+    used = taken.keys() | {example.image_id for example in examples}
+    free = (number for number in count(1) if number not in used)
+    fresh: dict[int, int] = {}
+    for example in examples:
+        known = taken.get(example.image_id, example.image)
+        if example.image_id not in fresh and known != example.image:
+            same = image_sha256(known) == image_sha256(example.image)
+            fresh[example.image_id] = example.image_id if same else next(free)
+    return [replace(e, image_id=fresh.get(e.image_id, e.image_id)) for e in examples]
 
 
 def without_images_of(examples: Sequence[Example], others: Sequence[Example]) -> list[Example]:
