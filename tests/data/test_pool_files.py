@@ -79,7 +79,7 @@ def test_empty_lines_are_nothing_and_only_a_line_feed_ends_a_line(path: Path) ->
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2: not JSON in UTF-8 (Expecting property name"),
+        ("{", "line 2 is not valid JSON (Expecting property name"),
         ("[1]", "line 2: not an object with image, question and answer."),
         ({**LINE, "awnser": "x"}, "line 2: unknown field awnser: there are answer, answers, image"),
         ({"image": "a.png", "question": "q?"}, "line 2: answer is missing."),
@@ -89,8 +89,8 @@ def test_empty_lines_are_nothing_and_only_a_line_feed_ends_a_line(path: Path) ->
         ({**LINE, "question": ""}, "line 2: question is '', not a text."),
         ({**LINE, "answers": "red"}, "line 2: answers is not a list of texts."),
         ({**LINE, "answers": ["red", 1]}, "line 2: answers is not a list of texts."),
-        ({**LINE, "question_id": "1"}, "line 2: question_id is '1', not a whole number."),
-        ({**LINE, "image_id": True}, "line 2: image_id is True, not a whole number."),
+        ({**LINE, "question_id": "1"}, "line 2: question_id is '1', not a whole number from 0 up."),
+        ({**LINE, "image_id": True}, "line 2: image_id is True, not a whole number from 0 up."),
         ({**LINE, "question_id": 1}, "question_id 1 is there twice"),
         ({**LINE, "image": "d.png"}, "d.png is missing: name it relative to"),
     ],
@@ -111,7 +111,7 @@ def test_a_file_that_is_missing_empty_or_no_text_is_named(path: Path) -> None:
     with pytest.raises(UserError, match=r"pool\.jsonl holds no example"):
         read_pool(path)
     path.write_bytes(b'{"image": "\xff"}\n')
-    with pytest.raises(UserError, match=r"pool\.jsonl, line 1: not JSON in UTF-8 \('utf-8' codec"):
+    with pytest.raises(UserError, match=r"pool\.jsonl, line 1 is not UTF-8 \(byte 11\)"):
         read_pool(path)
 
 

@@ -10,6 +10,7 @@ from lever_plus.data.examples import Example
 from lever_plus.data.pools import (
     Nearest,
     PoolPolicy,
+    check_pools,
     draw_pools,
     make_scarce,
     read_pools,
@@ -112,8 +113,12 @@ def test_a_pointer_that_repeats_an_example_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"query_id": 1, "pool": [2, 3', "line 2: not a pool"),
-        ('{"query_id": 1}', "line 2: not a pool"),
+        ('{"query_id": 1, "pool": [2, 3', "line 2 is not valid JSON"),
+        ('{"query_id": 1}', "line 2: pool is missing"),
+        ('{"query_id": "1", "pool": [2]}', "line 2: query_id: input should be a valid integer"),
+        ('{"query_id": 1, "pool": [true]}', "line 2: pool.0: input should be a valid integer"),
+        ('{"query_id": 1, "pool": []}', "line 2: pool: tuple should have at least 1 item"),
+        ('{"query_id": 0, "pool": [5]}', "line 2: query 0 has a pool already"),
         ('{"query_id": 1, "pool": [2, 2]}', "repeats an id or itself"),
         ('{"query_id": 1, "pool": [1, 2]}', "repeats an id or itself"),
     ],
@@ -123,3 +128,34 @@ def test_a_damaged_pool_file_names_the_line(tmp_path: Path, line: str, message: 
     path.write_text('{"query_id": 0, "pool": [4]}\n' + line + "\n")
     with pytest.raises(UserError, match=message):
         read_pools(path)
+
+
+def test_pools_that_do_not_fit_the_examples_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    splits = {
+        "train": [example(i, image=100 + i % 6) for i in range(7)],
+        "dev": [example(10, image=10)],
+        "test": [example(20, image=20)],
+    }
+    fits = {0: (1, 2, 3), 10: (2, 3, 4), 20: (5, 4, 1)}
+    shared = {0: (1, 2), 1: (0, 2), 10: (0, 1, 2), 20: (0, 1, 2)}
+    for pools in (fits, shared):
+        check_pools(write_pools(path, pools), splits, path)
+    for changes, message in (
+        ({30: (1, 2, 3)}, "query 30 belongs to no example"),
+        ({10: (2, 3, 99)}, "query 10 names 99, which is no training example"),
+        ({10: (2, 3, 20)}, "query 10 names 20, which is no training example"),
+        ({0: (1, 2, 6)}, "query 0 names 6, which shows the query's image"),
+        ({10: (2, 3)}, "query 10 has 2 examples, others have 3"),
+        ({10: (2, 3, 4, 5)}, "query 0 has 3 examples, others have 4"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_pools(write_pools(path, fits | changes), splits, path)
+    with pytest.raises(UserError, match="test question 20 has no pool"):
+        check_pools(write_pools(path, {q: fits[q] for q in (0, 10)}), splits, path)
+
+
+def test_twins_that_nothing_can_replace_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match=r"pool\.scarcity: query 0 has 2 exact twins"):
+        make_scarce({0: (1, 2)}, {0: ("a",), 1: ("a",), 2: ("a",), 3: ("b",)}, [1, 2, 3], 1.0, rng)

@@ -4,19 +4,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lever_plus.config.base import Count, Section, Share
+from lever_plus.config.base import Count, Few, Section, Share, Text
 from lever_plus.files.names import ImageName
+
+Items = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of a split of the embedded data set: the ids of the next split start after a million."""
 
 
 class EmbeddedSource(Section):
     """The embedded data set, house words: made from the seed."""
 
     kind: Literal["embedded"]
-    train: Count = Field(description="training items; every one is a possible ICD")
-    dev: Count = Field(description="items that choices (epochs, settings) are made on")
-    test: Count = Field(description="items that are only reported")
+    train: Items = Field(description="training items; every one is a possible ICD")
+    dev: Items = Field(description="items that choices (epochs, settings) are made on")
+    test: Items = Field(description="items that are only reported")
     plain_share: Share = Field(description="probability of a plain word, per word slot")
-    image_size: Annotated[int, Field(ge=40)] = Field(
+    image_size: Annotated[int, Field(ge=40, le=4096)] = Field(
         description="side of the rendered cards, pixels; on smaller ones a digit has no room"
     )
 
@@ -24,9 +27,9 @@ class EmbeddedSource(Section):
 class VqaSplit(Section):
     """Files of one split in VQAv2 format; paths are relative to `root`."""
 
-    questions: str = Field(description="questions JSON")
-    annotations: str = Field(description="annotations JSON")
-    images: str = Field(description="folder of the images")
+    questions: Text = Field(description="questions JSON")
+    annotations: Text = Field(description="annotations JSON")
+    images: Text = Field(description="folder of the images")
     image_name: ImageName = Field(
         description="file name; {image_id:012d} is the id in twelve digits"
     )
@@ -43,8 +46,8 @@ class VqaFilesSource(Section):
     """Files in VQAv2 format: VQAv2, OK-VQA, or your own."""
 
     kind: Literal["vqa_files"]
-    root: str = Field(description="folder that the paths of the splits start from")
-    answers_per_question: Count = Field(description="human answers of every question")
+    root: Text = Field(description="folder that the paths of the splits start from")
+    answers_per_question: Few = Field(description="human answers of every question")
     allow_fallback: bool = Field(
         description="score questions with another number of answers by exact match, and mark them"
     )

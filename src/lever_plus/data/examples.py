@@ -1,15 +1,25 @@
 """Queries and examples: what is asked, and what may be shown; JSON-lines files of examples."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field
 
 from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError
+from lever_plus.files.checking import Row
+from lever_plus.files.json_files import json_lines_as
+from lever_plus.files.reading import found_in
+from lever_plus.files.writing import write_json_lines
 
 SPLITS = ("train", "dev", "test")
+LARGEST_ID: Final = 2**63 - 1
+PREPARE: Final = "run `lever-plus prepare` (or `dvc repro prepare`)"
+Id = Annotated[int, Field(ge=0, le=LARGEST_ID)]
+"""Of a question or an image, in files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,19 @@ class Example:
         return Query(self.image, self.question, self.image_sha256)
 
 
+class ExampleRow(Row):
+    """A line of a file of examples; its image is relative to the project's root."""
+
+    image: Annotated[str, Field(min_length=1)]
+    question: str
+    answer: str
+    answers: tuple[str, ...]
+    question_id: Id
+    image_id: Id
+    image_sha256: str
+    fallback: bool
+
+
 def hashed_query(query: Query) -> Query:
     """Return a query that knows the hash of its image; UserError if that cannot be read."""
     if query.image_sha256:
@@ -88,18 +111,20 @@ def most_frequent_answer(answers: Sequence[str]) -> str:
     return Counter(answers).most_common(1)[0][0]
 
 
-def write_examples(path: Path, examples: Iterable[Example], root: Path = Path()) -> None:
+def write_examples(path: Path, examples: Iterable[Example], *roots: Path) -> None:
     """Write one example a line, with sorted keys, so that equal data give equal bytes.
 
-    Images inside `root` are named relative to it.
+    Images inside one of the folders `roots` are named relative to it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for example in examples:
-            image = Path(example.image)
-            inside = image.relative_to(root) if image.is_relative_to(root) else image
-            fields = {**asdict(example), "image": inside.as_posix()}
-            file.write(json.dumps(fields, ensure_ascii=False, sort_keys=True) + "\n")
+    rows = ({**asdict(e), "image": relative_image(e.image, *roots)} for e in examples)
+    write_json_lines(path, rows)
+
+
+def relative_image(image: str, *roots: Path) -> str:
+    """Return an image's path as files hold it: relative to the first of the folders it is in."""
+    path = Path(image)
+    inside = next((path.relative_to(root) for root in roots if path.is_relative_to(root)), path)
+    return inside.as_posix()
 
 
 def read_examples(path: Path, root: Path = Path()) -> list[Example]:
@@ -110,29 +135,34 @@ def read_examples(path: Path, root: Path = Path()) -> list[Example]:
         root: Folder that the paths of their images are relative to.
 
     Raises:
-        UserError: The file is missing, or a line of it is not an example.
+        UserError: The file is missing or empty, a line of it is not an example, or two have one id.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `lever-plus prepare` (or `dvc repro prepare`).")
+    folders: dict[Path, Path] = {}
     examples = []
-    # Bytes: only a line feed ends an example; a question may hold other line separators.
-    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
-        try:
-            fields = json.loads(line)
-            image = str(root / fields["image"])
-            examples.append(
-                Example(**{**fields, "answers": tuple(fields["answers"]), "image": image})
-            )
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(
-                f"{path}, line {number}: not an example ({error}). Run `lever-plus prepare` again."
-            ) from error
+    for row in json_lines_as(ExampleRow, path, PREPARE):
+        folder, name = Path(row.image).parent, Path(row.image).name
+        if folder not in folders:
+            folders[folder] = found_in(root, folder)
+        image = str(folders[folder] / name)
+        examples.append(Example(**{**dict(row), "image": image}))
+    if not examples:
+        raise UserError(f"{path} holds no example: {PREPARE}.")
+    _check_distinct(examples, str(path))
     return examples
+
+
+def _check_distinct(examples: Sequence[Example], where: str) -> None:
+    counts = Counter(example.question_id for example in examples)
+    twice = next((number for number, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: question id {twice} is there twice: {PREPARE}.")
 
 
 def read_splits(folder: Path, root: Path = Path()) -> dict[str, list[Example]]:
     """Read {"train": [...], "dev": [...], "test": [...]} as the prepare stage wrote them."""
-    return {split: read_examples(folder / f"{split}.jsonl", root) for split in SPLITS}
+    splits = {split: read_examples(folder / f"{split}.jsonl", root) for split in SPLITS}
+    _check_distinct([e for examples in splits.values() for e in examples], str(folder))
+    return splits
 
 
 def by_id(splits: Mapping[str, Sequence[Example]]) -> dict[int, Example]:

@@ -1,6 +1,5 @@
 """Pools of a user's own: JSON lines of image, question and answer, or files in VQAv2 format."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,9 +7,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lever_plus.data.examples import Example, most_frequent_answer
-from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
+from lever_plus.data.examples import LARGEST_ID, Example, most_frequent_answer
+from lever_plus.data.vqa_files import is_plain, read_vqa_files, with_image_hashes
 from lever_plus.errors import UserError
+from lever_plus.files.json_files import parse_json
+from lever_plus.files.reading import read_lines
 
 FIELDS = {"image", "question", "answer", "answers", "question_id", "image_id"}
 
@@ -30,11 +31,7 @@ def read_pool(path: str | Path) -> list[Example]:
             and line are named.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} is missing: name a file of JSON lines.")
-    # Bytes: only a line feed ends an example; a question may hold other line separators.
-    lines = enumerate(path.read_bytes().split(b"\n"), start=1)
-    written = {number: line for number, line in lines if line.strip()}
+    written = dict(read_lines(path, "name a file of JSON lines"))
     examples = [_example(line, path, number) for number, line in written.items()]
     if not examples:
         raise UserError(f"{path} holds no example: write one a line.")
@@ -58,10 +55,7 @@ def read_vqa_pool(
 
 def _example(line: bytes, path: Path, number: int) -> Example:
     where = f"{path}, line {number}"
-    try:
-        fields = json.loads(line.decode("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON in UTF-8 ({error}).") from error
+    fields = parse_json(line, where, "write one object a line")
     if not isinstance(fields, dict):
         raise UserError(f"{where}: not an object with image, question and answer.")
     unknown = sorted(fields.keys() - FIELDS)
@@ -69,7 +63,7 @@ def _example(line: bytes, path: Path, number: int) -> Example:
         known = ", ".join(sorted(FIELDS))
         raise UserError(f"{where}: unknown field {unknown[0]}: there are {known}.")
     image = path.parent / _text(fields, "image", where)
-    if not image.is_file():
+    if not _is_file(image):
         raise UserError(f"{where}: image {image} is missing: name it relative to {path.parent}.")
     answers = _answers(fields, where)
     if "answer" in fields:
@@ -88,10 +82,17 @@ def _example(line: bytes, path: Path, number: int) -> Example:
     )
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
+
+
 def _text(fields: dict[str, Any], name: str, where: str) -> str:
     value = fields.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: {name} is {value!r}, not a text.")
+    if not isinstance(value, str) or not is_plain(value):
+        raise UserError(f"{where}: {name} is {_short(value)}, not a text.")
     return value
 
 
@@ -104,9 +105,14 @@ def _answers(fields: dict[str, Any], where: str) -> tuple[str, ...]:
 
 def _number(fields: dict[str, Any], name: str, where: str, default: int) -> int:
     value = fields.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UserError(f"{where}: {name} is {value!r}, not a whole number.")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_ID:
+        raise UserError(f"{where}: {name} is {_short(value)}, not a whole number from 0 up.")
     return value
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def _check_ids(examples: Sequence[Example], path: Path) -> None:

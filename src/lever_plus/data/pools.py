@@ -6,19 +6,24 @@ another pool by accident.
 """
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from lever_plus.data.examples import Example
+from lever_plus.data.examples import Example, Id, by_id
 from lever_plus.errors import PointerError, UserError
+from lever_plus.files.checking import Row, checked
+from lever_plus.files.json_files import parse_json
+from lever_plus.files.reading import read_bytes
+from lever_plus.files.writing import write_json_lines
 
+ADVICE: Final = "run `lever-plus pool` (or `dvc repro pool`)"
 PoolPolicy = Literal["per_query", "shared"]
 SAMPLERS: Final[dict[str, dict[str, float]]] = {
     "random": {},
@@ -167,6 +172,9 @@ def make_scarce(
 
     Returns:
         New pools of the same sizes.
+
+    Raises:
+        UserError: There are too few other candidates.
     """
     scarce = {}
     for query_id, pool in pools.items():
@@ -176,6 +184,11 @@ def make_scarce(
         kept = [i for i in pool if twins[i] != twins[query_id]]
         taken = {query_id, *pool}
         spare = [c for c in candidates if c not in taken and twins[c] != twins[query_id]]
+        if len(spare) < len(pool) - len(kept):
+            raise UserError(
+                f"pool.scarcity: query {query_id} has {len(pool) - len(kept)} exact twins in its "
+                f"pool, and {len(spare)} other examples to take instead: raise data.source.train."
+            )
         missing = rng.choice(len(spare), size=len(pool) - len(kept), replace=False)
         scarce[query_id] = (*kept, *(spare[i] for i in missing))
     return scarce
@@ -183,37 +196,75 @@ def make_scarce(
 
 def write_pools(path: Path, pools: Mapping[int, tuple[int, ...]]) -> Pools:
     """Write pools as JSON lines {"pool": [...], "query_id": ...} in order of the query id."""
-    lines = [json.dumps({"query_id": q, "pool": pools[q]}, sort_keys=True) for q in sorted(pools)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
+    write_json_lines(path, ({"query_id": q, "pool": pools[q]} for q in sorted(pools)))
     return read_pools(path)
+
+
+class PoolRow(Row):
+    """A line of a pool file."""
+
+    query_id: Id
+    pool: Annotated[tuple[Id, ...], Field(min_length=1)]
 
 
 def read_pools(path: Path) -> Pools:
     """Read a pool file.
 
     Raises:
-        UserError: The file is missing, a line is damaged, or a pool names an id twice.
+        UserError: The file is missing or empty, a line is damaged, a query has two pools, or a pool
+            names an id twice or its own query.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `lever-plus pool` (or `dvc repro pool`).")
-    content = path.read_bytes()
-    pools = dict(_parse(path, content.decode("utf-8").splitlines()))
+    content = read_bytes(path, ADVICE)
+    pools: dict[int, tuple[int, ...]] = {}
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        row = checked(PoolRow, parse_json(line, where, ADVICE), where, ADVICE)
+        if len({row.query_id, *row.pool}) <= len(row.pool):
+            raise UserError(f"{where}: pool of {row.query_id} repeats an id or itself: {ADVICE}.")
+        if row.query_id in pools:
+            raise UserError(f"{where}: query {row.query_id} has a pool already: {ADVICE}.")
+        pools[row.query_id] = row.pool
+    if not pools:
+        raise UserError(f"{path} holds no pool: {ADVICE}.")
     return Pools(ids=pools, sha256=hashlib.sha256(content).hexdigest())
 
 
-def _parse(path: Path, lines: Iterable[str]) -> Iterable[tuple[int, tuple[int, ...]]]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            query_id, pool = int(row["query_id"]), tuple(row["pool"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}, line {number}: not a pool ({error}). Run pool again."
-            ) from error
-        if len(set(pool)) != len(pool) or query_id in pool:
-            raise UserError(f"{path}, line {number}: pool of {query_id} repeats an id or itself.")
-        yield query_id, pool
+def check_pools(pools: Pools, splits: Mapping[str, Sequence[Example]], path: Path) -> None:
+    """Refuse pools that do not fit the examples.
+
+    Args:
+        pools: The pool of every query.
+        splits: Examples of train, dev and test.
+        path: File of the pools, for the error.
+
+    Raises:
+        UserError: A dev or test question has no pool, a query or an id of a pool is no example, a
+            pool has an example that is not for training or shows its query's image, or it is larger
+            or smaller than the others; of a shared pool, what shows the query's image may be left
+            out.
+    """
+    examples = by_id(splits)
+    images = {example.question_id: example.image_id for example in splits["train"]}
+    everything = {i for pool in pools.ids.values() for i in pool}
+    size = max(map(len, pools.ids.values()))
+    for query, pool in pools.ids.items():
+        where = f"{path}: the pool of query {query}"
+        if query not in examples:
+            raise UserError(f"{where} belongs to no example: {ADVICE}.")
+        own = examples[query].image_id
+        for i in pool:
+            if i not in images:
+                raise UserError(f"{where} names {i}, which is no training example: {ADVICE}.")
+            if images[i] == own:
+                raise UserError(f"{where} names {i}, which shows the query's image: {ADVICE}.")
+        if len(pool) < size and any(images[i] != own for i in everything.difference(pool)):
+            raise UserError(f"{where} has {len(pool)} examples, others have {size}: {ADVICE}.")
+    for split in ("dev", "test"):
+        lacking = [e.question_id for e in splits[split] if e.question_id not in pools.ids]
+        if lacking:
+            raise UserError(f"{path}: {split} question {lacking[0]} has no pool: {ADVICE}.")
 
 
 def _draw(examples: Sequence[Example], size: int, rng: np.random.Generator) -> list[Example]:

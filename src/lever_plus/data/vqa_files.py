@@ -8,30 +8,36 @@ questions of VQAv2's training split fit into a laptop's memory.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, ClassVar, Final, TypeVar
 
 import msgspec
 from tqdm import tqdm
 
-from lever_plus.data.examples import Example, most_frequent_answer
+from lever_plus.data.examples import LARGEST_ID, Example, most_frequent_answer
 from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError
+from lever_plus.files.json_files import parse_json
 from lever_plus.files.names import check_image_name
+from lever_plus.files.reading import read_bytes
 
 SHOWN_OFFENDERS = 5
 READERS = 4
+CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+Id = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_ID)]
 
 
 class Question(msgspec.Struct, gc=False):
     """A question, as it stands in its file."""
 
-    question_id: int
-    image_id: int
+    question_id: Id
+    image_id: Id
     question: str
 
 
@@ -44,20 +50,22 @@ class Answer(msgspec.Struct, gc=False):
 class Annotation(msgspec.Struct, gc=False):
     """The human answers to a question."""
 
-    question_id: int
-    image_id: int
+    question_id: Id
+    image_id: Id
     answers: list[Answer]
 
 
 class QuestionsFile(msgspec.Struct):
     """The questions JSON."""
 
+    KEYS: ClassVar = ("question_id", "image_id", "question")
     questions: list[Question]
 
 
 class AnnotationsFile(msgspec.Struct):
     """The annotations JSON."""
 
+    KEYS: ClassVar = ("question_id", "image_id", "answers")
     annotations: list[Annotation]
 
 
@@ -91,8 +99,11 @@ def read_vqa_files(
     Raises:
         UserError: Files are missing, unreadable or do not match; the first offenders are named.
     """
-    asked = _by_id(questions, _load(questions, QuestionsFile, "questions").questions)
-    annotated = _by_id(annotations, _load(annotations, AnnotationsFile, "annotations").annotations)
+    check_image_name(image_name, "the images of the questions:")
+    asked = _by_id(questions, load(questions, QuestionsFile, "questions").questions)
+    annotated = _by_id(annotations, load(annotations, AnnotationsFile, "annotations").annotations)
+    if not asked:
+        raise UserError(f"{questions} holds no question: name the file that has them.")
     _refuse(asked.keys() - annotated.keys(), f"questions of {questions} have no annotation")
     _refuse(annotated.keys() - asked.keys(), f"annotations of {annotations} have no question")
     odd = {i for i, a in annotated.items() if len(a.answers) != answers_per_question}
@@ -102,7 +113,13 @@ def read_vqa_files(
     )
     moved = [i for i, q in asked.items() if q.image_id != annotated[i].image_id]
     _refuse(moved, f"questions of {questions} and {annotations} name different images")
-    check_image_name(image_name, "the images of the questions:")
+    blank = [i for i, q in asked.items() if not is_plain(q.question)]
+    _refuse(blank, f"questions of {questions} are empty or hold control characters")
+    shown = {
+        i: most_frequent_answer([a.answer for a in rows.answers]) for i, rows in annotated.items()
+    }
+    unshown = [i for i, answer in shown.items() if not is_plain(answer)]
+    _refuse(unshown, f"most frequent answers in {annotations} are empty or hold control characters")
     names = {q.image_id: image_name.format(image_id=q.image_id) for q in asked.values()}
     there = _file_names(images, {Path(name).parent for name in names.values()})
     _refuse(
@@ -110,7 +127,7 @@ def read_vqa_files(
         f"images of {questions} are missing in {images}, such as {image_name}",
     )
     return [
-        _example(q, annotated[i], str(images / names[q.image_id]), fallback=i in odd)
+        _example(q, annotated[i], shown[i], str(images / names[q.image_id]), fallback=i in odd)
         for i, q in asked.items()
     ]
 
@@ -151,27 +168,70 @@ def _hash_or_error(path: str) -> str | UserError:
         return error
 
 
-def _example(question: Question, annotation: Annotation, image: str, *, fallback: bool) -> Example:
-    answers = tuple(answer.answer for answer in annotation.answers)
+def _example(
+    question: Question, annotation: Annotation, shown: str, image: str, *, fallback: bool
+) -> Example:
     return Example(
         question_id=question.question_id,
         image_id=question.image_id,
         image=image,
         image_sha256="",
         question=question.question,
-        answers=answers,
-        answer=most_frequent_answer(answers),
+        answers=tuple(answer.answer for answer in annotation.answers),
+        answer=shown,
         fallback=fallback,
     )
 
 
-def _load(path: Path, kind: type[File], key: str) -> File:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: point data.source in params.yaml at your {key} file.")
+def load(path: Path, kind: type[File], key: str) -> File:
+    """Return what a file in VQAv2 format holds; fields that are not needed are not looked at.
+
+    Args:
+        path: The file.
+        kind: What it must hold.
+        key: Name of its list: "questions" or "annotations".
+
+    Raises:
+        UserError: It is missing, or a field that is needed has another type or is there twice; the
+            place is named, with the question's id where there is one.
+    """
+    advice = f"point data.source in params.yaml at your {key} file"
+    content = read_bytes(path, advice).removeprefix(BYTE_ORDER_MARK)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a VQAv2 {key} file: {error}.") from error
+        found = msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not a VQAv2 {key} file: {error}{_whose(str(error), content, key)}. Mend it."
+        ) from error
+    # The decoder takes the last of equal keys: a file with more keys than values that were found is
+    # parsed again, strictly.
+    rows = getattr(found, key)
+    values = {key: 1, **dict.fromkeys(kind.KEYS, len(rows))}
+    if kind is AnnotationsFile:
+        values["answer"] = sum(len(row.answers) for row in rows)
+    for name, count in values.items():
+        if sum(1 for _ in re.finditer(rf'"{name}"\s*:'.encode(), content)) != count:
+            parse_json(content, str(path), "mend it")
+            break
+    return found
+
+
+def _whose(message: str, content: bytes, key: str) -> str:
+    """Return the id of the question that an error's path names by its number."""
+    number = re.search(rf"\$\.{key}\[(\d+)\]", message)
+    if number is None:
+        return ""
+    try:
+        rows = msgspec.json.decode(content, type=dict[str, msgspec.Raw])[key]
+        row = msgspec.json.decode(rows, type=list[msgspec.Raw])[int(number[1])]
+        return f", question_id {msgspec.json.decode(row)['question_id']!r}"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+        return ""
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text has letters, and no control characters but those of lines."""
+    return bool(text.strip()) and not CONTROL.search(text)
 
 
 def _by_id(path: Path, rows: list[Row]) -> dict[int, Row]:

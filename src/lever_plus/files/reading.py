@@ -1,5 +1,6 @@
 """Reading a file's bytes and text: whatever stands in the way is said by the file's name."""
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,25 @@ def check_file(path: Path, advice: str) -> None:
         ) from error
     if not stat.S_ISREG(mode):
         raise UserError(f"{path} is no file: {advice}.")
+
+
+def own_root() -> Path | None:
+    """Return the project's own folder where DVC runs a command, which may be in a copy of it."""
+    root = os.environ.get("DVC_ROOT")
+    return Path(root) if root else None
+
+
+def found_in(root: Path, name: str | Path) -> Path:
+    """Return where a file or folder of the user's is that settings name relative to the project.
+
+    DVC runs experiments in temporary copies of the project, which lack what git does not know: what
+    is not in the copy is in the project's own folder.
+    """
+    here, own = root / name, own_root()
+    try:
+        return own / name if own is not None and not here.exists() else here
+    except (OSError, ValueError):  # a name that no file can have: whoever opens it says so
+        return here
 
 
 def read_text(path: Path, advice: str, *, limit: int | None = None) -> str:

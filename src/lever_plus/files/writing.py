@@ -5,7 +5,7 @@ A full disk, a kill or a value that JSON has no word for leaves what was there b
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,23 +26,44 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: The disk is full, or the folder can't be written to.
     """
-    # The ending stays: some libraries choose the format by it, or add it.
-    fresh = path.with_name(f".{path.stem}.{os.getpid()}-{uuid4().hex[:8]}{path.suffix}")
+    with replacing_all([path]) as (fresh,):
+        yield fresh
+
+
+@contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Write files that belong together: none is replaced before all are complete.
+
+    Arguments and errors as `replacing`.
+    """
+    fresh = [_beside(path) for path in paths]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
             yield fresh
-            with fresh.open("rb") as file:
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            for made in fresh:
+                with made.open("rb") as file:
+                    os.fsync(file.fileno())
+            for made, path in zip(fresh, paths, strict=True):
+                made.replace(path)
         finally:
-            fresh.unlink(missing_ok=True)
-    except OSError as error:
-        why = error.strerror or str(error)
+            for made in fresh:
+                made.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and "null byte" not in str(error):
+            raise
+        why = getattr(error, "strerror", None) or str(error)
+        named = ", ".join(str(path) for path in paths)
         raise UserError(
-            f"{path} can't be written ({why}); what was there before is as it was. Make room, or "
+            f"{named} can't be written ({why}); what was there before is as it was. Make room, or "
             "let this user write there, and run the command again."
         ) from error
+
+
+def _beside(path: Path) -> Path:
+    """Return a fresh name; its ending stays, because some libraries choose the format by it."""
+    return path.with_name(f".{path.stem[:50]}.{os.getpid()}-{uuid4().hex[:8]}{path.suffix}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,9 +1,9 @@
 """Stage prepare: question files -> checked examples of every split."""
 
-import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -11,12 +11,19 @@ from lever_plus.config.base import Count, Section
 from lever_plus.config.data import EmbeddedSource, HeldOut, VqaFilesSource, VqaSplit
 from lever_plus.config.settings import From
 from lever_plus.config.vlm import VlmParams
-from lever_plus.data.examples import SPLITS, Example, write_examples
+from lever_plus.data.examples import SPLITS, Example, relative_image, write_examples
 from lever_plus.data.image_ids import with_image_ids
 from lever_plus.data.near_duplicates import near_duplicates
-from lever_plus.data.splits import check_leakage, hold_out, sample, without_images_of
+from lever_plus.data.splits import (
+    check_leakage,
+    hold_out,
+    sample,
+    without_images_of,
+)
 from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
 from lever_plus.errors import UserError
+from lever_plus.files.reading import found_in, own_root
+from lever_plus.files.writing import replacing_all, write_json_lines
 from lever_plus.house_words.maker import HUMANS, IMAGE_NAME, make_embedded
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
@@ -33,20 +40,22 @@ class Settings(Section):
     rl_queries: Annotated[Count, From("data.rl_queries")]
     near_duplicate_bits: Annotated[int | None, From("data.near_duplicate_bits")]
     vlm: Annotated[VlmParams, From("vlm", free=True)]
+    pool_size: Annotated[int, From("pool.size", free=True)]
 
 
 def run(settings: Settings, paths: Paths) -> Outcome:
     """Read the splits, check them for leaks, and write them as examples."""
-    source = settings.source
+    source, roots, left_out = settings.source, [paths.root], 0
     reader = reader_of(settings.vlm)
     reader.check(())  # the instruction, before anything is read or made
-    for folder in (paths.prepare, paths.images):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
     if isinstance(source, EmbeddedSource):
+        _clear(paths)
         read = _embedded(source, settings.seed, paths)
     else:
-        read = _files(source, settings.seed, paths.root)
+        read, left_out = _files(source, settings.seed, paths)
+        own = own_root()
+        if own is not None and not Path(source.root).is_absolute():
+            roots.append(own)
     check_leakage(read)
     reader.check(example for examples in read.values() for example in examples)
     if len(read["train"]) < settings.rl_queries:
@@ -54,19 +63,40 @@ def run(settings: Settings, paths: Paths) -> Outcome:
             f"data.rl_queries is {settings.rl_queries}, but training has {len(read['train'])} "
             "questions: lower it, or raise data.source.train.sample."
         )
+    if len(read["train"]) < settings.pool_size:
+        raise UserError(
+            f"pool.size is {settings.pool_size}, but training has {len(read['train'])} questions: "
+            "lower it, or raise data.source.train.sample."
+        )
     splits = {split: with_image_hashes(examples) for split, examples in read.items()}
-    for split, examples in splits.items():
-        write_examples(paths.prepare / f"{split}.jsonl", examples, paths.root)
-    found = _report_near_duplicates(splits, settings.near_duplicate_bits, paths.prepare)
+    pairs = _near_duplicates(splits, settings.near_duplicate_bits, roots)
+    if not isinstance(source, EmbeddedSource):
+        _clear(paths)
+    files = [paths.prepare / f"{split}.jsonl" for split in splits]
+    with replacing_all(files) as fresh:
+        for path, examples in zip(fresh, splits.values(), strict=True):
+            write_examples(path, examples, *roots)
+    found = {}
+    if settings.near_duplicate_bits is not None:
+        write_json_lines(paths.prepare / "near_duplicates.jsonl", pairs)
+        found = {"near_duplicate_images": len(pairs)}
     sizes = {split: len(examples) for split, examples in splits.items()}
     write_metrics(paths.metrics / "prepare.json", {**sizes, **found})
     listed = ", ".join(f"{size} {split}" for split, size in sizes.items())
-    pairs = "; ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items())
+    said = "; ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items())
     return Outcome(
         f"{listed} examples in {paths.prepare}, no image in two splits"
-        + (f"; {pairs}" if pairs else "")
+        + (f"; {left_out} training questions about images of others left out" if left_out else "")
+        + (f"; {said}" if said else "")
         + (f"; texts checked{reader.limits}" if reader.limits else "")
     )
+
+
+def _clear(paths: Paths) -> None:
+    """Leave the folders of the outputs empty."""
+    for folder in (paths.prepare, paths.images):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
 
 
 def _embedded(source: EmbeddedSource, seed: int, paths: Paths) -> Splits:
@@ -85,31 +115,45 @@ def _embedded(source: EmbeddedSource, seed: int, paths: Paths) -> Splits:
     }
 
 
-def _files(source: VqaFilesSource, seed: int, project: Path) -> Splits:
-    """Read the user's files; nothing of dev's and test's images stays in training."""
+def _files(source: VqaFilesSource, seed: int, paths: Paths) -> tuple[Splits, int]:
+    """Read the user's files; nothing of dev's and test's images stays in training.
+
+    Returns:
+        The splits, and how many training questions were left out for that.
+    """
     rng = np.random.default_rng([seed, 1])
-    read = {"test": _read(source, source.test, rng, project)}
-    read["train"] = _read(source, source.train, None, project)
+    read = {"test": _read(source, source.test, rng, paths)}
+    read["train"] = _read(source, source.train, None, paths)
     if not isinstance(source.dev, HeldOut):
-        read["dev"] = _read(source, source.dev, rng, project)
+        read["dev"] = _read(source, source.dev, rng, paths)
     read = with_image_ids(read)
     test, train = read["test"], read["train"]
+    whole = len(train)
     if isinstance(source.dev, HeldOut):
-        train, dev = hold_out(without_images_of(train, test), source.dev.held_out, rng)
+        train = without_images_of(train, test)
+        left_out = whole - len(train)
+        train, dev = hold_out(train, source.dev.held_out, rng)
     else:
         dev = read["dev"]
         train = without_images_of(train, [*dev, *test])
-    return {"train": sample(train, source.train.sample, rng), "dev": dev, "test": test}
+        left_out = whole - len(train)
+    if not train:
+        raise UserError(
+            "every training question is about an image of dev or test: name other files in "
+            "data.source.train."
+        )
+    train = sample(train, source.train.sample, rng)
+    return {"train": train, "dev": dev, "test": test}, left_out
 
 
 def _read(
-    source: VqaFilesSource, split: VqaSplit, rng: np.random.Generator | None, project: Path
+    source: VqaFilesSource, split: VqaSplit, rng: np.random.Generator | None, paths: Paths
 ) -> list[Example]:
-    root = project / source.root
+    root = Path(source.root)
     examples = read_vqa_files(
-        root / split.questions,
-        root / split.annotations,
-        root / split.images,
+        found_in(paths.root, root / split.questions),
+        found_in(paths.root, root / split.annotations),
+        found_in(paths.root, root / split.images),
         split.image_name,
         answers_per_question=source.answers_per_question,
         allow_fallback=source.allow_fallback,
@@ -117,12 +161,17 @@ def _read(
     return examples if rng is None else sample(examples, split.sample, rng)
 
 
-def _report_near_duplicates(splits: Splits, bits: int | None, folder: Path) -> dict[str, int]:
-    """Write the pairs of near-duplicate images between splits; return how many there are."""
+def _near_duplicates(
+    splits: Splits, bits: int | None, roots: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """Return the pairs of near-duplicate images between splits, as they are written."""
     if bits is None:
-        return {}
-    pairs = near_duplicates(splits, bits)
-    lines = [json.dumps(pair._asdict(), sort_keys=True) + "\n" for pair in pairs]
-    path = folder / "near_duplicates.jsonl"
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
-    return {"near_duplicate_images": len(pairs)}
+        return []
+    return [
+        {
+            "first": relative_image(pair.first, *roots),
+            "second": relative_image(pair.second, *roots),
+            "bits": pair.bits,
+        }
+        for pair in near_duplicates(splits, bits)
+    ]

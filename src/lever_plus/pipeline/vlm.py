@@ -1,10 +1,8 @@
 """The frozen VLM that params.yaml names, for every stage that asks it."""
 
-import os
-from pathlib import Path
-
 from lever_plus.config.scoring import ScoringParams
-from lever_plus.config.vlm import VlmParams
+from lever_plus.config.vlm import HuggingFaceVlmParams, VlmParams
+from lever_plus.files.reading import found_in, own_root
 from lever_plus.pipeline.paths import Paths
 from lever_plus.vlm.backends.open import open_backend
 from lever_plus.vlm.store.answers import Store
@@ -13,7 +11,14 @@ from lever_plus.vlm.store.cached import StoredVlm
 
 def open_vlm(vlm: VlmParams, scoring: ScoringParams, paths: Paths) -> StoredVlm:
     """Name the VLM and open the answer store; weights are loaded when something must be asked."""
-    # DVC runs experiments in temporary folders and exports the real root to them.
-    root = Path(os.environ.get("DVC_ROOT") or paths.root)
-    store = Store(root / scoring.store)
+    # In an experiment's temporary folder, what was asked before is in the project's own.
+    store = Store((own_root() or paths.root) / scoring.store)
+    if isinstance(vlm, HuggingFaceVlmParams) and vlm.path is not None:
+        vlm = vlm.model_copy(update={"path": found_model(vlm.path, paths)})
     return StoredVlm(open_backend(vlm, scoring, paths.vlm, store), store)
+
+
+def found_model(path: str, paths: Paths) -> str:
+    """Return the path of a model's folder; hub ids, which are no folder, stay as they are."""
+    folder = found_in(paths.root, path)
+    return str(folder) if folder.exists() else path

@@ -8,7 +8,7 @@ from lever_plus.config.reward import RewardParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.vlm import VlmParams
 from lever_plus.data.examples import Example, by_id, read_splits
-from lever_plus.data.pools import Pools, read_pools
+from lever_plus.data.pools import Pools, check_pools, read_pools
 from lever_plus.features.embeddings import Embeddings, read_embeddings
 from lever_plus.features.sources import StoredFeatures
 from lever_plus.features.whitening import SPACE, FeatureSpace, read_feature_space
@@ -57,7 +57,9 @@ class Workspace:
     @cached_property
     def pools(self) -> Pools:
         """The pool of every query."""
-        return read_pools(self.paths.pools)
+        pools = read_pools(self.paths.pools)
+        check_pools(pools, self.splits, self.paths.pools)
+        return pools
 
     @cached_property
     def embeddings(self) -> Embeddings:
