@@ -48,7 +48,9 @@ _HEADER: Final = re.compile(
     re.IGNORECASE,
 )
 _SHAPES: Final = re.compile(
-    r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|glpat|gh[oprsu]|github_pat|xox[abps])[-_][\w.-]{6,}"
+    # Of known services; long enough that no folder's name looks like one.
+    r"\bsk-(?=[\w.-]*[0-9A-Z])[\w.-]{6,}|\b(?:gh[oprsu]|hf)_\w{16,}|\bgithub_pat_\w{16,}"
+    r"|\b(?:gsk_|xai-|nvapi-|glpat-|xox[abps]-|[pr]k_live_)[\w-]{12,}"
     r"|\bAKIA[0-9A-Z]{12,}|\bAIza[\w-]{20,}|\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"
 )
 
