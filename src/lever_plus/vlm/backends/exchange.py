@@ -12,12 +12,12 @@ import os
 import random
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from lever_plus.errors import UserError, needs
+from lever_plus.files.addresses import is_loopback
 from lever_plus.files.json_files import parse_json
 from lever_plus.files.secrets import without_secrets
 from lever_plus.vlm.backends.words import advice_for, quoted, words_of
@@ -87,13 +87,15 @@ class Server:
 
         # A connection that is used again may hold the rest of an earlier reply.
         limits = httpx2.Limits(max_connections=self._connections, max_keepalive_connections=0)
-        local = httpx2.AsyncHTTPTransport(limits=limits) if is_loopback(self.url) else None
+        parts = urlsplit(self.url)
+        here = is_loopback(parts.hostname) or parts.hostname in ("0.0.0.0", "::")
+        secure = parts.scheme == "https"
         client = httpx2.AsyncClient(
             headers=_headers(),
             limits=limits,
             timeout=httpx2.Timeout(None, connect=min(CONNECT_SECONDS, self._timeout_s)),
             # With a transport of its own, no proxy of the environment is asked.
-            transport=local,
+            transport=httpx2.AsyncHTTPTransport(secure, limits=limits) if here else None,
         )
         self._client = await self._stack.enter_async_context(client)
         return self
@@ -262,18 +264,6 @@ class Server:
             advice = advice_for(200, said, passing=False, key=KEY_VARIABLE)
             raise ServerError(f"{self._silent}: it sent an error ({said}): {advice}.", 200)
         return found
-
-
-def is_loopback(url: str) -> bool:
-    """Return whether a URL names this machine; such servers are never asked through a proxy."""
-    host = (urlsplit(url).hostname or "").rstrip(".")
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
 
 
 def _headers() -> dict[str, str]:
