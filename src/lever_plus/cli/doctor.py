@@ -1,5 +1,6 @@
 """Item by item: what a run with these params needs, what of it is missing, and where to get it."""
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -7,15 +8,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.error import URLError
-from urllib.parse import urlparse
-from urllib.request import urlopen
 
 from lever_plus.config.data import VqaFilesSource, VqaSplit
 from lever_plus.config.params import Params
 from lever_plus.config.vlm import OpenAiVlmParams, PluginVlmParams, VlmParams
 from lever_plus.data.pools import SAMPLERS
 from lever_plus.errors import UserError
+from lever_plus.files.secrets import without_secrets
+from lever_plus.vlm.backends.words import quoted
 
 VQA: Final = "https://visualqa.org/download.html"
 OKVQA: Final = "https://okvqa.allenai.org/download.html"
@@ -41,7 +41,8 @@ class Item(NamedTuple):
 def examine(params: Params) -> list[Item]:
     """Check everything that params.yaml names; no model is loaded."""
     parts = (_data, _vlm, _encoder, _optional, _machine)
-    return [item for part in parts for item in part(params)]
+    items = [item for part in parts for item in part(params)]
+    return [item._replace(note=without_secrets(item.note)) for item in items]
 
 
 def _data(params: Params) -> Iterator[Item]:
@@ -126,7 +127,7 @@ def _optional(params: Params) -> Iterator[Item]:
     if params.data.near_duplicate_bits is not None:
         yield _package("imagehash", "data.near_duplicate_bits", "pipeline")
     if isinstance(params.vlm, OpenAiVlmParams):
-        yield _package("openai", "vlm.kind: openai", "openai")
+        yield _package("httpx2", "vlm.kind: openai", "openai")
     if params.pool.search == "approximate" and SAMPLERS[params.pool.sampler]:
         yield _package("faiss", "pool.search: approximate", "ann")
     if params.scoring.executor == "ray":
@@ -199,21 +200,32 @@ def _device(name: str, device: str) -> Item:
 
 
 def _server(vlm: OpenAiVlmParams) -> Item:
-    address = f"{vlm.url.rstrip('/')}/models"
-    start = f"start it, for example: vllm serve {vlm.model} (and correct vlm.url)"
-    if urlparse(address).scheme not in {"http", "https"}:
-        return Item("VLM server", found=False, note=f"{vlm.url} is no http address")
+    """Ask a server which models it offers, as the VLM would be asked: with its key, and bounded."""
+    from lever_plus.vlm.backends.exchange import ServerError
+
     try:
-        with urlopen(address, timeout=SERVER_SECONDS) as reply:
-            names = [model["id"] for model in json.load(reply)["data"]]
-    except (URLError, OSError, ValueError, KeyError) as error:
-        return Item("VLM server", found=False, note=f"{vlm.url} does not answer ({error}): {start}")
-    offered = f"{vlm.url} offers {', '.join(names)}"
+        names = asyncio.run(_offered(vlm))
+    except ServerError as error:
+        start = f"start it, for example: vllm serve {vlm.model} (and correct vlm.url)"
+        silent = error.status is None and error.passing
+        note = f"{vlm.url} does not answer: {start}. {error}" if silent else str(error)
+        return Item("VLM server", found=False, note=note)
+    except UserError as error:
+        return Item("VLM server", found=False, note=str(error))
+    offered = f"{vlm.url} offers {quoted(', '.join(names)) or 'no model by name'}"
     return Item(
         "VLM server",
         vlm.model in names,
         offered if vlm.model in names else f"{offered}, not {vlm.model}: correct vlm.model",
     )
+
+
+async def _offered(vlm: OpenAiVlmParams) -> list[str]:
+    from lever_plus.vlm.backends.exchange import Server
+    from lever_plus.vlm.backends.replies import model_names
+
+    async with Server(vlm.url, vlm.model, SERVER_SECONDS) as server:
+        return model_names(await server.ask("models"))
 
 
 def _own(vlm: PluginVlmParams) -> Item:

@@ -1,7 +1,10 @@
 """`lever-plus`: the command line, put together; errors meant for people have no traceback."""
 
 import os
+import sys
+import traceback
 from pathlib import Path
+from types import TracebackType
 
 import typer
 
@@ -11,6 +14,7 @@ from lever_plus.cli.study import study_app
 from lever_plus.cli.tools import tools
 from lever_plus.cli.track import track_app
 from lever_plus.errors import UserError
+from lever_plus.files.secrets import without_secrets
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -49,12 +53,21 @@ def params_overlay(preset: Path, path: Path = Path("params.yaml")) -> None:
     typer.echo(f"{preset} merged into {path}")
 
 
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    lines = traceback.format_exception(kind, error, trace)
+    sys.stderr.write(without_secrets("".join(lines)))
+
+
 def main() -> None:
-    """Entry point: errors meant for people are printed without a traceback."""
+    """Entry point: errors meant for people are printed without a traceback, and none with a key."""
+    sys.excepthook = _print_traceback
     try:
         app()
     except UserError as error:
-        typer.secho(f"lever-plus: {error}", err=True, fg=typer.colors.RED)
+        message = without_secrets(f"lever-plus: {error}")
+        typer.secho(message, err=True, fg=typer.colors.RED)
         raise SystemExit(1) from None
 
 

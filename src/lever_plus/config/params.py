@@ -4,8 +4,9 @@ Each section has a module of its own, so that a stage depends on those that it r
 between sections is checked here. `file.py` reads and writes the file.
 """
 
+from collections.abc import Iterator
 from math import perm
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field, model_validator
 
@@ -25,6 +26,7 @@ from lever_plus.config.rl_data import RlDataParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.sft import SftDataParams, SftParams
 from lever_plus.config.vlm import VlmParams, needs_pretraining
+from lever_plus.files.secrets import has_secrets
 
 SAMPLED: Final = {"samples": "sample"}
 """{generator in params.yaml: its gen_method}, where they differ."""
@@ -144,7 +146,28 @@ class Params(Section):
             raise ValueError("pool.scarcity is a setting of the embedded data set: set it to 0.0")
         return self
 
+    @model_validator(mode="after")
+    def _open(self) -> "Params":
+        """Refuse secrets: settings are kept in dvc.lock, in MLflow and in git."""
+        for place, name, value in _texts(self.model_dump(), ""):
+            if has_secrets(value) or has_secrets(f'"{name}": "{value}"'):
+                raise ValueError(
+                    f"{place} holds a password or a key, and settings are kept where others read "
+                    "them: leave it out, and read it from an environment variable"
+                )
+        return self
+
     @property
     def needs_pretraining(self) -> bool:
         """Whether a tiny model is used: of the VLM or of the encoder."""
         return needs_pretraining(self.vlm, self.embed.path)
+
+
+def _texts(values: Any, place: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (place, name, text) of every setting that is a text."""
+    items = values.items() if isinstance(values, dict) else enumerate(values)
+    for name, value in items:
+        if isinstance(value, str):
+            yield f"{place}{name}", str(name), value
+        elif isinstance(value, dict | list | tuple):
+            yield from _texts(value, f"{place}{name}.")

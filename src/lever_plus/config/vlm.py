@@ -1,10 +1,46 @@
 """The frozen vision-language model."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from lever_plus.config.base import Count, Device, Few, Prose, Section, Text, Whole
+from lever_plus.files.secrets import has_secrets
+
+LONGEST_URL: Final = 2000
+
+
+def _base_url(url: str) -> str:
+    """Return a server's base URL; what is none, or holds a secret, is refused without quoting it.
+
+    Settings are kept in many places: dvc.lock, MLflow, git.
+    """
+    if has_secrets(url):
+        raise ValueError(
+            "it holds a user, a password or a key, and settings are kept where others read them: "
+            "leave it out, and put the key into the environment variable OPENAI_API_KEY"
+        )
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it is no address: write it as http://127.0.0.1:8000/v1")
+    if parts.fragment or "#" in url:
+        raise ValueError("a base URL has no fragment: leave out what begins with #")
+    if parts.path.rstrip("/").endswith(("/completions", "/models", "/responses")):
+        raise ValueError("it is an endpoint: write the base URL alone, which ends in /v1 as a rule")
+    return url
+
+
+def _split(url: str) -> Any:
+    """Return the parts of a URL that can be used, else None."""
+    if not url.isprintable() or " " in url or "\\" in url or len(url) > LONGEST_URL:
+        return None
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        return parts if host and parts.port != 0 else None
+    except ValueError:  # of the port, the brackets, or the host's name
+        return None
 
 
 class PromptParams(Section):
@@ -40,17 +76,24 @@ class OpenAiVlmParams(Section):
     """A frozen vision-language model behind an OpenAI-compatible server (vLLM, SGLang, ...)."""
 
     kind: Literal["openai"]
-    url: Text = Field(description="base URL, such as http://127.0.0.1:8000/v1")
+    # A URL that is refused may hold a password, and the error would show it.
+    model_config = ConfigDict(**Section.model_config, hide_input_in_errors=True)
+
+    url: Annotated[Text, AfterValidator(_base_url)] = Field(
+        description="base URL, such as http://127.0.0.1:8000/v1"
+    )
     model: Text = Field(description="name under which the server offers the model")
     revision: Text = Field(description="what identifies its weights, such as the hub's commit")
     dtype: Text = Field(description="precision that the server was started with")
     instruction: Prose = Field(description="text after every question; may be empty")
     max_new_tokens: Few = Field(description="tokens of an answer")
-    concurrency: Few = Field(description="requests under way at once")
+    concurrency: Annotated[Count, Field(le=1024)] = Field(description="requests under way at once")
     timeout_s: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
-        description="longest wait for one answer, seconds"
+        description="longest time from a request to the end of its answer, seconds"
     )
-    retries: Whole = Field(description="tries after the first, with backoff")
+    retries: Annotated[int, Field(ge=0, le=100)] = Field(
+        description="tries after the first, with backoff"
+    )
 
 
 class PluginVlmParams(Section):

@@ -5,21 +5,25 @@ echoes the log-probabilities of its prompt (`prompt_logprobs`, as vLLM does); an
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from lever_plus.config.vlm import OpenAiVlmParams
 from lever_plus.data.images import image_url
-from lever_plus.errors import UserError, needs
+from lever_plus.errors import UserError
+from lever_plus.vlm.backends.exchange import Server, ServerError
+from lever_plus.vlm.backends.replies import Echo, answer_of, echoed, log_likelihood, model_names
+from lever_plus.vlm.backends.words import quoted
 from lever_plus.vlm.prompt import Message, PromptFormat, message_hash, messages
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, scored_answer
 from lever_plus.vlm.usage import Usage
 
 Result = TypeVar("Result")
-KEPT_IMAGES = 1024
+KEPT_IMAGES: Final = 1024
 _url = lru_cache(maxsize=KEPT_IMAGES)(image_url)
+ECHO_BYTES: Final = 64 * 2**20
+"""A prompt of a hundred thousand tokens has ten megabytes of log-probabilities."""
 
 
 class OpenAiVlm:
@@ -42,7 +46,8 @@ class OpenAiVlm:
         """Return the text generated for each request, greedily.
 
         Raises:
-            UserError: The server cannot be reached, does not know the model or keeps failing.
+            UserError: The server can't be reached, does not know the model, keeps failing, or its
+                reply holds no answer.
         """
         return asyncio.run(self._all(requests, self._answer, done))
 
@@ -59,88 +64,86 @@ class OpenAiVlm:
     async def _all(
         self,
         requests: Sequence[Request],
-        ask: Callable[[Any, Request], Awaitable[Result]],
+        ask: Callable[[Server, Request], Awaitable[Result]],
         done: Done[Result],
     ) -> list[Result]:
         """Ask everything with `concurrency` workers; the first failure ends them all."""
-        with needs("openai", "vlm.kind: openai", "set it to huggingface"):
-            import openai
-
         settings = self.params
         results: dict[int, Result] = {}
         waiting = iter(range(len(requests)))
-        key = os.environ.get("OPENAI_API_KEY", "none")
-        client = openai.AsyncOpenAI(
-            base_url=settings.url,
-            api_key=key,
-            timeout=settings.timeout_s,
-            max_retries=settings.retries,
+        workers = min(settings.concurrency, len(requests))
+        server = Server(
+            settings.url, settings.model, settings.timeout_s, settings.retries, max(1, workers)
         )
 
         async def work() -> None:
             for i in waiting:
-                results[i] = await ask(client, requests[i])
+                results[i] = await ask(server, requests[i])
                 done([i], [results[i]])
 
-        try:
-            async with client, asyncio.TaskGroup() as group:
-                for _ in range(min(settings.concurrency, len(requests))):
-                    group.create_task(work())
-        except ExceptionGroup as failed:  # not `except*`: 3.11.2 wraps what is raised in there
-            first = failed.exceptions[0]
-            if not isinstance(first, openai.OpenAIError):
+        async with server:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(workers):
+                        group.create_task(work())
+            except ExceptionGroup as failed:  # not `except*`: 3.11.2 wraps what is raised in there
+                first = failed.exceptions[0]
+                if isinstance(first, ServerError) and first.status in (200, 400, 404, 422):
+                    raise await self._with_models(server, first) from first
                 raise first from None
-            raise UserError(
-                f"{settings.url} did not answer for model {settings.model}: {first}. Start the "
-                "server, or correct vlm.url and vlm.model."
-            ) from first
         return [results[i] for i in range(len(requests))]
 
-    async def _answer(self, client: Any, request: Request) -> str:
-        reply = await client.chat.completions.create(
-            model=self.params.model,
-            messages=self.messages(request),
-            max_tokens=self.params.max_new_tokens,
-            temperature=0.0,
-        )
-        return str(reply.choices[0].message.content or "")
+    async def _with_models(self, server: Server, error: ServerError) -> UserError:
+        """Return an error that says, where the model is unknown, which ones there are."""
+        try:
+            names = model_names(await server.ask("models"))
+        except UserError:
+            return error
+        if not names or self.params.model in names:
+            return error
+        offered = quoted(", ".join(names))
+        return UserError(f"{error} The server offers {offered}, not {self.params.model}.")
 
-    async def _log_likelihood(self, client: Any, request: Request) -> float:
+    async def _answer(self, server: Server, request: Request) -> str:
+        settings = self.params
+        body = {
+            "model": settings.model,
+            "messages": self.messages(request),
+            "max_tokens": settings.max_new_tokens,
+            "temperature": 0.0,
+        }
+        reply = await server.ask("chat/completions", body)
+        where = self._place(server, request)
+        return answer_of(reply, settings.model, settings.max_new_tokens, where)
+
+    async def _log_likelihood(self, server: Server, request: Request) -> float:
         """Score the answer as the start of the assistant's turn, after the prompt's own tokens."""
         turns, answer = self.messages(request), scored_answer(request)
-        prompt = await self._echo(client, turns, {})
+        prompt = await self._echo(server, request, turns, {})
         forced = [*turns, {"role": "assistant", "content": answer}]
         options = {"add_generation_prompt": False, "continue_final_message": True}
-        whole = await self._echo(client, forced, options)
-        ids = [token for token, _ in whole]
-        if ids[: len(prompt)] != [token for token, _ in prompt] or len(whole) == len(prompt):
-            raise UserError(
-                f"{self.params.url} does not continue the prompt's own tokens with the answer "
-                f"{answer!r}, so its likelihood is not defined: use a local model for sft_data."
-            )
-        scores = [value for _, value in whole[len(prompt) :]]
-        return sum(scores) / len(scores)
+        whole = await self._echo(server, request, forced, options)
+        return log_likelihood(prompt, whole, answer, self._place(server, request))
 
     async def _echo(
-        self, client: Any, turns: list[Message], options: dict[str, Any]
-    ) -> list[tuple[str, float]]:
-        """Return (token id, log-probability) of every token of a prompt."""
-        reply = await client.chat.completions.create(
-            model=self.params.model,
-            messages=turns,
-            max_tokens=1,
-            temperature=0.0,
-            extra_body={"prompt_logprobs": 0, **options},
-        )
-        echoed = (reply.model_extra or {}).get("prompt_logprobs")
-        if not echoed:
-            raise UserError(
-                f"{self.params.url} does not echo the log-probabilities of its prompt "
-                "(prompt_logprobs): InfoScore needs them. Use a server that does, such as vLLM, or "
-                "vlm.kind: huggingface."
-            )
-        pairs = [next(iter(entry.items())) if entry else ("", {}) for entry in echoed]
-        return [(str(token), float(found.get("logprob", 0.0))) for token, found in pairs]
+        self, server: Server, request: Request, turns: list[Message], options: dict[str, Any]
+    ) -> list[Echo]:
+        """Return every token of a prompt."""
+        body = {
+            "model": self.params.model,
+            "messages": turns,
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "prompt_logprobs": 0,
+            **options,
+        }
+        reply = await server.ask("chat/completions", body, ECHO_BYTES)
+        return echoed(reply, self.params.model, self._place(server, request))
+
+    @staticmethod
+    def _place(server: Server, request: Request) -> str:
+        query = request.query
+        return f"{server.shown}, reply to {quoted(query.question, 80)!r} ({query.image})"
 
     def messages(self, request: Request) -> list[Message]:
         """Return a request in the protocol's form: every image as a data URL."""

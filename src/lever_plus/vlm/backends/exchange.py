@@ -1,0 +1,295 @@
+"""One request to a server and its reply: bounded in time and size, asked again where that may help.
+
+A server is somebody else's program. It may be busy, send a byte a second, four hundred megabytes,
+a page for people or a reply to another question: what is no JSON object ends as one sentence that
+quotes the server and says what to do.
+"""
+
+import asyncio
+import email.utils
+import json
+import os
+import random
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from lever_plus.errors import UserError, needs
+from lever_plus.files.addresses import is_loopback
+from lever_plus.files.json_files import parse_json
+from lever_plus.files.secrets import without_secrets
+from lever_plus.vlm.backends.words import advice_for, quoted, words_of
+
+KEY_VARIABLE: Final = "OPENAI_API_KEY"
+REPLY_BYTES: Final = 4 * 2**20
+ERROR_BYTES: Final = 64 * 2**10
+CONNECT_SECONDS: Final = 10.0
+BACKOFF_SECONDS: Final = 0.5
+LONGEST_BACKOFF: Final = 8.0
+LONGEST_RETRY_AFTER: Final = 60.0
+PASSING: Final = {408, 409, 425, 429, *range(500, 600)} - {501, 505}
+"""Statuses after which the same request may succeed."""
+
+
+class ServerError(UserError):
+    """A server gave no usable reply.
+
+    Attributes:
+        status: HTTP status of its last reply, if there was one.
+        passing: Whether the same request may succeed later.
+        wait: Seconds after which the server wants to be asked again, if it says so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        *,
+        passing: bool = False,
+        wait: float | None = None,
+    ) -> None:
+        """Keep what is known."""
+        super().__init__(message)
+        self.status, self.passing, self.wait = status, passing, wait
+
+
+class Server:
+    """A server that is asked for JSON objects; an asynchronous context."""
+
+    def __init__(
+        self, url: str, model: str, timeout_s: float, retries: int = 0, connections: int = 1
+    ) -> None:
+        """Name the server; nothing is asked yet.
+
+        Args:
+            url: Base URL, such as http://127.0.0.1:8000/v1.
+            model: Name of the model that is asked, for errors.
+            timeout_s: Longest time from the start of a request to the last byte of its reply.
+            retries: Tries after the first.
+            connections: Requests under way at once.
+        """
+        self.url, self._timeout_s, self._retries = url, timeout_s, retries
+        self._silent = f"{self.shown} did not answer for model {quoted(model, 100)}"
+        self._connections = connections
+        self._stack = AsyncExitStack()
+        self._client: Any = None
+
+    async def __aenter__(self) -> Self:
+        """Open the client.
+
+        Raises:
+            UserError: The package is missing, or the URL or the key is none.
+        """
+        with needs("openai", "vlm.kind: openai", "set it to huggingface"):
+            import httpx2
+
+        # A connection that is used again may hold the rest of an earlier reply.
+        limits = httpx2.Limits(max_connections=self._connections, max_keepalive_connections=0)
+        parts = urlsplit(self.url)
+        here = is_loopback(parts.hostname) or parts.hostname in ("0.0.0.0", "::")
+        secure = parts.scheme == "https"
+        client = httpx2.AsyncClient(
+            headers=_headers(),
+            limits=limits,
+            timeout=httpx2.Timeout(None, connect=min(CONNECT_SECONDS, self._timeout_s)),
+            # With a transport of its own, no proxy of the environment is asked.
+            transport=httpx2.AsyncHTTPTransport(secure, limits=limits) if here else None,
+        )
+        self._client = await self._stack.enter_async_context(client)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close all connections."""
+        await self._stack.aclose()
+
+    async def ask(
+        self, endpoint: str, body: dict[str, Any] | None = None, limit: int = REPLY_BYTES
+    ) -> dict[str, Any]:
+        """Return the server's reply, asking again after failures that may pass.
+
+        Args:
+            endpoint: Such as chat/completions, after the base URL.
+            body: What is posted; None gets.
+            limit: Most bytes of a reply.
+
+        Raises:
+            ServerError: There is no reply, not in time, too long, or it is no JSON object.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        for again in range(self._retries + 1):
+            try:
+                return await self._once(endpoint, content, limit)
+            except ServerError as error:
+                if not error.passing or again == self._retries:
+                    raise
+                await asyncio.sleep(self._wait(error, again))
+        raise AssertionError("a try returns or raises")
+
+    def _wait(self, error: ServerError, again: int) -> float:
+        """Return the server's own wish, if it is a sensible one, else some time more every try."""
+        if error.wait is not None and 0 <= error.wait <= min(LONGEST_RETRY_AFTER, self._timeout_s):
+            return error.wait
+        return min(LONGEST_BACKOFF, BACKOFF_SECONDS * 2.0**again) * random.uniform(0.75, 1)
+
+    async def _once(self, endpoint: str, content: bytes | None, limit: int) -> dict[str, Any]:
+        import httpx2
+
+        begun = False
+        parts = urlsplit(self.url)
+        address = parts._replace(path=f"{parts.path.rstrip('/')}/{endpoint}").geturl()
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._client.stream(
+                    "GET" if content is None else "POST", address, content=content
+                ) as reply,
+            ):
+                begun = True
+                good = reply.status_code == 200
+                read = await self._read(reply, limit if good else ERROR_BYTES, whole=good)
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            raise self._late(begun) from error
+        except httpx2.InvalidURL as error:
+            raise ServerError(
+                f"vlm.url {self.shown} is no address ({error}): correct it."
+            ) from error
+        except httpx2.HTTPError as error:
+            raise self._broken(error, begun) from error
+        if not good:
+            raise self._refused(reply, read)
+        return self._object(reply, read)
+
+    async def _read(self, reply: Any, limit: int, *, whole: bool) -> bytes:
+        """Return a body, or its beginning where `whole` is not asked for."""
+        encoding = reply.headers.get("content-encoding", "identity")
+        if whole and encoding.strip().lower() not in ("", "identity"):
+            raise ServerError(
+                f"{self.shown} sent a reply in the encoding {quoted(encoding)}, though none was "
+                "asked for: turn compression off in the server, or in the proxy before it."
+            )
+        read = bytearray()
+        async for chunk in reply.aiter_raw():
+            read += chunk
+            if len(read) > limit:
+                if not whole:
+                    break
+                raise ServerError(
+                    f"{self.shown} sent more than {limit:,} bytes as one reply, which no answer "
+                    "has: see whether vlm.url is the server that you mean, and its log."
+                )
+        return bytes(read[:limit])
+
+    @property
+    def shown(self) -> str:
+        """The server's URL, as people may see it."""
+        return without_secrets(self.url)
+
+    def _late(self, begun: bool) -> ServerError:
+        sent = ", its reply did not end" if begun else ""
+        return ServerError(
+            f"{self._silent} within {self._timeout_s:g} s{sent}: see its log; raise vlm.timeout_s, "
+            "or lower vlm.concurrency.",
+            passing=not begun,
+        )
+
+    def _broken(self, error: Exception, begun: bool) -> ServerError:
+        """Explain a connection that was not made, or broke."""
+        import httpx2
+
+        why = quoted(str(error) or type(error).__name__)
+        if "SSL" in why or "certificate" in why.lower():
+            return ServerError(
+                f"{self.shown}: no secure connection ({why}): correct http or https in vlm.url, or "
+                "name the server's certificate in SSL_CERT_FILE."
+            )
+        if isinstance(error, httpx2.ProxyError):
+            return ServerError(
+                f"{self.shown} is not reached through the proxy ({why}): correct HTTP_PROXY and "
+                "HTTPS_PROXY, or name the server in NO_PROXY.",
+                passing=True,
+            )
+        if isinstance(error, httpx2.ConnectError):
+            return ServerError(
+                f"{self._silent} ({why}). Start the server, or correct vlm.url.",
+                passing=True,
+            )
+        place = "in the middle of its reply" if begun else "without a reply that is HTTP"
+        return ServerError(
+            f"{self.shown} broke the connection off {place} ({why}): see the server's log; what "
+            "was answered before is stored.",
+            passing=True,
+        )
+
+    def _refused(self, reply: Any, read: bytes) -> ServerError:
+        """Explain a status that is not 200, in the server's own words."""
+        status: int = reply.status_code
+        said = words_of(read) or quoted(reply.reason_phrase) or "no reason given"
+        if 300 <= status < 400:
+            place = quoted(reply.headers.get("location", "")) or "nowhere"
+            return ServerError(
+                f"{self.shown} redirects to {place} (status {status}), which is not followed: if "
+                "that is the server that you mean, set vlm.url to it.",
+                status,
+            )
+        passing = status in PASSING and "insufficient_quota" not in said
+        wait = _seconds(reply.headers.get("retry-after", ""))
+        advice = advice_for(status, said, passing=passing, key=KEY_VARIABLE)
+        text = f"{self._silent}: status {status} ({said}): {advice}."
+        return ServerError(text, status, passing=passing, wait=wait)
+
+    def _object(self, reply: Any, read: bytes) -> dict[str, Any]:
+        kind = quoted(reply.headers.get("content-type", "").partition(";")[0]) or "no content type"
+        advice = "set vlm.url to the base URL of an OpenAI-compatible server, which ends in /v1"
+        if not read.strip():
+            raise ServerError(f"{self.shown} sent an empty reply: {advice}.")
+        if read.lstrip()[:1] not in (b"{", b"["):
+            raise ServerError(
+                f"{self.shown} sent {kind} instead of JSON ({words_of(read)}): {advice}."
+            )
+        try:
+            found = parse_json(read, f"a reply of {self.shown}", "see the server's log")
+        except UserError as error:
+            raise ServerError(without_secrets(str(error))) from error
+        if not isinstance(found, dict):
+            raise ServerError(f"{self.shown} sent a reply that is no JSON object: {advice}.")
+        if found.get("error") or found.get("object") == "error":
+            said = words_of(read)
+            advice = advice_for(200, said, passing=False, key=KEY_VARIABLE)
+            raise ServerError(f"{self._silent}: it sent an error ({said}): {advice}.", 200)
+        return found
+
+
+def _headers() -> dict[str, str]:
+    """Return what goes with every request: no compression, no connection kept, the key."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"{KEY_VARIABLE} holds a character that no key has: set it again.")
+    headers = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "User-Agent": "lever-plus",
+    }
+    return {**headers, "Authorization": f"Bearer {key}"} if key else headers
+
+
+def _seconds(text: str) -> float | None:
+    """Return what Retry-After says, in seconds; it is a number or a date."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())

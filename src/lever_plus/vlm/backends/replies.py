@@ -1,0 +1,200 @@
+"""What a server's reply must be before its answer counts.
+
+A reply of status 200 may hold no answer: the model spent its tokens on thoughts, the server
+filtered it, called a tool, or is another model. Nothing that is no text of the model is an answer.
+"""
+
+import math
+import re
+from typing import Any, Final
+
+from lever_plus.errors import UserError
+from lever_plus.vlm.backends.words import quoted
+
+LONGEST_TOKEN: Final = 256
+"""Characters; the longest tokens of today's vocabularies have 128."""
+ENDS: Final = frozenset(
+    {"stop", "length", "eos", "eos_token", "stop_sequence", "end_turn", "max_tokens"}
+)
+CUT: Final = frozenset({"length", "max_tokens"})
+HIGHEST: Final = 1e-3
+"""Above 0 by rounding alone."""
+_THINKING: Final = (
+    "start the server with the model's thinking turned off, or raise vlm.max_new_tokens so that an "
+    "answer fits after its thoughts"
+)
+Echo = tuple[str, float, str | None]
+"""A prompt's token: id, log-probability, and its text where the server gives it."""
+
+
+def answer_of(reply: dict[str, Any], model: str, max_new_tokens: int, where: str) -> str:
+    """Return the text that a reply of chat completions holds.
+
+    Args:
+        reply: The reply.
+        model: The model that was asked.
+        max_new_tokens: Most tokens that it was asked for.
+        where: Whose reply it is, for errors.
+
+    Raises:
+        UserError: It holds no text, is cut off before one, or is another model's.
+    """
+    check_model(reply, model, where)
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        count = len(choices) if isinstance(choices, list) else "no list of"
+        raise UserError(f"{where}: {count} choices, where one was asked for: see the server's log.")
+    choice = choices[0]
+    if choice.get("index") not in (None, 0) or isinstance(choice.get("index"), bool):
+        raise UserError(f"{where}: its choice has the number {_shown(choice['index'])}, not 0.")
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise UserError(f"{where}: its choice has no message: see the server's log.")
+    if message.get("role") not in (None, "assistant"):
+        raise UserError(f"{where}: a message of {_shown(message['role'])}, not of the assistant.")
+    text, end = message.get("content"), choice.get("finish_reason")
+    if end is not None and not (isinstance(end, str) and end in ENDS):
+        raise UserError(
+            f"{where}: the server ended it for the reason {_shown(end)}, so it is not the model's "
+            "own answer: see the server's log, and turn filters and tools off."
+        )
+    _check_message(message, end, where)
+    if not isinstance(text, str):
+        raise UserError(
+            f"{where}: its content is {_shown(text)}, not a text: see the server's log."
+        )
+    if len(text) > LONGEST_TOKEN * max_new_tokens:
+        raise UserError(
+            f"{where}: {len(text):,} characters, more than {max_new_tokens} tokens have "
+            "(vlm.max_new_tokens): the server does not heed max_tokens; use one that does."
+        )
+    if text.lstrip().startswith("<think>"):
+        raise UserError(f"{where}: it begins with the model's thoughts (<think>): {_THINKING}.")
+    return text
+
+
+def _check_message(message: dict[str, Any], end: object, where: str) -> None:
+    """Refuse what stands in an answer's place."""
+    if message.get("refusal"):
+        said = _shown(message["refusal"])
+        raise UserError(f"{where}: the server refuses to answer ({said}): ask another model.")
+    if message.get("tool_calls") or message.get("function_call"):
+        raise UserError(
+            f"{where}: the model calls a tool instead of answering: start the server without tools."
+        )
+    if message.get("content") in (None, ""):
+        thoughts = message.get("reasoning_content") or message.get("reasoning")
+        if thoughts or end in CUT:
+            raise UserError(
+                f"{where}: no answer within vlm.max_new_tokens, the model's tokens went into "
+                f"thoughts or special tokens: {_THINKING}."
+            )
+        if end is None or message.get("content") is None:
+            raise UserError(f"{where}: it has no answer and no reason why: see the server's log.")
+
+
+def check_model(reply: dict[str, Any], model: str, where: str) -> None:
+    """Refuse the reply of another model than the one that was asked.
+
+    A dated version (gpt-4o-2024-08-06 for gpt-4o) and another owner before the slash are the same.
+    """
+    name = reply.get("model")
+    if name is None:
+        return
+    if isinstance(name, str):
+        asked, came = (each.casefold().rpartition("/")[2] for each in (model, name))
+        if came == asked or re.fullmatch(re.escape(asked) + r"[-@:]\d[\d-]*", came):
+            return
+    raise UserError(
+        f"{where}: it comes from the model {_shown(name)}, not from {model}: set vlm.model to it "
+        "if that is the model that you mean."
+    )
+
+
+def echoed(reply: dict[str, Any], model: str, where: str) -> list[Echo]:
+    """Return the tokens of a prompt, as a server echoes them; of the first, nothing is known.
+
+    Arguments and errors as `answer_of`.
+    """
+    check_model(reply, model, where)
+    entries = reply.get("prompt_logprobs")
+    if not entries:
+        raise UserError(
+            f"{where}: the server does not echo the log-probabilities of its prompt "
+            "(prompt_logprobs): InfoScore needs them. Use a server that does, such as vLLM, or "
+            "vlm.kind: huggingface."
+        )
+    if not isinstance(entries, list):
+        raise UserError(f"{where}: prompt_logprobs is no list: see the server's log.")
+    return [_echo(entry, number, where) for number, entry in enumerate(entries)]
+
+
+def _echo(entry: Any, number: int, where: str) -> Echo:
+    if entry is None and number == 0:
+        return "", 0.0, None
+    place = f"{where}: prompt_logprobs of token {number}"
+    if not isinstance(entry, dict) or not entry:
+        raise UserError(f"{place} is {_shown(entry)}, no token's: see the server's log.")
+    # The prompt's own token comes first, the likeliest after it.
+    token, found = next(iter(entry.items()))
+    if not (token.isascii() and token.isdecimal()) or not isinstance(found, dict):
+        raise UserError(f"{place} names no token by its id: see the server's log.")
+    value = found.get("logprob")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _possible(value):
+        raise UserError(f"{place}: {_shown(value)} is no log-probability: see the server's log.")
+    text = found.get("decoded_token")
+    return token, min(0.0, float(value)), text if isinstance(text, str) else None
+
+
+def _possible(value: float) -> bool:
+    try:
+        return math.isfinite(value) and value <= HIGHEST
+    except OverflowError:  # an integer that no float can be
+        return False
+
+
+def log_likelihood(prompt: list[Echo], whole: list[Echo], answer: str, where: str) -> float:
+    """Return the mean log-probability of the tokens that `whole` has after `prompt`.
+
+    Args:
+        prompt: The prompt without the answer.
+        whole: The prompt, and the answer as the start of the assistant's turn.
+        answer: The answer.
+        where: Whose replies they are, for errors.
+
+    Raises:
+        UserError: `whole` does not continue `prompt` with the answer, and nothing after it.
+    """
+    ids, known = [each[0] for each in whole], len(prompt)
+    scored = whole[known:]
+    if ids[:known] != [each[0] for each in prompt] or not scored:
+        raise UserError(
+            f"{where}: the server does not continue the prompt's own tokens with the answer "
+            f"{answer!r}, so its likelihood is not defined: use a local model for sft_data."
+        )
+    texts = [text for *_, text in scored if text is not None]
+    said = "".join(texts)
+    if len(texts) == len(scored) and "\ufffd" not in said and _bare(said) != _bare(answer):
+        raise UserError(
+            f"{where}: after the prompt come the tokens {quoted(said)!r} instead of the answer "
+            f"{answer!r}: the server does not heed continue_final_message; use one that does, such "
+            "as vLLM, or a local model for sft_data."
+        )
+    return sum(value for _, value, _ in scored) / len(scored)
+
+
+def _bare(text: str) -> str:
+    """Return a text without white space and the marks that tokenizers write for it."""
+    return re.sub(r"[\s▁ĠĊ]", "", text)
+
+
+def model_names(reply: dict[str, Any]) -> list[str]:
+    """Return the models that a server offers, from its reply to /models; none if it says none."""
+    data = reply.get("data")
+    rows = data if isinstance(data, list) else []
+    names = [row.get("id") for row in rows if isinstance(row, dict)]
+    return [name for name in names if isinstance(name, str) and name]
+
+
+def _shown(value: object) -> str:
+    return quoted(repr(value), 80)

@@ -1,0 +1,98 @@
+"""A server's own words, shortened and without keys, and what to do about them."""
+
+import html
+import json
+import re
+from typing import Any, Final
+
+from lever_plus.files.secrets import without_secrets
+
+LONGEST: Final = 300
+_TITLE: Final = re.compile(r"<title[^>]*>([^<]*)|<h1[^>]*>([^<]*)", re.IGNORECASE)
+_TOO_LONG: Final = re.compile(
+    r"context length|context size|context window|maximum context|max_model_len|too many tokens"
+    r"|longer than the (?:maximum|model)|prompt is too long|input is too long",
+    re.IGNORECASE,
+)
+_TOO_MANY_IMAGES: Final = re.compile(
+    r"at most \d+ (?:image|item)|too many images|image.{0,40}(?:limit|maximum)"
+    r"|limit_mm_per_prompt|limit-mm-per-prompt",
+    re.IGNORECASE,
+)
+_NO_IMAGES: Final = re.compile(
+    r"not a multimodal model|does not support image|image_url.{0,40}(?:not|only) ?support"
+    r"|image input is not supported|unknown part type",
+    re.IGNORECASE,
+)
+
+
+def quoted(text: str, longest: int = LONGEST) -> str:
+    """Return a stranger's text as one printable line, shortened, without keys."""
+    printable = "".join(char if char.isprintable() else " " for char in text[: 4 * longest])
+    line = without_secrets(" ".join(printable.split()))
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def words_of(read: bytes) -> str:
+    """Return the message of an error that a server sent: as JSON, a page, or text."""
+    text = read.decode("utf-8", "replace")
+    try:
+        said = _message(json.loads(text), 0)
+    except (ValueError, RecursionError):
+        said = ""
+    if said:
+        return quoted(said)
+    title = _TITLE.search(text[:20_000])
+    return quoted(html.unescape(title[1] or title[2]) if title else text)
+
+
+def _message(content: Any, depth: int) -> str:
+    """Return the first text where servers put one; a code beside it is kept."""
+    if isinstance(content, str) or depth > 4:
+        return content if isinstance(content, str) else ""
+    if isinstance(content, list):
+        return next((said for each in content[:5] if (said := _message(each, depth + 1))), "")
+    if not isinstance(content, dict):
+        return ""
+    for name in ("error", "message", "detail", "msg", "errors", "error_description"):
+        if said := _message(content.get(name), depth + 1):
+            code = content.get("code") or content.get("type")
+            shown = isinstance(code, str) and name == "message" and code not in said
+            return f"{said} [{code}]" if shown else said
+    return ""
+
+
+def advice_for(status: int, said: str, *, passing: bool, key: str) -> str:
+    """Return what to do about a request that a server refused.
+
+    Args:
+        status: HTTP status.
+        said: The server's words.
+        passing: Whether it was asked again and again.
+        key: Name of the variable that holds the key.
+    """
+    if _TOO_MANY_IMAGES.search(said):
+        return (
+            "a prompt has an image for each demonstration and one for the query: allow so many "
+            "(vLLM: --limit-mm-per-prompt '{\"image\": 8}'), or lower pointer.shots"
+        )
+    if _TOO_LONG.search(said):
+        return (
+            "allow longer prompts (vLLM: --max-model-len), or lower pointer.shots, "
+            "vlm.max_new_tokens or the size of the images"
+        )
+    if _NO_IMAGES.search(said):
+        return "set vlm.model to a model that sees images"
+    if status in (401, 403):
+        return f"put a key that this server takes into the environment variable {key}"
+    if status == 413:
+        return "allow larger requests in the server, or in the proxy before it"
+    if status == 404:
+        return "correct vlm.model, or vlm.url, which ends in /v1 as a rule"
+    if "insufficient_quota" in said:
+        return "the account has no credit left: top it up, or use another key"
+    if status == 429:
+        return "lower vlm.concurrency; what was answered is stored: run again to go on"
+    if passing:
+        return "see its log; what was answered is stored: run again to go on"
+    return "correct what it names, in the server or in the section vlm of params.yaml"
