@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import optuna
+from optuna.trial import TrialState
 
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
@@ -22,6 +23,7 @@ PROPOSED: Final = {"epochs", "learning_rate", "kl_beta", "rounds", "start"}
 UNUSED: Final = {"group_size"}
 """Of fresh candidates, which no trial draws."""
 SHOWN: Final = 3
+RESULTS: Final = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def made_with(
@@ -51,7 +53,7 @@ def made_with(
 
 
 def check_made_with(study: optuna.Study, now: Mapping[str, Any]) -> None:
-    """Refuse to mix trials that are not comparable; a study without trials takes what is now.
+    """Refuse to mix trials that are not comparable; a study without results takes what is now.
 
     What an earlier version remembered beside what counts today is passed over.
 
@@ -59,7 +61,7 @@ def check_made_with(study: optuna.Study, now: Mapping[str, Any]) -> None:
         UserError: Names what differs.
     """
     known = study.user_attrs.get(MADE_WITH)
-    if known is None and not study.get_trials(deepcopy=False):
+    if known is None and not study.get_trials(deepcopy=False, states=RESULTS):
         study.set_user_attr(MADE_WITH, dict(now))
         return
     advice = "give the new one another name (search/params.yaml)"
