@@ -84,7 +84,7 @@ def own(function: str) -> Content:
         (weights(hard="1e-4"), "reward.hard is the text '1e-4', not a number"),
         (weights(bias=math.inf), "reward.bias is inf, not a finite number"),
         (weights(hard=0.0, soft=0.0, bias=1.0), "reward: no score has a weight"),
-        (weights(clip=0.0), "reward.clip: input should be greater than 0"),
+        (weights(clip=0.0), "reward.clip: input should be greater than or equal to 0.000001"),
         (weights(hard_weight=0.5), "reward: hard_weight is a weight of the older system's modes"),
         (weights(gt_prob=1.0), "the reward needs gt_prob in rl_data.scores"),
         (

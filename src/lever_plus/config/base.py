@@ -1,19 +1,24 @@
-"""What all sections of params.yaml share: no unknown keys, no infinity, the ranges of numbers."""
+"""What all sections of params.yaml share: no unknown keys, no infinity, ranges that can work.
 
-from typing import Annotated
+A value outside its range is refused when params are checked. Ranges are wide: they leave out what
+overflows a float32, a 32-bit count or a machine, not what is unusual.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+import unicodedata
+from collections.abc import Sequence
+from typing import Annotated, Final, TypeVar
 
-Share = Annotated[float, Field(ge=0, le=1)]
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+Item = TypeVar("Item")
 
-Count = Annotated[int, Field(ge=1)]
-
-
-Positive = Annotated[float, Field(gt=0)]
-
-
-NonNegative = Annotated[float, Field(ge=0)]
+MOST: Final = 2**31 - 1
+SMALLEST: Final = 1e-6
+"""Of what is not 0: less has no effect in float32."""
+LARGEST: Final = 1e6
+LOWEST: Final = 1e-3
+HIGHEST: Final = 1e4
+"""Of temperatures."""
 
 
 class Section(BaseModel):
@@ -22,4 +27,80 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-Whole = Annotated[int, Field(ge=0)]
+def _plain(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is empty")
+    return _writable(text)
+
+
+def _writable(text: str) -> str:
+    for letter in text:
+        if unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t":
+            raise ValueError(f"it holds the control character {letter!r}")
+    return text
+
+
+def _effective(number: float) -> float:
+    if 0 < abs(number) < SMALLEST:
+        raise ValueError(f"{number} has no effect: give 0, or at least {SMALLEST} in size")
+    return number
+
+
+def _distinct(items: Sequence[Item]) -> Sequence[Item]:
+    for number, item in enumerate(items):
+        if item in items[:number]:
+            raise ValueError(f"it names {item} twice")
+    return items
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+
+
+Whole = Annotated[int, Field(ge=0, le=MOST)]
+
+
+Few = Annotated[int, Field(ge=1, le=10_000)]
+"""A count of what is held side by side: pointers of a query, threads, layers."""
+
+
+Width = Annotated[int, Field(ge=1, le=16_384)]
+"""Of a layer."""
+
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What NumPy, torch and scikit-learn all take."""
+
+
+Positive = Annotated[float, Field(ge=SMALLEST, le=LARGEST)]
+
+
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST), AfterValidator(_effective)]
+
+
+Signed = Annotated[float, Field(ge=-LARGEST, le=LARGEST), AfterValidator(_effective)]
+
+
+Temperature = Annotated[float, Field(ge=LOWEST, le=HIGHEST)]
+"""What scores are divided by before a softmax: less overflows, more is uniform."""
+
+
+LearningRate = Annotated[float, Field(ge=1e-9, le=10)]
+
+
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
+"""A path, a name, an address: not empty, on one line or more, without control characters."""
+
+
+Prose = Annotated[str, AfterValidator(_writable)]
+"""Text that may be empty."""
+
+
+Distinct = AfterValidator(_distinct)
+"""A list that names nothing twice."""
+
+
+DEVICE: Final = r"^(cpu|cuda|mps|xpu|hpu|npu|xla)(:[0-9]{1,3})?$"
+Device = Annotated[str, Field(pattern=DEVICE, description="cpu, cuda, cuda:1, ...")]

@@ -1,21 +1,44 @@
 """Where examples come from, and the division of the training split."""
 
-from typing import Annotated, Literal
+import re
+from pathlib import PurePath
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from lever_plus.config.base import Count, Section, Share
+from lever_plus.config.base import Count, Few, Section, Share, Text
+
+Items = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of a split of the embedded data set: the ids of the next split start after a million."""
+_IMAGE_NAME: Final = re.compile(r"[^{}]*(\{image_id(:0?[0-9]{0,2}d?)?\}[^{}]*)+")
+
+
+def checked_image_name(name: str) -> str:
+    """Return the pattern of images' file names; ValueError says what is wrong with another text."""
+    if "{image_id" not in name:
+        raise ValueError("image_name must hold {image_id}, such as {image_id:012d}.jpg")
+    if not _IMAGE_NAME.fullmatch(name):
+        raise ValueError(
+            f"image_name {name!r} may have braces for the id alone: {{image_id}}, or "
+            "{image_id:012d} for its twelve digits"
+        )
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise ValueError(f"image_name {name!r} must lie inside the folder of the images")
+    return name
+
+
+ImageName = Annotated[Text, AfterValidator(checked_image_name)]
 
 
 class EmbeddedSource(Section):
     """The embedded data set, house words: made from the seed."""
 
     kind: Literal["embedded"]
-    train: Count = Field(description="training items; every one is a possible ICD")
-    dev: Count = Field(description="items that choices (epochs, settings) are made on")
-    test: Count = Field(description="items that are only reported")
+    train: Items = Field(description="training items; every one is a possible ICD")
+    dev: Items = Field(description="items that choices (epochs, settings) are made on")
+    test: Items = Field(description="items that are only reported")
     plain_share: Share = Field(description="probability of a plain word, per word slot")
-    image_size: Annotated[int, Field(ge=40)] = Field(
+    image_size: Annotated[int, Field(ge=40, le=4096)] = Field(
         description="side of the rendered cards, pixels; on smaller ones a digit has no room"
     )
 
@@ -23,17 +46,13 @@ class EmbeddedSource(Section):
 class VqaSplit(Section):
     """Files of one split in VQAv2 format; paths are relative to `root`."""
 
-    questions: str = Field(description="questions JSON")
-    annotations: str = Field(description="annotations JSON")
-    images: str = Field(description="folder of the images")
-    image_name: str = Field(description="file name; {image_id:012d} is the id in twelve digits")
+    questions: Text = Field(description="questions JSON")
+    annotations: Text = Field(description="annotations JSON")
+    images: Text = Field(description="folder of the images")
+    image_name: ImageName = Field(
+        description="file name; {image_id:012d} is the id in twelve digits"
+    )
     sample: Count | None = Field(description="questions drawn at random; null: all")
-
-    @model_validator(mode="after")
-    def _names_an_image(self) -> "VqaSplit":
-        if "{image_id" not in self.image_name:
-            raise ValueError("image_name must hold {image_id}, such as {image_id:012d}.jpg")
-        return self
 
 
 class HeldOut(Section):
@@ -46,8 +65,8 @@ class VqaFilesSource(Section):
     """Files in VQAv2 format: VQAv2, OK-VQA, or your own."""
 
     kind: Literal["vqa_files"]
-    root: str = Field(description="folder that the paths of the splits start from")
-    answers_per_question: Count = Field(description="human answers of every question")
+    root: Text = Field(description="folder that the paths of the splits start from")
+    answers_per_question: Few = Field(description="human answers of every question")
     allow_fallback: bool = Field(
         description="score questions with another number of answers by exact match, and mark them"
     )

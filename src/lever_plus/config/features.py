@@ -1,17 +1,19 @@
 """The encoder, and the feature space that is fitted on its features."""
 
+from typing import Annotated
+
 from pydantic import Field
 
-from lever_plus.config.base import Count, Section, Share
+from lever_plus.config.base import Count, Device, Section, Text
 
 
 class EmbedParams(Section):
     """CLIP features."""
 
-    path: str | None = Field(description="Hugging Face folder or hub id of a CLIP or SigLIP")
-    revision: str | None = Field(description="commit of a hub id; null for a folder")
-    device: str = Field(description="cpu, cuda, cuda:1, ...")
+    path: Text | None = Field(description="Hugging Face folder or hub id of a CLIP or SigLIP")
+    revision: Text | None = Field(description="commit of a hub id; null for a folder")
+    device: Device
     batch_size: Count = Field(description="images or texts in one forward pass")
-    variance: Share = Field(
+    variance: Annotated[float, Field(ge=0.01, lt=1)] = Field(
         description="share of variance that the policy's whitened features keep"
     )

@@ -4,16 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lever_plus.config.base import NonNegative, Positive, Whole
+from lever_plus.config.base import NonNegative, Positive, Text, Whole
 from lever_plus.config.optim import OptimParams
 
 
 class GrpoParams(OptimParams):
     """Group-relative policy optimisation."""
 
-    start: str = Field(description="off-line method whose policy it starts from: rce, agro, ...")
+    start: Text = Field(description="off-line method whose policy it starts from: rce, agro, ...")
     rounds: Whole = Field(description="rounds of fresh candidates; 0: RL data")
-    group_size: Annotated[int, Field(ge=2)] = Field(description="fresh candidates a query")
+    group_size: Annotated[int, Field(ge=2, le=10_000)] = Field(
+        description="fresh candidates a query"
+    )
     credit: Literal["reward_to_go", "total"] = Field(
         description="a step's return: weighted rewards from its shot on, or all of them"
     )

@@ -2,41 +2,62 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lever_plus.config.base import Count, Positive, Section, Share
+from lever_plus.config.base import MOST, Count, Few, LearningRate, Section, Share, Width
+
+TowerWidth = Annotated[Width, Field(multiple_of=4)]
+"""A tower has four heads."""
 
 
 class ClipPretrainParams(Section):
     """The tiny CLIP."""
 
-    cards: Count = Field(description="training images rendered for both tiny models")
-    width: Count = Field(description="width of the text tower")
-    vision_width: Count = Field(description="width of the vision tower")
-    text_layers: Count
-    vision_layers: Annotated[int, Field(ge=2)]
-    projection: Count = Field(description="dimensions of an embedding")
-    learning_rate: Positive
-    batch_size: Count = Field(description="image-caption pairs a step")
+    cards: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
+        description="training images rendered for both tiny models"
+    )
+    width: TowerWidth = Field(description="width of the text tower")
+    vision_width: TowerWidth = Field(description="width of the vision tower")
+    text_layers: Few
+    vision_layers: Annotated[int, Field(ge=2, le=10_000)]
+    projection: Width = Field(description="dimensions of an embedding")
+    learning_rate: LearningRate
+    batch_size: Annotated[int, Field(ge=2, le=MOST)] = Field(
+        description="image-caption pairs a step"
+    )
     hard_groups: Count = Field(description="groups that differ in the digit alone, every 2nd step")
     steps: Count
+
+    @model_validator(mode="after")
+    def _fills_a_batch(self) -> "ClipPretrainParams":
+        if self.batch_size > self.cards:
+            raise ValueError("batch_size must not be larger than cards: a batch has no card twice")
+        return self
 
 
 class VlmPretrainParams(Section):
     """The tiny VLM."""
 
-    width: Count
-    mlp_width: Count
-    layers: Count
-    heads: Count
-    learning_rate: Positive
+    width: Width
+    mlp_width: Width
+    layers: Few
+    heads: Few
+    learning_rate: LearningRate
     warmup: Count = Field(description="warm-up steps")
     plain_steps: Count = Field(description="steps of plain VQA, before the episodes")
     steps: Count = Field(description="steps of few-shot episodes")
-    batch_size: Count = Field(description="episodes a step")
-    episode_length: Count = Field(description="examples in an episode")
+    batch_size: Few = Field(description="episodes a step")
+    episode_length: Few = Field(description="examples in an episode")
     plain_share: Share = Field(description="probability of a plain word in an episode")
     theme_share: Share = Field(description="probability that an example keeps the episode's theme")
+
+    @model_validator(mode="after")
+    def _divides(self) -> "VlmPretrainParams":
+        if self.width % (2 * self.heads):
+            raise ValueError("width must be a multiple of twice the heads: each gets an even part")
+        if self.warmup >= self.plain_steps + self.steps:
+            raise ValueError("warmup must be shorter than plain_steps and steps together")
+        return self
 
 
 class PretrainParams(Section):
@@ -44,4 +65,6 @@ class PretrainParams(Section):
 
     clip: ClipPretrainParams
     vlm: VlmPretrainParams
-    probes: Count = Field(description="questions per row of the in-context table")
+    probes: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        description="questions per row of the in-context table"
+    )

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lever_plus.config.base import Count, Positive, Section, Whole
+from lever_plus.config.base import Distinct, Few, Section, Share, Temperature, Whole
 from lever_plus.config.optim import OptimParams
 from lever_plus.config.rl_data import GenMethod
 
@@ -12,11 +12,11 @@ from lever_plus.config.rl_data import GenMethod
 class RlParams(Section):
     """What RCE, AGRO and GRPO take from the RL data."""
 
-    filter_gen_methods: list[GenMethod] | None = Field(
-        min_length=1, description="generators whose candidates are trained on; null: all"
+    filter_gen_methods: Annotated[list[GenMethod], Field(min_length=1), Distinct] | None = Field(
+        description="generators whose candidates are trained on; null: all"
     )
 
-    min_informative: Annotated[float, Field(ge=0, le=1)] = Field(
+    min_informative: Share = Field(
         description="smallest share of groups with candidates that score differently; below it the "
         "pipeline stops before training"
     )
@@ -25,8 +25,8 @@ class RlParams(Section):
 class TauSchedule(Section):
     """Temperature of the reward softmax, linear over the optimiser steps."""
 
-    start: Positive
-    end: Positive
+    start: Temperature
+    end: Temperature
 
 
 class RceParams(OptimParams):
@@ -38,6 +38,6 @@ class RceParams(OptimParams):
 class AgroParams(OptimParams):
     """Group-variance regression."""
 
-    beta: Positive = Field(description="temperature of reference exp(R / beta), units of reward")
+    beta: Temperature = Field(description="temperature of reference exp(R / beta), units of reward")
     rounds: Whole = Field(description="rounds of fresh candidates that are added to the RL data")
-    group_size: Count = Field(description="fresh candidates a query and round")
+    group_size: Few = Field(description="fresh candidates a query and round")

@@ -2,16 +2,16 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lever_plus.config.base import Count, NonNegative, Positive, Section, Whole
+from lever_plus.config.base import Count, LearningRate, NonNegative, Positive, Section, Whole
 
 
 class OptimParams(Section):
     """What all training stages share."""
 
     epochs: Count
-    learning_rate: Positive
+    learning_rate: LearningRate
     schedule: Literal["constant", "linear", "cosine"] = Field(
         description="of the learning rate, after the warm-up; linear and cosine end at 0"
     )
@@ -22,3 +22,9 @@ class OptimParams(Section):
     patience: Count | None = Field(
         description="dev evaluations without a better one that end the training; null: none do"
     )
+
+    @model_validator(mode="after")
+    def _decays(self) -> "OptimParams":
+        if self.learning_rate * self.weight_decay >= 1:
+            raise ValueError("learning_rate * weight_decay must be below 1: weights would flip")
+        return self

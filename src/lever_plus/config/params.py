@@ -4,18 +4,20 @@ Each section has a module of its own, so that a stage depends on those that it r
 between sections is checked here. `file.py` reads and writes the file.
 """
 
-from typing import Annotated
+from math import perm
+from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
-from lever_plus.config.base import Count, Section
+from lever_plus.config.base import Distinct, Few, Section, Seed
 from lever_plus.config.data import DataParams
-from lever_plus.config.evaluate import EvaluateParams
+from lever_plus.config.evaluate import SELECTORS, EvaluateParams
 from lever_plus.config.features import EmbedParams
 from lever_plus.config.grpo import GrpoParams
 from lever_plus.config.house_words import PretrainParams
 from lever_plus.config.names import AGRO
 from lever_plus.config.offline import AgroParams, RceParams, RlParams
+from lever_plus.config.plugins import find
 from lever_plus.config.policy import PointerParams, PolicyParams
 from lever_plus.config.pool import PoolParams
 from lever_plus.config.reward import RewardParams, needed_scores
@@ -24,13 +26,18 @@ from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.sft import SftDataParams, SftParams
 from lever_plus.config.vlm import VlmParams, needs_pretraining
 
+SAMPLED: Final = {"samples": "sample"}
+"""{generator in params.yaml: its gen_method}, where they differ."""
+
 
 class Params(Section):
     """params.yaml."""
 
-    seed: Annotated[int, Field(ge=0)] = Field(description="seed of data, pools, models and SFT")
-    training_seeds: list[int] = Field(min_length=1, description="seeds of RCE and GRPO runs")
-    threads: Count = Field(
+    seed: Seed = Field(description="seed of data, pools, models and SFT")
+    training_seeds: Annotated[list[Seed], Distinct] = Field(
+        min_length=1, description="seeds of RCE and GRPO runs"
+    )
+    threads: Few = Field(
         description="torch threads of pretraining and embedding; parts of an RL batch side by side"
     )
     data: DataParams
@@ -63,6 +70,49 @@ class Params(Section):
             )
         if self.pool.size <= max(self.pointer.shots, self.sft_data.shots):
             raise ValueError("pool.size must be larger than pointer.shots and sft_data.shots")
+        source, shared = self.data.source, self.pool.policy == "shared"
+        if source.kind == "embedded" and self.pool.size > source.train - (not shared):
+            raise ValueError("pool.size must be smaller than data.source.train")
+        return self
+
+    @model_validator(mode="after")
+    def _proposable(self) -> "Params":
+        """A pool must have as many pointers as a search keeps; training needs candidates."""
+        # What shows the query's image is left out of a shared pool.
+        smallest = self.pool.size - (self.pool.policy == "shared")
+        asked = self.rl_data
+        for name, count, shots in (
+            ("sft_data.beam", self.sft_data.beam, self.sft_data.shots),
+            ("rl_data.beam", asked.beam, self.pointer.shots),
+            *(
+                (f"rl_data.stochastic_beam.{temperature}", count, self.pointer.shots)
+                for temperature, count in asked.stochastic_beam.items()
+            ),
+        ):
+            if count > perm(smallest, shots):
+                raise ValueError(
+                    f"{name}: a pool of this size has {perm(smallest, shots)} pointers"
+                )
+        made = {name: getattr(asked, name) for name in ("beam", "random", "retrieval")}
+        made |= {n: sum(getattr(asked, n).values()) for n in ("samples", "stochastic_beam")}
+        if sum(made.values()) < 2:
+            raise ValueError("rl_data must propose two candidates a query at least")
+        chosen = self.rl.filter_gen_methods
+        known = {"augmented", *(SAMPLED.get(name, name) for name, count in made.items() if count)}
+        if chosen is not None and not known & set(chosen):
+            raise ValueError(
+                f"rl.filter_gen_methods: rl_data proposes no candidates by {', '.join(chosen)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _selectable(self) -> "Params":
+        """Selectors of a user's own are evaluated last, so they are looked up first."""
+        names = [factory.rpartition(":")[2] for factory in self.evaluate.selectors]
+        for number, (name, factory) in enumerate(zip(names, self.evaluate.selectors, strict=True)):
+            if name in names[:number]:
+                raise ValueError(f"evaluate.selectors: two are called {name}: rename one")
+            find(SELECTORS, factory, {}, what="evaluate.selectors")
         return self
 
     @model_validator(mode="after")

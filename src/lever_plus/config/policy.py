@@ -4,24 +4,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lever_plus.config.base import Count, Positive, Section
+from lever_plus.config.base import Few, Section, Temperature, Width
 
 
 class StatefulPolicyParams(Section):
     """A network whose step sees what was picked before."""
 
     kind: Literal["stateful"]
-    hidden: Count = Field(description="width of the policy")
-    logit_clip: Positive = Field(description="logits are clip * tanh(score / clip)")
+    hidden: Width = Field(description="width of the policy")
+    logit_clip: Annotated[float, Field(ge=0.01, le=1e4)] = Field(
+        description="logits are clip * tanh(score / clip)"
+    )
 
 
 class V2PolicyParams(Section):
     """Cross-attention of the query over the pool, then one static score a candidate."""
 
     kind: Literal["v2"]
-    hidden: Count = Field(description="width of the policy")
-    layers: Count = Field(description="cross-attention layers")
-    temperature: Positive = Field(description="logits are cosines over this")
+    hidden: Width = Field(description="width of the policy")
+    layers: Few = Field(description="cross-attention layers")
+    temperature: Temperature = Field(description="logits are cosines over this")
 
 
 PolicyParams = Annotated[StatefulPolicyParams | V2PolicyParams, Field(discriminator="kind")]

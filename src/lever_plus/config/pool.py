@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lever_plus.config.base import Section, Share
+from lever_plus.config.base import MOST, Section, Share
 
 
 class PoolParams(Section):
@@ -18,7 +18,7 @@ class PoolParams(Section):
     search: Literal["exact", "approximate"] = Field(
         description="of the nearest: all similarities, or an index (faiss) for more than 100,000"
     )
-    size: Annotated[int, Field(ge=2)] = Field(description="examples in a pool (K)")
+    size: Annotated[int, Field(ge=2, le=MOST)] = Field(description="examples in a pool (K)")
     scarcity: Share = Field(description="share of pools without an exact twin of their query")
 
     @model_validator(mode="after")

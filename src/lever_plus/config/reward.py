@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any, Final
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, model_validator
 
-from lever_plus.config.base import NonNegative, Positive, Section
+from lever_plus.config.base import NonNegative, Positive, Section, Signed, Text
 from lever_plus.config.plugins import find
 from lever_plus.errors import UserError
 
@@ -59,17 +59,17 @@ class RewardParams(Section):
     weights of that mode, which become these, or a function.
     """
 
-    bias: FiniteFloat = Field(default=0.0, description="added to every answer's reward")
+    bias: Signed = Field(default=0.0, description="added to every answer's reward")
     hard: NonNegative = Field(default=0.0, description="of the hard score, 0 or 1")
     soft: NonNegative = Field(default=0.0, description="of the official accuracy")
     gt_prob: NonNegative = Field(default=0.0, description="of the true answer's probability")
     near_miss: NonNegative = Field(
         default=0.0, description="of a wrong answer's nearness to a human one"
     )
-    log_prob: FiniteFloat = Field(
+    log_prob: Signed = Field(
         default=0.0, description="of the pointer's log-probability; for the RL data alone"
     )
-    function: str | None = Field(
+    function: Text | None = Field(
         default=None, description="instead of weights: package.module:name, or an entry point"
     )
     clip: Positive = Field(description="rewards at a shot lie within -clip..clip")

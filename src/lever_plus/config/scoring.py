@@ -2,25 +2,33 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lever_plus.config.base import Count, Positive, Section
+from lever_plus.config.base import Few, Section, Text, Whole
 
 
 class RayParams(Section):
     """Ray actors that score shards of queries (`scoring.executor: ray`)."""
 
-    address: str | None = Field(description="cluster, such as ray://head:10001; null: a local one")
-    actors: Count = Field(description="copies of the VLM")
-    num_cpus: Positive = Field(description="CPU cores of an actor")
-    num_gpus: Annotated[float, Field(ge=0)] = Field(description="GPUs of an actor")
+    address: Text | None = Field(description="cluster, such as ray://head:10001; null: a local one")
+    actors: Few = Field(description="copies of the VLM")
+    num_cpus: Annotated[float, Field(ge=1e-4, le=10_000)] = Field(
+        description="CPU cores of an actor"
+    )
+    num_gpus: Annotated[float, Field(ge=0, le=1000)] = Field(description="GPUs of an actor")
+
+    @model_validator(mode="after")
+    def _shareable(self) -> "RayParams":
+        if 0 < self.num_gpus < 1e-4 or (self.num_gpus > 1 and self.num_gpus % 1):
+            raise ValueError("num_gpus must be 0, a share of one GPU, or a whole number")
+        return self
 
 
 class ScoringParams(Section):
     """Where answers are computed and kept; this changes no result, so no stage depends on it."""
 
-    store: str = Field(description="file of the answer store")
-    features_megabytes: Annotated[int, Field(ge=0)] = Field(
+    store: Text = Field(description="file of the answer store")
+    features_megabytes: Whole = Field(
         description="image features that the store keeps for later stages; 0 for none"
     )
     executor: Literal["local", "ray"] = Field(description="this process, or Ray actors")

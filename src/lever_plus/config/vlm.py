@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lever_plus.config.base import Count, Positive, Section
+from lever_plus.config.base import Count, Device, Few, Prose, Section, Text, Whole
 
 
 class PromptParams(Section):
@@ -13,47 +13,51 @@ class PromptParams(Section):
     style: Literal["chat", "flat"] = Field(
         description="the model's chat template, or 'Question:<Q> Short answer:<A>'"
     )
-    instruction: str = Field(description="text after every question; may be empty")
+    instruction: Prose = Field(description="text after every question; may be empty")
 
 
 class HuggingFaceVlmParams(Section):
     """A frozen vision-language model on this machine."""
 
     kind: Literal["huggingface"]
-    path: str | None = Field(description="Hugging Face folder or hub id; null: the pretrained one")
-    revision: str | None = Field(description="commit of a hub id; null for a folder")
-    device: str = Field(description="cpu, cuda, cuda:1, ...")
+    path: Text | None = Field(description="Hugging Face folder or hub id; null: the pretrained one")
+    revision: Text | None = Field(description="commit of a hub id; null for a folder")
+    device: Device
     dtype: Literal["float32", "float16", "bfloat16"]
-    attn_implementation: str = Field(description="sdpa, eager, flash_attention_2, ...")
+    attn_implementation: Literal[
+        "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"
+    ]
     prompt: PromptParams
-    max_new_tokens: Count = Field(description="tokens of an answer; house-word answers are one")
-    num_beams: Count = Field(description="1 is greedy decoding")
+    max_new_tokens: Few = Field(description="tokens of an answer; house-word answers are one")
+    num_beams: Few = Field(description="1 is greedy decoding")
     batch_tokens: Count = Field(description="prompt tokens in one forward pass")
     segment_megabytes: Count = Field(description="memory for image and question embeddings")
     prefix_reuse: bool = Field(description="compute shared demonstrations once, where exact")
-    workers: Count = Field(description="threads that run forward passes side by side on a CPU")
+    workers: Few = Field(description="threads that run forward passes side by side on a CPU")
 
 
 class OpenAiVlmParams(Section):
     """A frozen vision-language model behind an OpenAI-compatible server (vLLM, SGLang, ...)."""
 
     kind: Literal["openai"]
-    url: str = Field(description="base URL, such as http://127.0.0.1:8000/v1")
-    model: str = Field(description="name under which the server offers the model")
-    revision: str = Field(description="what identifies its weights, such as the hub's commit")
-    dtype: str = Field(description="precision that the server was started with")
-    instruction: str = Field(description="text after every question; may be empty")
-    max_new_tokens: Count = Field(description="tokens of an answer")
-    concurrency: Count = Field(description="requests under way at once")
-    timeout_s: Positive = Field(description="longest wait for one answer, seconds")
-    retries: Annotated[int, Field(ge=0)] = Field(description="tries after the first, with backoff")
+    url: Text = Field(description="base URL, such as http://127.0.0.1:8000/v1")
+    model: Text = Field(description="name under which the server offers the model")
+    revision: Text = Field(description="what identifies its weights, such as the hub's commit")
+    dtype: Text = Field(description="precision that the server was started with")
+    instruction: Prose = Field(description="text after every question; may be empty")
+    max_new_tokens: Few = Field(description="tokens of an answer")
+    concurrency: Few = Field(description="requests under way at once")
+    timeout_s: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
+        description="longest wait for one answer, seconds"
+    )
+    retries: Whole = Field(description="tries after the first, with backoff")
 
 
 class PluginVlmParams(Section):
     """A frozen vision-language model that code of your own computes."""
 
     kind: Literal["plugin"]
-    factory: str = Field(
+    factory: Text = Field(
         description="what makes the back end: package.module:factory, or the name of an entry "
         "point of lever_plus.backends"
     )

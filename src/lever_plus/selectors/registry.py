@@ -8,13 +8,13 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from lever_plus.config.evaluate import SELECTORS
 from lever_plus.config.plugins import find
 from lever_plus.errors import UserError
 from lever_plus.features.sources import Features
 from lever_plus.selectors.base import Selector
 from lever_plus.vlm.request import Vlm
 
-GROUP: Final = "lever_plus.selectors"
 SETTING: Final = "evaluate.selectors"
 
 
@@ -36,7 +36,7 @@ def make_selector(name: str, context: Context) -> Selector:
     Raises:
         UserError: There is no such factory, or what it returns has no method `select`.
     """
-    made: Selector = find(GROUP, name, {}, what=SETTING)(context)
+    made: Selector = find(SELECTORS, name, {}, what=SETTING)(context)
     if not callable(getattr(made, "select", None)):
         raise UserError(
             f"{SETTING}: {name} returned a {type(made).__name__}, which has no method "
