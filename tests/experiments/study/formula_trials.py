@@ -30,9 +30,6 @@ class FormulaTrials:
     def sources(self, seeds: Sequence[int]) -> dict[str, Any]:
         return {**self.made_of, "seeds": list(seeds)}
 
-    def check(self, _space: Space) -> None:
-        """Every generator has candidates."""
-
     def baseline(self, seed: int) -> Accuracies:
         return np.full((20, 4), 0.5 + seed / 1000)
 

@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from lever_plus.config.names import RCE
 from lever_plus.config.params import Params
 from lever_plus.data.examples import Example
-from lever_plus.errors import UserError
 from lever_plus.evaluation.statistics import Clusters
-from lever_plus.experiments.study.settings import Space
 from lever_plus.experiments.study.space import first_tau
 from lever_plus.files.reading import read_bytes
 from lever_plus.pipeline.paths import Paths, weights_of
@@ -113,19 +111,6 @@ class Trials:
             "SFT policy": _policy(paths.sft),
             **{what: _policy(folder) for what, folder in starts.items()},
         }
-
-    def check(self, space: Space) -> None:
-        """Refuse a space with generators that the RL data have no candidate of.
-
-        Raises:
-            UserError: Names them.
-        """
-        for name, methods in space.gen_methods.items():
-            chosen = self.params.rl.model_copy(update={"filter_gen_methods": methods})
-            try:
-                self.workspace.groups(self.params.reward, chosen)
-            except UserError as error:
-                raise UserError(f"search/params.yaml: space.gen_methods.{name}: {error}") from error
 
     def measure(self, params: Params, epochs: int, seed: int, report: Report) -> Measured:
         """Train with changed params and compare on dev.

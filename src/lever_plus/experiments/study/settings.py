@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from lever_plus.config.base import Count, Positive, Section
+from lever_plus.config.base import LARGEST, Count, Positive, Section, Seed, Temperature
 from lever_plus.config.rl_data import GenMethod
 from lever_plus.errors import UserError
 from lever_plus.files.checking import explained
@@ -66,15 +66,11 @@ def _within(low: float, high: float) -> Callable[[Span], Span]:
     return check
 
 
-LARGEST: Final = 1e6
-SMALLEST: Final = 1e-12
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[list[Seed], AfterValidator(_different)]
-Rates = Annotated[Span, AfterValidator(_within(SMALLEST, LARGEST))]
+Rates = Annotated[Span, AfterValidator(_within(1e-9, 10))]
 Weights = Annotated[Span, AfterValidator(_within(0, LARGEST))]
 Shares = Annotated[Span, AfterValidator(_within(0, 1))]
 Slopes = Annotated[Span, AfterValidator(_within(-STEEPEST, STEEPEST))]
-Tau = Annotated[float, Field(ge=SMALLEST, le=LARGEST)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}$")]
 Methods = Annotated[list[GenMethod], Field(min_length=1), AfterValidator(_different)]
 
@@ -89,8 +85,8 @@ class Space(Section):
     )
     hard_share: Shares = Field(description="hard weight / (hard + soft weight); their sum stays 2")
     shot_slope: Slopes = Field(description="shot weights grow as exp(slope * shot); 0: equal")
-    tau_start: Annotated[list[Tau], Field(min_length=1), AfterValidator(_different)] = Field(
-        description="rce.tau start; it ends at a quarter"
+    tau_start: Annotated[list[Temperature], Field(min_length=1), AfterValidator(_different)] = (
+        Field(description="rce.tau start; it ends at a quarter")
     )
     gen_methods: Annotated[
         dict[Label, Methods | None], Field(min_length=1), AfterValidator(_different)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lever_plus.config.base import SMALLEST
 from lever_plus.config.file import changed_params
 from lever_plus.config.names import GRPO, RCE
 from lever_plus.config.offline import TauSchedule
@@ -112,7 +113,7 @@ def changes(values: Values, params: Params, space: Space) -> dict[str, Any]:
             "start": name,
             "epochs": max(1, values["epochs"]),
             "learning_rate": _rounded(values["learning_rate"]),
-            "kl_beta": _rounded(values["kl_beta"]),
+            "kl_beta": _rounded(values["kl_beta"] if values["kl_beta"] >= SMALLEST else 0.0),
         },
     }
 

@@ -65,7 +65,7 @@ def run_worker(params: Params, settings: StudySettings, trials: Trials | None = 
     run = objective(found, params, settings)
     finished, said = 0, 0.0
     with explained(settings):
-        _begin(study, params, settings.space, now, found)
+        _begin(study, params, settings.space, now)
         while True:
             check_made_with(study, now)
             requeue_lost(study, settings.stale_seconds)
@@ -80,14 +80,10 @@ def run_worker(params: Params, settings: StudySettings, trials: Trials | None = 
                 return finished
 
 
-def _begin(
-    study: optuna.Study, params: Params, space: Space, now: dict[str, Any], trials: Trials
-) -> None:
+def _begin(study: optuna.Study, params: Params, space: Space, now: dict[str, Any]) -> None:
     """Check what is there, and prepare a study that is new."""
     check_trials(study, space)
     check_made_with(study, now)
-    if not study.get_trials(deepcopy=False):
-        trials.check(space)
     if UID not in study.user_attrs:
         study.set_user_attr(UID, uuid.uuid4().hex)
     queue_baseline(study, params, space)
