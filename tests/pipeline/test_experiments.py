@@ -18,8 +18,10 @@ from lever_plus.experiments.ablation import table
 from lever_plus.experiments.ablation.variant import run as run_variant
 from lever_plus.experiments.study.objective import Measured, Trials
 from lever_plus.experiments.study.promote import Candidate, repeat_best
-from lever_plus.experiments.study.settings import StudySettings, baseline, changes, read_settings
-from lever_plus.experiments.study.worker import open_study, run_worker
+from lever_plus.experiments.study.settings import StudySettings, read_settings
+from lever_plus.experiments.study.space import baseline, changes
+from lever_plus.experiments.study.storage import open_study
+from lever_plus.experiments.study.worker import run_worker
 from lever_plus.pipeline.paths import Paths, weights_of
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.training.grpo import train_grpo

@@ -15,7 +15,8 @@ study_app = typer.Typer(help="The search around the RCE-only baseline.", no_args
 @study_app.command("run")
 def study_run(
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; those of search/params.yaml if none.")
+        int | None,
+        typer.Option(min=1, max=256, help="Processes; those of search/params.yaml if none."),
     ] = None,
     number: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
@@ -27,13 +28,18 @@ def study_run(
     settings = read_settings(Paths().study_settings)
     count = settings.workers if workers is None else workers
     _check_installed()
-    from lever_plus.experiments.study.worker import open_study, queue_baseline, run_worker
+    from lever_plus.experiments.study.space import check_space
+    from lever_plus.experiments.study.storage import open_study
+    from lever_plus.experiments.study.worker import run_worker
 
+    params = load_params()
     if count > 1:
-        queue_baseline(open_study(settings), load_params(), settings.space)
+        # What all workers would refuse is said once.
+        check_space(params, settings.space)
+        open_study(settings)
         _start_workers(count)
     else:
-        finished = run_worker(load_params(), settings)
+        finished = run_worker(params, settings)
         typer.echo(f"worker {number}: {finished} trials")
     if number == 0:
         study_show()
@@ -66,11 +72,13 @@ def study_show() -> None:
 
     from lever_plus.experiments.study.record import log_study, table, write_results
     from lever_plus.experiments.study.settings import read_settings
-    from lever_plus.experiments.study.worker import open_study
+    from lever_plus.experiments.study.storage import find_study
+    from lever_plus.experiments.study.trials import check_trials
     from lever_plus.pipeline.paths import Paths
 
     settings = read_settings(Paths().study_settings)
-    study = open_study(settings)
+    study = find_study(settings)
+    check_trials(study, settings.space)
     console = Console()
     # A pipe has no width: the table may be as wide as it is there.
     _print_trials(table(study), console if console.is_terminal else Console(width=160))
@@ -109,11 +117,12 @@ def _cell(value: Any) -> str:
 
 @study_app.command("storage")
 def study_storage() -> None:
-    """Print where the study lives, as optuna-dashboard wants it."""
+    """Print where the study lives, without a password."""
     from lever_plus.experiments.study.settings import read_settings
+    from lever_plus.files.secrets import without_secrets
     from lever_plus.pipeline.paths import Paths
 
-    typer.echo(read_settings(Paths().study_settings).storage)
+    typer.echo(without_secrets(read_settings(Paths().study_settings).storage))
 
 
 @study_app.command("promote")
@@ -124,18 +133,18 @@ def study_promote() -> None:
     from lever_plus.experiments.study.objective import Trials
     from lever_plus.experiments.study.promote import accept, repeat_best
     from lever_plus.experiments.study.settings import read_settings
-    from lever_plus.experiments.study.worker import open_study
+    from lever_plus.experiments.study.storage import find_study
     from lever_plus.pipeline.paths import Paths
 
     params, settings = load_params(), read_settings(Paths().study_settings)
-    study = open_study(settings)
+    study = find_study(settings)
     candidates = repeat_best(study, params, settings, Trials(params, Paths()))
     for candidate in candidates:
         mean, low, high, _ = candidate.difference
         typer.echo(
             f"trial {candidate.trial.number}, seeds {settings.fresh_seeds}: "
             f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points to RCE-only on dev, "
-            f"KL {candidate.kl:.2f} nats"
+            f"interval corrected for the choice, KL {candidate.kl:.2f} nats"
         )
     best = max(candidates, key=lambda candidate: candidate.difference.mean)
     if not best.accepted(settings):

@@ -2,11 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lever_plus.config.base import Distinct, Few, Section, Share, Temperature, Whole
+from lever_plus.config.names import check_methods
 from lever_plus.config.optim import OptimParams
 from lever_plus.config.rl_data import GenMethod
+from lever_plus.files.names import Name
 
 
 class RlParams(Section):
@@ -32,7 +34,13 @@ class TauSchedule(Section):
 class RceParams(OptimParams):
     """Reward-weighted cross-entropy."""
 
-    tau: dict[str, TauSchedule] = Field(description="{method: schedule}; each method is a row")
+    tau: dict[Name, TauSchedule] = Field(description="{method: schedule}; each method is a row")
+
+    @field_validator("tau", mode="after")
+    @classmethod
+    def _named(cls, tau: dict[str, TauSchedule]) -> dict[str, TauSchedule]:
+        check_methods(tau)
+        return tau
 
 
 class AgroParams(OptimParams):

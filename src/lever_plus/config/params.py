@@ -16,7 +16,7 @@ from lever_plus.config.evaluate import SELECTORS, EvaluateParams
 from lever_plus.config.features import EmbedParams
 from lever_plus.config.grpo import GrpoParams
 from lever_plus.config.house_words import PretrainParams
-from lever_plus.config.names import AGRO
+from lever_plus.config.names import AGRO, check_methods
 from lever_plus.config.offline import AgroParams, RceParams, RlParams
 from lever_plus.config.plugins import find
 from lever_plus.config.policy import PointerParams, PolicyParams
@@ -26,6 +26,7 @@ from lever_plus.config.rl_data import RlDataParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.sft import SftDataParams, SftParams
 from lever_plus.config.vlm import VlmParams, needs_pretraining
+from lever_plus.files.names import check_name
 from lever_plus.files.secrets import has_secrets
 
 SAMPLED: Final = {"samples": "sample"}
@@ -111,9 +112,12 @@ class Params(Section):
     def _selectable(self) -> "Params":
         """Selectors of a user's own are evaluated last, so they are looked up first."""
         names = [factory.rpartition(":")[2] for factory in self.evaluate.selectors]
-        for number, (name, factory) in enumerate(zip(names, self.evaluate.selectors, strict=True)):
-            if name in names[:number]:
-                raise ValueError(f"evaluate.selectors: two are called {name}: rename one")
+        try:
+            check_methods([*self.rce.tau, *names])
+        except ValueError as error:
+            raise ValueError(f"evaluate.selectors: {error}") from error
+        for name, factory in zip(names, self.evaluate.selectors, strict=True):
+            check_name(name, "evaluate.selectors:")
             find(SELECTORS, factory, {}, what="evaluate.selectors")
         return self
 

@@ -116,6 +116,52 @@ def over_seeds(accuracies: Sequence[float]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def over_runs(
+    differences: Scores, clusters: Clusters, resamples: int, comparisons: int = 1, seed: int = 0
+) -> Estimate:
+    """Return a mean over training runs and questions, with an interval that covers both.
+
+    Runs and questions are crossed: every run is scored on the same questions. The variance of the
+    mean is that between the runs' means plus that of the questions' means, clusters resampled
+    whole; what both count (noise of a single run on a single question) makes it too large rather
+    than too small (Cameron, Gelbach and Miller 2011). Student's t has the degrees of freedom of
+    Satterthwaite 1946; with several comparisons the level is divided by their number (Bonferroni).
+
+    Args:
+        differences: Paired differences, float [runs, n], in [-1, 1].
+        clusters: What is resampled as a whole, such as the image of each question, int [n].
+        resamples: Number of resamples.
+        comparisons: How many such means the best one is chosen from.
+        seed: Of the resamples.
+
+    Returns:
+        The mean, the interval at level 1 - 0.05 / comparisons, and a p-value that is corrected
+        alike.
+    """
+    runs, groups = len(differences), len(np.unique(clusters))
+    if runs < 2 or groups < 2:  # nothing tells how much they vary: all that a difference can be
+        return Estimate(float(differences.mean()), -1.0, 1.0, 1.0)
+    between_runs = float(differences.mean(axis=1).var(ddof=1)) / runs
+    of_questions = _variance(differences.mean(axis=0), clusters, resamples, seed)
+    mean, variance = float(differences.mean()), between_runs + of_questions
+    if variance == 0:
+        return Estimate(mean, mean, mean, _p_value(mean, 0.0))
+    parts = between_runs**2 / (runs - 1) + of_questions**2 / (groups - 1)
+    freedom, error = variance**2 / parts, float(np.sqrt(variance))
+    reach = float(stats.t.isf((1 - LEVEL) / 2 / comparisons, freedom)) * error
+    p = min(1.0, comparisons * float(2 * stats.t.sf(abs(mean) / error, freedom)))
+    return Estimate(mean, mean - reach, mean + reach, p)
+
+
+def _variance(scores: Scores, clusters: Clusters, resamples: int, seed: int) -> float:
+    """Return the bootstrap variance of a mean, with clusters resampled whole."""
+    group = np.unique(clusters, return_inverse=True)[1]
+    sums, sizes = np.bincount(group, scores), np.bincount(group)
+    parts = [(draws @ sums) / (draws @ sizes) for draws in _draws(len(sums), resamples, seed)]
+    few = len(sums) / (len(sums) - 1)  # resamples of a few clusters vary too little
+    return float(np.concatenate(parts).var()) * few
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for the number of comparisons (Holm 1979), in the same order."""
     order = np.argsort(p_values)

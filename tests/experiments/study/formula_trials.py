@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,11 @@ class FormulaTrials:
         """Take some time for every epoch."""
         self.seconds = seconds
 
-    identity = "formula"
+    made_of: Mapping[str, Any] = {"objective": "formula"}
+    dev_images = np.arange(20)
+
+    def sources(self, seeds: Sequence[int]) -> dict[str, Any]:
+        return {**self.made_of, "seeds": list(seeds)}
 
     def baseline(self, seed: int) -> Accuracies:
         return np.full((20, 4), 0.5 + seed / 1000)

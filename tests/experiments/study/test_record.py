@@ -8,7 +8,8 @@ from formula_trials import FormulaTrials, project_params, settings
 
 from lever_plus.experiments.study.objective import Trials
 from lever_plus.experiments.study.record import log_study, study_tags, write_results
-from lever_plus.experiments.study.worker import open_study, run_worker
+from lever_plus.experiments.study.storage import open_study
+from lever_plus.experiments.study.worker import run_worker
 from lever_plus.tracking.store import EXPERIMENT, Store
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,8 @@ from lever_plus.config.file import changed_params, load_params
 from lever_plus.errors import UserError
 from lever_plus.evaluation.statistics import Estimate
 from lever_plus.experiments.study.promote import Candidate, accept
-from lever_plus.experiments.study.settings import baseline, changes, read_settings
+from lever_plus.experiments.study.settings import read_settings
+from lever_plus.experiments.study.space import baseline, changes
 from tiny_world import ROOT
 
 SETTINGS = read_settings(ROOT / "search" / "params.yaml")

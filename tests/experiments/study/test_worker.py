@@ -20,8 +20,9 @@ from lever_plus.errors import UserError
 from lever_plus.experiments.study.liveness import ALIVE, ROLE, WORKER, name_worker, requeue_lost
 from lever_plus.experiments.study.objective import Measured, Trials
 from lever_plus.experiments.study.record import best_trials, table, write_results
-from lever_plus.experiments.study.settings import baseline
-from lever_plus.experiments.study.worker import open_study, queue_baseline, run_worker
+from lever_plus.experiments.study.space import baseline
+from lever_plus.experiments.study.storage import open_study
+from lever_plus.experiments.study.worker import queue_baseline, run_worker
 from lever_plus.training.trainer import Row
 
 PARAMS = project_params()
@@ -201,7 +202,7 @@ class TakenTrials(FormulaTrials):
                 # Two at once, with the same view of the study: its values are queued once.
                 seen = self.study.get_trials(states=(TrialState.RUNNING,))
                 first = requeue_lost(self.study, stale_seconds=100)
-                views = [seen, self.study.get_trials()]
+                views = [seen, *[self.study.get_trials()] * 2]
                 with mock.patch.object(self.study, "get_trials", side_effect=views):
                     second = requeue_lost(self.study, stale_seconds=100)
             assert (first, second) == ([self.number], [])
@@ -252,8 +253,8 @@ def test_workers_that_queue_the_baseline_at_once_run_it_once(journal: str) -> No
 def test_trials_on_other_data_are_not_mixed(journal: str) -> None:
     work(journal, trials=2)
     other = FormulaTrials()
-    other.identity = "other data"
-    with pytest.raises(UserError, match="was made on other RL data"):
+    other.made_of = {"objective": "other data"}
+    with pytest.raises(UserError, match="objective was formula and is other data"):
         run_worker(PARAMS, settings(journal), cast(Trials, other))
 
 

@@ -3,24 +3,37 @@
 Computed from the score tables alone. The pipeline's own rows stand in as variant `default`.
 """
 
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import typer
+from pydantic import BaseModel, ConfigDict
 
+from lever_plus.config.base import NonNegative
 from lever_plus.errors import UserError
 from lever_plus.evaluation.statistics import Clusters, bootstrap, paired
-from lever_plus.evaluation.summary import images_of, per_question
-from lever_plus.experiments.ablation.variants import Variant, read_variants
+from lever_plus.evaluation.summary import check_complete, images_of, per_question
+from lever_plus.experiments.ablation.variants import (
+    DEFAULT,
+    FACTS,
+    SCORES,
+    Variant,
+    read_variants,
+)
+from lever_plus.files.json_files import read_json_as
+from lever_plus.files.reading import check_file
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
 from lever_plus.report.tables import markdown, percent, points
 
-DEFAULT = "default"
 Row = dict[str, Any]
+COLUMNS: Final = {
+    **{"method": "OTU", "seed": "iu", "query_id": "iu", "image_id": "iu", "shot": "iu"},
+    "vqa_acc_score": "f",
+}
+"""Columns of a score table that are read here, and the kinds of numbers or texts in them."""
 
 
 def run(paths: Paths, resamples: int) -> Outcome:
@@ -87,6 +100,9 @@ def _row(
     estimate = bootstrap(means, resamples, images)
     by_seed = part.groupby("seed")["vqa_acc_score"].mean()
     versus = variant.compared(method) if variant else ""
+    other = per_question(_of(tables, versus)) if versus else None
+    if other is not None:
+        _check_pairs(table, other, f"{name}/{method}", versus)
     return {
         "variant": name,
         "method": method,
@@ -96,9 +112,7 @@ def _row(
         "n": len(means),
         "seed_accuracies": [round(float(value), 6) for value in by_seed],
         "versus": versus,
-        "difference": _difference(table, per_question(_of(tables, versus)), images, resamples)
-        if versus
-        else None,
+        "difference": None if other is None else _difference(table, other, images, resamples),
         "reward_std": _spread(paths, name),
     }
 
@@ -113,8 +127,22 @@ def _difference(table: pd.DataFrame, other: pd.DataFrame, images: Clusters, resa
     }
 
 
+def _check_pairs(table: pd.DataFrame, other: pd.DataFrame, key: str, versus: str) -> None:
+    """Refuse to compare what was asked other questions, or with other demonstrations."""
+    if set(table.index) != set(other.index):
+        raise UserError(
+            f"{key} was evaluated on {len(table)} questions and {versus} on {len(other)}, not the "
+            "same ones: run `make ablations` again."
+        )
+    if list(table) != list(other) and list(other) != [0]:
+        raise UserError(
+            f"{key} was evaluated at shots {list(table)} and {versus} at {list(other)}: a variant "
+            "that changes pointer.shots can be compared with one that does too (versus)."
+        )
+
+
 def _of(tables: Mapping[str, pd.DataFrame], key: str) -> pd.DataFrame:
-    name, method = key.split("/")
+    name, _, method = key.partition("/")
     if name not in tables or method not in set(tables[name]["method"]):
         raise UserError(f"ablations/variants.yaml compares with {key}, which is not evaluated.")
     table = tables[name]
@@ -122,22 +150,50 @@ def _of(tables: Mapping[str, pd.DataFrame], key: str) -> pd.DataFrame:
 
 
 def _scores(paths: Paths, name: str) -> pd.DataFrame:
-    path = paths.scores if name == DEFAULT else paths.variant(name) / "scores.parquet"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `make ablations`.")
-    return pd.read_parquet(path)
+    """Read a score table; UserError says what is wrong with it."""
+    path = paths.scores if name == DEFAULT else paths.variant(name) / SCORES
+    advice = "run `make ablations` again" if name != DEFAULT else "run `dvc repro evaluate`"
+    check_file(path, advice)
+    try:
+        table = pd.read_parquet(path, columns=list(COLUMNS))
+    # pyarrow has errors of many kinds for damaged files.
+    except Exception as error:
+        said = str(error).partition("\n")[0][:200]
+        raise UserError(f"{path} is damaged ({said}): {advice}.") from error
+    for column, kinds in COLUMNS.items():
+        if table[column].dtype.kind not in kinds or table[column].isna().any():
+            raise UserError(f"{path}: column {column} is damaged: {advice}.")
+    if not len(table) or not table["vqa_acc_score"].between(0, 1).all():
+        raise UserError(f"{path} has no scores, or some outside 0..1: {advice}.")
+    try:
+        check_complete(table)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return table
 
 
 def _spread(paths: Paths, name: str) -> float | None:
     """Return the mean standard deviation of rewards inside groups; None if it is the default's."""
     if name == DEFAULT:
         return None
-    facts = json.loads((paths.variant(name) / "facts.json").read_text(encoding="utf-8"))
-    spreads = list(_values(facts, "reward_std"))
+    facts = read_json_as(_Facts, paths.variant(name) / FACTS, "run `make ablations` again")
+    seeds = (facts.model_extra or {}).values()
+    spreads = [seed.reward_std for seed in seeds if seed.reward_std is not None]
     return float(np.mean(spreads)) if spreads else None
 
 
-def _values(facts: Mapping[str, Any], key: str) -> Iterator[float]:
-    for part in facts.values():
-        if isinstance(part, dict) and key in part:
-            yield float(part[key])
+class _Seed(BaseModel):
+    """What is known of one seed of a variant; other facts are not shown."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    reward_std: NonNegative | None = None
+
+
+class _Facts(BaseModel):
+    """A variant's facts: its stages, and a section a seed."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, _Seed]
+
+    stages: tuple[str, ...]

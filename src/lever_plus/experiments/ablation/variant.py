@@ -5,7 +5,6 @@ share data, models, pools, and the answer store; the very stage functions run. S
 anew, takes the training seed too: intervals over seeds then hold the whole training.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,11 +19,14 @@ from lever_plus.config.params import Params
 from lever_plus.config.settings import settings_of
 from lever_plus.evaluation.evaluate import evaluate_selector
 from lever_plus.experiments.ablation.variants import (
+    FACTS,
+    SCORES,
     find_variant,
     params_of,
     read_variants,
     stages_to_run,
 )
+from lever_plus.files.writing import replacing, write_json
 from lever_plus.pipeline import grpo, offline, rl_data, sft, sft_data
 from lever_plus.pipeline.outputs import Outcome
 from lever_plus.pipeline.paths import Paths
@@ -51,8 +53,8 @@ def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -
     os.environ.setdefault("DVC_ROOT", str(root.resolve()))  # where the MLflow store is
     base, params = load_params(root / "params.yaml"), params_of(variant, root)
     stages = stages_to_run(variant, base, params, root)
-    out = paths.variant(name)
-    shutil.rmtree(out, ignore_errors=True)
+    fresh = paths.cache / "ablations" / name / "out"
+    shutil.rmtree(fresh, ignore_errors=True)
     scores: list[pd.DataFrame] = []
     facts: dict[str, dict[str, float]] = {}
     for seed in read_variants(root).seeds:
@@ -69,12 +71,16 @@ def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -
         if RCE in stages:
             facts[f"seed{seed}"] |= _describe(params, workspace)
         for method in variant.methods:
-            shutil.copytree(moved.trained(method, seed), paths.variant(name, method, seed))
+            shutil.copytree(moved.trained(method, seed), fresh / f"seed{seed}" / method)
         shutil.rmtree(work)
-    out.mkdir(parents=True, exist_ok=True)
-    pd.concat(scores, ignore_index=True).to_parquet(out / "scores.parquet", index=False)
-    text = json.dumps({"stages": stages, **facts}, indent=2, sort_keys=True)
-    (out / "facts.json").write_text(text + "\n", encoding="utf-8")
+    with replacing(fresh / SCORES) as file:
+        pd.concat(scores, ignore_index=True).to_parquet(file, index=False)
+    write_json(fresh / FACTS, {"stages": stages, **facts})
+    # Only now: what an earlier run gave is there until this one is whole.
+    out = paths.variant(name)
+    shutil.rmtree(out, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(fresh, out)
     return Outcome(f"{name}: {', '.join(stages)} run anew; {len(facts)} seeds in {out}")
 
 

@@ -2,32 +2,57 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from lever_plus.config.base import Section
+from lever_plus.config.base import Distinct, Section, Seed, Text
 from lever_plus.config.file import merged_params
-from lever_plus.config.names import GRPO, RCE, SFT
+from lever_plus.config.names import AGRO, GRPO, RCE, SFT
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
+from lever_plus.files.checking import checked, explained
+from lever_plus.files.names import Name, check_apart, check_name
+from lever_plus.files.yaml_files import read_yaml
 
 VARIANTS: Final = Path("ablations") / "variants.yaml"
+SCORES: Final = "scores.parquet"
+FACTS: Final = "facts.json"
+"""Files of a variant's results."""
+DEFAULT: Final = "default"
+"""The pipeline, where variants are compared with it."""
 CHAIN: Final = ("sft_data", SFT, "rl_data", RCE, GRPO)
 """Stages that a variant may run anew, each after those before it."""
+ADVICE: Final = "write it as ablations/variants.yaml of the project has it"
+
+
+def _comparison(text: str) -> str:
+    """Refuse what names no variant, or more than a method of one."""
+    for name in text.split("/", 1):
+        try:
+            check_name(name, "the name")
+        except UserError as error:
+            raise ValueError(str(error).rstrip(".")) from error
+    return text
+
+
+def _apart(names: list[str]) -> list[str]:
+    check_apart(names)
+    return names
 
 
 class Variant(Section):
     """A variant."""
 
-    asks: str = Field(description="the table that it stands in: what is compared there")
-    methods: list[str] = Field(min_length=1, description="trained methods that are evaluated")
-    versus: str = Field(
+    asks: Text = Field(description="the table that it stands in: what is compared there")
+    methods: Annotated[list[Name], Field(min_length=1), AfterValidator(_apart)] = Field(
+        description="trained methods that are evaluated"
+    )
+    versus: Annotated[str, AfterValidator(_comparison)] = Field(
         description="what differences are paired with: <variant>/<method>, or <variant> for the "
         "same method there; `default` is the pipeline"
     )
-    preset: str | None = Field(default=None, description="file in presets/, applied first")
+    preset: Name | None = Field(default=None, description="file in presets/, applied first")
     anew: Literal["sft_data", "sft", "rl_data", "rce", "grpo"] | None = Field(
         default=None, description="run anew from this stage, though nothing changes before it"
     )
@@ -41,8 +66,28 @@ class Variant(Section):
 class Variants(Section):
     """The whole file."""
 
-    seeds: list[int] = Field(min_length=1, description="training seeds of every variant")
-    variants: dict[str, Variant]
+    seeds: Annotated[list[Seed], Field(min_length=1), Distinct] = Field(
+        description="training seeds of every variant"
+    )
+    variants: dict[Name, Variant] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "Variants":
+        check_apart(self.variants, (DEFAULT,))
+        for name, variant in self.variants.items():
+            for method in variant.methods:
+                self._check_pair(name, method, variant.compared(method))
+        return self
+
+    def _check_pair(self, name: str, method: str, versus: str) -> None:
+        other, _, compared = versus.partition("/")
+        place = f"variants.{name}.versus: {versus}"
+        if other != DEFAULT and other not in self.variants:
+            raise ValueError(f"{place}: there is no variant {other}")
+        if other != DEFAULT and compared not in self.variants[other].methods:
+            raise ValueError(f"{place}: {other} does not evaluate {compared}")
+        if (other, compared) == (name, method):
+            raise ValueError(f"{place} is {method} of the variant itself")
 
 
 def has_variants(root: Path) -> bool:
@@ -53,13 +98,11 @@ def has_variants(root: Path) -> bool:
 def read_variants(root: Path) -> Variants:
     """Read the file of a project; UserError says what is wrong with it."""
     path = root / VARIANTS
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run from the project's root folder.")
+    content = read_yaml(path, "run from the project's root folder, or write it as the README says")
     try:
-        return Variants.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
+        return Variants.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise UserError(f"{path}: {explained(error.errors()[0])}: {ADVICE}.") from error
 
 
 def find_variant(name: str, root: Path) -> Variant:
@@ -71,9 +114,33 @@ def find_variant(name: str, root: Path) -> Variant:
 
 
 def params_of(variant: Variant, root: Path) -> Params:
-    """Return params.yaml with a variant's changes."""
+    """Return params.yaml with a variant's changes.
+
+    Raises:
+        UserError: They are not valid together, or do not train what the variant evaluates.
+    """
     preset = root / "presets" / f"{variant.preset}.yaml" if variant.preset else None
-    return merged_params(root / "params.yaml", preset, variant.params)
+    try:
+        params = merged_params(root / "params.yaml", preset, variant.params)
+    except UserError as error:
+        raise UserError(f"{VARIANTS}, a variant that asks {variant.asks!r}: {error}") from error
+    trained = (SFT, *params.rce.tau, AGRO, GRPO)
+    for method in variant.methods:
+        if method not in trained:
+            raise UserError(
+                f"{VARIANTS}: methods: nothing trains {method}: choose of {', '.join(trained)}."
+            )
+    return params
+
+
+class _Stage(BaseModel):
+    """What a variant needs to know of a stage of dvc.yaml."""
+
+    params: tuple[str, ...]
+
+
+class _Pipeline(BaseModel):
+    stages: dict[str, _Stage]
 
 
 def stages_to_run(variant: Variant, base: Params, changed: Params, root: Path) -> list[str]:
@@ -85,11 +152,12 @@ def stages_to_run(variant: Variant, base: Params, changed: Params, root: Path) -
         UserError: A stage before the training chain would have to run: data and models are the
             same for all variants.
     """
-    pipeline = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    path, advice = root / "dvc.yaml", "restore it (`git checkout dvc.yaml`)"
+    pipeline = checked(_Pipeline, read_yaml(path, advice), str(path), advice)
     touched = [
         stage
-        for stage, entry in pipeline.items()
-        if any(_value(base, key) != _value(changed, key) for key in entry["params"])
+        for stage, entry in pipeline.stages.items()
+        if any(_value(base, key) != _value(changed, key) for key in entry.params)
     ]
     early = [stage for stage in touched if stage not in (*CHAIN, "evaluate", "report")]
     if early:

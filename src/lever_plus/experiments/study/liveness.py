@@ -8,8 +8,8 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 LOG = logging.getLogger("lever_plus")
 WORKER, ALIVE, ROLE = "worker", "alive", "role"
+AGAIN, FAILED = "again", "failed"
+"""Of a trial: the number of the lost one that it repeats; why it failed."""
 SIGNS = 4
 """Signs of life in the time after which a trial counts as lost."""
 CLOCK_S = 5.0
@@ -67,35 +69,76 @@ def signs_of_life(trial: Trial, stale_seconds: float) -> Iterator[None]:
 
 
 def requeue_lost(study: optuna.Study, stale_seconds: float) -> list[int]:
-    """Mark trials whose worker is gone as failed and queue their values again."""
-    lost = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        # Several workers may see the same lost trial; one of them queues its values.
-        if is_lost(trial, stale_seconds) and tell(study, trial.number, state=TrialState.FAIL):
+    """Mark trials whose worker is gone as failed and queue their values again.
+
+    Whoever does this may be killed in the middle of it: what failed without a word about why is
+    looked for every time. Two at once may queue values twice; `repeats` tells the second.
+
+    Returns:
+        Numbers of the trials that were marked.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    lost = [trial.number for trial in running if is_lost(trial, stale_seconds)]
+    # Several workers may see the same lost trial; one of them marks it.
+    marked = [number for number in lost if tell(study, number, state=TrialState.FAIL)]
+    trials = study.get_trials(deepcopy=False)
+    queued = {trial.user_attrs.get(AGAIN) for trial in trials}
+    for trial in trials:
+        forgotten = trial.state == TrialState.FAIL and FAILED not in trial.user_attrs
+        if forgotten and trial.number not in queued and not repeats(trial, trials):
             role = {ROLE: trial.user_attrs[ROLE]} if ROLE in trial.user_attrs else {}
             # A trial may be lost before all of its queued values were asked for.
             values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            study.enqueue_trial(values, user_attrs={**role, "again": trial.number})
-            lost.append(trial.number)
-    return lost
+            study.enqueue_trial(values, user_attrs={**role, AGAIN: trial.number})
+    return marked
+
+
+def repeats(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether an earlier trial is the same one: several workers may have queued it at once."""
+    key = _key(trial)
+    return key is not None and any(_key(other) == key for other in trials[: trial.number])
+
+
+def _key(trial: FrozenTrial) -> object:
+    return trial.user_attrs.get(AGAIN, trial.user_attrs.get(ROLE))
+
+
+def place_of(number: int, trials: Sequence[FrozenTrial]) -> int:
+    """Return a trial's place in the study: that of the lost one, if it repeats one.
+
+    Places are counted without repeated trials, so that a killed worker changes no proposal.
+    """
+    trial = trials[number]
+    while AGAIN in trial.user_attrs:
+        trial = trials[trial.user_attrs[AGAIN]]
+    return sum(AGAIN not in other.user_attrs for other in trials[: trial.number])
 
 
 def is_lost(trial: FrozenTrial, stale_seconds: float) -> bool:
     """Whether nobody runs a running trial any more."""
     worker = trial.user_attrs.get(WORKER)
     if isinstance(worker, dict) and worker["machine"] == _machine():
-        return not _is_running(int(worker["process"]), float(worker["started"]))
+        return is_gone(worker)
+    return silent_for(trial) > stale_seconds
+
+
+def silent_for(trial: FrozenTrial) -> float:
+    """Return the seconds since the last sign of life of a running trial."""
     # In the moment after its start a trial has neither name nor sign of life.
     started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    return time.time() - float(trial.user_attrs.get(ALIVE, started)) > stale_seconds
+    return time.time() - float(trial.user_attrs.get(ALIVE, started))
 
 
-def _is_running(process: int, started: float) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        found = psutil.Process(process)
-        same: bool = abs(found.create_time() - started) < CLOCK_S
-        return same and found.status() != psutil.STATUS_ZOMBIE
-    return False
+def is_gone(worker: object) -> bool:
+    """Whether a process (see `name_worker`) of this machine has ended; False if that is unknown."""
+    if not isinstance(worker, dict) or worker.get("machine") != _machine():
+        return False
+    try:
+        found = psutil.Process(int(worker["process"]))
+        same = abs(found.create_time() - float(worker["started"])) < CLOCK_S
+        return not same or found.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def tell(

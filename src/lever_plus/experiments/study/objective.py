@@ -7,29 +7,41 @@ so that a pruner may end a trial between epochs and between seeds. Test question
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import asdict
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lever_plus.config.names import RCE
 from lever_plus.config.params import Params
+from lever_plus.data.examples import Example
+from lever_plus.evaluation.statistics import Clusters
+from lever_plus.experiments.study.space import first_tau
+from lever_plus.files.reading import read_bytes
 from lever_plus.pipeline.paths import Paths, weights_of
 from lever_plus.pipeline.workspace import Workspace
+from lever_plus.policy.checkpoint import read_config
 from lever_plus.policy.network import Policy
 from lever_plus.training.environment import Environment
 from lever_plus.training.grpo import train_grpo
 from lever_plus.training.loop import Trained
 from lever_plus.training.rce import train_rce
 from lever_plus.training.trainer import Row, Run
+from lever_plus.vlm.scorer import METRIC
 from lever_plus.vlm.store.cached import StoredVlm
 
 Accuracies = NDArray[np.float64]
 Report = Callable[[int, Row], None]
 """Gets the number of a report and a history row; may raise to end the trial."""
+
+
+OBJECTIVE: Final = 2
+"""Raised with every change of the code that gives a trial another result: studies do not mix."""
 
 
 class DivergedError(Exception):
@@ -70,16 +82,35 @@ class Trials:
         """Dev queries."""
         return self.workspace.queries("dev")
 
-    @cached_property
-    def identity(self) -> str:
-        """Return a hash of what all trials share: RL data, SFT and RCE policies, and params."""
-        digest = hashlib.sha256(self.params.model_dump_json().encode())
-        name = next(iter(self.params.rce.tau))
-        paths = self.paths
-        rce = [weights_of(paths.offline(name, s)) for s in self.params.training_seeds]
-        for path in (paths.records, weights_of(paths.sft), *rce):
-            digest.update(path.read_bytes() if path.is_file() else b"")
-        return digest.hexdigest()
+    @property
+    def dev_images(self) -> Clusters:
+        """The image of each dev query, int [questions]: questions of one image belong together."""
+        images = [example.image_sha256 for example in self.workspace.of_split("dev")]
+        return np.unique(images, return_inverse=True)[1].astype(np.int64)
+
+    def sources(self, seeds: Sequence[int]) -> dict[str, Any]:
+        """Return {what: its hash or name} of all that trials with these seeds are computed from.
+
+        No paths: a project that was copied elsewhere computes the same.
+        """
+        workspace, paths, (name, _) = self.workspace, self.paths, first_tau(self.params)
+        examples = [workspace.of_split(split) for split in ("train", "dev")]
+        starts = {f"RCE policy of seed {seed}": paths.offline(name, seed) for seed in seeds}
+        return {
+            "objective": OBJECTIVE,
+            "metric": METRIC,
+            "VLM": dict(sorted(workspace.vlm.identity.items())),
+            "examples": _digest(repr([_facts(e) for part in examples for e in part]).encode()),
+            "pools": workspace.pools.sha256,
+            "features": _digest(
+                workspace.embeddings.space_sha256.encode(),
+                repr(list(workspace.embeddings.rows.items())).encode(),
+                read_bytes(paths.embed / "white.npy", "run `dvc repro embed`"),
+            ),
+            "RL data": _digest(read_bytes(paths.records, "run `dvc repro rl_data`")),
+            "SFT policy": _policy(paths.sft),
+            **{what: _policy(folder) for what, folder in starts.items()},
+        }
 
     def measure(self, params: Params, epochs: int, seed: int, report: Report) -> Measured:
         """Train with changed params and compare on dev.
@@ -132,7 +163,7 @@ class Trials:
     def _rce(self, params: Params, seed: int) -> Policy:
         """Return the RCE policy: the pipeline's where nothing differs, else trained, once."""
         workspace, paths = self.workspace, self.paths
-        name = next(iter(params.rce.tau))
+        name = first_tau(params)[0]
         same = all(
             getattr(params, part) == getattr(self.params, part) for part in (RCE, "reward", "rl")
         )
@@ -150,3 +181,23 @@ class Trials:
                 Run(seed, lambda _row: None, threads=params.threads),
             )
         return deepcopy(self._trained[key].best())
+
+
+def _facts(example: Example) -> tuple[Any, ...]:
+    """Return all of an example but where its image lies."""
+    return tuple(value for name, value in sorted(asdict(example).items()) if name != "image")
+
+
+def _digest(*contents: bytes) -> str:
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return digest.hexdigest()
+
+
+def _policy(folder: Path) -> str:
+    """Return the hash of a checkpoint's network and weights; "missing" where it is not trained."""
+    if not weights_of(folder).is_file():
+        return "missing"
+    weights = read_bytes(weights_of(folder), "train it again (`dvc repro`)")
+    return _digest(weights, repr(read_config(folder).architecture).encode())

@@ -1,9 +1,12 @@
 """Promotion: the best trials are trained again on fresh seeds, and one is taken if it holds up.
 
-The best of many trials is an optimistic choice on dev. So the top ones are repeated with training
-seeds that no trial has seen; the best of them is accepted if its KL keeps the budget and the 95 %
-interval of its paired difference to RCE-only (over dev questions, seeds averaged) is above zero.
-Otherwise the baseline stands. Test questions are read by the pipeline afterwards, once.
+The best of many trials is an optimistic choice on dev: of training runs that went well, and of dev
+questions that suit it. Fresh training seeds, which no trial has seen, take the first away. The
+second stays, for the questions are the same: so the interval of each repeated trial is widened for
+the number of all trials that the choice was made among (Bonferroni; Dunn 1961), not only of those
+that are repeated. It covers questions, images resampled whole, and training runs. The best repeated
+trial is accepted if its KL keeps the budget and its interval is above zero. Otherwise the baseline
+stands. Test questions are read by the pipeline afterwards, once.
 """
 
 from pathlib import Path
@@ -12,21 +15,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
-from ruamel.yaml import YAML
 
 from lever_plus.config.file import changed_params, overlay
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
-from lever_plus.evaluation.statistics import Estimate, bootstrap
+from lever_plus.evaluation.statistics import Estimate, over_runs
+from lever_plus.experiments.study.fingerprint import check_made_with, made_with
 from lever_plus.experiments.study.objective import Trials
-from lever_plus.experiments.study.record import best_trials
-from lever_plus.experiments.study.settings import StudySettings, changes
+from lever_plus.experiments.study.record import best_trials, competing
+from lever_plus.experiments.study.settings import StudySettings
+from lever_plus.experiments.study.space import changes, check_space
+from lever_plus.experiments.study.trials import check_trials
+from lever_plus.files.writing import write_text
+from lever_plus.files.yaml_files import dump_yaml
 
 
 class Candidate(NamedTuple):
     """A trial on fresh seeds.
 
-    difference: paired difference to RCE-only with its interval; kl: nats a pointer.
+    difference: paired difference to RCE-only with its corrected interval; kl: nats a pointer.
     """
 
     trial: FrozenTrial
@@ -44,19 +51,23 @@ def repeat_best(
     """Train the best feasible trials on the fresh seeds.
 
     Raises:
-        UserError: No trial is feasible.
+        UserError: No trial is feasible, or the study was made with other settings or data.
     """
+    check_space(params, settings.space)
+    check_trials(study, settings.space)
+    check_made_with(study, made_with(params, settings, trials.sources(settings.seeds)))
     found = best_trials(study, settings.top)
     if not found:
         raise UserError(
             "no finished trial keeps the KL budget: run more trials (`lever-plus study run`), or "
             "raise kl_budget in search/params.yaml."
         )
-    return [_repeat(trial, params, settings, trials) for trial in found]
+    among = len(competing(study))
+    return [_repeat(trial, params, settings, trials, among) for trial in found]
 
 
 def _repeat(
-    trial: FrozenTrial, params: Params, settings: StudySettings, trials: Trials
+    trial: FrozenTrial, params: Params, settings: StudySettings, trials: Trials, among: int
 ) -> Candidate:
     changed = changed_params(params, changes(trial.params, params, settings.space))
     epochs = int(trial.params["epochs"])
@@ -64,8 +75,8 @@ def _repeat(
         trials.measure(changed, epochs, seed, lambda _epoch, _row: None)
         for seed in settings.fresh_seeds
     ]
-    differences = np.mean([m.difference for m in measured], axis=0)
-    estimate = bootstrap(differences, params.evaluate.resamples)
+    differences = np.stack([m.difference for m in measured])
+    estimate = over_runs(differences, trials.dev_images, params.evaluate.resamples, among)
     return Candidate(trial, estimate, float(np.mean([m.kl for m in measured])))
 
 
@@ -76,8 +87,7 @@ def accept(
     changed = changes(candidate.trial.params, params, settings.space)
     preset = path.with_name(".promoted.yaml")
     try:
-        with preset.open("w", encoding="utf-8") as file:
-            YAML(typ="safe").dump(changed, file)
+        write_text(preset, dump_yaml(changed))
         overlay(path, preset)
     finally:
         preset.unlink(missing_ok=True)

@@ -16,7 +16,8 @@ from optuna.visualization import matplotlib as draw
 
 from lever_plus.experiments.study.liveness import ROLE
 from lever_plus.experiments.study.settings import StudySettings
-from lever_plus.experiments.study.worker import KL, UID
+from lever_plus.experiments.study.trials import KL
+from lever_plus.experiments.study.worker import UID
 from lever_plus.tracking.store import Run, Store
 
 CONTOUR: Final = ["learning_rate", "kl_beta"]
@@ -59,6 +60,11 @@ def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
     """Return the best feasible trials with GRPO, best first; those without are the baseline's."""
     found = [t for t in ended(study) if is_feasible(t) and t.params["epochs"] > 0]
     return sorted(found, key=lambda trial: (-float(trial.value or 0.0), trial.number))[:count]
+
+
+def competing(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that the best one was chosen among: with GRPO, and not failed."""
+    return [t for t in ended(study) if t.state != TrialState.FAIL and t.params["epochs"] > 0]
 
 
 def write_results(study: optuna.Study, folder: Path) -> list[Path]:

@@ -1,24 +1,43 @@
 """search/params.yaml: what is searched, how long, and when a trial may become the default."""
 
+import difflib
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
-import numpy as np
-from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from lever_plus.config.base import Count, Positive, Section
-from lever_plus.config.names import GRPO, RCE
-from lever_plus.config.params import Params
-from lever_plus.config.reward import WEIGHTS
+from lever_plus.config.base import LARGEST, Count, Positive, Section, Seed, Temperature
 from lever_plus.config.rl_data import GenMethod
 from lever_plus.errors import UserError
+from lever_plus.files.checking import explained
+from lever_plus.files.names import Name
+from lever_plus.files.yaml_files import read_yaml
 
 STORAGE_VARIABLE: Final = "LEVER_PLUS_STUDY_STORAGE"
+ADVICE: Final = "run from the project's root folder, or write it as search/params.yaml has it"
+DATABASES: Final = ("postgresql", "mysql", "sqlite")
+"""What Optuna keeps studies in, beside journal files."""
+MOST_EPOCHS: Final = 1000
+"""Seed number s reports at steps s * MOST_EPOCHS + epoch, and at its end at the last of them."""
+STEEPEST: Final = 40.0
+"""Slope of the shot weights: from here on one shot has all the weight."""
 Values = Mapping[str, Any]
 """Values of a trial, by the names of `Space`."""
+Each = TypeVar("Each", bound=Sequence[Hashable] | Mapping[str, Any])
+
+
+def _different(values: Each) -> Each:
+    """Refuse a list with the same value twice, and a mapping with two names for one."""
+    given = [*values.values()] if isinstance(values, Mapping) else [*values]
+    keys = [sorted(each) if isinstance(each, list) else each for each in given]
+    for number, key in enumerate(keys):
+        if key in keys[:number]:
+            raise ValueError(f"{given[number]} is there twice")
+    return values
 
 
 class Span(Section):
@@ -28,36 +47,86 @@ class Span(Section):
     high: float
     log: bool = Field(default=False, description="search in orders of magnitude")
 
+    @model_validator(mode="after")
+    def _wide(self) -> "Span":
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low}) must be smaller than high ({self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low is {self.low}: orders of magnitude begin above 0")
+        return self
+
+
+def _within(low: float, high: float) -> Callable[[Span], Span]:
+    def check(span: Span) -> Span:
+        for name, value in (("low", span.low), ("high", span.high)):
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}, which is not in {low:g}..{high:g}")
+        return span
+
+    return check
+
+
+Seeds = Annotated[list[Seed], AfterValidator(_different)]
+Rates = Annotated[Span, AfterValidator(_within(1e-9, 10))]
+Weights = Annotated[Span, AfterValidator(_within(0, LARGEST))]
+Shares = Annotated[Span, AfterValidator(_within(0, 1))]
+Slopes = Annotated[Span, AfterValidator(_within(-STEEPEST, STEEPEST))]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}$")]
+Methods = Annotated[list[GenMethod], Field(min_length=1), AfterValidator(_different)]
+
 
 class Space(Section):
     """What is searched."""
 
-    learning_rate: Span = Field(description="grpo.learning_rate")
-    kl_beta: Span = Field(description="grpo.kl_beta")
-    epochs: Count = Field(description="largest grpo.epochs; 0 is the RCE-only policy")
-    hard_share: Span = Field(description="hard weight / (hard + soft weight); their sum stays 2")
-    shot_slope: Span = Field(description="shot weights grow as exp(slope * shot); 0: equal")
-    tau_start: Sequence[Positive] = Field(description="rce.tau start; it ends at a quarter")
-    gen_methods: Mapping[str, list[GenMethod] | None] = Field(
-        description="{name: rl.filter_gen_methods}"
+    learning_rate: Rates = Field(description="grpo.learning_rate")
+    kl_beta: Weights = Field(description="grpo.kl_beta")
+    epochs: Annotated[int, Field(ge=1, lt=MOST_EPOCHS - 1)] = Field(
+        description="largest grpo.epochs; 0 is the RCE-only policy"
     )
+    hard_share: Shares = Field(description="hard weight / (hard + soft weight); their sum stays 2")
+    shot_slope: Slopes = Field(description="shot weights grow as exp(slope * shot); 0: equal")
+    tau_start: Annotated[list[Temperature], Field(min_length=1), AfterValidator(_different)] = (
+        Field(description="rce.tau start; it ends at a quarter")
+    )
+    gen_methods: Annotated[
+        dict[Label, Methods | None], Field(min_length=1), AfterValidator(_different)
+    ] = Field(description="{name: rl.filter_gen_methods}")
 
 
 class StudySettings(Section):
     """The whole file."""
 
-    name: str
-    trials: Count = Field(description="trials in the study, the baseline included")
-    workers: Count = Field(description="processes that `make study` starts")
-    seeds: list[int] = Field(min_length=1, description="training seeds of every trial")
-    sampler_seed: int
+    name: Name
+    trials: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
+        description="trials in the study, the baseline included"
+    )
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(
+        description="processes that `make study` starts"
+    )
+    seeds: Seeds = Field(min_length=1, description="training seeds of every trial")
+    sampler_seed: Seed
     startup_trials: Count = Field(description="random trials before TPE")
     kl_budget: Positive = Field(description="largest KL to RCE, nats a pointer: a constraint")
-    stale_seconds: Positive = Field(description="a trial of another machine is lost after this")
+    stale_seconds: Annotated[float, Field(ge=1, le=1e6)] = Field(
+        description="a trial of another machine is lost after this"
+    )
     storage: str = Field(description="journal file, or the URL of a database")
     top: Count = Field(description="trials that promotion trains again")
-    fresh_seeds: list[int] = Field(min_length=2, description="training seeds of promotion")
+    fresh_seeds: Seeds = Field(min_length=2, description="training seeds of promotion")
     space: Space
+
+    @model_validator(mode="after")
+    def _possible(self) -> "StudySettings":
+        if self.startup_trials > self.trials:
+            raise ValueError(f"startup_trials: {self.startup_trials} of {self.trials} trials")
+        if self.top >= self.trials:
+            raise ValueError(
+                f"top: the best {self.top} of {self.trials} trials, one of them the baseline"
+            )
+        seen = sorted(set(self.seeds) & set(self.fresh_seeds))
+        if seen:
+            raise ValueError(f"fresh_seeds: {seen[0]} is one of seeds, so it is not fresh")
+        return self
 
 
 def read_settings(path: Path) -> StudySettings:
@@ -66,72 +135,43 @@ def read_settings(path: Path) -> StudySettings:
     LEVER_PLUS_STUDY_STORAGE of the environment comes before `storage`: a database's password has no
     place in a file that git keeps.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run from the project's root folder.")
-    content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path, ADVICE)
+    origin = f"{path}: storage"
     if os.environ.get(STORAGE_VARIABLE):
-        content["storage"] = os.environ[STORAGE_VARIABLE]
+        content["storage"], origin = os.environ[STORAGE_VARIABLE], STORAGE_VARIABLE
     try:
-        return StudySettings.model_validate(content, strict=False)
+        settings = StudySettings.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise UserError(f"{path}: {_explain(error.errors()[0])}.") from error
+    _check_storage(settings.storage, origin)
+    return settings
 
 
-def baseline(params: Params, space: Space) -> dict[str, Any]:
-    """Return the values of the RCE-only baseline: params.yaml without GRPO."""
-    tau = next(iter(params.rce.tau.values()))
-    methods = params.rl.filter_gen_methods
-    named = next((name for name, m in space.gen_methods.items() if m == methods), None)
-    if tau.start not in space.tau_start or named is None:
+def scheme_of(storage: str) -> str | None:
+    """Return the kind of database of a URL, such as "postgresql"; None for a journal file."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9.-]+)(\+[A-Za-z0-9_.-]+)?:", storage)
+    return found[1].lower() if found else None
+
+
+def _check_storage(storage: str, origin: str) -> None:
+    scheme = scheme_of(storage)
+    if scheme is not None and (scheme not in DATABASES or "://" not in storage):
         raise UserError(
-            "search/params.yaml: the space must hold params.yaml's own tau start "
-            f"({tau.start}) and rl.filter_gen_methods ({methods}): the baseline is trial 0."
+            f"{origin}: {scheme} is no kind of storage: name a journal file, or a database as "
+            f"{', '.join(f'{name}://...' for name in DATABASES)}."
         )
-    return {
-        "learning_rate": params.grpo.learning_rate,
-        "kl_beta": params.grpo.kl_beta,
-        "epochs": 0,
-        "hard_share": 0.5,
-        "shot_slope": 0.0,
-        "tau_start": tau.start,
-        "gen_methods": named,
-    }
+    if not storage.strip() or not storage.isprintable() or storage.endswith(("/", "\\")):
+        raise UserError(f"{origin} names no file and no database: write search/study.journal.")
 
 
-def changes(values: Values, params: Params, space: Space) -> dict[str, Any]:
-    """Return what a trial's values change in params.yaml.
-
-    Only the ratio of hard and soft weight is searched: under leave-one-out advantages and AdamW a
-    common factor changes next to nothing, and importances would lie.
-    """
-    steps = np.exp(values["shot_slope"] * np.arange(params.pointer.shots))
-    weights = [round(float(weight), 4) for weight in steps / steps.sum()]
-    name = next(iter(params.rce.tau))
-    start = values["tau_start"]
-    return {
-        "reward": {
-            **{term: 0.0 for term in WEIGHTS if getattr(params.reward, term) != 0},
-            "hard": round(2 * values["hard_share"], 4),
-            "soft": round(2 * (1 - values["hard_share"]), 4),
-            "shot_weights": weights,
-        },
-        "rl": {"filter_gen_methods": space.gen_methods[values["gen_methods"]]},
-        RCE: {"tau": {**_taus(params), name: {"start": start, "end": start / 4}}},
-        GRPO: {
-            "rounds": 0,
-            "start": name,
-            "epochs": max(1, values["epochs"]),
-            "learning_rate": _rounded(values["learning_rate"]),
-            "kl_beta": _rounded(values["kl_beta"]),
-        },
-    }
-
-
-def _rounded(value: float) -> float:
-    """Return a value with three significant digits; more would claim too much."""
-    return float(f"{value:.3g}")
-
-
-def _taus(params: Params) -> dict[str, Any]:
-    return {name: tau.model_dump() for name, tau in params.rce.tau.items()}
+def _explain(error: ErrorDetails) -> str:
+    """Return one sentence, with a suggestion for a mistyped key."""
+    if error["type"] != "extra_forbidden":
+        return explained(error)
+    *way, key = error["loc"]
+    known: Any = StudySettings
+    for part in way:
+        field = known.model_fields.get(part)
+        known = field.annotation if field else Section
+    near = difflib.get_close_matches(str(key), known.model_fields, n=1)
+    return explained(error) + (f" (did you mean {near[0]}?)" if near else "")

@@ -10,60 +10,40 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from lever_plus.config.file import changed_params
 from lever_plus.config.params import Params
-from lever_plus.errors import UserError
-from lever_plus.experiments.study.liveness import ROLE, requeue_lost, signs_of_life, tell
+from lever_plus.experiments.study.fingerprint import check_made_with, made_with
+from lever_plus.experiments.study.liveness import (
+    FAILED,
+    ROLE,
+    place_of,
+    repeats,
+    requeue_lost,
+    signs_of_life,
+    silent_for,
+    tell,
+)
 from lever_plus.experiments.study.objective import DivergedError, Measured, Trials
-from lever_plus.experiments.study.settings import Space, StudySettings, baseline, changes
+from lever_plus.experiments.study.settings import MOST_EPOCHS, Space, StudySettings
+from lever_plus.experiments.study.space import SPANS, baseline, changes, check_space
+from lever_plus.experiments.study.storage import explained, open_study
+from lever_plus.experiments.study.trials import KL, check_trials
 from lever_plus.pipeline.paths import Paths
 from lever_plus.training.trainer import Row
 
 LOG = logging.getLogger("lever_plus")
-DATA, UID = "data", "uid"
-KL = "kl"
+UID = "uid"
+BASELINE = "baseline"
 POLL_S = 1.0
-MOST_EPOCHS = 1000
-"""Seed number s reports at steps s * MOST_EPOCHS + epoch, and at its end at the last of them."""
-
-
-def open_study(settings: StudySettings) -> optuna.Study:
-    """Create or join the study."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        study_name=settings.name,
-        storage=open_storage(settings.storage),
-        direction="maximize",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
-    )
-
-
-def open_storage(place: str) -> Any:
-    """Open a journal file, or a database by its URL.
-
-    Raises:
-        UserError: The database can't be reached, or its driver is not installed.
-    """
-    if "://" not in place:
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
-        return optuna.storages.JournalStorage(JournalFileBackend(place))
-    try:
-        return optuna.storages.RDBStorage(place)
-    except Exception as error:
-        raise UserError(
-            f"{place}: {error}. Is the server running, and its driver installed "
-            "(`pip install 'lever-plus[postgres]'`)?"
-        ) from error
+SAY_EVERY_S = 10.0
 
 
 def run_worker(params: Params, settings: StudySettings, trials: Trials | None = None) -> int:
@@ -73,22 +53,55 @@ def run_worker(params: Params, settings: StudySettings, trials: Trials | None = 
         params: params.yaml.
         settings: Space, number of trials, seeds.
         trials: Data and policies; None: those of the pipeline.
+
+    Raises:
+        UserError: The space has values that params.yaml could not have, the study was made with
+            other settings or data, or its storage is damaged or out of reach.
     """
+    check_space(params, settings.space)
     study = open_study(settings)
     found = trials or Trials(params, Paths())
-    _check_data(study, found.identity)
-    queue_baseline(study, params, settings.space)
+    now = made_with(params, settings, found.sources(settings.seeds))
     run = objective(found, params, settings)
-    finished = 0
-    while True:
-        requeue_lost(study, settings.stale_seconds)
-        if _wants_trials(study, settings.trials):
-            _run_trial(study, run, settings)
-            finished += 1
-        elif study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            time.sleep(POLL_S)  # should their workers be killed, someone must go on
-        else:
-            return finished
+    finished, said = 0, 0.0
+    with explained(settings):
+        _begin(study, params, settings.space, now)
+        while True:
+            check_made_with(study, now)
+            requeue_lost(study, settings.stale_seconds)
+            if _wants_trials(study, settings.trials):
+                _run_trial(study, run, settings)
+                finished += 1
+            elif study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                # Should their workers be killed, someone must go on.
+                said = _say_waiting(study, settings.stale_seconds, said)
+                time.sleep(POLL_S)
+            else:
+                return finished
+
+
+def _begin(study: optuna.Study, params: Params, space: Space, now: dict[str, Any]) -> None:
+    """Check what is there, and prepare a study that is new."""
+    check_trials(study, space)
+    check_made_with(study, now)
+    if UID not in study.user_attrs:
+        study.set_user_attr(UID, uuid.uuid4().hex)
+    queue_baseline(study, params, space)
+
+
+def _say_waiting(study: optuna.Study, stale_seconds: float, said: float) -> float:
+    """Say what is waited for, and how long at most, from time to time; return when it was said."""
+    if time.monotonic() - said < SAY_EVERY_S:
+        return said
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        LOG.warning(
+            "waiting for trial %d, which another worker runs; it is taken over once that worker is "
+            "gone, or silent for %.0f seconds (now for %.0f)",
+            trial.number,
+            stale_seconds,
+            silent_for(trial),
+        )
+    return time.monotonic()
 
 
 def _run_trial(study: optuna.Study, run: Callable[[Trial], float], settings: StudySettings) -> None:
@@ -97,35 +110,22 @@ def _run_trial(study: optuna.Study, run: Callable[[Trial], float], settings: Stu
     `Study.optimize` ends the process where another worker has failed the trial in the meantime.
     """
     trial = study.ask()
-    # By the trial's number: workers, wherever and whenever they start, propose different values.
-    seed = settings.sampler_seed + trial.number
-    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=settings.startup_trials)
     value: float | None = None
     state: TrialState | None = TrialState.FAIL
     try:
         with signs_of_life(trial, settings.stale_seconds):
-            value, state = run(trial), None
-    except optuna.TrialPruned:
-        state = TrialState.PRUNED
-    except (DivergedError, FloatingPointError) as error:
-        LOG.warning("trial %d failed: %s; its values: %s", trial.number, error, trial.params)
+            try:
+                value, state = run(trial), None
+            except optuna.TrialPruned:
+                state = TrialState.PRUNED
+            except (DivergedError, FloatingPointError) as error:
+                LOG.warning("trial %d failed: %s; values: %s", trial.number, error, trial.params)
+                # What fails without a word was cut off, and is tried again.
+                trial.set_user_attr(FAILED, str(error))
     except UpdateFinishedTrialError:
         LOG.warning("trial %d was taken for lost and is left to another worker", trial.number)
     finally:
         tell(study, trial.number, value, state)
-
-
-def _check_data(study: optuna.Study, identity: str) -> None:
-    """Refuse to mix trials on different data: their differences could not be compared."""
-    known = study.user_attrs.get(DATA)
-    if known is None:
-        study.set_user_attr(DATA, identity)
-        study.set_user_attr(UID, uuid.uuid4().hex)
-    elif known != identity:
-        raise UserError(
-            f"study {study.study_name} was made on other RL data, policies or settings: give the "
-            "new one another name (search/params.yaml), or remove its storage."
-        )
 
 
 def _wants_trials(study: optuna.Study, trials: int) -> bool:
@@ -137,21 +137,25 @@ def _wants_trials(study: optuna.Study, trials: int) -> bool:
 
 def queue_baseline(study: optuna.Study, params: Params, space: Space) -> None:
     """Queue the RCE-only baseline as the first trial, if the study has none."""
-    values = baseline(params, space)
-    study.enqueue_trial(values, user_attrs={ROLE: "baseline"}, skip_if_exists=True)
+    if all(t.user_attrs.get(ROLE) != BASELINE for t in study.get_trials(deepcopy=False)):
+        study.enqueue_trial(baseline(params, space), user_attrs={ROLE: BASELINE})
 
 
 def objective(trials: Trials, params: Params, settings: StudySettings) -> Callable[[Trial], float]:
     """Return the function that Optuna calls."""
 
     def run(trial: Trial) -> float:
-        _check_first(trial)
-        values = suggest(trial, settings.space)
-        changed = changed_params(params, changes(values, params, settings.space))
+        before = trial.study.get_trials(deepcopy=False)
+        if repeats(before[trial.number], before):
+            raise DivergedError("another trial is the same, because two workers queued it at once")
+        values = suggest(trial, settings, place_of(trial.number, before))
+        # The baseline is params.yaml as it is, whether the space has values for that or not.
+        own = {} if _is_baseline(trial) else changes(values, params, settings.space)
+        changed = changed_params(params, own)
         measured: list[Measured] = []
         for index, seed in enumerate(settings.seeds):
             reporter = _reporter(trial, index, measured, trials, seed)
-            measured.append(trials.measure(changed, values["epochs"], seed, reporter))
+            measured.append(_finite(trials.measure(changed, values["epochs"], seed, reporter)))
             trial.report(_mean(measured), (index + 1) * MOST_EPOCHS - 1)
             if trial.should_prune():
                 raise optuna.TrialPruned
@@ -161,17 +165,20 @@ def objective(trials: Trials, params: Params, settings: StudySettings) -> Callab
     return run
 
 
+def _is_baseline(trial: Trial) -> bool:
+    return bool(trial.user_attrs.get(ROLE) == BASELINE)
+
+
+def _finite(measured: Measured) -> Measured:
+    """Refuse a policy whose figures are no numbers: it would pass every comparison, or none."""
+    if not np.isfinite([*measured.difference, *measured.accuracies, measured.kl]).all():
+        raise DivergedError(f"KL {measured.kl}, dev accuracy {measured.accuracies}")
+    return measured
+
+
 def _mean(measured: list[Measured]) -> float:
     """Return the mean difference; what float rounding leaves of nothing is nothing."""
     return round(float(np.mean([m.difference.mean() for m in measured])), 9) + 0.0
-
-
-def _check_first(trial: Trial) -> None:
-    """Fail a second baseline: workers that start at once may all have queued one."""
-    if trial.user_attrs.get(ROLE) == "baseline" and "again" not in trial.user_attrs:
-        others = trial.study.get_trials(deepcopy=False)[: trial.number]
-        if any(other.user_attrs.get(ROLE) == "baseline" for other in others):
-            raise DivergedError("the baseline is there already")
 
 
 def _reporter(
@@ -182,6 +189,8 @@ def _reporter(
 
     def report(epoch: int, row: Row) -> None:
         now = float(row["dev_accuracy"]) - base
+        if not np.isfinite(now):
+            raise DivergedError(f"dev accuracy {row['dev_accuracy']} in epoch {epoch}")
         so_far = [*(float(m.difference.mean()) for m in measured), now]
         trial.report(float(np.mean(so_far)), index * MOST_EPOCHS + epoch)
         if epoch and trial.should_prune():
@@ -200,16 +209,34 @@ def _remember(trial: Trial, measured: list[Measured], settings: StudySettings) -
         trial.set_user_attr(f"dev_acc_shot_{shot:02d}", float(accuracy))
 
 
-def suggest(trial: Trial, space: Space) -> dict[str, Any]:
-    """Ask for the values of a trial."""
+def suggest(trial: Trial, settings: StudySettings, place: int) -> dict[str, Any]:
+    """Ask for the values of a trial.
+
+    Args:
+        trial: Of the study; values that were queued for it are given back.
+        settings: The space, and the seed of the proposals.
+        place: Of the trial in the study. Every value has a generator of its own, so that a trial
+            that was killed between two of them gets the same ones when it is run again.
+    """
+    space = settings.space
+
+    def asking(name: str) -> Trial:
+        text = f"{settings.sampler_seed} {place} {name}"
+        seed = int.from_bytes(sha256(text.encode()).digest()[:4], "big")
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=settings.startup_trials)
+        trial.study.sampler = sampler
+        return trial
+
     spans = {
-        name: trial.suggest_float(name, span.low, span.high, log=span.log)
-        for name in ("learning_rate", "kl_beta", "hard_share", "shot_slope")
+        name: asking(name).suggest_float(name, span.low, span.high, log=span.log)
+        for name in SPANS
         for span in [getattr(space, name)]
     }
     return {
         **spans,
-        "epochs": trial.suggest_int("epochs", 0, space.epochs),
-        "tau_start": trial.suggest_categorical("tau_start", list(space.tau_start)),
-        "gen_methods": trial.suggest_categorical("gen_methods", list(space.gen_methods)),
+        "epochs": asking("epochs").suggest_int("epochs", 0, space.epochs),
+        **{
+            name: asking(name).suggest_categorical(name, list(getattr(space, name)))
+            for name in ("tau_start", "gen_methods")
+        },
     }

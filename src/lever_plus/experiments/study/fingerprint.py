@@ -1,0 +1,94 @@
+"""What a study was made with: all that changes what a trial gives, and nothing else.
+
+Trials are compared with each other, so they must differ in their values alone. How fast they are
+computed, where answers and the study are kept, how values are proposed, how many trials there are
+and what other stages and methods do changes no trial, and may change while a study is under way.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import optuna
+from optuna.trial import TrialState
+
+from lever_plus.config.params import Params
+from lever_plus.errors import UserError
+from lever_plus.experiments.study.settings import StudySettings
+from lever_plus.experiments.study.space import first_tau
+
+MADE_WITH: Final = "made_with"
+PROPOSED: Final = {"epochs", "learning_rate", "kl_beta", "rounds", "start"}
+"""Settings of GRPO that every trial has of its own."""
+UNUSED: Final = {"group_size"}
+"""Of fresh candidates, which no trial draws."""
+SHOWN: Final = 3
+RESULTS: Final = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def made_with(
+    params: Params, settings: StudySettings, sources: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return {setting or source: value} of all that a trial's result depends on.
+
+    Args:
+        params: params.yaml.
+        settings: search/params.yaml.
+        sources: What the trials are computed from, see `Trials.sources`.
+    """
+    name, tau = first_tau(params)
+    sections = {
+        "pointer": params.pointer.model_dump(),
+        "reward": params.reward.model_dump(),
+        "rl": params.rl.model_dump(include={"filter_gen_methods"}),
+        "rce": {**params.rce.model_dump(exclude={"tau"}), f"tau.{name}": tau.model_dump()},
+        "grpo": params.grpo.model_dump(exclude=PROPOSED | UNUSED),
+        "space": settings.space.model_dump(),
+    }
+    found = {"seeds": settings.seeds, "kl_budget": settings.kl_budget}
+    for section, values in sections.items():
+        found |= {f"{section}.{key}": value for key, value in values.items()}
+    kept: dict[str, Any] = json.loads(json.dumps({**found, **sources}))
+    return kept
+
+
+def check_made_with(study: optuna.Study, now: Mapping[str, Any]) -> None:
+    """Refuse to mix trials that are not comparable; a study without results takes what is now.
+
+    What an earlier version remembered beside what counts today is passed over.
+
+    Raises:
+        UserError: Names what differs.
+    """
+    known = study.user_attrs.get(MADE_WITH)
+    if known is None and not study.get_trials(deepcopy=False, states=RESULTS):
+        study.set_user_attr(MADE_WITH, dict(now))
+        return
+    advice = "give the new one another name (search/params.yaml)"
+    if not isinstance(known, dict):
+        raise UserError(
+            f"study {study.study_name} was made by another program or an earlier version, so what "
+            f"its trials were made with is not known: {advice}."
+        )
+    other = [name for name, value in now.items() if name not in known or known[name] != value]
+    if other:
+        shown = _listed([_difference(name, known, now) for name in other])
+        raise UserError(
+            f"study {study.study_name} was made with other settings or data, and its trials could "
+            f"not be compared with new ones: {shown}. Undo that, or {advice}."
+        )
+
+
+def _difference(name: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    before = _short(known[name]) if name in known else "not there"
+    return f"{name} was {before} and is {_short(now[name])}"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _listed(differences: Sequence[str]) -> str:
+    more = len(differences) - SHOWN
+    return "; ".join(differences[:SHOWN]) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,177 @@
+"""The lock of a study's journal: no killed process keeps it, and whoever waits for it says so.
+
+Two locks, one inside the other. The outer one is the kernel's, on a file beside the journal: it
+ends with its process. The inner one is the link that Optuna's own programs and other machines know.
+Whoever has the outer lock writes there which link it made, so that a link of a process that is gone
+is removed at once; any other link has the time that Optuna gives it.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from lever_plus.errors import UserError
+from lever_plus.experiments.study.liveness import is_gone, name_worker
+
+LOG = logging.getLogger("lever_plus")
+GRACE_S: Final = 30.0
+"""Optuna's time after which a link that nobody renews is taken away."""
+QUIET_S: Final = 2.0
+SAY_EVERY_S: Final = 10.0
+LONGEST_PAUSE_S: Final = 0.25
+Link = tuple[int, int]
+"""What tells a link from others of the same name: inode and time."""
+
+
+class JournalLock:
+    """Excludes all other writers of one journal, those of other machines included."""
+
+    def __init__(self, journal: Path, grace_s: float = GRACE_S) -> None:
+        """Lock nothing yet.
+
+        Args:
+            journal: The file, as an absolute path: the link points to it.
+            grace_s: How long an unknown holder may keep the lock.
+        """
+        self._journal, self._grace_s = journal, grace_s
+        self._link = journal.with_name(f"{journal.name}.lock")
+        self._holder = journal.with_name(f"{journal.name}.holder")
+        self._file: int | None = None
+        self._mine: Link | None = None
+
+    def acquire(self) -> None:
+        """Wait for the lock and take it.
+
+        Raises:
+            UserError: The folder of the journal can't be written to.
+        """
+        try:
+            self._lock_file()
+            self._make_link()
+        except OSError as error:
+            self._unlock_file()
+            raise UserError(
+                f"{self._link} can't be made ({error.strerror}), so nothing was added to the "
+                "journal: let this user write there, or name another storage in "
+                "search/params.yaml."
+            ) from error
+        except BaseException:
+            self._unlock_file()
+            raise
+
+    def release(self) -> None:
+        """Give the lock back, unless it was taken away: this process was stopped for too long."""
+        if self._mine is not None and _identity(self._link) == self._mine:
+            self._link.unlink(missing_ok=True)
+        self._mine = None
+        self._unlock_file()
+
+    def _lock_file(self) -> None:
+        """Take the kernel's lock; go on without it where there is none, or a holder is stopped."""
+        file = os.open(self._holder, os.O_RDWR | os.O_CREAT, 0o666)
+        waiting = _Waiting(self._journal, self._grace_s)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                busy = error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+                if busy and waiting.goes_on(_described(_read(file))):
+                    continue
+                os.close(file)
+                return
+            self._file = file
+            return
+
+    def _unlock_file(self) -> None:
+        if self._file is not None:
+            os.close(self._file)  # ends the lock too
+            self._file = None
+
+    def _make_link(self) -> None:
+        waiting = _Waiting(self._journal, self._grace_s)
+        while True:
+            try:
+                self._link.symlink_to(self._journal)
+                break
+            except FileExistsError:
+                found = _identity(self._link)
+            if found is None:
+                continue
+            waiting.see(found)
+            name = {} if self._file is None else _read(self._file)
+            known = name.get("link") == list(found)
+            gone = known and is_gone(name.get("worker"))
+            if gone or not waiting.goes_on(_described(name if known else {})):
+                LOG.warning("%s: left by a process that is gone, and removed", self._link)
+                if _identity(self._link) == found:
+                    self._link.unlink(missing_ok=True)
+        self._mine = _identity(self._link)
+        if self._file is not None and self._mine is not None:
+            _write(self._file, {"worker": name_worker(), "link": list(self._mine)})
+
+
+class _Waiting:
+    """Pauses, and says from time to time what is waited for and how long it may take."""
+
+    def __init__(self, journal: Path, longest_s: float) -> None:
+        self._journal, self._longest_s, self._pause = journal, longest_s, 0.001
+        self._since = time.monotonic()
+        self._say_at = self._since + QUIET_S
+        self._seen: Link | None = None
+
+    def see(self, link: Link) -> None:
+        """Count anew if the lock has changed hands."""
+        if link != self._seen:
+            self._seen, self._since = link, time.monotonic()
+
+    def goes_on(self, holder: str) -> bool:
+        """Pause; return False once one holder had it for too long."""
+        now = time.monotonic()
+        left = self._since + self._longest_s - now
+        if left <= 0:
+            return False
+        if now >= self._say_at:
+            LOG.warning(
+                "%s is locked by %s: waiting, at most %.0f seconds more",
+                self._journal,
+                holder,
+                left,
+            )
+            self._say_at = now + SAY_EVERY_S
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+        return True
+
+
+def _described(name: dict[str, Any]) -> str:
+    worker = name.get("worker")
+    if isinstance(worker, dict) and {"process", "machine"} <= set(worker):
+        return f"process {worker['process']} on {worker['machine']}"
+    return "another process"
+
+
+def _identity(link: Path) -> Link | None:
+    try:
+        status = link.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _read(file: int) -> dict[str, Any]:
+    """Return what a holder wrote; {} if nothing, or another program did."""
+    try:
+        name = json.loads(os.pread(file, 4096, 0))
+    except (ValueError, RecursionError):
+        return {}
+    return name if isinstance(name, dict) else {}
+
+
+def _write(file: int, name: dict[str, Any]) -> None:
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(name).encode(), 0)

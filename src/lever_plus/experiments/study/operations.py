@@ -1,0 +1,188 @@
+"""The operations of a journal, checked one by one: Optuna itself would fail on them, or mix trials.
+
+Optuna passes over what it does not understand of other workers, so a missing line would give one
+trial's values to another. Here every operation must belong to what was there before it.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from optuna.distributions import json_to_distribution
+from optuna.trial import TrialState
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from lever_plus.errors import UserError
+from lever_plus.files.checking import checked
+
+Id = Annotated[int, Field(ge=0)]
+
+
+def _worked(made: Callable[[str], object]) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        try:
+            made(text)
+        except Exception as error:
+            raise ValueError(f"{text[:60]!r} can't be read ({error})") from error
+        return text
+
+    return check
+
+
+Time = Annotated[str, AfterValidator(_worked(datetime.fromisoformat))]
+Distribution = Annotated[str, AfterValidator(_worked(json_to_distribution))]
+State = Annotated[int, Field(ge=0, le=max(TrialState))]
+One = Annotated[dict[str, Any], Field(min_length=1, max_length=1)]
+
+
+class _Operation(BaseModel):
+    """What all have; later versions of Optuna may add to it."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    op_code: int
+    worker_id: str
+
+
+class _NewStudy(_Operation):
+    study_name: str
+    directions: tuple[Annotated[int, Field(ge=0, le=2)], ...] = Field(min_length=1)
+
+
+class _OfStudy(_Operation):
+    study_id: Id
+
+
+class _StudyNote(_OfStudy):
+    user_attr: One
+
+
+class _StudySystemNote(_OfStudy):
+    system_attr: One
+
+
+class _NewTrial(_OfStudy):
+    datetime_start: Time | None
+    datetime_complete: Time | None = None
+    state: State = TrialState.RUNNING
+    value: float | None = None
+    values: tuple[float, ...] | None = None
+    distributions: dict[str, Distribution] = Field(default_factory=dict)
+    params: dict[str, float] = Field(default_factory=dict)
+    user_attrs: dict[str, Any] = Field(default_factory=dict)
+    system_attrs: dict[str, Any] = Field(default_factory=dict)
+    intermediate_values: dict[str, float] = Field(default_factory=dict)
+
+
+class _OfTrial(_Operation):
+    trial_id: Id
+
+
+class _Proposal(_OfTrial):
+    param_name: str
+    param_value_internal: float
+    distribution: Distribution
+
+
+class _NewState(_OfTrial):
+    state: State
+    values: tuple[float, ...] | None
+    datetime_start: Time | None = None
+    datetime_complete: Time | None = None
+
+
+class _Report(_OfTrial):
+    step: int
+    intermediate_value: float
+
+
+class _TrialNote(_OfTrial):
+    user_attr: One
+
+
+class _TrialSystemNote(_OfTrial):
+    system_attr: One
+
+
+KINDS: Final[tuple[type[_Operation], ...]] = (
+    *(_NewStudy, _OfStudy, _StudyNote, _StudySystemNote, _NewTrial),
+    *(_Proposal, _NewState, _Report, _TrialNote, _TrialSystemNote, _Operation),
+)
+"""By Optuna's number of the operation; the last one is passed over."""
+REMOVAL: Final = 1
+
+
+class Operations:
+    """What the operations so far have made."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._names: dict[int, str] = {}
+        self._made = 0
+        self._owners: list[str] = []
+
+    def check(self, content: Any, where: str, advice: str) -> None:
+        """Take the next operation.
+
+        Args:
+            content: What a line says.
+            where: File and line.
+            advice: What to do if it is no operation, or belongs to nothing before it.
+
+        Raises:
+            UserError: What is wrong with the line.
+        """
+        code = content.get("op_code") if isinstance(content, dict) else None
+        if type(code) is not int or code < 0:
+            raise UserError(f"{where} is no operation of a study: {advice}.")
+        if code >= len(KINDS):
+            raise UserError(
+                f"{where} was written by a newer Optuna (operation {code}): update this one "
+                "(`pip install --upgrade optuna`), or name another storage in search/params.yaml."
+            )
+        operation = checked(KINDS[code], content, where, advice)
+        if why := self._applied(operation):
+            raise UserError(
+                f"{where} {why}: lines are missing before it, or two journals were put into one "
+                f"file: {advice}."
+            )
+
+    def _applied(self, operation: _Operation) -> str:
+        """Take an operation; return why it can't be one that was written at this place."""
+        match operation:
+            case _NewStudy(study_name=name):
+                # Two processes that make a study at once both write this; the second joins it.
+                if name not in self._names.values():
+                    self._names[self._made] = name
+                    self._made += 1
+            case _OfStudy(study_id=study):
+                if study >= self._made:
+                    return f"belongs to study {study}, which was not made"
+                self._apply_to_study(operation, study)
+            case _OfTrial(trial_id=trial):
+                if trial >= len(self._owners):
+                    return f"belongs to trial {trial}, which was not begun"
+                return self._applied_to_trial(operation, trial)
+        return ""
+
+    def _apply_to_study(self, operation: _OfStudy, study: int) -> None:
+        if isinstance(operation, _NewTrial) and study in self._names:
+            running = operation.state == TrialState.RUNNING
+            self._owners.append(_process(operation) if running else "")
+        elif operation.op_code == REMOVAL:
+            self._names.pop(study, None)
+
+    def _applied_to_trial(self, operation: _OfTrial, trial: int) -> str:
+        owner, mine = self._owners[trial], _process(operation)
+        if isinstance(operation, _NewState) and operation.state == TrialState.RUNNING:
+            # Of several that want a waiting trial the first one gets it.
+            self._owners[trial] = owner or mine
+        measured = isinstance(operation, _NewState) and operation.state == TrialState.COMPLETE
+        if (measured or isinstance(operation, _Proposal | _Report)) and owner != mine:
+            return f"is about trial {trial} of another process"
+        return ""
+
+
+def _process(operation: _Operation) -> str:
+    """Return which process wrote an operation: a worker's id ends with that of a thread."""
+    return operation.worker_id.rpartition("-")[0]

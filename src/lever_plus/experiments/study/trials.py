@@ -1,0 +1,51 @@
+"""What a finished trial must have before anything is concluded from it."""
+
+import math
+from typing import Final
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lever_plus.errors import UserError
+from lever_plus.experiments.study.liveness import AGAIN
+from lever_plus.experiments.study.settings import Space
+
+KL: Final = "kl"
+"""A trial's constraint, and what it is shown as."""
+
+
+def check_trials(study: optuna.Study, space: Space) -> None:
+    """Refuse a study whose record of a trial has gaps: it would be compared by what is left.
+
+    Raises:
+        UserError: Names the trial.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        if why := _wrong(trial, space):
+            raise UserError(
+                f"study {study.study_name}: trial {trial.number} {why}, so another program wrote "
+                "it, or the storage is damaged: restore the storage from a copy, or give the new "
+                "study another name (search/params.yaml)."
+            )
+
+
+def _wrong(trial: FrozenTrial, space: Space) -> str:
+    again = trial.user_attrs.get(AGAIN)
+    if again is not None and (type(again) is not int or not 0 <= again < trial.number):
+        return f"repeats trial {again!r}"
+    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        return ""
+    known = set(type(space).model_fields)
+    if known != set(trial.params):
+        return f"has other values than the space: {min(known ^ set(trial.params))}"
+    if not 0 <= trial.params["epochs"] <= space.epochs:
+        return f"has {trial.params['epochs']} epochs"
+    if trial.params["gen_methods"] not in space.gen_methods:
+        return f"has gen_methods {trial.params['gen_methods']!r}"
+    if trial.state == TrialState.COMPLETE and not (
+        trial.values and len(trial.values) == 1 and math.isfinite(trial.values[0])
+    ):
+        return f"ended with {trial.values}, which is no result"
+    if trial.state == TrialState.COMPLETE and KL not in trial.constraints:
+        return "ended without a KL"
+    return ""
