@@ -116,8 +116,8 @@ def export_rl(
     from lever_plus.training.rl_data.records import read_rl_data
 
     _, records = read_rl_data(folder, read_pools(pool))
-    write_exchange(file, records)
-    typer.echo(f"{len(records)} queries in {file}; its pointers are example ids (global)")
+    count = write_exchange(file, records)
+    typer.echo(f"{count} queries in {file}; its pointers are example ids (global)")
 
 
 @metric_app.command("check")

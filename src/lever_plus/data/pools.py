@@ -66,18 +66,23 @@ class Pools:
         Raises:
             PointerError: The pointer names an id outside the pool, or one twice.
         """
+        return self.positions_of(query_id, [pointer])[0]
+
+    def positions_of(self, query_id: int, pointers: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Turn several pointers of one query into positions; PointerError as `positions`."""
         pool = {example_id: i for i, example_id in enumerate(self.of(query_id))}
-        for example_id in pointer:
-            if example_id not in pool:
+        for pointer in pointers:
+            for example_id in pointer:
+                if example_id not in pool:
+                    raise PointerError(
+                        f"query {query_id}: example {example_id} of the pointer is not in its "
+                        "pool. The pointer was made for another pool; regenerate it from this one."
+                    )
+            if len(set(pointer)) != len(pointer):
                 raise PointerError(
-                    f"query {query_id}: example {example_id} of the pointer is not in its pool. "
-                    "The pointer was made for another pool; regenerate it from this one."
+                    f"query {query_id}: pointer {tuple(pointer)} names an example twice."
                 )
-        if len(set(pointer)) != len(pointer):
-            raise PointerError(
-                f"query {query_id}: pointer {tuple(pointer)} names an example twice."
-            )
-        return [pool[example_id] for example_id in pointer]
+        return [[pool[example_id] for example_id in pointer] for pointer in pointers]
 
 
 def draw_pools(

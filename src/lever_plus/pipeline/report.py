@@ -27,8 +27,8 @@ from lever_plus.report.rl_data import rewards_by_method
 from lever_plus.report.terminal import print_decision
 from lever_plus.tracking.history import Row, read_history
 from lever_plus.tracking.training_run import TrainingRun
-from lever_plus.training.rl_data.headroom import measure
-from lever_plus.training.rl_data.records import Meta, QueryRecord, read_rl_data
+from lever_plus.training.rl_data.headroom import Meter
+from lever_plus.training.rl_data.records import Meta, Records, read_rl_data
 
 TRACES = {
     "dev_reward": "Realised reward on dev",
@@ -54,7 +54,7 @@ class Found(NamedTuple):
     histories: dict[str, list[Row]]
     pools: Pools
     meta: Meta
-    records: list[QueryRecord]
+    records: Records
 
     @property
     def examples(self) -> dict[int, Example]:
@@ -150,7 +150,8 @@ def _sections(
     summary, scores, examples = found.summary, found.scores, found.examples
     methods, resamples = found.methods, settings.resamples
     told = findings.sentences(summary, scores, resamples)
-    rewards = rewards_by_method(found.records, found.pools, settings.reward)
+    meter = Meter()
+    rewards = rewards_by_method(meter.watching(found.records), found.pools, settings.reward)
     trained = methods_of(settings.schedules).names("trained")
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
     diagnostics = _read_json(paths.metrics / "diagnostics.json")
@@ -167,7 +168,7 @@ def _sections(
         "How far to the oracle": sections.way_section(
             findings.way_to_oracle(scores, methods, resamples), methods
         ),
-        "Headroom": sections.headroom_section(measure(found.records)),
+        "Headroom": sections.headroom_section(meter.headroom()),
         "Rewards of the candidates": f'<div class="plot">{plots.reward_svg(rewards)}</div>',
         "Training": figures(traces),
         "Copies and order": sections.diagnostics_section(diagnostics),

@@ -16,7 +16,7 @@ from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.environment import Scored
 from lever_plus.training.rewards import Floats
 from lever_plus.training.rl_data.candidates import Proposal, propose
-from lever_plus.training.rl_data.headroom import measure
+from lever_plus.training.rl_data.headroom import Meter
 from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
 from lever_plus.vlm.scorer import METRIC
 from lever_plus.vlm.store.cached import StoredVlm
@@ -47,7 +47,7 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
         "RL data",
     )
     shots = iter(_shots(scored))
-    records = [
+    records = (
         QueryRecord(
             query_id=query,
             question_id=query,
@@ -55,19 +55,20 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
             candidates=tuple(_candidate(proposal, next(shots)) for proposal in group),
         )
         for query, group in zip(queries, proposals, strict=True)
-    ]
+    )
     meta = Meta(
         vlm=workspace.vlm.identity,
         metric=METRIC,
         pool_sha256=workspace.pools.sha256,
         feature_space=workspace.space.sha256,
         policy_sha256=hashlib.sha256(weights_of(paths.sft).read_bytes()).hexdigest(),
-        records=len(records),
+        records=len(queries),
     )
-    write_rl_data(paths.rl_data, meta, records)
-    headroom = measure(records)
+    meter = Meter()
+    write_rl_data(paths.rl_data, meta, meter.watching(records))
+    headroom = meter.headroom()
     write_metrics(paths.metrics / "rl_data.json", headroom.as_dict())
-    return Outcome(f"{len(records)} queries. {headroom.verdict}", workspace.vlm.usage)
+    return Outcome(f"{len(queries)} queries. {headroom.verdict}", workspace.vlm.usage)
 
 
 def _shots(scored: Scored) -> Iterator[tuple[Shot, ...]]:

@@ -126,7 +126,8 @@ def _kept_state(workspace: Workspace, training: Training) -> Path:
     digest.update(repr(sorted(workspace.vlm.identity.items())).encode())
     code = sorted(PACKAGE.rglob("*.py"))
     for path in (*training.made_from, *code):
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     states = workspace.paths.training
     kept = states / f"{name}-{digest.hexdigest()[:16]}.safetensors"
     # A kill in the middle of a write leaves a file with a dot in front.

@@ -20,7 +20,7 @@ from lever_plus.policy.network import Policy
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.training.environment import Environment
 from lever_plus.training.groups import Groups, groups_from_records
-from lever_plus.training.rl_data.headroom import check_headroom
+from lever_plus.training.rl_data.headroom import informative
 from lever_plus.training.rl_data.records import read_rl_data
 from lever_plus.vlm.scorer import Scorer
 from lever_plus.vlm.store.cached import StoredVlm
@@ -101,8 +101,7 @@ class Workspace:
 
     def groups(self, reward: RewardParams, rl: RlParams) -> Groups:
         """Read the RL data that params.yaml trains on; refused where they teach nothing."""
-        _, records = read_rl_data(self.paths.rl_data, self.pools)
-        check_headroom(records, rl.min_informative)
+        records = informative(read_rl_data(self.paths.rl_data, self.pools)[1], rl.min_informative)
         return groups_from_records(records, self.pools, reward, rl.filter_gen_methods)
 
     def of_split(self, split: str, count: int | None = None) -> list[Example]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lever_plus.errors import needs
 from lever_plus.tracking.history import Row
@@ -131,9 +132,9 @@ def _look(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def reward_svg(rewards: Mapping[str, Sequence[float]]) -> str:
+def reward_svg(rewards: Mapping[str, NDArray[np.float64]]) -> str:
     """Draw a histogram of the candidates' rewards for every generator, on one scale."""
-    everything = np.concatenate([np.asarray(values) for values in rewards.values()])
+    everything = np.concatenate(list(rewards.values()))
     low, high = float(everything.min()), float(everything.max())
     edges = np.linspace(low, high if high > low else low + 1, 13)
     figure = _figure(0.6 + 1.35 * len(rewards))

@@ -1,8 +1,14 @@
 """What the RL data hold: headroom, and the rewards of the candidates by where they came from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lever_plus.config.reward import RewardParams
+from lever_plus.config.rl_data import GenMethod
 from lever_plus.data.pools import Pools
 from lever_plus.training.groups import groups_from_records
 from lever_plus.training.rl_data.headroom import Headroom
@@ -24,19 +30,27 @@ def headroom_rows(found: Headroom) -> Iterator[tuple[str, str]]:
 
 
 def rewards_by_method(
-    records: Sequence[QueryRecord], pools: Pools, reward: RewardParams
-) -> Mapping[str, list[float]]:
+    records: Iterable[QueryRecord], pools: Pools, reward: RewardParams
+) -> Mapping[str, NDArray[np.float64]]:
     """Return {gen_method: rewards of its candidates, weighted over shots}, as training sees them.
 
     Raises:
         PointerError, UserError: See `groups_from_records`.
     """
-    groups = groups_from_records(records, pools, reward)
+    known = get_args(GenMethod)
+    sizes, methods = array("q"), array("b")
+
+    def noted() -> Iterator[QueryRecord]:
+        for record in records:
+            sizes.append(len(record.candidates))
+            methods.extend(known.index(candidate.gen_method) for candidate in record.candidates)
+            yield record
+
+    groups = groups_from_records(noted(), pools, reward)
     weights = groups.rewards.new_tensor(reward.shot_weights)
-    totals = (groups.rewards @ (weights / weights.sum())).tolist()
-    found: dict[str, list[float]] = {}
-    for record, row in zip(records, totals, strict=True):
-        # A group is padded at its end: a shorter record ends the pairs.
-        for candidate, value in zip(record.candidates, row, strict=False):
-            found.setdefault(candidate.gen_method, []).append(value)
-    return dict(sorted(found.items()))
+    totals = (groups.rewards @ (weights / weights.sum())).double().numpy()
+    # A group is padded at its end.
+    values = totals[np.arange(totals.shape[1]) < np.array(sizes)[:, None]]
+    numbers = np.array(methods)
+    found = {method: values[numbers == number] for number, method in enumerate(known)}
+    return {method: rewards for method, rewards in sorted(found.items()) if len(rewards)}

@@ -1,8 +1,9 @@
 """Groups: all candidates of a query as tensors, duplicates marked, rewards per shot."""
 
-from collections.abc import Collection, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from lever_plus.training.rewards import Floats, Scores, shot_rewards
 from lever_plus.training.rl_data.records import Candidate, QueryRecord, Shot
 from lever_plus.training.state import StateDict
 
+LARGEST_COMPARISON: Final = 10_000_000
+"""Numbers that are compared at once when repeats are looked for."""
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -22,7 +26,7 @@ class Groups:
 
     Attributes:
         queries: Query ids, in row order; groups are never inferred from positions.
-        pointers: Positions in each query's pool, int [n, G, T].
+        pointers: Positions in each query's pool, int32 or int64 [n, G, T].
         rewards: Rewards at shots 1..T, float [n, G, T].
         keep: Bool [n, G]; False for padding and for repeats of an earlier candidate.
     """
@@ -33,9 +37,9 @@ class Groups:
     keep: Tensor
 
     def rows(self, index: Tensor) -> "Groups":
-        """Return some of the groups."""
+        """Return some of the groups, their pointers as int64: what tensors are indexed with."""
         ids = tuple(self.queries[i] for i in index.tolist())
-        return Groups(ids, self.pointers[index], self.rewards[index], self.keep[index])
+        return Groups(ids, self.pointers[index].long(), self.rewards[index], self.keep[index])
 
     def with_candidates(self, more: "Groups") -> "Groups":
         """Return the groups with further candidates of the same queries; repeats are not kept."""
@@ -77,7 +81,7 @@ class Candidates:
 
 
 def groups_from_records(
-    records: Sequence[QueryRecord],
+    records: Iterable[QueryRecord],
     pools: Pools,
     reward: RewardParams,
     methods: Collection[str] | None = None,
@@ -85,7 +89,7 @@ def groups_from_records(
     """Build groups from RL data.
 
     Args:
-        records: The RL data.
+        records: The RL data; of each, only what is trained on is kept.
         pools: Pools that the pointers are positions in.
         reward: What the scores are worth, and the weights of shots 1..T; imported data may lack
             scores at shots that weigh nothing (they count as 0).
@@ -97,30 +101,35 @@ def groups_from_records(
         UserError: A pointer has another length than the weights, a score that the reward needs is
             missing, or no candidate is left.
     """
-    chosen = [
-        (record.query_id, _chosen(record.candidates, methods))
-        for record in records
-        if _chosen(record.candidates, methods)
-    ]
-    if not chosen:
+    queries, sizes = list[int](), list[int]()
+    flat, rewards = array("i"), array("f")
+    for record in records:
+        chosen = _chosen(record.candidates, methods)
+        if not chosen:
+            continue
+        queries.append(record.query_id)
+        sizes.append(len(chosen))
+        scores = _scores(record.query_id, chosen, reward)
+        for place in pools.positions_of(record.query_id, [each.pointer for each in chosen]):
+            flat.extend(place)
+        rewards.frombytes(shot_rewards(scores, reward).tobytes())
+    if not queries:
         raise UserError(
             f"the RL data have no candidate from {', '.join(sorted(methods or []))}: change "
             "rl.filter_gen_methods, or generate some (rl_data)."
         )
-    largest = max(len(candidates) for _, candidates in chosen)
-    pointers, rewards, real = [], [], []
-    for query, candidates in chosen:
-        padding = largest - len(candidates)
-        padded = (*candidates, *candidates[:1] * padding)
-        pointers.append([pools.positions(query, c.pointer) for c in padded])
-        rewards.append(shot_rewards(_scores(query, padded, reward), reward))
-        real.append([True] * len(candidates) + [False] * padding)
-    positions = torch.tensor(pointers)
+    counts = np.array(sizes)[:, None]
+    numbers = np.arange(counts.max())
+    real = numbers < counts
+    # Padding repeats the first candidate of its group.
+    rows = (np.cumsum(counts) - counts[:, 0])[:, None] + np.where(real, numbers, 0)
+    shape = (-1, len(reward.shot_weights))
+    positions = torch.from_numpy(np.frombuffer(flat, np.int32).reshape(shape)[rows])
     return Groups(
-        queries=tuple(query for query, _ in chosen),
+        queries=tuple(queries),
         pointers=positions,
-        rewards=torch.from_numpy(np.stack(rewards)),
-        keep=first_occurrences(positions) & torch.tensor(real),
+        rewards=torch.from_numpy(np.frombuffer(rewards, np.float32).reshape(shape)[rows]),
+        keep=first_occurrences(positions) & torch.from_numpy(real),
     )
 
 
@@ -184,5 +193,11 @@ def _log_probs(query: int, candidates: Sequence[Candidate]) -> Floats:
 
 def first_occurrences(pointers: Tensor) -> Tensor:
     """Return bool [n, G]: False where an equal pointer stands earlier in the group [n, G, T]."""
+    _, group, shots = pointers.shape
+    block = max(1, LARGEST_COMPARISON // max(1, group * group * shots))
+    return torch.cat([_first_occurrences(part) for part in pointers.split(block)])
+
+
+def _first_occurrences(pointers: Tensor) -> Tensor:
     equal = (pointers.unsqueeze(2) == pointers.unsqueeze(1)).all(-1)
     return ~equal.tril(diagonal=-1).any(-1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lever_plus.errors import UserError
-from lever_plus.training.rl_data.headroom import check_headroom, measure
+from lever_plus.training.rl_data.headroom import informative, measure
 from lever_plus.training.rl_data.records import Candidate, GenMethod, QueryRecord, Shot
 
 
@@ -50,12 +50,12 @@ def test_the_best_of_n_is_the_mean_over_all_draws() -> None:
 def test_data_that_teach_nothing_are_called_that_and_stop_the_run() -> None:
     assert "nothing to learn" in measure([WRONG, WRONG]).verdict
     with pytest.raises(UserError, match=r"0.0% of the RL data's groups .* asks for 5.0%"):
-        check_headroom([WRONG, WRONG], 0.05)
-    check_headroom([WRONG, MIXED], 0.5)
-    check_headroom([WRONG], 0.0)
+        list(informative([WRONG, WRONG], 0.05))
+    assert list(informative([WRONG, MIXED], 0.5)) == [WRONG, MIXED]
+    assert list(informative([WRONG], 0.0)) == [WRONG]
 
 
 def test_a_difference_at_an_early_shot_is_something_to_learn() -> None:
     early = record(candidate(0.0, first=1.0), candidate(0.0))
     assert measure([early]).flat == 0
-    check_headroom([early], 1.0)
+    assert list(informative([early], 1.0)) == [early]

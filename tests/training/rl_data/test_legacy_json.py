@@ -1,7 +1,7 @@
 """RL JSON of the older system: every variant is known, and no index space is guessed."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lever_plus.data.pools import Pools
 from lever_plus.errors import PointerError, UserError
 from lever_plus.training.groups import groups_from_records
 from lever_plus.training.rl_data.legacy_json import read_exchange, variant_of, write_exchange
+from lever_plus.training.rl_data.records import QueryRecord
 
 POOLS = Pools(ids={7: (10, 11, 12, 13), 3: (13, 12, 10, 14)}, sha256="p" * 64)
 Content = dict[str, Any]
@@ -117,33 +118,91 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of the six known variants"):
         read_exchange(write(tmp_path, {"questions": []}), "pool", POOLS)
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(UserError, match="not a readable JSON file"):
+    with pytest.raises(UserError, match="bad.json is not valid JSON"):
         read_exchange(tmp_path / "bad.json", "pool", POOLS)
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda c: c.pop("vqa_acc_score"), "'vqa_acc_score' is missing"),
-        (lambda c: c.update(vqa_acc_score=3.0), "vqa_acc_score: Input should be less than"),
-        (lambda c: c.update(pointer=["x", 0]), "invalid literal"),
-        (lambda c: c.update(pointer=None), "NoneType"),
+        (lambda c: c.pop("vqa_acc_score"), "vqa_acc_score is missing"),
+        (lambda c: c.update(vqa_acc_score=3.0), "vqa_acc_score: input should be less than"),
+        (lambda c: c.update(pointer=["x", 0]), r"pointer\.0: input should be a valid integer"),
+        (lambda c: c.update(pointer=None), "pointer: input should be a valid tuple, not None"),
+        (lambda c: c.update(pointer=[True, False]), r"pointer\.0: .* not True"),
+        (lambda c: c.update(pointer=[2, 1.5]), r"pointer\.1: .* not 1\.5"),
+        (lambda c: c.update(pointer=["2", "0"]), r"pointer\.0: .* not '2'"),
+        (lambda c: c.update(vqa_correct="0"), "vqa_correct: it should be 0 or 1, not '0'"),
+        (lambda c: c.update(vqa_correct=1.0), "vqa_correct: it should be 0 or 1, not 1.0"),
+        (lambda c: c.update(vqa_correct=True), "vqa_correct: it should be 0 or 1, not True"),
+        (lambda c: c.update(vqa_correct=0), "vqa_correct 0, but vqa_acc_score 0.6"),
+        (lambda c: c.update(vqa_acc_score=0), "vqa_correct 1, but vqa_acc_score 0.0"),
+        (lambda c: c.update(vqa_pred_answer=None), "vqa_pred_answer: .* not None"),
+        (lambda c: c.update(vqa_eval_mode="guess"), "vqa_eval_mode: .* not 'guess'"),
+        (lambda c: c.update(eval_failed="no"), "eval_failed: .* not 'no'"),
+        (lambda c: c.update(gen_method="dream"), "gen_method: .* not 'dream'"),
+        (lambda c: c.update(temperature=0), "temperature is 0.0, it must be above 0"),
+        (lambda c: c.update(beam_score=0.5), "a log-probability is above 0"),
     ],
-    ids=["no score", "score above 1", "no number", "no pointer"],
 )
 def test_a_damaged_candidate_names_file_and_query(
     tmp_path: Path, damage: Callable[[Content], object], reason: str
 ) -> None:
     content = json.loads(json.dumps(A))
     damage(content["7"]["pointer_candidates"][0])
-    with pytest.raises(UserError, match=f"rl.json, query 7: a candidate is damaged .*{reason}"):
+    with pytest.raises(UserError, match=rf"rl.json: 7\.pointer_candidates\.0: .*{reason}"):
         read_exchange(write(tmp_path, content), "pool", POOLS)
 
 
 def test_a_query_that_is_no_id_is_named(tmp_path: Path) -> None:
-    content = {"seven": A["7"]}
-    with pytest.raises(UserError, match="query seven: a candidate is damaged"):
-        read_exchange(write(tmp_path, content), "pool", POOLS)
+    for key in ("seven", "07", "+7", " 7", "7_0", "\u0667", "7" * 5_000):
+        with pytest.raises(UserError, match=r"rl.json: .* is no query id"):
+            read_exchange(write(tmp_path, {key: A["7"]}), "pool", POOLS)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[]", "rl.json holds no JSON object"),
+        ("null", "rl.json holds no JSON object"),
+        ('{"7": null}', "rl.json: the file does not map"),
+        ('{"7": {"pointer_candidates": null}}', "rl.json: the file does not map"),
+        ('{"7": {"pointer_candidates": [null]}}', "rl.json: the file does not map"),
+        ('{"7": {"pointer_candidates": []}, "7": {}}', "the key '7' is there twice"),
+        ('{"7": {"pointer_candidates": [], "query": []}}', "rl.json: 7: query"),
+        ('{"_meta": [], "7": {"pointer_candidates": []}}', "rl.json: _meta"),
+        ('{"7": {"pointer_candidates": [], "candidate_pool_ids": [10.0]}}', "candidate_pool_ids.0"),
+        ('{"7": {"pointer_candidates": [{"vqa_acc_score": NaN}]}}', "NaN is no number"),
+        ("{}", "nothing to import"),
+        ("[" * 100_000, "rl.json: nested too deeply"),
+    ],
+)
+def test_other_shapes_are_refused_with_their_place(tmp_path: Path, text: str, place: str) -> None:
+    (tmp_path / "rl.json").write_text(text)
+    with pytest.raises(UserError, match=place):
+        read_exchange(tmp_path / "rl.json", "pool", POOLS)
+
+
+def test_positions_beside_pointers_must_be_theirs(tmp_path: Path) -> None:
+    content = plain([12, 10], pointer_pos=[2, 1])
+    with pytest.raises(UserError, match=r"query 7: pointer_pos \[2, 1\] is not what .* \[2, 0\]"):
+        read_exchange(write(tmp_path, content), "global", POOLS)
+
+
+def test_an_export_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """It is written while the data are read: what they lack is found late."""
+    path = tmp_path / "out.json"
+    path.write_text("before")
+    records = read_exchange(write(tmp_path, A), "pool", POOLS).records
+
+    def damaged() -> Iterator[QueryRecord]:
+        yield from records
+        raise UserError("line 2 is damaged")
+
+    with pytest.raises(UserError, match="line 2"):
+        write_exchange(path, damaged())
+    assert path.read_text() == "before"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.json", "rl.json"]
 
 
 def test_an_export_can_be_imported_again(tmp_path: Path) -> None:

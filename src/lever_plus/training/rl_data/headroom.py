@@ -1,12 +1,18 @@
 """Headroom: whether the RL data hold anything to learn, before anything is trained."""
 
-from collections.abc import Sequence
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Final
 
 import numpy as np
 
 from lever_plus.errors import UserError
 from lever_plus.training.rl_data.records import QueryRecord
+
+DRAWS: Final = (1, 2, 4, 8, 16, 32)
+"""Numbers of candidates that an oracle picks the best of; beside them, all of a group."""
 
 
 @dataclass(frozen=True)
@@ -57,29 +63,71 @@ class Headroom:
         )
 
 
-def measure(records: Sequence[QueryRecord]) -> Headroom:
+class Meter:
+    """Measures RL data while somebody else goes through them: a number a group is kept of each."""
+
+    def __init__(self) -> None:
+        """Start with no group."""
+        self._sizes, self._accuracies = array("q"), array("d")
+        self._groups = {name: array("d") for name in ("best", "spread", "mixed", "wrong", "right")}
+        self._oracle = {count: array("d") for count in DRAWS}
+        self._flat, self._hits = 0, Counter[str]()
+        self._methods = Counter[str]()
+
+    def watching(self, records: Iterable[QueryRecord]) -> Iterator[QueryRecord]:
+        """Yield the records, measured."""
+        for record in records:
+            self._add(record)
+            yield record
+
+    def _add(self, record: QueryRecord) -> None:
+        last = [candidate.shots[-1] for candidate in record.candidates]
+        scores = np.array([shot.vqa_acc_score for shot in last])
+        hits = np.array([shot.vqa_correct for shot in last])
+        self._sizes.append(len(last))
+        self._accuracies.extend(scores)
+        self._groups["best"].append(scores.max())
+        self._groups["spread"].append(scores.std())
+        self._groups["wrong"].append(float(not hits.any()))
+        self._groups["right"].append(float(hits.all()))
+        self._groups["mixed"].append(float(hits.any() and not hits.all()))
+        for count, best in self._oracle.items():
+            best.append(_best_of(scores, count))
+        self._flat += _flat(record)
+        for candidate, shot in zip(record.candidates, last, strict=True):
+            self._methods[candidate.gen_method] += 1
+            self._hits[candidate.gen_method] += shot.vqa_correct
+
+    def headroom(self) -> Headroom:
+        """Return what all records together hold; there must be one."""
+        means = {name: float(np.mean(values)) for name, values in self._groups.items()}
+        largest = max(self._sizes)
+        oracle = {n: float(np.mean(best)) for n, best in self._oracle.items() if n <= largest}
+        return Headroom(
+            queries=len(self._sizes),
+            candidates=float(np.mean(self._sizes)),
+            accuracy=float(np.mean(self._accuracies)),
+            best=means["best"],
+            spread=means["spread"],
+            all_wrong=means["wrong"],
+            all_right=means["right"],
+            mixed=means["mixed"],
+            flat=self._flat / len(self._sizes),
+            oracle=dict(sorted((oracle | {largest: means["best"]}).items())),
+            positives={m: self._hits[m] / count for m, count in sorted(self._methods.items())},
+        )
+
+
+def measure(records: Iterable[QueryRecord]) -> Headroom:
     """Measure RL data."""
-    lists = [np.array([c.shots[-1].vqa_acc_score for c in r.candidates]) for r in records]
-    right = [np.array([c.shots[-1].vqa_correct for c in r.candidates]) for r in records]
-    largest = max(len(scores) for scores in lists)
-    sizes = sorted({n for n in (1, 2, 4, 8, 16, 32, largest) if n <= largest})
-    return Headroom(
-        queries=len(records),
-        candidates=float(np.mean([len(scores) for scores in lists])),
-        accuracy=float(np.concatenate(lists).mean()),
-        best=float(np.mean([scores.max() for scores in lists])),
-        spread=float(np.mean([scores.std() for scores in lists])),
-        all_wrong=float(np.mean([not hits.any() for hits in right])),
-        all_right=float(np.mean([hits.all() for hits in right])),
-        mixed=float(np.mean([hits.any() and not hits.all() for hits in right])),
-        flat=float(np.mean([_flat(record) for record in records])),
-        oracle={n: float(np.mean([_best_of(scores, n) for scores in lists])) for n in sizes},
-        positives=_positives(records),
-    )
+    meter = Meter()
+    for _ in meter.watching(records):
+        pass
+    return meter.headroom()
 
 
-def check_headroom(records: Sequence[QueryRecord], least: float) -> None:
-    """Stop before training on data that teach nothing.
+def informative(records: Iterable[QueryRecord], least: float) -> Iterator[QueryRecord]:
+    """Yield RL data, and stop at their end, before training, where they teach nothing.
 
     Args:
         records: The RL data.
@@ -88,10 +136,15 @@ def check_headroom(records: Sequence[QueryRecord], least: float) -> None:
     Raises:
         UserError: Fewer groups do.
     """
-    informative = 1 - float(np.mean([_flat(record) for record in records]))
-    if informative < least:
+    flat = count = 0
+    for record in records:
+        count += 1
+        flat += _flat(record)
+        yield record
+    share = 1 - flat / count if count else 0.0
+    if share < least:
         raise UserError(
-            f"{informative:.1%} of the RL data's groups have candidates that score differently, "
+            f"{share:.1%} of the RL data's groups have candidates that score differently, "
             f"rl.min_informative asks for {least:.1%}: there is nothing to learn from them. Try "
             "more varied candidates (rl_data), harder questions, or another VLM; `lever-plus "
             "headroom` shows the data."
@@ -112,14 +165,6 @@ def _best_of(scores: "np.typing.NDArray[np.float64]", count: int) -> float:
     for k in range(count - 1):
         weights *= np.clip(np.arange(total) - k, 0, None) / (k + 1)
     return float(ordered @ (weights / weights.sum()))
-
-
-def _positives(records: Sequence[QueryRecord]) -> dict[str, float]:
-    found: dict[str, list[int]] = {}
-    for record in records:
-        for candidate in record.candidates:
-            found.setdefault(candidate.gen_method, []).append(candidate.shots[-1].vqa_correct)
-    return {method: float(np.mean(hits)) for method, hits in sorted(found.items())}
 
 
 def _rounded(value: object) -> object:

@@ -12,16 +12,28 @@ be seen from it, so it must be said. Scores exist for the whole pointer only.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from lever_plus.config.rl_data import GenMethod
 from lever_plus.data.pools import Pools
-from lever_plus.errors import UserError
-from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot
+from lever_plus.errors import PointerError, UserError
+from lever_plus.files.checking import explained
+from lever_plus.files.json_files import parse_json
+from lever_plus.files.reading import read_bytes
+from lever_plus.files.writing import replacing
+from lever_plus.training.rl_data.legacy_parts import (
+    METHODS,
+    UNKNOWN,
+    Group,
+    Judged,
+    Origin,
+    Scored,
+)
+from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot, check_pointers
 from lever_plus.vlm.request import VlmIdentity
 
 IndexSpace = Literal["global", "pool"]
@@ -33,15 +45,11 @@ VARIANTS: Final = {
     "E": "augmented; positions and ids are mixed between files",
     "F": "balanced; pointer is meant to be a position, and vqa_correct is missing",
 }
-METHODS: Final[Mapping[str, GenMethod]] = {
-    "beam": "beam",
-    "sample": "sample",
-    "stochastic_beam": "stochastic_beam",
-    "random": "random",
-    "retrieval": "retrieval",
-    "aug_diverse": "augmented",
-}
-UNKNOWN: Final = "unknown (imported)"
+MEND: Final = "mend it, or take it out"
+LARGEST: Final = 4 * 2**30
+"""Bytes; such a file is one JSON value, and is read whole."""
+QUERY_ID: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
+Part = TypeVar("Part", bound=BaseModel)
 
 
 class Imported(NamedTuple):
@@ -87,45 +95,41 @@ def read_exchange(path: Path, index_space: IndexSpace | None, pools: Pools) -> I
         pools: Pools that hold every candidate.
 
     Raises:
-        UserError: The file is none of the known variants, `index_space` is not stated, or the
-            pointers contradict it.
+        UserError: The file is none of the known variants, a part of it is damaged (its place in the
+            file is named), `index_space` is not stated, or the pointers contradict it.
         PointerError: A pointer leaves its query's pool.
     """
+    advice = "name the file of RL JSON that the older system wrote"
+    content = parse_json(read_bytes(path, advice, limit=LARGEST), str(path), advice)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object: {advice}.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable JSON file: {error}.") from error
-    variant = variant_of(content)
+        variant = variant_of(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     if index_space is None:
         raise UserError(
             f"{path} is variant {variant}: {VARIANTS[variant]}. The file itself does not say what "
             "its pointers count, and guessing would score other demonstrations: state "
             "--index-space global (example ids) or --index-space pool (positions in the pool)."
         )
-    origin = content.pop("_meta", {})
+    origin = _checked(Origin, content.pop("_meta", {}), f"{path}: _meta")
     records, skipped = [], 0
-    for key, group in content.items():
-        official = [c for c in group["pointer_candidates"] if _is_official(c)]
-        skipped += len(group["pointer_candidates"]) - len(official)
-        if not official:
-            continue
-        try:
-            records.append(_record(int(key), group, official, index_space, pools))
-        except UserError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}, query {key}: a candidate is damaged ({_reason(error)}). Mend it, or "
-                "take that query out."
-            ) from error
+    for key in list(content):
+        # What is imported is let go, so that a file of some gigabytes is not held twice.
+        group = _checked(Group, content.pop(key), f"{path}: {key}")
+        record, left_out = _record(f"{path}: {key}", key, group, index_space, pools)
+        skipped += left_out
+        if record is not None:
+            records.append(record)
     if not records:
         raise UserError(f"{path} has no candidate with an official score: nothing to import.")
     vlm = VlmIdentity(
-        model=str(origin.get("vqa_model", UNKNOWN)),
+        model=origin.vqa_model,
         revision=UNKNOWN,
         dtype=UNKNOWN,
         prompt_hash=UNKNOWN,
-        generation=json.dumps(origin.get("task_gen_args", UNKNOWN), sort_keys=True),
+        generation=json.dumps(origin.task_gen_args, sort_keys=True),
     )
     meta = Meta(
         vlm=vlm,
@@ -138,93 +142,136 @@ def read_exchange(path: Path, index_space: IndexSpace | None, pools: Pools) -> I
     return Imported(meta, records, variant, skipped)
 
 
-def write_exchange(path: Path, records: Sequence[QueryRecord]) -> None:
-    """Write RL data as {"<query id>": {"pointer_candidates": [...]}}; pointers are example ids."""
-    content = {
-        str(record.query_id): {"pointer_candidates": [_exported(c) for c in record.candidates]}
-        for record in records
-    }
-    text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+def write_exchange(path: Path, records: Iterable[QueryRecord]) -> int:
+    """Write RL data as {"<query id>": {"pointer_candidates": [...]}}; return how many queries.
 
+    Pointers are example ids. Records are written as they come, and the file whole or not at all.
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
-
-
-def _is_official(candidate: Mapping[str, Any]) -> bool:
-    """Whether a candidate was scored by the metric, not by string matching or not at all."""
-    failed = candidate.get("eval_failed", False)
-    return not failed and candidate.get("vqa_eval_mode") not in {"fallback", "error"}
+    Raises:
+        UserError: See `Records`; or the file can't be written.
+    """
+    count = 0
+    with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            group = {"pointer_candidates": [_exported(c) for c in record.candidates]}
+            text = json.dumps(
+                {str(record.query_id): group},
+                ensure_ascii=False,
+                indent=1,
+                sort_keys=True,
+                allow_nan=False,
+            )
+            file.write((",\n" if count else "{\n") + text.removeprefix("{\n").removesuffix("\n}"))
+            count += 1
+        file.write("\n}\n" if count else "{}\n")
+    return count
 
 
 def _record(
-    query: int,
-    group: Mapping[str, Any],
-    candidates: Sequence[Mapping[str, Any]],
-    index_space: IndexSpace,
-    pools: Pools,
-) -> QueryRecord:
-    pool = pools.of(query)
-    stated = group.get("candidate_pool_ids")
-    if stated is not None and tuple(stated) != pool:
-        raise UserError(
-            f"query {query}: candidate_pool_ids of the file are not its pool in the pool file: "
-            "use the pools that the data were made with."
-        )
-    return QueryRecord(
+    where: str, key: str, group: Group, index_space: IndexSpace, pools: Pools
+) -> tuple[QueryRecord | None, int]:
+    """Return a query's record, None without official scores, and how many candidates lack one."""
+    if not QUERY_ID.fullmatch(key):
+        raise UserError(f"{where} is no query id (a whole number): {MEND}.")
+    query = int(key)
+    candidates, skipped = [], 0
+    try:
+        pool = pools.of(query)
+        _check_pool(where, query, group, pool)
+        for number, candidate in enumerate(group.pointer_candidates):
+            place = f"{where}.pointer_candidates.{number}"
+            if _checked(Judged, candidate, place).official:
+                scored = _checked(Scored, candidate, place)
+                candidates.append(_candidate(place, query, scored, pool, index_space, pools))
+            else:
+                skipped += 1
+    except PointerError as error:
+        raise PointerError(f"{where}: {error}") from error
+    asked = group.query.question_id
+    if not candidates:
+        return None, skipped
+    record = _made(
+        QueryRecord,
+        where,
         query_id=query,
-        question_id=int(group.get("query", {}).get("question_id", query)),
+        question_id=query if asked is None else asked,
         pool=pool,
-        candidates=tuple(_candidate(query, c, pool, index_space, pools) for c in candidates),
+        candidates=tuple(candidates),
     )
+    check_pointers(record, where)
+    return record, skipped
+
+
+def _check_pool(where: str, query: int, group: Group, pool: tuple[int, ...]) -> None:
+    stated = group.candidate_pool_ids
+    if stated is not None and stated != pool:
+        raise UserError(
+            f"{where}: query {query}: candidate_pool_ids of the file are not its pool in the pool "
+            "file: use the pools that the data were made with."
+        )
 
 
 def _candidate(
+    where: str,
     query: int,
-    candidate: Mapping[str, Any],
+    candidate: Scored,
     pool: Sequence[int],
     index_space: IndexSpace,
     pools: Pools,
 ) -> Candidate:
-    pointer = [int(i) for i in candidate["pointer"]]
+    pointer = candidate.pointer
     if index_space == "pool":
         outside = [i for i in pointer if not 0 <= i < len(pool)]
         if outside:
             raise UserError(
-                f"query {query}: pointer {pointer} names position {outside[0]} of a pool of "
-                f"{len(pool)}: these are no positions. Try --index-space global."
+                f"{where}: query {query}: pointer {list(pointer)} names position {outside[0]} of a "
+                f"pool of {len(pool)}: these are no positions. Try --index-space global."
             )
-        pointer = [pool[i] for i in pointer]
-    pools.positions(query, pointer)
-    both = candidate.get("pointer_global")
-    if both is not None and [int(i) for i in both] != pointer:
-        raise UserError(
-            f"query {query}: pointer_global {both} is not what pointer means as --index-space "
-            f"{index_space}, which gives {pointer}: state the other index space."
-        )
-    score = float(candidate["vqa_acc_score"])
-    shot = Shot(
+        pointer = tuple(pool[i] for i in pointer)
+    positions = tuple(pools.positions(query, pointer))
+    for key, meant in (("pointer_global", pointer), ("pointer_pos", positions)):
+        both = getattr(candidate, key)
+        if both is not None and both != meant:
+            raise UserError(
+                f"{where}: query {query}: {key} {list(both)} is not what pointer means as "
+                f"--index-space {index_space}, which gives {list(meant)}: state the other index "
+                "space, or use the pools that the data were made with."
+            )
+    score = candidate.vqa_acc_score
+    shot = _made(
+        Shot,
+        where,
         shot=len(pointer),
-        answer=str(candidate.get("vqa_pred_answer", "")),
-        vqa_correct=1 if candidate.get("vqa_correct", score > 0) else 0,
+        answer=candidate.vqa_pred_answer,
+        vqa_correct=int(score > 0) if candidate.vqa_correct is None else candidate.vqa_correct,
         vqa_acc_score=score,
         fallback=False,
-        vqa_gt_prob=candidate.get("vqa_gt_prob"),
-        vqa_rel_score=candidate.get("vqa_rel_score"),
+        vqa_gt_prob=candidate.vqa_gt_prob,
+        vqa_rel_score=candidate.vqa_rel_score,
     )
-    known = [candidate.get(key) for key in ("beam_score", "logprob_score")]
-    return Candidate(
-        pointer=tuple(pointer),
-        gen_method=METHODS.get(candidate.get("gen_method", ""), "augmented"),
-        temperature=candidate.get("temperature"),
+    known = (candidate.beam_score, candidate.logprob_score)
+    return _made(
+        Candidate,
+        where,
+        pointer=pointer,
+        gen_method=METHODS[candidate.gen_method] if candidate.gen_method else "augmented",
+        temperature=candidate.temperature,
         step_log_probs=None,
         log_prob=next((value for value in known if value is not None), None),
         shots=(shot,),
     )
+
+
+def _checked(kind: type[Part], content: Any, where: str) -> Part:
+    """Return a part of the file as a model; UserError names its place in the file."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explained(error.errors()[0])}: {MEND}.") from error
+
+
+def _made(kind: type[Part], where: str, **fields: Any) -> Part:
+    return _checked(kind, fields, where)
 
 
 def _exported(candidate: Candidate) -> dict[str, Any]:

@@ -1,60 +1,71 @@
 """RL data: a folder with `meta.json`, `records.jsonl` (one query a line) and `schema.json`.
 
-Every pointer names example ids. Every line is checked against the schema when it is read, and every
-pointer against its query's pool; a file that was cut off is noticed by its number of records.
+Every pointer names example ids. Records are read one at a time, and each is checked: against the
+schema, against its query's pool, and against itself (hard and soft scores agree, a pointer has one
+score); a file that was cut off is noticed by its number of records.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lever_plus.config.rl_data import GenMethod
 from lever_plus.data.pools import Pools
-from lever_plus.errors import UserError
+from lever_plus.errors import PointerError, UserError
+from lever_plus.files.checking import Row, explained
+from lever_plus.files.json_files import json_lines, read_json_as
+from lever_plus.files.writing import replacing, write_json, write_json_lines
 from lever_plus.vlm.request import VlmIdentity
 
-
-class Record(BaseModel):
-    """Base of all parts: frozen, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+MEND: Final = "run `dvc checkout`, or `dvc repro rl_data`"
 
 
-class Shot(Record):
+def whole(value: Any) -> Any:
+    """Return a whole number; ValueError for true and 1.0, which a literal 1 would take."""
+    if type(value) is not int:
+        raise ValueError(f"it should be 0 or 1, not {value!r}")
+    return value
+
+
+Listed = Field(strict=False)
+"""A list of JSON is a tuple here; its items are not converted."""
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Shot(Row):
     """The VLM's answer with the first `shot` ICDs of a pointer, and its score."""
 
     shot: Annotated[int, Field(ge=1)]
     answer: str
-    vqa_correct: Literal[0, 1]
-    vqa_acc_score: Annotated[float, Field(ge=0, le=1)]
+    vqa_correct: Annotated[Literal[0, 1], BeforeValidator(whole)]
+    vqa_acc_score: Share
     fallback: bool = Field(description="an exact match, not the official metric")
-    vqa_gt_prob: Annotated[float, Field(ge=0, le=1)] | None = Field(
+    vqa_gt_prob: Share | None = Field(
         default=None, description="probability of the true answer; null: not asked for"
     )
-    vqa_rel_score: Annotated[float, Field(ge=0, le=1)] | None = Field(
+    vqa_rel_score: Share | None = Field(
         default=None, description="nearness to a human answer; null: not asked for"
     )
 
 
-class Candidate(Record):
+class Candidate(Row):
     """A pointer with its origin and its scores.
 
     Lever-Plus scores every shot 1..T; imported data may have the score at shot T alone.
     """
 
-    pointer: tuple[int, ...]
+    pointer: Annotated[tuple[int, ...], Listed]
     gen_method: GenMethod
     temperature: float | None = Field(description="of the sampling; null for beam and random")
-    step_log_probs: tuple[float, ...] | None = Field(
+    step_log_probs: Annotated[tuple[float, ...], Listed] | None = Field(
         description="under the distribution it came from; null where that is not known"
     )
     log_prob: float | None = Field(
         default=None, description="of the whole pointer, where the steps' are not known"
     )
-    shots: Annotated[tuple[Shot, ...], Field(min_length=1)]
+    shots: Annotated[tuple[Shot, ...], Field(min_length=1), Listed]
 
     @property
     def total_log_prob(self) -> float | None:
@@ -70,17 +81,46 @@ class Candidate(Record):
             raise ValueError("step_log_probs and pointer differ in length")
         return self
 
+    @model_validator(mode="after")
+    def _possible(self) -> "Candidate":
+        """Refuse scores that contradict each other, and probabilities above 1."""
+        for shot in self.shots:
+            if shot.vqa_correct != (shot.vqa_acc_score > 0):
+                raise ValueError(
+                    f"shot {shot.shot} has vqa_correct {shot.vqa_correct}, but vqa_acc_score "
+                    f"{shot.vqa_acc_score}: an answer is correct if its accuracy is above 0"
+                )
+        if self.temperature is not None and self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}, it must be above 0")
+        steps = self.step_log_probs or ()
+        if self.log_prob is not None and steps:
+            raise ValueError("log_prob stands beside step_log_probs, whose sum it is")
+        if max((*steps, self.log_prob or 0.0)) > 0:
+            raise ValueError("a log-probability is above 0")
+        return self
 
-class QueryRecord(Record):
+
+class QueryRecord(Row):
     """All candidates of one query: a group."""
 
     query_id: int
     question_id: int
-    pool: tuple[int, ...]
-    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+    pool: Annotated[tuple[int, ...], Listed]
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1), Listed]
 
 
-class Meta(Record):
+def check_pointers(record: QueryRecord, where: str) -> None:
+    """Refuse a pointer with two outcomes; the same twice is no harm, groups keep the first."""
+    known: dict[tuple[int, ...], tuple[Shot, ...]] = {}
+    for candidate in record.candidates:
+        if known.setdefault(candidate.pointer, candidate.shots) != candidate.shots:
+            raise UserError(
+                f"{where}: query {record.query_id}: pointer {list(candidate.pointer)} is there "
+                f"twice, with different answers or scores: {MEND}."
+            )
+
+
+class Meta(Row):
     """What the whole data set was made with."""
 
     vlm: VlmIdentity
@@ -88,75 +128,110 @@ class Meta(Record):
     pool_sha256: str
     feature_space: str
     policy_sha256: str
-    records: int
+    records: Annotated[int, Field(ge=1)]
 
 
-def write_rl_data(folder: Path, meta: Meta, records: Sequence[QueryRecord]) -> None:
-    """Write the three files; equal data give equal bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "meta.json", json.dumps(meta.model_dump(), indent=2, sort_keys=True))
-    schema = json.dumps(QueryRecord.model_json_schema(), indent=2, sort_keys=True)
-    _write(folder / "schema.json", schema)
-    # Scores that were not asked for are left out: they are most of the lines otherwise.
-    lines = [
-        json.dumps(r.model_dump(exclude_defaults=True), ensure_ascii=False, sort_keys=True)
-        for r in records
-    ]
-    _write(folder / "records.jsonl", "\n".join(lines))
+class Records:
+    """The records of a file, read and checked one at a time whenever they are gone through.
+
+    Whoever goes through them gets UserError for a line that is damaged or contradicts the pools,
+    and at the end for a file that was cut off; file and line are named. A pointer outside its
+    query's pool is a PointerError.
+    """
+
+    def __init__(self, path: Path, pools: Pools, count: int) -> None:
+        """Keep where they are, what they belong to, and how many there must be."""
+        self._path, self._pools, self._count = path, pools, count
+
+    def __len__(self) -> int:
+        """Return how many there must be."""
+        return self._count
+
+    def __iter__(self) -> Iterator[QueryRecord]:
+        """Yield every record, in the file's order."""
+        seen = set[int]()
+        for where, content in json_lines(self._path, MEND):
+            record = _record(content, where)
+            if record.query_id in seen:
+                raise UserError(f"{where}: query {record.query_id} is in an earlier line: {MEND}.")
+            seen.add(record.query_id)
+            check_pointers(record, where)
+            self._check_pool(record, where)
+            yield record
+        if len(seen) != self._count:
+            raise UserError(
+                f"{self._path} holds {len(seen)} records, {self._path.parent / META} promises "
+                f"{self._count}: the file was cut off, or is another's; {MEND}."
+            )
+
+    def _check_pool(self, record: QueryRecord, where: str) -> None:
+        query = record.query_id
+        try:
+            pool = self._pools.of(query)
+            self._pools.positions_of(query, [candidate.pointer for candidate in record.candidates])
+        except PointerError as error:
+            raise PointerError(f"{where}: {error}") from error
+        if record.pool != pool:
+            raise UserError(
+                f"{where}: the pool of query {query} is another in the pool file: the data were "
+                "made for other pools. Run `dvc repro rl_data`."
+            )
 
 
-def read_rl_data(folder: Path, pools: Pools) -> tuple[Meta, list[QueryRecord]]:
-    """Read RL data and check it.
+META: Final = "meta.json"
+RECORDS: Final = "records.jsonl"
+
+
+def write_rl_data(folder: Path, meta: Meta, records: Iterable[QueryRecord]) -> None:
+    """Write the three files; equal data give equal bytes, and what fails leaves what was there.
+
+    Args:
+        folder: Gets them.
+        meta: What the data were made with, and how many records there are.
+        records: Written as they come.
 
     Raises:
-        UserError: A file is missing, cut off or damaged (file and line are named), or the data
-            were made for other pools.
-        PointerError: A pointer names an example outside its query's pool, or one twice.
+        UserError: The disk is full, or the folder can't be written to.
+        ValueError: There are not as many records as `meta` says.
     """
-    meta_path, path = folder / "meta.json", folder / "records.jsonl"
+    write_json(folder / "schema.json", QueryRecord.model_json_schema())
+    # Both are whole before either takes its place.
+    with replacing(folder / META) as fresh:
+        write_json(fresh, meta.model_dump())
+        write_json_lines(folder / RECORDS, _rows(records, meta.records))
+
+
+def _rows(records: Iterable[QueryRecord], promised: int) -> Iterator[dict[str, Any]]:
+    count = 0
+    for record in records:
+        count += 1
+        # Scores that were not asked for are left out: they are most of the lines otherwise.
+        yield record.model_dump(exclude_defaults=True)
+    if count != promised:
+        raise ValueError(f"{count} records, but {promised} are promised")
+
+
+def read_rl_data(folder: Path, pools: Pools) -> tuple[Meta, Records]:
+    """Return what RL data were made with, and their records, which are read when they are used.
+
+    Raises:
+        UserError: A file is missing, `meta.json` is damaged, or the data were made for other pools.
+            For errors of the records see `Records`.
+    """
+    meta_path, path = folder / META, folder / RECORDS
     if not meta_path.is_file() or not path.is_file():
         raise UserError(f"{folder} holds no RL data: run `dvc repro rl_data`.")
-    meta = _read_meta(meta_path)
+    meta = read_json_as(Meta, meta_path, MEND)
     if meta.pool_sha256 != pools.sha256:
         raise UserError(
             f"{meta_path}: made for pools {meta.pool_sha256[:12]}, not {pools.sha256[:12]}: "
             "run `dvc repro rl_data`."
         )
-    records = list(_records(path))
-    if len(records) != meta.records:
-        raise UserError(
-            f"{path} holds {len(records)} records, {meta_path} promises {meta.records}: the file "
-            "was cut off. Run `dvc checkout`, or `dvc repro rl_data`."
-        )
-    for record in records:
-        for candidate in record.candidates:
-            pools.positions(record.query_id, candidate.pointer)
-    return meta, records
+    return meta, Records(path, pools, meta.records)
 
 
-def _read_meta(path: Path) -> Meta:
+def _record(content: Any, where: str) -> QueryRecord:
     try:
-        return Meta.model_validate_json(path.read_bytes())
+        return QueryRecord.model_validate(content)
     except ValidationError as error:
-        raise UserError(
-            f"{path} is damaged, or of another version ({error.errors()[0]['msg']}): run "
-            "`dvc checkout`, or `dvc repro rl_data`."
-        ) from error
-
-
-def _records(path: Path) -> Iterator[QueryRecord]:
-    # Bytes: only a line feed ends a record, and half a letter at a cut is the validator's to find.
-    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
-        try:
-            yield QueryRecord.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "the line"
-            raise UserError(
-                f"{path}, line {number}: {place}: {first['msg']}. The file is damaged: run "
-                "`dvc checkout`, or `dvc repro rl_data`."
-            ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+        raise UserError(f"{where}: {explained(error.errors()[0])}: {MEND}.") from error
