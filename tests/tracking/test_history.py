@@ -28,5 +28,5 @@ def test_damage_and_absence_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing"):
         read_history(path)
     path.write_text('{"step": 1}\n{"step": 2, "lo')
-    with pytest.raises(UserError, match=r"history.jsonl, line 2: damaged"):
+    with pytest.raises(UserError, match=r"history.jsonl, line 2 is not valid JSON.*dvc checkout"):
         read_history(path)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_runs import SUMMARY, grpo, train
+from test_runs import SUMMARY, grpo, of_one_seed, train
 
 from lever_plus.config.params import Params
 from lever_plus.tracking.runs import pages, sync
@@ -34,7 +34,7 @@ def server(client: object, params: Params, tmp_path: Path) -> Iterator[str]:
     rows = [*SUMMARY["rows"], *({**row, "method": "rce"} for row in of_grpo)]
     means = [*SUMMARY["means"], {**SUMMARY["means"][0], "method": "rce"}]
     summary = tmp_path / "summary.json"
-    summary.write_text(json.dumps({**SUMMARY, "rows": rows, "means": means}))
+    summary.write_text(json.dumps(of_one_seed({**SUMMARY, "rows": rows, "means": means})))
     sync(params, [rce, grpo(tmp_path, 1)], summary, tmp_path / "usage")
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]

@@ -10,6 +10,7 @@ from lever_plus.cli.tools import check_tables
 from lever_plus.cli.track import pipeline_runs, synchronise
 from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.errors import UserError
+from lever_plus.files.secrets import without_secrets
 from lever_plus.tracking.lineage import PACKAGE, module_of
 
 stages = typer.Typer()
@@ -132,9 +133,10 @@ def evaluate() -> None:
     """Score all policies and baselines on the test questions; log to their MLflow runs."""
     _run("evaluate")
     try:
-        typer.echo(f"track: {synchronise()}")
+        typer.echo(f"track: {synchronise(patient=False)}")
     except Exception as error:
-        typer.echo(f"MLflow: {error}; run `lever-plus track sync` later.", err=True)
+        said = without_secrets(str(error))
+        typer.echo(f"MLflow: {said} Run `lever-plus track sync` later.", err=True)
 
 
 @stages.command()

@@ -1,13 +1,18 @@
 """`lever-plus track`: MLflow runs made from files, and the MLflow UI."""
 
 import os
+import socket
 import sys
-from typing import Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from lever_plus.config.names import GRPO, RCE
+from lever_plus.errors import UserError
 
+CALL_S: Final = 8.0
+BUDGET_S: Final = 120.0
+"""How long a stage waits for MLflow: for one call, and for all of them."""
 track_app = typer.Typer(help="The MLflow side.", no_args_is_help=True)
 
 
@@ -18,17 +23,22 @@ def pipeline_runs(params: Any, paths: Any) -> list[Any]:
     return training_runs(paths, params.seed, params.training_seeds, params.rce.tau)
 
 
-def synchronise() -> str:
-    """Project everything that is on disk into MLflow; return what was done."""
+def synchronise(*, patient: bool = True) -> str:
+    """Project everything that is on disk into MLflow; return what was done.
+
+    Args:
+        patient: Wait for a slow store; a stage does not.
+    """
     from lever_plus.config.file import load_params
     from lever_plus.pipeline.paths import Paths
     from lever_plus.tracking.runs import sync
-    from lever_plus.tracking.store import tracking_uri
+    from lever_plus.tracking.store import Store
 
     params, paths = load_params(), Paths()
     runs = [*pipeline_runs(params, paths), *_variant_runs(paths)]
-    made, evaluated = sync(params, runs, paths.summary, paths.usage, paths.ablations)
-    return f"{made} runs made, {evaluated} got the evaluation; store {tracking_uri()}"
+    store = Store() if patient else Store(seconds=CALL_S, budget=BUDGET_S)
+    made, evaluated = sync(params, runs, paths.summary, paths.usage, paths.ablations, store)
+    return f"{made} runs made, {evaluated} got the evaluation; store {store.place}"
 
 
 def _variant_runs(paths: Any) -> list[Any]:
@@ -54,23 +64,55 @@ def track_sync() -> None:
 
 
 @track_app.command("ui")
-def track_ui(port: int = 5000) -> None:
-    """Serve the MLflow UI on loopback."""
+def track_ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+    """Serve the MLflow UI on loopback; of a store on a server, print where to look."""
     from lever_plus.config.file import load_params
     from lever_plus.pipeline.paths import Paths
     from lever_plus.pipeline.runs import find_run
+    from lever_plus.tracking.address import SERVERS, scheme, shown, tracking_uri
     from lever_plus.tracking.runs import pages
-    from lever_plus.tracking.store import tracking_uri
 
+    uri = tracking_uri()
+    has_server = scheme(uri) in SERVERS
+    if not has_server:
+        _check_port(port)
     synchronise()
-    server = f"http://127.0.0.1:{port}"
-    typer.echo(f"MLflow UI: {server} (Ctrl-C ends it)")
+    server = shown(uri).rstrip("/") if has_server else f"http://127.0.0.1:{port}"
+    typer.echo(f"MLflow UI: {server}" + ("" if has_server else " (Ctrl-C ends it)"))
     params = load_params()
     runs = pipeline_runs(params, Paths())
     compared = [find_run(runs, stage, params.training_seeds[0]) for stage in (RCE, GRPO)]
     for label, address in pages(server, compared).items():
         typer.echo(f"  {label}:\n    {address}")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
     sys.stdout.flush()
-    # In this process's place: a signal that ends this command then ends the server.
-    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
+    if not has_server:
+        # In this process's place: a signal that ends this command then ends the server.
+        command = [sys.executable, "-m", "mlflow", "ui", *ui_options(port)]
+        os.execve(sys.executable, command, ui_environment(uri))
+
+
+def ui_options(port: int) -> list[str]:
+    """Return how MLflow's UI is served: to this machine alone, by these names alone.
+
+    MLflow's own list of hosts holds patterns, such as `10.*`, that a domain's name can match.
+    """
+    hosts = ",".join(f"{host}:{port}" for host in ("127.0.0.1", "localhost"))
+    return ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", hosts]
+
+
+def ui_environment(uri: str) -> dict[str, str]:
+    """Return the environment of MLflow's UI; the address may hold a password, so it goes there."""
+    switches = {"MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false"}
+    return {**os.environ, **switches, "MLFLOW_BACKEND_STORE_URI": uri}
+
+
+def _check_port(port: int) -> None:
+    """Refuse a port that is in use, before anything else takes its time."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(
+                f"--port {port} can't be used ({error.strerror}): choose another."
+            ) from error

@@ -16,6 +16,7 @@ from lever_plus.config.vlm import VlmParams
 from lever_plus.pipeline.paths import HISTORY, Paths
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.checkpoint import CheckpointConfig, EncoderFacts, save_checkpoint
+from lever_plus.policy.files import POLICY
 from lever_plus.policy.network import Policy
 from lever_plus.tracking.history import History
 from lever_plus.training.loop import Trained
@@ -78,6 +79,8 @@ def train(
         What the stage's metrics file says about it.
     """
     kept = _kept_state(workspace, training)
+    # A history without a policy has not ended; an old policy would say that it has.
+    (training.folder / POLICY).unlink(missing_ok=True)
     with track(training.method) as observe:
         with History(training.folder / HISTORY, observe) as history:
             trained = fit(Run(training.seed, history.write, kept, training.threads))

@@ -1,12 +1,12 @@
 """What DVC knows of the data behind a run: hashes of what its stage reads, from dvc.lock."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from ruamel.yaml import YAML
+from lever_plus.files.yaml_files import read_yaml
 
 DATA = "artifacts/"
+ADVICE: Final = "take it back with `git checkout`, or run `dvc repro`"
 
 
 class DataInput(NamedTuple):
@@ -23,25 +23,27 @@ def data_inputs(stage: str, root: Path) -> list[DataInput]:
         stage: Name in dvc.yaml, such as "grpo"; of an unknown stage there are none.
         root: Folder of dvc.yaml and dvc.lock.
     """
-    entry = _read(root / "dvc.yaml").get("stages", {}).get(stage, {})
-    wanted = [str(dep) for dep in entry.get("deps", []) if str(dep).startswith(DATA)]
+    entry = _stages(root / "dvc.yaml").get(stage, {})
+    deps = entry.get("deps") if isinstance(entry, dict) else None
+    wanted = [str(dep) for dep in _list(deps) if str(dep).startswith(DATA)]
     known = locked_outputs(root)
     return [DataInput(path, known[path]) for path in wanted if path in known]
 
 
 def locked_outputs(root: Path) -> dict[str, str]:
     """Return {path: md5} of all outputs in dvc.lock."""
-    stages = _read(root / "dvc.lock").get("stages", {})
-    return {
-        out["path"]: out["md5"]
-        for entry in stages.values()
-        for out in entry.get("outs", [])
-        if "md5" in out
-    }
+    entries = [entry for entry in _stages(root / "dvc.lock").values() if isinstance(entry, dict)]
+    outs = [out for entry in entries for out in _list(entry.get("outs")) if isinstance(out, dict)]
+    return {str(out["path"]): str(out["md5"]) for out in outs if out.get("md5") and out.get("path")}
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
+def _stages(path: Path) -> dict[str, Any]:
+    """Return the stages of one of DVC's files; none where it is missing or empty."""
+    if not path.is_file() or not path.stat().st_size:
         return {}
-    content: Mapping[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
-    return content
+    stages = read_yaml(path, ADVICE).get("stages")
+    return stages if isinstance(stages, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

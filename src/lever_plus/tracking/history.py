@@ -1,13 +1,17 @@
 """history.jsonl: one JSON object a row, the record of a training run that everything else reads."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from lever_plus.errors import UserError
+from lever_plus.files.json_files import json_lines
 
 Row = dict[str, float | int | str]
+ADVICE: Final = "run its stage again (`dvc repro`), or take the file back with `dvc checkout`"
 
 
 class History:
@@ -16,6 +20,7 @@ class History:
     def __init__(self, path: Path, observe: Callable[[Row], None]) -> None:
         """Start a new file."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._file = path.open("w", encoding="utf-8", newline="\n")
         self._observe = observe
 
@@ -33,23 +38,37 @@ class History:
         self._file.close()
 
     def write(self, row: Row) -> None:
-        """Write one row; numbers are rounded to 9 decimals, keys sorted."""
+        """Write one row; numbers are rounded to 9 decimals, keys sorted.
+
+        Raises:
+            UserError: A number is NaN or infinite: the training has diverged; or the disk is full.
+        """
+        for key, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(
+                    f"{self._path}: {key} is {value} at step {row.get('step')}: the training has "
+                    "diverged. Lower its learning rate, or look for an extreme reward."
+                )
         rounded = {k: round(v, 9) if isinstance(v, float) else v for k, v in row.items()}
-        self._file.write(json.dumps(rounded, sort_keys=True) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(rounded, sort_keys=True, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f"{self._path} can't be written ({error.strerror}): make room, or let this user "
+                "write there, and run the stage again."
+            ) from error
         self._observe(rounded)
 
 
 def read_history(path: Path) -> list[Row]:
     """Read all rows; UserError if the file is missing or a line is damaged."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run the stage that writes it (`dvc repro`).")
     rows: list[Row] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: damaged ({error}). Run its stage again."
-            ) from error
+    for where, row in json_lines(path, ADVICE):
+        if not isinstance(row, dict) or type(row.get("step")) is not int:
+            raise UserError(f"{where}: no row with a step: {ADVICE}.")
+        for key, value in row.items():
+            if type(value) not in (int, float, str):
+                raise UserError(f"{where}: {key} is {value!r:.60}, no number or text: {ADVICE}.")
+        rows.append(row)
     return rows

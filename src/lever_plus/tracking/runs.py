@@ -1,11 +1,11 @@
 """MLflow as a projection of the files that DVC keeps.
 
 A training stage logs to its run while it trains; `sync` makes the runs that are missing (a stage
-that DVC took from its cache, a fresh clone) from the same history files, and adds evaluations.
-Both are idempotent: a run is known by the md5 of its history file.
+that DVC took from its cache, a fresh clone, a server that was down) from the same history files,
+and adds evaluations. Both are idempotent: a run is known by the md5 of its history file, which is
+written when the run is whole.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +14,14 @@ from typing import Any
 
 from lever_plus.config.names import AGRO
 from lever_plus.config.params import Params
+from lever_plus.tracking.address import project_root, tracking_uri
+from lever_plus.tracking.evaluations import Evaluation, read_ablations, read_evaluation, read_usage
 from lever_plus.tracking.hashes import data_inputs
 from lever_plus.tracking.history import Row, read_history
-from lever_plus.tracking.store import Run, Store, project_root
+from lever_plus.tracking.live import CALL_S, LiveLog
+from lever_plus.tracking.makers import CLOSE, DELETE
+from lever_plus.tracking.run import Run
+from lever_plus.tracking.store import OTHERS_S, Store
 from lever_plus.tracking.training_run import HISTORY_MD5, TrainingRun, md5
 from lever_plus.tracking.views import VIEW_TAG, compare_address, results_address, results_view
 
@@ -37,32 +42,41 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]]:
     """Open a run for a training stage; yields the observer of its history rows.
 
-    If MLflow can't be reached, training goes on: the history file has everything, and `lever-plus
-    track sync` projects it later.
+    Whatever MLflow does, training goes on and ends as it would without: the history file has
+    everything, and `lever-plus track sync` projects it later.
     """
+    uri, stores = tracking_uri(), list[Store]()
+
+    def open_run() -> Run:
+        store = Store(uri, seconds=CALL_S)
+        stores.append(store)
+        return _create(store, params, run, CLOSE)
+
+    def end(opened: Run) -> None:
+        if checkpoint:
+            _add_model(stores[0], opened, run, checkpoint)
+        opened.end(tags=whole)
+
+    live = LiveLog(uri, open_run)
     try:
-        store = Store()
-        opened = store.create(run.name, run.tags, flatten(params.model_dump()))
-        opened.log_inputs(data_inputs(run.stage, project_root()))
-    except Exception as error:
-        message = f"MLflow is not reachable ({error}): run `lever-plus track sync` later."
-        warnings.warn(message, stacklevel=2)
-        yield lambda _row: None
-        return
-    try:
-        yield opened.log_row
+        yield live.row
     except BaseException:
-        opened.end("FAILED")
+        live.end(lambda opened: opened.end("FAILED"))
         raise
-    opened.tag({HISTORY_MD5: md5(run.history)})
-    opened.end()
-    _add_model(store, opened, run)
+    # Of the files as they are now: the thread may come to them later.
+    whole = {HISTORY_MD5: md5(run.history)} if run.history.is_file() else {}
+    checkpoint = md5(run.checkpoint) if run.is_whole else ""
+    live.end(end)
 
 
-def _add_model(store: Store, opened: Run, run: TrainingRun) -> None:
-    if run.is_whole:
-        name = f"{run.method}-seed{run.seed}"
-        store.add_model(opened, name, run.checkpoint, md5(run.checkpoint))
+def _create(store: Store, params: Params, run: TrainingRun, if_lost: str) -> Run:
+    opened = store.create(run.name, run.tags, flatten(params.model_dump()), if_lost)
+    opened.log_inputs(data_inputs(run.stage, project_root()))
+    return opened
+
+
+def _add_model(store: Store, opened: Run, run: TrainingRun, checkpoint: str) -> None:
+    store.add_model(opened, f"{run.method}-seed{run.seed}", run.checkpoint, checkpoint)
 
 
 def sync(
@@ -71,8 +85,12 @@ def sync(
     summary: Path,
     usage: Path,
     ablations: Path | None = None,
+    store: Store | None = None,
 ) -> tuple[int, int]:
     """Make missing runs from history files and add the evaluation.
+
+    It can be killed at any moment, and run beside others: each run is made once, and counts when
+    it is whole. Runs that were cut off are ended (trainings) or deleted (what is made here).
 
     Args:
         params: Logged with every new run.
@@ -81,109 +99,91 @@ def sync(
         summary: metrics/summary.json; nothing is added where it is missing.
         usage: Folder with what asking the VLM cost each stage on this machine, if there is one.
         ablations: metrics/ablations.json, if the variants are evaluated.
+        store: Where the runs are kept; None is what `tracking_uri` says.
 
     Returns:
         How many runs were made, and how many got the evaluation.
+
+    Raises:
+        UserError: The store can't be used, others are busy in it for long, or a file is damaged.
     """
-    store, made, evaluated = Store(), 0, 0
-    store.share_view(VIEW_TAG, results_view(params.pointer.shots, next(iter(params.rce.tau), AGRO)))
-    for path in sorted(usage.glob("*.json")):
-        _project_usage(store, params, path)
-    for run in runs:
-        # A training that is under way logs to a run of its own.
-        if run.is_whole and store.find(run.key()) is None:
-            _project_history(store, params, run)
-            made += 1
-    if summary.is_file():
-        rows = json.loads(summary.read_text(encoding="utf-8"))
-        for method in dict.fromkeys(row["method"] for row in rows["rows"]):
-            evaluated += _project_method(store, method, runs, rows, md5(summary))
+    evaluations = [(read_evaluation(summary), md5(summary))] if summary.is_file() else []
     if ablations and ablations.is_file():
-        found = _variants_summary(json.loads(ablations.read_text(encoding="utf-8"))["rows"])
-        for row in found["means"]:
-            evaluated += _project_method(store, row["method"], runs, found, md5(ablations))
+        evaluations.append((read_ablations(ablations), md5(ablations)))
+    store = store or Store()
+    with store.alone(OTHERS_S):
+        store.clear_lost()
+        view = results_view(params.pointer.shots, next(iter(params.rce.tau), AGRO))
+        store.share_view(VIEW_TAG, view)
+        for path in sorted(usage.glob("*.json")):
+            _project_usage(store, params, path)
+        made = sum(_project_history(store, params, run) for run in runs)
+        evaluated = sum(
+            _project_method(store, method, runs, evaluation, key)
+            for evaluation, key in evaluations
+            for method in evaluation.methods
+        )
     return made, evaluated
-
-
-def _variants_summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the variants' rows in the form of a summary: means, which they have for each seed."""
-    variants = [row for row in rows if row["difference"]]
-    named = [{**row, "method": f"{row['variant']}/{row['method']}"} for row in variants]
-    differences = [
-        {
-            "method": row["method"],
-            "shots": "mean",
-            "versus": row["versus"].replace("/", "_"),
-            **row["difference"],
-        }
-        for row in named
-    ]
-    return {"rows": [], "means": named, "differences": differences}
 
 
 def _project_usage(store: Store, params: Params, path: Path) -> None:
     """Log what asking the VLM cost a stage that has no training run of its own."""
-    tags = {"pipeline.stage": path.stem, "pipeline.method": "scoring", USAGE_MD5: md5(path)}
-    if store.find(tags) is None:
+    tags = {"pipeline.stage": path.stem, "pipeline.method": "scoring"}
+    whole = {USAGE_MD5: md5(path)}
+    if store.find({**tags, **whole}) is None:
+        figures = read_usage(path)
         opened = store.create(f"{path.stem}/scoring", tags, flatten(params.model_dump()))
-        opened.log(json.loads(path.read_text(encoding="utf-8")), 0)
-        opened.end()
+        opened.log(figures, 0)
+        opened.end(tags=whole)
+        store.keep_first({**tags, **whole})
 
 
-def _project_history(store: Store, params: Params, run: TrainingRun) -> None:
-    tags = {**run.tags, HISTORY_MD5: md5(run.history)}
-    opened = store.create(run.name, tags, flatten(params.model_dump()))
-    opened.log_inputs(data_inputs(run.stage, project_root()))
-    for row in read_history(run.history):
+def _project_history(store: Store, params: Params, run: TrainingRun) -> bool:
+    """Make a training's run if it is missing; return whether it was."""
+    # A training that is under way logs to a run of its own.
+    if not run.is_whole or store.find(run.key()) or store.is_under_way(run.tags):
+        return False
+    key, rows, checkpoint = run.key(), read_history(run.history), md5(run.checkpoint)
+    if run.key() != key:
+        return False  # it trains again just now
+    opened = _create(store, params, run, DELETE)
+    for row in rows:
         opened.log_row(row)
-    opened.end()
-    _add_model(store, opened, run)
+    _add_model(store, opened, run, checkpoint)
+    opened.end(tags={HISTORY_MD5: key[HISTORY_MD5]})
+    store.keep_first(key)
+    return True
 
 
 def _project_method(
-    store: Store,
-    method: str,
-    runs: list[TrainingRun],
-    summary: dict[str, Any],
-    summary_md5: str,
+    store: Store, method: str, runs: list[TrainingRun], evaluation: Evaluation, key: str
 ) -> int:
     """Log a method's evaluation to the runs of its checkpoints, or to a run of its own."""
-    trained = [run for run in runs if run.evaluated_as == method and run.is_whole]
-    added = 0
-    for index, run in enumerate(trained):
-        run_id = store.find(run.key())
+    trained = sorted((run for run in runs if run.evaluated_as == method), key=lambda run: run.seed)
+    whole, added = {SUMMARY_MD5: key}, 0
+    if trained and evaluation.seeds(method) != {len(trained)}:
+        warnings.warn(
+            f"{method} was evaluated with other seeds than it is trained with now: run `dvc repro` "
+            "before its accuracies can go to MLflow.",
+            stacklevel=2,
+        )
+        return 0
+    for place, run in enumerate(trained):
+        run_id = store.find(run.key()) if run.is_whole else None
         # Of trainings that gave the same bytes, the last one.
-        if run_id and store.find({**run.key(), SUMMARY_MD5: summary_md5}) != run_id:
-            _log_evaluation(store.open(run_id), method, summary, index)
-            store.open(run_id).tag({SUMMARY_MD5: summary_md5})
+        if run_id and store.find({**run.key(), **whole}) != run_id:
+            opened = store.open(run_id)
+            opened.log_anew(evaluation.values(method, place))
+            opened.tag(whole)
             added += 1
     tags = {"pipeline.stage": "evaluate", "pipeline.method": method}
-    if not trained and store.find({**tags, SUMMARY_MD5: summary_md5}) is None:
-        opened = store.create(f"evaluate/{method}", {**tags, SUMMARY_MD5: summary_md5}, {})
-        _log_evaluation(opened, method, summary, None)
-        opened.end()
+    if not trained and store.find({**tags, **whole}) is None:
+        opened = store.create(f"evaluate/{method}", tags, {})
+        opened.log_anew(evaluation.values(method, None))
+        opened.end(tags=whole)
+        store.keep_first({**tags, **whole})
         added += 1
     return added
-
-
-def _log_evaluation(run: Run, method: str, summary: dict[str, Any], seed_index: int | None) -> None:
-    """Log accuracies of one seed (or of all), and the curve with step = number of shots."""
-    for row in (row for row in summary["rows"] if row["method"] == method):
-        value = row["accuracy"] if seed_index is None else row["seed_accuracies"][seed_index]
-        name = f"eval/acc/shot_{row['shots']:02d}"
-        low, high = row["ci95"]
-        run.log({name: value, f"{name}_ci95_low": low, f"{name}_ci95_high": high}, 0)
-        run.log({"curve/acc": value}, row["shots"])
-    for row in (row for row in summary["means"] if row["method"] == method):
-        value = row["accuracy"] if seed_index is None else row["seed_accuracies"][seed_index]
-        low, high = row["ci95"]
-        run.log({"eval/acc/mean": value, "eval/acc/ci95_low": low, "eval/acc/ci95_high": high}, 0)
-    for row in summary["differences"]:
-        if row["method"] == method and row["shots"] == "mean":
-            name = f"delta/vs_{row['versus']}"
-            low, high = row["ci95"]
-            run.log({name: row["difference"], f"{name}_low": low, f"{name}_high": high}, 0)
-    run.flush()
 
 
 def pages(server: str, compared: Sequence[TrainingRun]) -> dict[str, str]:

@@ -1,67 +1,95 @@
-"""The MLflow store: where it is, and one run in it."""
+"""The MLflow store: runs are made in it, found, and cleared away where a kill cut them off."""
 
-import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
-from lever_plus.errors import needs
-from lever_plus.tracking.hashes import DataInput
-from lever_plus.tracking.history import Row
+from lever_plus.errors import UserError
+from lever_plus.files.secrets import without_secrets
+from lever_plus.tracking.address import shown, tracking_uri
+from lever_plus.tracking.alone import alone
+from lever_plus.tracking.calls import ask
 from lever_plus.tracking.lineage import git_commit
+from lever_plus.tracking.makers import (
+    CLOSE,
+    DELETE,
+    ENDED,
+    IF_LOST,
+    STATE,
+    UNDER_WAY,
+    is_lost,
+    opening_tags,
+)
+from lever_plus.tracking.opening import open_client, own_artifacts
+from lever_plus.tracking.run import Run
 
-EXPERIMENT = "lever-plus"
-DVC_TAGS = {
+EXPERIMENT: Final = "lever-plus"
+DVC_TAGS: Final = {
     "dvc.stage": "DVC_STAGE",
     "dvc.exp_name": "DVC_EXP_NAME",
     "dvc.baseline_rev": "DVC_EXP_BASELINE_REV",
 }
 """Tags that say which stage and experiment of DVC a run belongs to, and what exports them."""
-FLUSH_SECONDS = 5.0
-LARGEST_BATCH = 900
-SQLITE = "sqlite:///"
-
-
-def project_root() -> Path:
-    """Return the project's root: DVC runs experiments in temporary folders and exports DVC_ROOT."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd())
-
-
-def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, else mlflow.db in the project's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{project_root() / 'mlflow.db'}"
+OTHERS_S: Final = 600.0
+"""How long other processes may take that make runs in the same store."""
+Answer = TypeVar("Answer")
 
 
 class Store:
-    """Creates, finds and fills runs."""
+    """Creates, finds and fills runs. Every call ends: with an answer, or as a UserError."""
 
-    def __init__(self) -> None:
-        """Connect; a new SQLite file is made by one process alone, or it would be corrupted.
+    def __init__(
+        self, uri: str | None = None, *, seconds: float = 60.0, budget: float | None = None
+    ) -> None:
+        """Connect; a SQLite file that is missing is made, by one process alone.
+
+        Args:
+            uri: Its address; None is what MLFLOW_TRACKING_URI says, else the project's own file.
+            seconds: How long one call may take.
+            budget: How long all calls may take together; None is as long as they need.
 
         Raises:
-            UserError: MLflow is not installed.
+            UserError: MLflow is not installed, the store can't be used, or its experiment was
+                deleted.
         """
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        with needs("tracking", "MLflow tracking"):
-            from filelock import FileLock
-            from mlflow import MlflowClient
+        self.uri = tracking_uri() if uri is None else uri
+        self.place = shown(self.uri)
+        self._seconds = seconds
+        self._until = None if budget is None else time.monotonic() + budget
+        self._client = open_client(self.uri)
+        self._experiment = self._experiment_id()
 
-        uri = tracking_uri()
-        if uri.startswith(SQLITE):
-            with FileLock(uri.removeprefix(SQLITE) + ".lock"):
-                self._client = MlflowClient(uri)
-                self._experiment = self._experiment_id()
-        else:
-            self._client = MlflowClient(uri)
-            self._experiment = self._experiment_id()
+    def ask(self, call: Callable[..., Answer], *args: Any, **named: Any) -> Answer:
+        """Return what a call of MLflow's client gives; UserError if it fails or takes too long."""
+        if self._until is not None and time.monotonic() > self._until:
+            raise UserError(f"The MLflow store {self.place} is too slow to wait for.")
+        return ask(self.place, self._seconds, call, *args, **named)
+
+    def alone(self, seconds: float = OTHERS_S) -> AbstractContextManager[None]:
+        """Keep others from making runs after the fact, in the block that this returns."""
+        return alone(self.uri, "sync", seconds)
 
     def _experiment_id(self) -> str:
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found:
-            return str(found.experiment_id)
-        return str(self._client.create_experiment(EXPERIMENT))
+        found = self.ask(self._client.get_experiment_by_name, EXPERIMENT)
+        if not found:
+            artifacts = own_artifacts(self.uri)
+            place = str(artifacts / EXPERIMENT) if artifacts else None
+            try:
+                return str(self.ask(self._client.create_experiment, EXPERIMENT, place))
+            except UserError:
+                found = self.ask(self._client.get_experiment_by_name, EXPERIMENT)
+                if not found:  # nobody else was faster
+                    raise
+        if found.lifecycle_stage == "deleted":
+            raise UserError(
+                f"The MLflow store {self.place}: its experiment {EXPERIMENT} was deleted: `mlflow "
+                f"experiments restore --experiment-id {found.experiment_id}` brings it back (with "
+                "MLFLOW_TRACKING_URI set to the store), `mlflow gc` removes it for good."
+            )
+        return str(found.experiment_id)
 
     @property
     def experiment(self) -> str:
@@ -70,36 +98,98 @@ class Store:
 
     def share_view(self, tag: str, state: str) -> None:
         """Keep a view of the experiment, if it is not kept yet."""
-        experiment = self._client.get_experiment(self._experiment)
+        experiment = self.ask(self._client.get_experiment, self._experiment)
         if experiment.tags.get(tag) != state:
-            self._client.set_experiment_tag(self._experiment, tag, state)
+            self.ask(self._client.set_experiment_tag, self._experiment, tag, state)
 
     def find(self, tags: Mapping[str, str]) -> str | None:
-        """Return the newest run with all these tags, or None."""
-        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        runs = self._client.search_runs([self._experiment], wanted, max_results=1)
-        return str(runs[0].info.run_id) if runs else None
+        """Return the newest run with all these tags that is whole, or None."""
+        found = (str(run.info.run_id) for run in self.runs(_having(tags)) if _is_whole(run))
+        return next(found, None)
 
-    def create(self, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> "Run":
-        """Start a run with lineage tags and flattened params."""
+    def is_under_way(self, tags: Mapping[str, str]) -> bool:
+        """Whether a process that lives makes a run with these tags."""
+        runs = self.runs(_having({**tags, STATE: UNDER_WAY}))
+        return any(not is_lost(run.data.tags) for run in runs)
+
+    def runs(self, wanted: str, page: int = 50) -> Iterator[Any]:
+        """Yield the experiment's runs that MLflow's filter lets through, the newest first."""
+        token = None
+        while True:
+            found = self.ask(
+                self._client.search_runs,
+                [self._experiment],
+                wanted,
+                max_results=page,
+                page_token=token,
+            )
+            yield from found
+            token = found.token
+            if not token:
+                return
+
+    def history(self, run_id: str, metric: str) -> list[Any]:
+        """Return every point of a run's metric."""
+        return list(self.ask(self._client.get_metric_history, run_id, metric))
+
+    def create(
+        self,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        if_lost: str = DELETE,
+    ) -> Run:
+        """Start a run with lineage tags and flattened params.
+
+        What says that the run is whole, such as a hash of what it shows, goes to `Run.end`.
+
+        Args:
+            name: Its name.
+            tags: What finds it.
+            params: Logged without passwords and keys.
+            if_lost: What becomes of it if this process is killed before it has ended: CLOSE or
+                DELETE.
+        """
         commit, dirty = git_commit()
         lineage = {"git.commit": commit, "git.dirty": str(dirty).lower()}
         for tag, variable in DVC_TAGS.items():
             if os.environ.get(variable):
                 lineage[tag] = os.environ[variable]
         note = f"Reproduce: `git checkout {commit} && dvc repro`"
-        described = {"mlflow.note.content": note, **lineage, **tags}
-        created = self._client.create_run(self._experiment, run_name=name, tags=described)
-        run = Run(self._client, str(created.info.run_id))
-        run.log_params(params)
+        described = {"mlflow.note.content": note, **lineage, **opening_tags(if_lost), **tags}
+        created = self.ask(self._client.create_run, self._experiment, run_name=name, tags=described)
+        run = Run(self._client, str(created.info.run_id), self.ask)
+        run.log_params({key: without_secrets(str(value)) for key, value in params.items()})
         return run
 
-    def open(self, run_id: str) -> "Run":
+    def open(self, run_id: str) -> Run:
         """Go on with an existing run, and with the model that it made."""
-        found = self._client.search_logged_models(
-            [self._experiment], filter_string=f"source_run_id = '{run_id}'", max_results=1
+        found = self.ask(
+            self._client.search_logged_models,
+            [self._experiment],
+            filter_string=f"source_run_id = '{run_id}'",
+            max_results=1,
         )
-        return Run(self._client, run_id, found[0].model_id if found else None)
+        return Run(self._client, run_id, self.ask, found[0].model_id if found else None)
+
+    def clear_lost(self) -> None:
+        """End or delete the runs whose makers are gone; see `alone`."""
+        for run in list(self.runs(_having({STATE: UNDER_WAY}))):
+            if is_lost(run.data.tags):
+                if run.data.tags.get(IF_LOST) == CLOSE:
+                    self.open(run.info.run_id).end("KILLED")
+                else:
+                    self.ask(self._client.delete_run, run.info.run_id)
+
+    def keep_first(self, tags: Mapping[str, str]) -> None:
+        """Of whole runs after the fact with the same tags keep the first, and delete the others.
+
+        Locks do not reach from one machine to another where a server is between.
+        """
+        found = [run for run in self.runs(_having({**tags, IF_LOST: DELETE})) if _is_whole(run)]
+        found.sort(key=lambda run: (run.info.start_time, run.info.run_id))
+        for run in found[1:]:
+            self.ask(self._client.delete_run, run.info.run_id)
 
     def champion(self, model: str, study: Mapping[str, str], trial: int) -> None:
         """Register a trial's run as the newest version of a model, and name it champion.
@@ -116,101 +206,35 @@ class Store:
         run_id = self.find(tags)
         if run_id is None:
             raise LookupError(f"trial {trial} has no run: run `lever-plus study show` first")
-        if not self._client.search_registered_models(f"name = '{model}'"):
-            self._client.create_registered_model(model)
-        source = self._client.get_run(run_id).info.artifact_uri
-        made = self._client.create_model_version(model, source, run_id, tags=tags)
-        self._client.set_registered_model_alias(model, "champion", made.version)
+        client = self._client
+        if not self.ask(client.search_registered_models, f"name = '{model}'"):
+            self.ask(client.create_registered_model, model)
+        source = self.ask(client.get_run, run_id).info.artifact_uri
+        made = self.ask(client.create_model_version, model, source, run_id, tags=tags)
+        self.ask(client.set_registered_model_alias, model, "champion", made.version)
 
-    def add_model(self, run: "Run", name: str, path: Path, md5: str) -> None:
+    def add_model(self, run: Run, name: str, path: Path, md5: str) -> None:
         """Make a logged model that points to a checkpoint; the weights stay with DVC."""
         tags = {"dvc.path": str(path), "dvc.md5": md5}
-        model = self._client.create_logged_model(
-            self._experiment, name, run.id, tags=tags, model_type="pointer policy"
+        model = self.ask(
+            self._client.create_logged_model,
+            self._experiment,
+            name,
+            run.id,
+            tags=tags,
+            model_type="pointer policy",
         )
-        self._client.finalize_logged_model(model.model_id, "READY")
+        self.ask(self._client.finalize_logged_model, model.model_id, "READY")
         run.model = model.model_id
 
 
-class Run:
-    """One run; metrics are sent in batches."""
-
-    def __init__(self, client: Any, run_id: str, model: str | None = None) -> None:
-        """Keep the client, the run's id, and the id of the model it made, if there is one."""
-        self._client, self.id, self.model = client, run_id, model
-        self._buffer: list[Any] = []
-        self._flushed = time.monotonic()
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters."""
-        from mlflow.entities import Param
-
-        entities = [Param(key, str(value)) for key, value in params.items()]
-        for start in range(0, len(entities), 100):
-            self._client.log_batch(self.id, params=entities[start : start + 100])
-
-    def log_inputs(self, inputs: Sequence[DataInput]) -> None:
-        """Log the data that a run was made from, by their DVC hashes."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        datasets = [
-            DatasetInput(
-                Dataset(
-                    name=each.path,
-                    digest=each.md5[:36],
-                    source_type="local",
-                    source=json.dumps({"uri": each.path}),
-                ),
-                [InputTag("mlflow.data.context", "training"), InputTag("dvc.md5", each.md5)],
-            )
-            for each in inputs
-        ]
-        if datasets:
-            self._client.log_inputs(self.id, datasets)
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add metrics; they are sent when the buffer is full or a few seconds old."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._buffer += [
-            Metric(key, float(value), now, step, model_id=self.model)
-            for key, value in metrics.items()
-        ]
-        if len(self._buffer) >= LARGEST_BATCH or time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
-
-    def log_row(self, row: Row) -> None:
-        """Log one row of history.jsonl: `train/<key>`, `dev/reward`, and `scoring/...` as it is."""
-        metrics = {
-            _metric(key): value
-            for key, value in row.items()
-            if key != "step" and not isinstance(value, str)
-        }
-        self.log(metrics, int(row["step"]))
-
-    def flush(self) -> None:
-        """Send the buffer."""
-        for start in range(0, len(self._buffer), LARGEST_BATCH):
-            self._client.log_batch(self.id, metrics=self._buffer[start : start + LARGEST_BATCH])
-        self._buffer, self._flushed = [], time.monotonic()
-
-    def log_file(self, path: Path) -> None:
-        """Keep a file with the run."""
-        self._client.log_artifact(self.id, str(path))
-
-    def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags."""
-        for key, value in tags.items():
-            self._client.set_tag(self.id, key, value)
-
-    def end(self, status: str = "FINISHED") -> None:
-        """Send what is left and end the run."""
-        self.flush()
-        self._client.set_terminated(self.id, status)
+def _having(tags: Mapping[str, str]) -> str:
+    """Return MLflow's filter for runs with tags."""
+    quoted = {key: f'"{value}"' if "'" in value else f"'{value}'" for key, value in tags.items()}
+    return " and ".join(f"tags.`{key}` = {value}" for key, value in quoted.items())
 
 
-def _metric(key: str) -> str:
-    if key == "dev_reward":
-        return "dev/reward"
-    return key if "/" in key else f"train/{key}"
+def _is_whole(run: Any) -> bool:
+    """Whether a run has ended; runs of before they said so are known by their status."""
+    state = run.data.tags.get(STATE)
+    return state == ENDED or (state is None and run.info.status != "RUNNING")

@@ -103,10 +103,23 @@ def study_tags(study: optuna.Study) -> dict[str, str]:
 def log_study(study: optuna.Study, settings: StudySettings, files: list[Path]) -> tuple[str, int]:
     """Project the study into MLflow; return the parent's run id and how many trials were new."""
     store = Store()
+    with store.alone():
+        store.clear_lost()
+        return _project(store, study, settings, files)
+
+
+def _project(
+    store: Store, study: optuna.Study, settings: StudySettings, files: list[Path]
+) -> tuple[str, int]:
     tags = {"pipeline.stage": "study", **study_tags(study)}
     parent_tags = {**tags, "pipeline.scope": "parent"}
     known = store.find(parent_tags)
-    parent = store.open(known) if known else store.create(f"study/{settings.name}", parent_tags, {})
+    if known is None:
+        # It ends before it has children: the study may go on for days.
+        opened = store.create(f"study/{settings.name}", parent_tags, {})
+        opened.end()
+        known = opened.id
+    parent = store.open(known)
     made = 0
     for trial in ended(study):
         child_tags = {
@@ -118,13 +131,16 @@ def log_study(study: optuna.Study, settings: StudySettings, files: list[Path]) -
         if store.find(child_tags) is None:
             _log_trial(store, settings, trial, child_tags)
             made += 1
+    last, values = (
+        len(study.trials),
+        {("study/trials", len(study.trials)): float(len(ended(study)))},
+    )
     best = best_trials(study, 1)
     if best:
-        parent.log({"study/best_difference": float(best[0].value or 0.0)}, len(study.trials))
-    parent.log({"study/trials": len(ended(study))}, len(study.trials))
+        values["study/best_difference", last] = float(best[0].value or 0.0)
+    parent.log_anew(values)
     for path in files:
         parent.log_file(path)
-    parent.end()
     return parent.id, made
 
 

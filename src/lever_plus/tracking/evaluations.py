@@ -1,0 +1,147 @@
+"""What MLflow shows of an evaluation: read from metrics/summary.json and metrics/ablations.json."""
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+from lever_plus.files.checking import STRICT
+from lever_plus.files.json_files import read_json_as
+
+ADVICE: Final = "run `dvc repro`, or `git checkout` the file"
+Bounds = tuple[float, float]
+Values = dict[tuple[str, int], float]
+"""{(metric, step): value}."""
+
+
+class _Part(BaseModel):
+    """A part of a metrics file, which holds more than is shown here."""
+
+    model_config = ConfigDict(**{**STRICT, "extra": "ignore"})
+
+
+class Accuracy(_Part):
+    """The accuracy of a method, over its seeds, which are in ascending order."""
+
+    method: str
+    accuracy: float
+    ci95: Bounds
+    seed_accuracies: tuple[float, ...]
+
+    def of(self, seed: int | None) -> float:
+        """Return that of one seed, by its place among them, or of all."""
+        return self.accuracy if seed is None else self.seed_accuracies[seed]
+
+
+class AtShot(Accuracy):
+    """The accuracy with so many demonstrations."""
+
+    shots: int
+
+
+class Difference(_Part):
+    """A paired difference between two methods, at a shot or over all ("mean")."""
+
+    method: str
+    shots: int | str
+    versus: str
+    difference: float
+    ci95: Bounds
+
+
+class Evaluation(_Part):
+    """A summary: accuracies at every shot, means over them, differences."""
+
+    rows: tuple[AtShot, ...]
+    means: tuple[Accuracy, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def methods(self) -> list[str]:
+        """Return the methods in the order of the file."""
+        return list(dict.fromkeys(row.method for row in (*self.rows, *self.means)))
+
+    def seeds(self, method: str) -> set[int]:
+        """Return how many seeds a method's rows have: one number, where the file is right."""
+        found = (*self.rows, *self.means)
+        return {len(row.seed_accuracies) for row in found if row.method == method}
+
+    def values(self, method: str, seed: int | None) -> Values:
+        """Return a method's metrics, and its curve, whose step is the number of shots.
+
+        Args:
+            method: Its name.
+            seed: Place of a seed among the method's, in ascending order; None is all of them.
+        """
+        found: Values = {}
+        for row in (row for row in self.rows if row.method == method):
+            found |= _with_bounds(f"eval/acc/shot_{row.shots:02d}", "_ci95", row.of(seed), row.ci95)
+            found["curve/acc", row.shots] = row.of(seed)
+        for mean in (mean for mean in self.means if mean.method == method):
+            low, high = mean.ci95
+            found["eval/acc/mean", 0] = mean.of(seed)
+            found |= {("eval/acc/ci95_low", 0): low, ("eval/acc/ci95_high", 0): high}
+        for row in self.differences:
+            if row.method == method and row.shots == "mean":
+                found |= _with_bounds(f"delta/vs_{row.versus}", "", row.difference, row.ci95)
+        return found
+
+
+class _VariantDifference(_Part):
+    difference: float
+    ci95: Bounds
+
+
+class _VariantRow(Accuracy):
+    variant: str
+    versus: str | None = None
+    difference: _VariantDifference | None
+
+
+class _Ablations(_Part):
+    rows: tuple[_VariantRow, ...]
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read metrics/summary.json; UserError if it is missing or damaged."""
+    return read_json_as(Evaluation, path, ADVICE)
+
+
+def read_ablations(path: Path) -> Evaluation:
+    """Read metrics/ablations.json in the form of a summary; its methods are `<variant>/<method>`.
+
+    The pipeline's own rows, which have no difference, are left out. UserError as `read_evaluation`.
+    """
+    means, differences = [], []
+    for row in read_json_as(_Ablations, path, ADVICE).rows:
+        if row.difference is None:
+            continue
+        name = f"{row.variant}/{row.method}"
+        means.append(
+            Accuracy(
+                method=name,
+                accuracy=row.accuracy,
+                ci95=row.ci95,
+                seed_accuracies=row.seed_accuracies,
+            )
+        )
+        differences.append(
+            Difference(
+                method=name,
+                shots="mean",
+                versus=(row.versus or "").replace("/", "_"),
+                difference=row.difference.difference,
+                ci95=row.difference.ci95,
+            )
+        )
+    return Evaluation(rows=(), means=tuple(means), differences=tuple(differences))
+
+
+def read_usage(path: Path) -> dict[str, float]:
+    """Read what asking the VLM cost a stage; UserError if the file is damaged."""
+    return read_json_as(dict[str, float], path, "delete it: it is for MLflow alone")
+
+
+def _with_bounds(name: str, ending: str, value: float, bounds: Bounds) -> Values:
+    low, high = bounds
+    return {(name, 0): value, (f"{name}{ending}_low", 0): low, (f"{name}{ending}_high", 0): high}

@@ -1,0 +1,129 @@
+"""One run of the MLflow store, while it is filled."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from lever_plus.tracking.hashes import DataInput
+from lever_plus.tracking.history import Row
+from lever_plus.tracking.makers import ENDED, STATE, alive_tags
+
+FLUSH_SECONDS: Final = 5.0
+LARGEST_BATCH: Final = 900
+
+
+class Run:
+    """One run; metrics are sent in batches. Methods raise UserError where a call fails."""
+
+    def __init__(
+        self, client: Any, run_id: str, ask: Callable[..., Any], model: str | None = None
+    ) -> None:
+        """Keep the client, the run's id, what calls MLflow, and the id of the model it made."""
+        self._client, self.id, self._ask, self.model = client, run_id, ask, model
+        self._buffer: list[Any] = []
+        self._flushed = time.monotonic()
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters."""
+        from mlflow.entities import Param
+
+        entities = [Param(key, str(value)) for key, value in params.items()]
+        for start in range(0, len(entities), 100):
+            self._ask(self._client.log_batch, self.id, params=entities[start : start + 100])
+
+    def log_inputs(self, inputs: Sequence[DataInput]) -> None:
+        """Log the data that a run was made from, by their DVC hashes."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        datasets = [
+            DatasetInput(
+                Dataset(
+                    name=each.path,
+                    digest=each.md5[:36],
+                    source_type="local",
+                    source=json.dumps({"uri": each.path}),
+                ),
+                [InputTag("mlflow.data.context", "training"), InputTag("dvc.md5", each.md5)],
+            )
+            for each in inputs
+        ]
+        if datasets:
+            self._ask(self._client.log_inputs, self.id, datasets)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Add metrics; they are sent when the buffer is full or a few seconds old."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._buffer += [
+            Metric(key, float(value), now, step, model_id=self.model)
+            for key, value in metrics.items()
+        ]
+        if len(self._buffer) >= LARGEST_BATCH or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def log_row(self, row: Row) -> None:
+        """Log one row of history.jsonl: `train/<key>`, `dev/reward`, and `scoring/...` as it is."""
+        metrics = {
+            _metric(key): value
+            for key, value in row.items()
+            if key != "step" and not isinstance(value, str)
+        }
+        self.log(metrics, int(row["step"]))
+
+    def log_anew(self, metrics: Mapping[tuple[str, int], float]) -> None:
+        """Log what the run does not hold yet, by (metric, step), in one call: all of it or nothing.
+
+        A run that holds the same values stays as it is, however often this is called.
+        """
+        held = {
+            (point.key, point.step): point.value
+            for key in {key for key, _ in metrics}
+            for point in self._ask(self._client.get_metric_history, self.id, key)
+        }
+        for (key, step), value in metrics.items():
+            if held.get((key, step)) != value:
+                self.log({key: value}, step)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send the buffer."""
+        for start in range(0, len(self._buffer), LARGEST_BATCH):
+            part = self._buffer[start : start + LARGEST_BATCH]
+            self._ask(self._client.log_batch, self.id, metrics=part)
+        self._buffer, self._flushed = [], time.monotonic()
+
+    def give_sign_of_life(self) -> None:
+        """Send the buffer, and say that this process is alive."""
+        self.flush()
+        self.tag(alive_tags())
+
+    def log_file(self, path: Path) -> None:
+        """Keep a file with the run."""
+        self._ask(self._client.log_artifact, self.id, str(path))
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags, all at once."""
+        from mlflow.entities import RunTag
+
+        entities = [RunTag(key, value) for key, value in tags.items()]
+        self._ask(self._client.log_batch, self.id, tags=entities)
+
+    def end(self, status: str = "FINISHED", tags: Mapping[str, str] | None = None) -> None:
+        """Send what is left and end the run.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            tags: What says that the run is whole; it is written last.
+        """
+        self.flush()
+        self._ask(self._client.set_terminated, self.id, status)
+        self.tag({STATE: ENDED, **(tags or {})})
+
+
+def _metric(key: str) -> str:
+    if key == "dev_reward":
+        return "dev/reward"
+    return key if "/" in key else f"train/{key}"
