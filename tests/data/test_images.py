@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from lever_plus.data import images
-from lever_plus.data.images import image_sha256, image_url, open_image
+from lever_plus.data.images import image_sha256, image_url, open_image, opened_sha256
 from lever_plus.errors import UserError
 
 WHITE, BLACK, RED, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 0, 255)
@@ -340,9 +340,10 @@ def test_what_is_no_image_is_one_sentence(tmp_path: Path) -> None:
         (png((20_000, 9_000), 1, 0, b""), "it has too many pixels"),
     ):
         path.write_bytes(damaged)
-        for door in (open_image, image_sha256, image_url):
+        for door in (open_image, opened_sha256, image_url):
             with pytest.raises(UserError, match=rf"a\.png cannot be read: {why}"):
                 door(path)
+        assert image_sha256(path) != sha256(damaged).hexdigest()  # what older openers took it for
 
 
 def test_a_switch_that_fills_damaged_images_with_black_is_refused(

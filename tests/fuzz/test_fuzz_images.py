@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from texts import VALUES, damaged
 
-from lever_plus.data.images import FORMATS, image_sha256, image_url, open_image
+from lever_plus.data.images import FORMATS, image_sha256, image_url, open_image, opened_sha256
 from lever_plus.data.pool_files import read_pool
 from lever_plus.data.vqa_files import read_vqa_files
 from lever_plus.files.names import check_image_name
@@ -45,7 +45,7 @@ def files() -> Iterator[tuple[str, bytes]]:
 def _opened(path: Path) -> NDArray[np.uint8]:
     """Open an image through all doors: they agree."""
     image = open_image(str(path))
-    assert (image.mode, image.info, len(image_sha256(path))) == ("RGB", {}, 64)
+    assert (image.mode, image.info, len(opened_sha256(path))) == ("RGB", {}, 64)
     assert image_url(path).startswith("data:image/")
     again = np.asarray(open_image(path))
     np.testing.assert_array_equal(np.asarray(image), again)

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from lever_plus.config.base import Count, Device, Few, Prose, Section, Text, Whole
+from lever_plus.config.base import Count, Device, Few, Prose, Section, Text
 from lever_plus.files.secrets import has_secrets
 
 LONGEST_URL: Final = 2000

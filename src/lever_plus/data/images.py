@@ -65,15 +65,18 @@ def image_sha256(path: str | Path) -> str:
     bytes, so that what was computed from other pixels is computed anew.
 
     Raises:
-        UserError: As `open_image`: what has a key can be opened.
+        UserError: The file cannot be read; whether it is an image, `opened_sha256` checks.
     """
     content = _content(path)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest not in _keys:
-        plain = _opened(content, path).plain
-        versioned = hashlib.sha256(f"opener {OPENER} {digest}".encode()).hexdigest()
-        _keys[digest] = digest if plain else versioned
-    return _keys[digest]
+    try:
+        return _key(content, path)
+    except UserError:  # it has no pixels: nothing can be computed from them
+        return _versioned(hashlib.sha256(content).hexdigest())
+
+
+def opened_sha256(path: str | Path) -> str:
+    """Return the `image_sha256` of an image that was seen to open; UserError as `open_image`."""
+    return _key(_content(path), path)
 
 
 def bytes_sha256(path: str | Path) -> str:
@@ -99,7 +102,23 @@ def image_url(path: str | Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
+def _key(content: bytes, path: str | Path) -> str:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest not in _keys:
+        _keys[digest] = digest if _opened(content, path).plain else _versioned(digest)
+    return _keys[digest]
+
+
+def _versioned(digest: str) -> str:
+    return hashlib.sha256(f"opener {OPENER} {digest}".encode()).hexdigest()
+
+
 def _content(path: str | Path) -> bytes:
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise UserError(
+            f"image {path} cannot be read: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on, which fills "
+            "what is missing of a damaged image with black: set it to False."
+        )
     try:
         return read_bytes(Path(path), ADVICE, limit=MOST_BYTES)
     except UserError as error:
@@ -108,11 +127,6 @@ def _content(path: str | Path) -> bytes:
 
 def _opened(content: bytes, path: str | Path) -> _Opened:
     """Decode a file's bytes; UserError, by the file's name, whatever is wrong with them."""
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise UserError(
-            f"image {path} cannot be read: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on, which fills "
-            "what is missing of a damaged image with black: set it to False."
-        )
     try:
         with Image.open(BytesIO(_readable(content)), formats=FORMATS) as image:
             _check_size(*image.size)

@@ -20,7 +20,7 @@ import msgspec
 from tqdm import tqdm
 
 from lever_plus.data.examples import LARGEST_ID, Example, most_frequent_answer
-from lever_plus.data.images import image_sha256
+from lever_plus.data.images import opened_sha256
 from lever_plus.errors import UserError
 from lever_plus.files.json_files import parse_json
 from lever_plus.files.names import check_image_name
@@ -163,7 +163,7 @@ def with_image_hashes(
 
 def _hash_or_error(path: str) -> str | UserError:
     try:
-        return image_sha256(path)
+        return opened_sha256(path)
     except UserError as error:
         return error
 

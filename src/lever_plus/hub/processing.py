@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lever_plus.errors import UserError
+
 
 def process(
     processor: Any,
@@ -24,15 +26,27 @@ def process(
 
     Returns:
         Tensors by name: input_ids and attention_mask [n, length], and what the images need.
+
+    Raises:
+        UserError: An image is a longer strip than the processor takes.
     """
-    inputs = processor(
-        text=list(texts),
-        images=[list(row) for row in images],
-        add_special_tokens=False,
-        padding=True,
-        padding_side=side,
-        return_tensors="pt",
-    )
+    try:
+        inputs = processor(
+            text=list(texts),
+            images=[list(row) for row in images],
+            add_special_tokens=False,
+            padding=True,
+            padding_side=side,
+            return_tensors="pt",
+        )
+    except ValueError as error:
+        if "aspect ratio" not in str(error):
+            raise
+        longest = max((i.size for row in images for i in row), key=lambda s: max(s) / min(s))
+        raise UserError(
+            f"the VLM's processor takes no image of {longest[0]} x {longest[1]} pixels ({error}): "
+            "take the questions about it out, or cut it."
+        ) from error
     return dict(inputs)
 
 
