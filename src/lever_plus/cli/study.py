@@ -160,3 +160,24 @@ def _crown(study: Any, number: int) -> None:
         Store().champion(f"lever-plus-{study.study_name}", study_tags(study), number)
     except Exception as error:
         typer.echo(f"MLflow: {error}; the alias champion was not set.", err=True)
+
+
+@study_app.command("dashboard")
+def study_dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; pages are served to this machine alone.")
+    ] = "127.0.0.1",
+) -> None:
+    """Serve optuna-dashboard on the study's storage, to this machine alone."""
+    _check_installed()
+    from lever_plus.experiments.study.dashboard import dashboard_server
+    from lever_plus.experiments.study.settings import read_settings
+    from lever_plus.experiments.study.worker import open_storage
+    from lever_plus.pipeline.paths import Paths
+
+    # The storage's URL may hold a password: it is read here, and is on no command line.
+    storage = open_storage(read_settings(Paths().study_settings).storage)
+    with dashboard_server(storage, host, port) as server:
+        typer.echo(f"dashboard: http://127.0.0.1:{port} (Ctrl-C ends it)")
+        server.serve_forever()
