@@ -10,6 +10,7 @@ from lever_plus.cli.tools import check_tables
 from lever_plus.cli.track import pipeline_runs, synchronise
 from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.errors import UserError
+from lever_plus.files.secrets import without_secrets
 from lever_plus.tracking.lineage import PACKAGE, module_of
 
 stages = typer.Typer()
@@ -134,7 +135,9 @@ def evaluate() -> None:
     try:
         typer.echo(f"track: {synchronise()}")
     except Exception as error:
-        typer.echo(f"MLflow: {error}; run `lever-plus track sync` later.", err=True)
+        typer.echo(
+            f"MLflow: {without_secrets(str(error))}; run `lever-plus track sync` later.", err=True
+        )
 
 
 @stages.command()

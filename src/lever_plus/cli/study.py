@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lever_plus.errors import needs
+from lever_plus.files.secrets import without_secrets
 
 study_app = typer.Typer(help="The search around the RCE-only baseline.", no_args_is_help=True)
 
@@ -82,7 +83,10 @@ def study_show() -> None:
             _, made = log_study(study, settings, files)
             typer.echo(f"{len(files)} files in {folder}; {made} trials are new in MLflow")
         except Exception as error:
-            typer.echo(f"MLflow: {error}; run `lever-plus study show` later.", err=True)
+            typer.echo(
+                f"MLflow: {without_secrets(str(error))}; run `lever-plus study show` later.",
+                err=True,
+            )
 
 
 def _print_trials(frame: Any, console: Any) -> None:
@@ -159,7 +163,9 @@ def _crown(study: Any, number: int) -> None:
     try:
         Store().champion(f"lever-plus-{study.study_name}", study_tags(study), number)
     except Exception as error:
-        typer.echo(f"MLflow: {error}; the alias champion was not set.", err=True)
+        typer.echo(
+            f"MLflow: {without_secrets(str(error))}; the alias champion was not set.", err=True
+        )
 
 
 @study_app.command("dashboard")
