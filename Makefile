@@ -33,7 +33,7 @@ study: $(INSTALLED) ## Search around the RCE-only baseline (search/params.yaml);
 	dvc repro search/dvc.yaml
 
 dashboard: $(INSTALLED) ## optuna-dashboard on the study's storage, on loopback
-	optuna-dashboard $$(lever-plus study storage)
+	lever-plus study dashboard
 
 test: lint types pytest ## Everything that CI checks
 

@@ -64,12 +64,6 @@ from lever_plus.cli.main import main
 sys.argv = ["lever-plus", *{arguments!r}]
 main()
 """
-OPENAI = """
-import asyncio
-from lever_plus.vlm.backends.openai import OpenAiVlm
-
-asyncio.run(OpenAiVlm._all(None, [], None, None))
-"""
 
 
 def closure(requirements: list[str]) -> set[str]:
@@ -132,7 +126,7 @@ def test_what_the_extras_bring_is_blocked() -> None:
     for module, owners in packages_distributions().items():
         if optional & {canonicalize_name(owner) for owner in owners}:
             assert module in hidden
-    assert {"dvc", "mlflow", "optuna", "matplotlib", "openai", "imagehash", "pyarrow"} <= hidden
+    assert {"dvc", "mlflow", "optuna", "matplotlib", "imagehash", "pyarrow"} <= hidden
 
 
 def test_every_module_of_the_core_loads_with_the_base_alone(tmp_path: Path) -> None:
@@ -182,7 +176,6 @@ def test_a_command_says_which_extra_it_lacks(
         ("from lever_plus.report.plots import reward_svg; reward_svg(dict(a=[1.0]))", "plots"),
         ("from lever_plus.tracking.frames import runs_table; runs_table()", "tracking"),
         ("from lever_plus.vlm.backends.ray import _import_ray; _import_ray()", "ray"),
-        (OPENAI, "openai"),
         (
             "from lever_plus.data.near_duplicates import perceptual_hashes; perceptual_hashes([])",
             "pipeline",

@@ -1,5 +1,6 @@
 """The CLI: fast help, sentences instead of tracebacks."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ def test_an_error_is_one_sentence_without_traceback(tmp_path: Path) -> None:
     done = run("pool", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "lever-plus: params.yaml is missing: run from the project's root folder."
+        "lever-plus: params.yaml is missing: run from the project's root folder, or write it as "
+        "the README says."
     )
 
 
@@ -53,3 +55,34 @@ def test_an_unknown_training_seed_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text(encoding="utf-8"))
     done = run("rce", "--seed", "77", cwd=tmp_path)
     assert "no run rce/*/seed77" in done.stderr
+
+
+SHOWN = """
+import sys, warnings
+from lever_plus.cli import main
+from lever_plus.errors import UserError
+
+def fail(*_arguments):
+    warnings.warn("postgresql://lever:T0psecret@db is slow")
+    raise {error}("no way to postgresql://lever:T0psecret@db (k3y-from-outside)")
+
+main.app = fail
+main.main()
+"""
+
+
+@pytest.mark.parametrize("error", ["UserError", "RuntimeError"])
+def test_no_error_and_no_warning_shows_a_password(error: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "SOME_API_KEY": "k3y-from-outside"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHOWN.format(error=error)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("postgresql://***@db") == 2
+    assert "(***)" in done.stderr
+    assert "T0psecret" not in done.stderr + done.stdout
+    assert "k3y" not in done.stderr + done.stdout

@@ -86,7 +86,7 @@ def stack(postgres: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     environment = {
         **os.environ,
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "MLFLOW_DATABASE": postgres.removesuffix("study") + "mlflow",
+        "MLFLOW_BACKEND_STORE_URI": postgres.removesuffix("study") + "mlflow",
         "LEVER_PLUS_STUDY_STORAGE": postgres,
     }
     migrate = command_of("migrate")

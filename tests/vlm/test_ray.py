@@ -1,23 +1,27 @@
 """Ray actors give the local results, and a killed actor's shard is answered all the same."""
 
+import importlib.util
 import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import psutil
 import pytest
 
 from lever_plus.config.params import Params
 from lever_plus.config.scoring import RayParams
 from lever_plus.config.vlm import HuggingFaceVlmParams
 from lever_plus.errors import UserError
+from lever_plus.files.addresses import is_loopback
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.backends.ray import RayVlm
 from lever_plus.vlm.request import Request
 from tiny_world import Folders, World
 
-ray = pytest.importorskip("ray", reason="Ray (extra [ray]) is not installed")
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Ray (extra [ray]) is not installed", allow_module_level=True)
 pytestmark = pytest.mark.slow
 
 
@@ -47,6 +51,8 @@ def settings(params: Params) -> HuggingFaceVlmParams:
 def vlm(folders: Folders, settings: HuggingFaceVlmParams) -> Iterator[RayVlm]:
     actors = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=0.0)
     yield RayVlm(str(folders.vlm), settings, actors)
+    import ray  # not before: a cluster of its own is told then where it may listen
+
     ray.shutdown()
 
 
@@ -69,6 +75,8 @@ def test_results_are_those_of_this_process(
 def processes(vlm: RayVlm) -> list[int]:
     """Return the process of every actor."""
     asked = [actor.__ray_call__.remote(lambda _actor: os.getpid()) for actor in vlm.start()]
+    import ray
+
     found: list[int] = ray.get(asked)
     return found
 
@@ -105,3 +113,30 @@ def test_more_than_the_cluster_has_is_refused(
     greedy = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=8.0)
     with pytest.raises(UserError, match="scoring.ray asks for 16 GPUs, the cluster has 0"):
         RayVlm(str(folders.vlm), settings, greedy).answers([])
+
+
+def test_a_cluster_of_its_own_listens_on_loopback_alone(vlm: RayVlm) -> None:
+    """Whoever reaches one of its ports runs code as this user."""
+    assert vlm.start()
+    tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    hosts = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in tree
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert hosts
+    assert all(is_loopback(host) for host in hosts), hosts
+
+
+@pytest.mark.parametrize("address", ["auto", "nonsense", "127.0.0.1:9", "http://u:pw@x:1"])
+def test_a_cluster_that_is_not_there_is_named(
+    address: str, folders: Folders, settings: HuggingFaceVlmParams
+) -> None:
+    import ray
+
+    ray.shutdown()
+    missing = RayParams(address=address, actors=1, num_cpus=1.0, num_gpus=0.0)
+    with pytest.raises(UserError, match="scoring.ray.address .*no cluster can be joined") as caught:
+        RayVlm(str(folders.vlm), settings, missing).answers([])
+    assert "u:pw" not in str(caught.value)

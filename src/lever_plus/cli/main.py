@@ -3,8 +3,10 @@
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 import typer
 
@@ -60,9 +62,22 @@ def _print_traceback(
     sys.stderr.write(without_secrets("".join(lines)))
 
 
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    shown = warnings.formatwarning(message, category, filename, lineno, line)
+    (file or sys.stderr).write(without_secrets(shown))
+
+
 def main() -> None:
     """Entry point: errors meant for people are printed without a traceback, and none with a key."""
     sys.excepthook = _print_traceback
+    warnings.showwarning = _print_warning
     try:
         app()
     except UserError as error:

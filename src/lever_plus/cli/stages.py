@@ -135,8 +135,9 @@ def evaluate() -> None:
     try:
         typer.echo(f"track: {synchronise(patient=False)}")
     except Exception as error:
-        said = without_secrets(str(error))
-        typer.echo(f"MLflow: {said} Run `lever-plus track sync` later.", err=True)
+        typer.echo(
+            f"MLflow: {without_secrets(str(error))}; run `lever-plus track sync` later.", err=True
+        )
 
 
 @stages.command()

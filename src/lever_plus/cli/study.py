@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lever_plus.errors import needs
+from lever_plus.files.secrets import without_secrets
 
 study_app = typer.Typer(help="The search around the RCE-only baseline.", no_args_is_help=True)
 
@@ -90,7 +91,10 @@ def study_show() -> None:
             _, made = log_study(study, settings, files)
             typer.echo(f"{len(files)} files in {folder}; {made} trials are new in MLflow")
         except Exception as error:
-            typer.echo(f"MLflow: {error}; run `lever-plus study show` later.", err=True)
+            typer.echo(
+                f"MLflow: {without_secrets(str(error))}; run `lever-plus study show` later.",
+                err=True,
+            )
 
 
 def _print_trials(frame: Any, console: Any) -> None:
@@ -168,4 +172,27 @@ def _crown(study: Any, number: int) -> None:
     try:
         Store().champion(f"lever-plus-{study.study_name}", study_tags(study), number)
     except Exception as error:
-        typer.echo(f"MLflow: {error}; the alias champion was not set.", err=True)
+        typer.echo(
+            f"MLflow: {without_secrets(str(error))}; the alias champion was not set.", err=True
+        )
+
+
+@study_app.command("dashboard")
+def study_dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; pages are served to this machine alone.")
+    ] = "127.0.0.1",
+) -> None:
+    """Serve optuna-dashboard on the study's storage, to this machine alone."""
+    _check_installed()
+    from lever_plus.experiments.study.dashboard import dashboard_server
+    from lever_plus.experiments.study.settings import read_settings
+    from lever_plus.experiments.study.worker import open_storage
+    from lever_plus.pipeline.paths import Paths
+
+    # The storage's URL may hold a password: it is read here, and is on no command line.
+    storage = open_storage(read_settings(Paths().study_settings).storage)
+    with dashboard_server(storage, host, port) as server:
+        typer.echo(f"dashboard: http://127.0.0.1:{port} (Ctrl-C ends it)")
+        server.serve_forever()

@@ -5,6 +5,7 @@ that is lost and repeats its shard. Models and images must be at the same paths 
 """
 
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,21 @@ from typing import Any, Final, TypeVar
 from lever_plus.config.scoring import RayParams
 from lever_plus.config.vlm import HuggingFaceVlmParams
 from lever_plus.errors import UserError, needs
+from lever_plus.files.addresses import is_loopback
+from lever_plus.files.secrets import without_secrets
 from lever_plus.hub.threads import use_threads
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
+from lever_plus.vlm.backends.words import quoted
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, prefix_order
 from lever_plus.vlm.usage import Usage
 
 Result = TypeVar("Result")
 SHARD: Final = 1000
 RESTARTS: Final = 5
+PROBE_SECONDS: Final = 5.0
+ONE_MACHINE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0, all parts of a local cluster listen on loopback alone, on every system; Ray turns
+`_node_ip_address="127.0.0.1"` into the network's address."""
 
 
 class Actor:
@@ -74,15 +82,8 @@ class RayVlm:
         return self._actors
 
     def _started(self) -> list[Any]:
-        ray = _import_ray()
         settings = self._ray
-        ray.init(
-            address=settings.address,
-            ignore_reinit_error=True,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        ray = _joined(settings.address)
         needed = settings.actors * settings.num_cpus
         there = ray.cluster_resources()
         for name, need in (("CPU", needed), ("GPU", settings.actors * settings.num_gpus)):
@@ -125,10 +126,16 @@ class RayVlm:
                 done(shards[number], answers)
         except RayError as error:
             raise UserError(
-                f"Ray could not score a shard ({str(error).strip().splitlines()[-1]}): see its "
+                f"Ray could not score a shard ({_last_line(error)}): see its "
                 "logs. What was answered is stored; run again to go on."
             ) from error
         return [results[i] for i in range(len(requests))]
+
+
+def _last_line(error: Exception) -> str:
+    """Return the end of what Ray says: before it come the frames of its own processes."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return quoted(lines[-1])
 
 
 def _with_whole_paths(requests: Sequence[Request]) -> list[Request]:
@@ -142,6 +149,60 @@ def _with_whole_paths(requests: Sequence[Request]) -> list[Request]:
         )
         for request in requests
     ]
+
+
+def _joined(address: str | None) -> Any:
+    """Return Ray, after it joined a cluster, or started one that nobody outside can reach.
+
+    Raises:
+        UserError: The cluster can't be joined, or would listen on the network.
+    """
+    local = address in (None, "local")
+    if local:
+        os.environ[ONE_MACHINE] = "0"
+    ray = _import_ray()
+    if local:
+        _stay_here()
+    # A cluster that this process has joined already is not asked for another time.
+    fresh = not ray.is_initialized()
+    try:
+        if address and fresh:
+            _probe(address)
+        ray.init(
+            address=address or "local",
+            ignore_reinit_error=True,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    # Whatever Ray has to say about an address: it has no error of its own for that.
+    except Exception as error:
+        why = quoted(str(error) or type(error).__name__)
+        raise UserError(
+            f"scoring.ray.address {without_secrets(address or 'null')}: no cluster can be "
+            f"{'started' if local else 'joined'} there ({why}): correct it, or start the cluster."
+        ) from error
+    if local and fresh and not is_loopback(ray.util.get_node_ip_address()):
+        ray.shutdown()
+        raise UserError(
+            "this version of Ray lets a local cluster listen on the network, where whoever reaches "
+            "it runs code: use another version, or scoring.executor: local."
+        )
+    return ray
+
+
+def _stay_here() -> None:
+    """Tell Ray what the variable says: it may have been imported before that was set."""
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _probe(address: str) -> None:
+    """Raise OSError or ValueError if nothing answers at an address: Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()
 
 
 def _import_ray() -> Any:
