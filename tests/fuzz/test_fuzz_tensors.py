@@ -89,9 +89,7 @@ def bad_files(content: bytes, rng: random.Random, count: int) -> Iterator[tuple[
     yield from numbers(content, rng, count)
 
 
-def given(
-    path: Path, whole: bytes, read: Callable[[], object], seed: int, count: int
-) -> Iterator[Bad]:
+def given(path: Path, read: Callable[[], object], seed: int, count: int) -> Iterator[Bad]:
     """Yield damaged contents of one file; what is read all the same must be what was there."""
     whole, before = path.read_bytes(), read()
 

@@ -125,7 +125,7 @@ def test_a_loaded_checkpoint_has_weights_space_and_facts_to_the_bit(
         assert policy.state_dict()[name].equal(weight), name
     assert space.sha256 == make_space().sha256
     assert space.encoder == ENCODER
-    assert config == describe(trained, make_space(), policy=config.policy)
+    assert config.model_copy(update={"policy": None}) == describe(trained, make_space())
 
 
 def test_a_loaded_policy_gives_equal_log_probs(saved: Path, trained: Policy) -> None:

@@ -47,11 +47,18 @@ def mapped(path: Path, advice: str) -> Array:
     return array
 
 
-def check_unit(array: Array, path: Path, advice: str) -> None:
-    """Refuse features [n, dimensions] of which one has not unit length (or is 0 altogether)."""
+def check_unit(array: Array, path: Path, advice: str, *, zeros: bool = True) -> None:
+    """Refuse features [n, dimensions] of which one has not unit length.
+
+    Args:
+        array: The features.
+        path: Their file.
+        advice: What to do.
+        zeros: Whether one may be 0 altogether, as an encoder leaves what it sees nothing in.
+    """
     for part in _blocks(array):
         squares = np.einsum("nd,nd->n", part, part, dtype=np.float64)
-        if not ((np.abs(squares - 1) < 0.01) | (squares == 0)).all():
+        if not ((np.abs(squares - 1) < 0.01) | (zeros & (squares == 0))).all():
             raise UserError(f"{path} holds features that have not unit length: {advice}.")
 
 

@@ -156,21 +156,30 @@ def data_hash(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
-def read_embeddings(folder: Path) -> Embeddings:
+def read_embeddings(folder: Path, examples: Mapping[int, Example] | None = None) -> Embeddings:
     """Read what `embed_examples` wrote, memory-mapped.
+
+    Args:
+        folder: Where it wrote.
+        examples: Those that the features must be of, by id; None: any.
 
     Raises:
         UserError: A file is missing, damaged, or does not belong to the others: another number of
-            rows, numbers that are not finite, features of another space.
+            rows, numbers that are not finite, features of another space or of other examples.
     """
     files = [META, WHITE, SPACE, *(f"{part}.npy" for part in PARTS)]
     lacking = [name for name in files if not (folder / name).is_file()]
     if lacking:
         raise UserError(f"{folder} lacks {', '.join(lacking)}: {ADVICE}.")
-    ids = read_json_as(Meta, folder / META, ADVICE).ids
+    meta = read_json_as(Meta, folder / META, ADVICE)
+    ids = meta.ids
     rows = {example_id: row for row, example_id in enumerate(ids)}
     if len(rows) != len(ids):
         raise UserError(f"{folder / META} has an example's id twice: {ADVICE}.")
+    if examples is not None:
+        known = [examples[i] for i in ids if i in examples]
+        if len(known) != len(ids) or data_hash(known) != meta.data:
+            raise UserError(f"{folder} holds the features of other examples: {ADVICE}.")
     space = read_feature_space(folder / SPACE)
     unit = {}
     for part in PARTS:

@@ -9,7 +9,7 @@ import numpy as np
 from lever_plus.config.base import Count, Section
 from lever_plus.config.pool import PoolParams
 from lever_plus.config.settings import From
-from lever_plus.data.examples import Example, read_splits
+from lever_plus.data.examples import Example, by_id, read_splits
 from lever_plus.data.pools import SAMPLERS, Nearest, draw_pools, make_scarce, write_pools
 from lever_plus.features.embeddings import Embeddings, read_embeddings
 from lever_plus.features.neighbours import nearest_ids
@@ -34,7 +34,7 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     shares = SAMPLERS[pool.sampler]
     nearest = None
     if shares:
-        embeddings = read_embeddings(paths.embed)
+        embeddings = read_embeddings(paths.embed, by_id(splits))
         nearest = {
             part: _nearest(
                 part, round(share * pool.size), embeddings, queries, splits["train"], pool

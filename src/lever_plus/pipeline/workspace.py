@@ -64,7 +64,7 @@ class Workspace:
     @cached_property
     def embeddings(self) -> Embeddings:
         """Features by id."""
-        return read_embeddings(self.paths.embed)
+        return read_embeddings(self.paths.embed, self.examples)
 
     @cached_property
     def features(self) -> StoredFeatures:

@@ -10,6 +10,9 @@ Loading is strict: half-loaded weights, numbers that are not finite, another fea
 an experiment, other pools are refused. Nothing is unpickled.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -51,9 +54,9 @@ class CheckpointConfig(Row):
     """What config.json says.
 
     architecture: Of the policy; policy: a sha256 of architecture and weights, which
-    `save_checkpoint` sets (older checkpoints have none); feature_space: its sha256; pool_sha256: of the pools that it was trained
-    with; vlm: the frozen VLM that it was trained with; prompt: style and instruction; training: how
-    it was trained, free facts for people.
+    `save_checkpoint` sets (older checkpoints have none); feature_space: its sha256; pool_sha256: of
+    the pools that it was trained with; vlm: the frozen VLM that it was trained with; prompt: style
+    and instruction; training: how it was trained, free facts for people.
     """
 
     format: str = FORMAT
@@ -186,8 +189,13 @@ def _weights(path: Path, config: CheckpointConfig) -> dict[str, torch.Tensor]:
             f"{wanted.get(name)}): {ADVICE}."
         )
     weights, _ = read_tensors(path, ADVICE, {"F32"})
-    if config.weights is not None and tensors_hash(weights) != config.weights:
+    if config.policy not in (None, _policy_hash(config.architecture, weights)):
         raise UserError(
-            f"{path} holds the weights of another checkpoint, or was changed: {ADVICE}."
+            f"{path} holds the weights of another checkpoint, or {CONFIG} was changed: {ADVICE}."
         )
     return weights
+
+
+def _policy_hash(architecture: PolicyConfig, weights: Mapping[str, torch.Tensor]) -> str:
+    parts = json.dumps([architecture.as_dict(), tensors_hash(weights)], sort_keys=True)
+    return hashlib.sha256(parts.encode()).hexdigest()

@@ -6,6 +6,7 @@ whenever a store is only read, it is opened so that neither the file nor its nei
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ HIGHEST: Final = 1e-3
 """A mean log-probability is at most 0, but for rounding."""
 WAIT_S: Final = 60.0
 LOOK_S: Final = 10.0
+SETTLED_S: Final = 0.05
 TABLES: Final = {
     "vlm": "CREATE TABLE vlm (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE)",
     "answer": """CREATE TABLE answer (
@@ -96,16 +98,22 @@ def looked_at(path: Path, *, may_be_empty: bool = False) -> Iterator[sqlite3.Con
 
 
 def _reading(path: Path) -> sqlite3.Connection:
-    """Connect without a lock file where nobody writes; a log beside the file is read as well."""
-    logs = any(Path(f"{path}{end}").exists() for end in ("-wal", "-shm", "-journal"))
+    """Connect without a lock file where nobody writes; a log beside the file is read as well.
+
+    A file that another process is making at this moment looks damaged, but not for long.
+    """
     address = f"file:{quote(str(path.absolute()))}?"
-    if not logs:
+    deadline = time.monotonic() + SETTLED_S
+    while not any(Path(f"{path}{end}").exists() for end in ("-wal", "-shm", "-journal")):
         connection = sqlite3.connect(f"{address}immutable=1", uri=True, isolation_level=None)
         try:
             connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
             return connection
-        except sqlite3.DatabaseError:  # damaged, or just being made by another process
+        except sqlite3.DatabaseError as error:
             connection.close()
+            if "not a database" in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
     return sqlite3.connect(f"{address}mode=ro", uri=True, timeout=LOOK_S, isolation_level=None)
 
 
