@@ -42,12 +42,63 @@ def test_a_prediction_file_is_scored_under_all_conventions(tmp_path: Path) -> No
     assert (found.n, found.unanimous) == (2, 0.5)
 
 
-def test_a_prediction_without_annotation_is_refused(tmp_path: Path) -> None:
-    rows = [{"question_id": 9, "answer": "yes"}]
-    with pytest.raises(UserError, match=r"1 of 1 predictions have no annotation .*first: \[9\]"):
+YES = {"question_id": 1, "answer": "yes"}
+TWO = {"question_id": 2, "answer": "two"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [YES, TWO, {"question_id": 9, "answer": "x"}],
+            r"predictions have no annotation .*\[9\]",
+        ),
+        ([YES], r"1 questions have no prediction .*p\.json \(first ids: \[2\]\)"),
+        ([YES, YES, YES, TWO], r"1 questions are there twice .*p\.json \(first ids: \[1\]\)"),
+        ([{"id": 1}], r"p\.json, entry 0: question_id is missing"),
+        ([YES, {**TWO, "answer": None}], r"p\.json, entry 1 \(question_id 2\): answer: "),
+        ([YES, {**TWO, "question_id": True}], "entry 1 .*question_id: .*not True"),
+        ([YES, {**TWO, "question_id": 2.0}], "entry 1 .*question_id: .*not 2.0"),
+        ([], r"p\.json holds no list of objects with question_id, answer"),
+        ({"annotations": [YES]}, r"p\.json holds no list of objects"),
+        (None, r"p\.json holds no list of objects"),
+    ],
+)
+def test_predictions_must_be_those_of_the_annotated_questions(
+    tmp_path: Path, rows: object, message: str
+) -> None:
+    """The official script asserts it: a question that counts twice is another number."""
+    with pytest.raises(UserError, match=message):
         check.compare(write(tmp_path / "p.json", rows), annotations(tmp_path))
 
 
-def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not hold a list of objects"):
-        check.compare(write(tmp_path / "p.json", [{"id": 1}]), annotations(tmp_path))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answers": [{"answer": "yes"}]}, r"1 questions do not have 10 human answers .*\[2\]"),
+        ({"answers": [{"answer": 2}] * 10}, r"entry 1 \(question_id 2\): answers.0.answer"),
+        ({"answers": None}, r"entry 1 \(question_id 2\): answers"),
+        ({"question_id": 1}, r"1 questions are there twice in .*annotations"),
+        ({"question_id": "2"}, "entry 1 .*question_id: .*not '2'"),
+    ],
+)
+def test_annotations_that_are_none_are_named(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = annotations(tmp_path)
+    rows = json.loads(path.read_text())["annotations"]
+    rows[1] |= change
+    write(path, {"annotations": rows})
+    with pytest.raises(UserError, match=message):
+        check.compare(write(tmp_path / "p.json", [YES, TWO]), path)
+
+
+def test_an_empty_prediction_is_right_where_the_human_answers_are_empty_words(
+    tmp_path: Path,
+) -> None:
+    """So says the official script; the metric is not corrected here."""
+    answers = [{"answer": "a"}] * 5 + [{"answer": "the"}] * 5
+    rows = [{"question_id": 1, "answers": answers, "question_type": None}]
+    path = write(tmp_path / "a.json", {"annotations": rows, "info": 5})
+    found = check.compare(write(tmp_path / "p.json", [{"question_id": 1, "answer": ""}]), path)
+    assert found.accuracy == {"official": 1.0, "pre2021": 0.0, "community": 1.0}

@@ -24,6 +24,7 @@ from lever_plus.config.optim import OptimParams
 from lever_plus.config.params import Params
 from lever_plus.data.examples import Example
 from lever_plus.data.pools import Pools
+from lever_plus.errors import UserError
 from lever_plus.features.embeddings import Embeddings
 from lever_plus.hub.threads import on_threads
 from lever_plus.policy.kinds import build_policy, configure
@@ -65,6 +66,8 @@ def run(params: Params) -> dict[str, float]:
     environment, groups = _workload(params)
     rce = params.rce.model_copy(update={"epochs": 1})
     grpo = params.grpo.model_copy(update={"epochs": 1, "rounds": 0})
+    if not rce.tau:
+        raise UserError("rce.tau has no schedule: give one, it is what the benchmark trains with.")
     tau = next(iter(rce.tau.values()))
     quiet = Run(0, lambda _row: None, threads=params.threads)
 

@@ -1,12 +1,13 @@
 """`lever-plus`: the command line, put together; errors meant for people have no traceback."""
 
+import errno
 import os
 import sys
 import traceback
 import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Final, NoReturn, TextIO
 
 import typer
 
@@ -21,6 +22,16 @@ from lever_plus.files.secrets import without_secrets
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+WHAT_TO_DO: Final = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, then run it again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "let this user read and write it"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "name another file"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL), "name another file"),
+    errno.EMFILE: "let this user open more files (ulimit -n)",
+    errno.EIO: "the disk fails: restore the file from another copy",
+}
+"""What the system refuses, and what helps; whatever else it says is a fault of ours."""
 
 app = typer.Typer(
     help="Learn which in-context demonstrations a frozen vision-language model should see.",
@@ -81,9 +92,21 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        message = without_secrets(f"lever-plus: {error}")
-        typer.secho(message, err=True, fg=typer.colors.RED)
+        _fail(str(error))
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough; Python would complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except OSError as error:
+        why = WHAT_TO_DO.get(error.errno or 0)
+        if why is None:
+            raise
+        _fail(f"{error.filename or 'a file'}: {error.strerror}: {why}.")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.secho(without_secrets(f"lever-plus: {message}"), err=True, fg=typer.colors.RED)
+    raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

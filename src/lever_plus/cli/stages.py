@@ -11,6 +11,8 @@ from lever_plus.cli.track import pipeline_runs, synchronise
 from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.errors import UserError
 from lever_plus.files.secrets import without_secrets
+from lever_plus.files.reading import read_text
+from lever_plus.files.writing import write_text
 from lever_plus.tracking.lineage import PACKAGE, module_of
 
 stages = typer.Typer()
@@ -201,12 +203,12 @@ def deps(write: Annotated[bool, typer.Option(help="Write them into dvc.yaml.")] 
     from lever_plus.tracking.lineage import with_code_deps
 
     for path, package in PIPELINES.items():
-        before = path.read_text(encoding="utf-8")
+        before = read_text(path, "run it in the project's root folder")
         # What a variant changes may be any parameter: dvc.yaml of the ablations names the file.
         keys = params_read if package == "pipeline" else None
         after = with_code_deps(before, Path.cwd(), package, keys)
         if write:
-            path.write_text(after, encoding="utf-8", newline="\n")
+            write_text(path, after)
         elif before != after:
             raise UserError(f"{path} does not list what the stages read: run `make deps`.")
         typer.echo(f"{path} lists what every stage reads")

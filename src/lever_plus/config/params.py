@@ -6,7 +6,7 @@ between sections is checked here. `file.py` reads and writes the file.
 
 from collections.abc import Iterator
 from math import perm
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -28,9 +28,6 @@ from lever_plus.config.sft import SftDataParams, SftParams
 from lever_plus.config.vlm import VlmParams, needs_pretraining
 from lever_plus.files.names import check_name
 from lever_plus.files.secrets import has_secrets
-
-SAMPLED: Final = {"samples": "sample"}
-"""{generator in params.yaml: its gen_method}, where they differ."""
 
 
 class Params(Section):
@@ -96,12 +93,11 @@ class Params(Section):
                 raise ValueError(
                     f"{name}: a pool of this size has {perm(smallest, shots)} pointers"
                 )
-        made = {name: getattr(asked, name) for name in ("beam", "random", "retrieval")}
-        made |= {n: sum(getattr(asked, n).values()) for n in ("samples", "stochastic_beam")}
+        made = asked.counts
         if sum(made.values()) < 2:
             raise ValueError("rl_data must propose two candidates a query at least")
         chosen = self.rl.filter_gen_methods
-        known = {"augmented", *(SAMPLED.get(name, name) for name, count in made.items() if count)}
+        known = {"augmented", *(name for name, count in made.items() if count)}
         if chosen is not None and not known & set(chosen):
             raise ValueError(
                 f"rl.filter_gen_methods: rl_data proposes no candidates by {', '.join(chosen)}"

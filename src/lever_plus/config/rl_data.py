@@ -43,5 +43,12 @@ class RlDataParams(Section):
         description="scores beside hard and soft, for rewards that need them"
     )
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many candidates of a query each generator proposes, by gen_method."""
+        asked = {"sample" if name == "samples" else name: value for name, value in self}
+        del asked["scores"]
+        return {n: sum(v.values()) if isinstance(v, dict) else v for n, v in asked.items()}
+
 
 GenMethod = Literal["beam", "sample", "stochastic_beam", "random", "retrieval", "augmented"]

@@ -245,10 +245,9 @@ def check_pools(pools: Pools, splits: Mapping[str, Sequence[Example]], path: Pat
         path: File of the pools, for the error.
 
     Raises:
-        UserError: A dev or test question has no pool, a query or an id of a pool is no example, a
-            pool has an example that is not for training or shows its query's image, or it is larger
-            or smaller than the others; of a shared pool, what shows the query's image may be left
-            out.
+        UserError: A query or an id of a pool is no example, a pool has an example that is not for
+            training or shows its query's image, or it is larger or smaller than the others; of a
+            shared pool, what shows the query's image may be left out.
     """
     examples = by_id(splits)
     images = {example.question_id: example.image_id for example in splits["train"]}
@@ -266,10 +265,6 @@ def check_pools(pools: Pools, splits: Mapping[str, Sequence[Example]], path: Pat
                 raise UserError(f"{where} names {i}, which shows the query's image: {ADVICE}.")
         if len(pool) < size and any(images[i] != own for i in everything.difference(pool)):
             raise UserError(f"{where} has {len(pool)} examples, others have {size}: {ADVICE}.")
-    for split in ("dev", "test"):
-        lacking = [e.question_id for e in splits[split] if e.question_id not in pools.ids]
-        if lacking:
-            raise UserError(f"{path}: {split} question {lacking[0]} has no pool: {ADVICE}.")
 
 
 def _draw(examples: Sequence[Example], size: int, rng: np.random.Generator) -> list[Example]:

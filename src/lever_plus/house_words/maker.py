@@ -5,7 +5,6 @@ each question (attribute, language) goes into `latent.json`, which only the scar
 pretrain stage's table read; no policy, VLM or encoder ever sees it.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lever_plus.errors import UserError
+from lever_plus.files.json_files import read_json_as
+from lever_plus.files.writing import write_json
 from lever_plus.house_words.cards import Card, draw_card, render, scans
 from lever_plus.house_words.words import (
     ATTRIBUTES,
@@ -154,9 +156,10 @@ def make_embedded(
             questions.append({**ids, "question": meaning.question(str(rng.choice(PHRASINGS)))})
             annotations.append({**ids, "answers": _answer_rows(human_answers(rng, meaning, card))})
             latent[str(item_id)] = asdict(meaning)
-        _write_json(folder / f"questions_{split}.json", {"questions": questions})
-        _write_json(folder / f"annotations_{split}.json", {"annotations": annotations})
-    _write_json(folder / "latent.json", latent)
+        files = {"questions": questions, "annotations": annotations}
+        for key, rows in files.items():
+            write_json(folder / f"{key}_{split}.json", {key: rows}, indent=None)
+    write_json(folder / "latent.json", latent, indent=None)
 
 
 def image_file(images: Path, split: str, image_id: int) -> Path:
@@ -166,8 +169,13 @@ def image_file(images: Path, split: str, image_id: int) -> Path:
 
 def read_meanings(folder: Path) -> dict[int, Meaning]:
     """Return what each question really asks, by question id."""
-    latent = json.loads((folder / "latent.json").read_text(encoding="utf-8"))
-    return {int(i): Meaning(**row) for i, row in latent.items()}
+    path, advice = folder / "latent.json", "run `dvc repro prepare`"
+    found = read_json_as(dict[str, Meaning], path, advice)
+    for i, meaning in found.items():
+        known = meaning.attribute in ATTRIBUTES and meaning.language in LANGUAGES
+        if not (known and i.isascii() and i.isdecimal() and len(i) < 20):
+            raise UserError(f"{path}: {i[:20]!r} is no question with a known meaning: {advice}.")
+    return {int(i): meaning for i, meaning in found.items()}
 
 
 def read_twins(folder: Path) -> dict[int, tuple[str, ...]]:
@@ -177,11 +185,3 @@ def read_twins(folder: Path) -> dict[int, tuple[str, ...]]:
 
 def _answer_rows(answers: Sequence[str]) -> list[dict[str, Any]]:
     return [{"answer_id": i, "answer": answer} for i, answer in enumerate(answers, start=1)]
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(
-        json.dumps(content, ensure_ascii=False, sort_keys=True) + "\n",
-        encoding="utf-8",
-        newline="\n",
-    )

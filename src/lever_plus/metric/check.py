@@ -4,12 +4,17 @@ The vectors were made by running the unmodified script (see their `source`); tes
 `lever-plus metric check` compare with every one of them.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, TypeVar, get_args
 
+from pydantic import BaseModel, ConfigDict
+
+from lever_plus.data.examples import Id
 from lever_plus.errors import UserError
+from lever_plus.files.checking import STRICT, checked
+from lever_plus.files.json_files import read_json, read_object
 from lever_plus.metric.vqa import Convention, normalize_answer, vqa_accuracy
 
 VECTORS: Final = Path(__file__).with_name("official_vectors.json")
@@ -18,6 +23,13 @@ FIELDS: Final[Mapping[Convention, str]] = {
     "official": "official_head",
     "pre2021": "official_pre2021",
 }
+HUMANS: Final = 10
+SHOWN: Final = 5
+ADVICE: Final = "give the results and the annotations of the same questions, in VQAv2 format"
+TEN: Final = f"questions do not have {HUMANS} human answers in {{}}"
+USED: Final = ConfigDict(**{**STRICT, "extra": "ignore"})
+"""Files in VQAv2 format have more fields than are used."""
+Answered = TypeVar("Answered", "Prediction", "Annotation")
 
 
 class Agreement(NamedTuple):
@@ -30,8 +42,7 @@ class Agreement(NamedTuple):
 
 def read_vectors() -> dict[str, Any]:
     """Return {"normalise": [{"in", "out"}], "accuracy": [{"pred", "answers", ...}], ...}."""
-    vectors: dict[str, Any] = json.loads(VECTORS.read_text(encoding="utf-8"))
-    return vectors
+    return read_object(VECTORS, "install lever-plus again")
 
 
 def agreement() -> Agreement:
@@ -65,50 +76,87 @@ class Comparison(NamedTuple):
     unanimous: float
 
 
+class Prediction(BaseModel):
+    """An answer to a question; other fields of results files are not looked at."""
+
+    model_config = USED
+    question_id: Id
+    answer: str
+
+
+class Given(BaseModel):
+    """A human answer."""
+
+    model_config = USED
+    answer: str
+
+
+class Annotation(BaseModel):
+    """The human answers to a question."""
+
+    model_config = USED
+    question_id: Id
+    answers: tuple[Given, ...]
+
+
 def compare(predictions: Path, annotations: Path) -> Comparison:
     """Score a file of predictions under all conventions.
 
+    As in the official script, the predictions must be for the very questions that are annotated.
+
     Args:
         predictions: Results in VQAv2 format, [{"question_id": 1, "answer": "yes"}, ...].
-        annotations: VQAv2 annotations that hold at least these questions.
+        annotations: VQAv2 annotations of the same questions, ten human answers each.
 
     Raises:
-        UserError: A file is missing or has another format, or a prediction has no annotation.
+        UserError: A file is missing or has another format, a question is there twice or in one of
+            the files alone, or does not have ten answers.
     """
-    answers = {
-        row["question_id"]: [given["answer"] for given in row["answers"]]
-        for row in _rows(annotations, "annotations")
-    }
-    rows = _rows(predictions, None)
-    unknown = [row["question_id"] for row in rows if row["question_id"] not in answers]
-    if unknown or not rows:
-        raise UserError(
-            f"{predictions}: {len(unknown)} of {len(rows)} predictions have no annotation in "
-            f"{annotations} (first: {unknown[:5]}). Use the annotations of the same questions."
-        )
+    annotated = _annotations(annotations)
+    answers = {row.question_id: [given.answer for given in row.answers] for row in annotated}
+    _refuse([i for i, given in answers.items() if len(given) != HUMANS], TEN.format(annotations))
+    rows = _rows(Prediction, read_json(predictions, ADVICE), predictions)
+    given = {row.question_id: row.answer for row in rows}
+    _refuse(given.keys() - answers.keys(), f"predictions have no annotation in {annotations}")
+    _refuse(answers.keys() - given.keys(), f"questions have no prediction in {predictions}")
     return Comparison(
-        accuracy={c: _mean(rows, answers, c) for c in CONVENTIONS},
-        n=len(rows),
-        unanimous=sum(len(set(answers[row["question_id"]])) == 1 for row in rows) / len(rows),
+        accuracy={c: _mean(given, answers, c) for c in CONVENTIONS},
+        n=len(given),
+        unanimous=sum(len(set(answers[i])) == 1 for i in given) / len(given),
     )
 
 
 def _mean(
-    rows: Sequence[Mapping[str, Any]], answers: Mapping[int, list[str]], convention: Convention
+    predicted: Mapping[int, str], answers: Mapping[int, list[str]], convention: Convention
 ) -> float:
-    scores = [vqa_accuracy(row["answer"], answers[row["question_id"]], convention) for row in rows]
+    scores = [vqa_accuracy(answer, answers[i], convention) for i, answer in predicted.items()]
     return sum(scores) / len(scores)
 
 
-def _rows(path: Path, key: str | None) -> list[dict[str, Any]]:
-    needed = ("question_id", "answers" if key else "answer")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows: list[dict[str, Any]] = content[key] if key else content
-        for row in rows:
-            if not all(name in row for name in needed):
-                raise KeyError(f"{needed} in {row}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"annotations with {needed}" if key else f"a list of objects with {needed}"
-        raise UserError(f"{path} does not hold {what}: {error}.") from error
+def _annotations(path: Path) -> list[Annotation]:
+    content = read_object(path, ADVICE)
+    if "annotations" not in content:
+        raise UserError(f"{path} has no annotations: {ADVICE}.")
+    return _rows(Annotation, content["annotations"], path)
+
+
+def _rows(kind: type[Answered], content: Any, path: Path) -> list[Answered]:
+    """Return a list of rows, at least one, each of another question."""
+    if not isinstance(content, list) or not content:
+        raise UserError(f"{path} holds no list of objects with {', '.join(kind.model_fields)}.")
+    rows = [_row(kind, row, f"{path}, entry {number}") for number, row in enumerate(content)]
+    counts = Counter(row.question_id for row in rows)
+    _refuse([i for i, count in counts.items() if count > 1], f"questions are there twice in {path}")
     return rows
+
+
+def _row(kind: type[Answered], content: Any, where: str) -> Answered:
+    identity = content.get("question_id") if isinstance(content, dict) else None
+    whose = "" if identity is None else f" (question_id {str(identity)[:30]})"
+    return checked(kind, content, f"{where}{whose}", ADVICE)
+
+
+def _refuse(offenders: Iterable[int], what: str) -> None:
+    ids = sorted(offenders)
+    if ids:
+        raise UserError(f"{len(ids)} {what} (first ids: {ids[:SHOWN]}): {ADVICE}.")

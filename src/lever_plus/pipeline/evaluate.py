@@ -29,6 +29,7 @@ from lever_plus.evaluation.methods import (
 )
 from lever_plus.evaluation.summary import accuracies, summarise
 from lever_plus.features.similarities import SIMILARITIES, STTR
+from lever_plus.files.writing import replacing_all
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.workspace import Workspace
@@ -76,18 +77,22 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
     """Score every method on the test questions; nothing is chosen on them."""
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
     scores = pd.concat(_tables(settings, workspace), ignore_index=True)
-    paths.scores.parent.mkdir(parents=True, exist_ok=True)
     made_with: dict[Any, Any] = {"vlm": workspace.vlm.identity, "metric": METRIC}
     scores.attrs = made_with  # kept in the file's metadata
-    scores.to_parquet(paths.scores, index=False)
     evaluate = settings.evaluate
     methods = methods_of(settings.schedules, evaluate.best_of, selector_names(evaluate.selectors))
     summary = summarise(scores, methods, evaluate.resamples)
     marked = {"fallback_scores": int(scores["fallback"].sum())}
-    write_metrics(paths.summary, {**summary, **made_with, **marked})
-    write_metrics(paths.metrics / "accuracy.json", accuracies(summary))
     diagnostics = _diagnostics(settings, workspace, scores)
-    write_metrics(paths.metrics / "diagnostics.json", diagnostics)
+    files = {
+        paths.summary: {**summary, **made_with, **marked},
+        paths.metrics / "accuracy.json": accuracies(summary),
+        paths.metrics / "diagnostics.json": diagnostics,
+    }
+    with replacing_all([paths.scores, *files]) as (table, *metrics):
+        scores.to_parquet(table, index=False)
+        for path, values in zip(metrics, files.values(), strict=True):
+            write_metrics(path, values)
     return Outcome(f"{len(scores)} scores in {paths.scores}", workspace.vlm.usage)
 
 

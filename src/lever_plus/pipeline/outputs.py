@@ -1,10 +1,10 @@
 """What a stage says when it is done, and the metrics files that it writes."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from lever_plus.files.writing import write_json
 from lever_plus.vlm.usage import Usage
 
 
@@ -16,7 +16,5 @@ class Outcome(NamedTuple):
 
 
 def write_metrics(path: Path, values: Mapping[str, object]) -> None:
-    """Write a metrics file: sorted, indented JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(values, indent=2, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+    """Write a metrics file, whole or not at all: sorted, indented JSON."""
+    write_json(path, values)

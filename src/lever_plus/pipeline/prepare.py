@@ -1,7 +1,7 @@
 """Stage prepare: question files -> checked examples of every split."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,16 +70,16 @@ def run(settings: Settings, paths: Paths) -> Outcome:
         )
     splits = {split: with_image_hashes(examples) for split, examples in read.items()}
     pairs = _near_duplicates(splits, settings.near_duplicate_bits, roots)
-    if not isinstance(source, EmbeddedSource):
-        _clear(paths)
     files = [paths.prepare / f"{split}.jsonl" for split in splits]
     with replacing_all(files) as fresh:
         for path, examples in zip(fresh, splits.values(), strict=True):
             write_examples(path, examples, *roots)
-    found = {}
+    found, duplicates = {}, paths.prepare / "near_duplicates.jsonl"
     if settings.near_duplicate_bits is not None:
-        write_json_lines(paths.prepare / "near_duplicates.jsonl", pairs)
+        write_json_lines(duplicates, pairs)
         found = {"near_duplicate_images": len(pairs)}
+    if not isinstance(source, EmbeddedSource):
+        _clear(paths, but={*files, duplicates} if found else set(files))
     sizes = {split: len(examples) for split, examples in splits.items()}
     write_metrics(paths.metrics / "prepare.json", {**sizes, **found})
     listed = ", ".join(f"{size} {split}" for split, size in sizes.items())
@@ -92,11 +92,15 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     )
 
 
-def _clear(paths: Paths) -> None:
-    """Leave the folders of the outputs empty."""
+def _clear(paths: Paths, but: Collection[Path] = ()) -> None:
+    """Leave nothing in the folders of the outputs but some files."""
     for folder in (paths.prepare, paths.images):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in set(folder.iterdir()).difference(but):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _embedded(source: EmbeddedSource, seed: int, paths: Paths) -> Splits:

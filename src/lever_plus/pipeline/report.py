@@ -1,7 +1,6 @@
 """Stage report: results, histories and RL data -> tables, plot data, the HTML page, model cards."""
 
-import json
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import pandas as pd
 from rich.console import Console
@@ -12,9 +11,11 @@ from lever_plus.config.offline import TauSchedule
 from lever_plus.config.reward import RewardParams
 from lever_plus.config.settings import From
 from lever_plus.data.examples import Example, by_id, read_splits
-from lever_plus.data.pools import Pools, read_pools
+from lever_plus.data.pools import Pools, check_pools, read_pools
 from lever_plus.errors import UserError
+from lever_plus.evaluation import stored
 from lever_plus.evaluation.methods import ZERO_SHOT, Methods, methods_in, methods_of
+from lever_plus.files.writing import write_text
 from lever_plus.pipeline.outputs import Outcome
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.runs import training_runs
@@ -92,7 +93,7 @@ def run(settings: Settings, paths: Paths) -> Outcome:
         _sections(settings, paths, found, curve, frames),
     )
     cards = _write_cards(settings, paths, found)
-    (paths.report / "index.html").write_text(html, encoding="utf-8", newline="\n")
+    write_text(paths.report / "index.html", html)
     tables.print_tables(found.summary, Console())
     return Outcome(f"open {paths.report / 'index.html'}; {cards} model cards beside it")
 
@@ -113,29 +114,27 @@ def show(paths: Paths, question_id: int) -> None:
             f"they stand in {paths.prepare / 'test.jsonl'}, their scores in {paths.scores}."
         )
     examples = by_id(read_splits(paths.prepare, paths.root))
+    stored.check_scores(part, examples, paths.scores)
     methods = methods_in(read_summary(paths))
     print_decision(gather(part, examples, methods)[0], examples)
 
 
 def read_summary(paths: Paths) -> tables.Summary:
-    """Read metrics/summary.json; UserError if it is missing."""
-    if not paths.summary.is_file():
-        raise UserError(f"{paths.summary} is missing: run `dvc repro evaluate`.")
-    summary: tables.Summary = _read_json(paths.summary)
-    return summary
+    """Read metrics/summary.json; UserError if it is missing or damaged."""
+    return stored.read_summary(paths.summary)
 
 
 def read_scores(paths: Paths) -> pd.DataFrame:
-    """Read the table of `evaluate`; UserError if it is missing."""
-    if not paths.scores.is_file():
-        raise UserError(f"{paths.scores} is missing: run `dvc repro evaluate`.")
-    return pd.read_parquet(paths.scores)
+    """Read the table of `evaluate`; UserError if it is missing or damaged."""
+    return stored.read_scores(paths.scores)
 
 
 def _read(settings: Settings, paths: Paths) -> Found:
     summary, scores, pools = read_summary(paths), read_scores(paths), read_pools(paths.pools)
     meta, records = read_rl_data(paths.rl_data, pools)
     splits = read_splits(paths.prepare, paths.root)
+    check_pools(pools, splits, paths.pools)
+    stored.check_scores(scores, by_id(splits), paths.scores)
     return Found(summary, scores, splits, _histories(settings, paths), pools, meta, records)
 
 
@@ -154,9 +153,9 @@ def _sections(
     rewards = rewards_by_method(meter.watching(found.records), found.pools, settings.reward)
     trained = methods_of(settings.schedules).names("trained")
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
-    diagnostics = _read_json(paths.metrics / "diagnostics.json")
+    diagnostics = stored.read_diagnostics(paths.metrics / "diagnostics.json")
     ablations = paths.ablations  # only where `make ablations` was run
-    rows = _read_json(ablations)["rows"] if ablations.is_file() else []
+    rows = stored.read_ablations(ablations) if ablations.is_file() else []
     shown = sample(gather(scores, examples, methods), DECISIONS)
     return {
         "In short": bullets(list(told)),
@@ -209,7 +208,6 @@ def _curves(curve: pd.DataFrame, summary: tables.Summary, methods: Methods) -> s
 def _write_cards(settings: Settings, paths: Paths, found: Found) -> int:
     """Write a model card for every trained policy; return how many."""
     folder = paths.report / "model_cards"
-    folder.mkdir(parents=True, exist_ok=True)
     runs, methods = _runs(settings, paths), methods_of(settings.schedules)
     for run in runs:
         policy = Trained(
@@ -223,7 +221,7 @@ def _write_cards(settings: Settings, paths: Paths, found: Found) -> int:
             command=f"dvc repro {run.stage}" + ("" if run.stage == SFT else f"@{run.seed}"),
         )
         text = model_card(policy, found.scores, methods, settings.resamples)
-        (folder / f"{policy.name}.md").write_text(text, encoding="utf-8", newline="\n")
+        write_text(folder / f"{policy.name}.md", text)
     return len(runs)
 
 
@@ -239,9 +237,3 @@ def _histories(settings: Settings, paths: Paths) -> dict[str, list[Row]]:
 
 def _runs(settings: Settings, paths: Paths) -> list[TrainingRun]:
     return training_runs(paths, settings.seed, settings.training_seeds, settings.schedules)
-
-
-def _read_json(path: Any) -> Any:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `dvc repro evaluate`.")
-    return json.loads(path.read_text(encoding="utf-8"))

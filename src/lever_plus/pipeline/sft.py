@@ -1,20 +1,20 @@
 """Stage sft: InfoScore sequences -> the first policy."""
 
-import json
-from pathlib import Path
+from typing import Annotated
 
 import torch
 
+from lever_plus.config.base import Count
 from lever_plus.config.names import SFT
 from lever_plus.config.policy import PolicyParams
-from lever_plus.config.sft import SftParams
-from lever_plus.errors import UserError
+from lever_plus.config.settings import From
+from lever_plus.config.sft import SftDataParams, SftParams
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
+from lever_plus.pipeline.sequences import check_sequences, read_sequences
 from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.kinds import build_policy, configure
-from lever_plus.selectors.infoscore import ScoredSequence
 from lever_plus.training.sft import train_sft
 from lever_plus.vlm.store.cached import StoredVlm
 
@@ -25,6 +25,9 @@ class Settings(TrainingSettings):
     seed: int
     sft: SftParams
     policy: PolicyParams
+    # What the sequences were made with: they are checked by it, and DVC knows them as a file.
+    sft_data: Annotated[SftDataParams, From("sft_data", free=True)]
+    sft_queries: Annotated[Count, From("data.sft_queries", free=True)]
 
 
 def run(
@@ -56,6 +59,15 @@ def run(
         settings=settings,
         made_from=(paths.sequences,),
     )
+    sequences = read_sequences(paths.sequences)
+    check_sequences(
+        paths.sequences,
+        sequences,
+        workspace.queries("train", settings.sft_queries),
+        workspace.pools,
+        settings.sft_data.beam,
+        settings.sft_data.shots,
+    )
     environment = workspace.environment(settings.pointer.shots, settings.reward)
     metrics = train(
         workspace,
@@ -64,7 +76,7 @@ def run(
         lambda run: train_sft(
             build_policy(config),
             environment,
-            read_sequences(paths.sequences),
+            sequences,
             workspace.queries("dev"),
             settings.sft,
             run,
@@ -72,21 +84,3 @@ def run(
     )
     write_metrics(paths.metrics / "sft.json", metrics)
     return Outcome(describe_best(metrics), workspace.vlm.usage)
-
-
-def read_sequences(path: Path) -> dict[int, list[ScoredSequence]]:
-    """Read the InfoScore sequences; UserError names a damaged line."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing: run `dvc repro sft_data`.")
-    sequences = {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            beams = [ScoredSequence(tuple(b["pointer"]), b["info_score"]) for b in row["beams"]]
-            sequences[int(row["query_id"])] = beams
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}, line {number}: damaged ({error}). Run `dvc repro sft_data`."
-            ) from error
-    return sequences

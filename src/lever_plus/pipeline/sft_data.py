@@ -1,6 +1,5 @@
 """Stage sft_data: VLM + pools -> InfoScore sequences of the SFT queries."""
 
-import json
 from typing import Annotated
 
 from lever_plus.config.base import Count, Section
@@ -9,11 +8,13 @@ from lever_plus.config.settings import From
 from lever_plus.config.sft import SftDataParams
 from lever_plus.config.vlm import VlmParams
 from lever_plus.data.examples import by_id, read_splits
-from lever_plus.data.pools import read_pools
+from lever_plus.data.pools import check_pools, read_pools
+from lever_plus.errors import UserError
 from lever_plus.pipeline.outputs import Outcome
 from lever_plus.pipeline.paths import Paths
+from lever_plus.pipeline.sequences import write_sequences
 from lever_plus.pipeline.vlm import open_vlm
-from lever_plus.selectors.infoscore import ScoredSequence, beam_search
+from lever_plus.selectors.infoscore import beam_search
 from lever_plus.vlm.store.cached import StoredVlm
 
 
@@ -29,6 +30,7 @@ class Settings(Section):
 def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
     """Search the best sequences of every SFT query by InfoScore."""
     splits, pools = read_splits(paths.prepare, paths.root), read_pools(paths.pools)
+    check_pools(pools, splits, paths.pools)
     examples, queries = by_id(splits), splits["train"][: settings.sft_queries]
     vlm = vlm or open_vlm(settings.vlm, settings.scoring, paths)
     vlm.check(examples.values())
@@ -40,19 +42,15 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
         shots=shots,
         beam=beam,
     )
-    lines = [
-        _line(query.question_id, [found.by_id for found in sequences])
+    found = {
+        query.question_id: [each.by_id for each in sequences]
         for query, sequences in zip(queries, steps[-1], strict=True)
-    ]
-    path = paths.sequences
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines), encoding="utf-8", newline="\n")
-    meta = {"vlm": vlm.identity, "pool_sha256": pools.sha256}
-    text = json.dumps(meta, indent=2, sort_keys=True) + "\n"
-    path.with_name("meta.json").write_text(text, encoding="utf-8", newline="\n")
-    return Outcome(f"{len(queries)} queries x {beam} sequences in {path}", vlm.usage)
-
-
-def _line(query: int, sequences: list[ScoredSequence]) -> str:
-    beams = [{"pointer": s.pointer, "info_score": round(s.info_score, 6)} for s in sequences]
-    return json.dumps({"query_id": query, "beams": beams}, sort_keys=True) + "\n"
+    }
+    few = next((query for query, sequences in found.items() if len(sequences) < beam), None)
+    if few is not None:
+        raise UserError(
+            f"sft_data.beam is {beam}, but the pool of query {few} has {len(found[few])} sequences "
+            f"of {shots} examples: lower it."
+        )
+    write_sequences(paths.sequences, found, vlm.identity, pools)
+    return Outcome(f"{len(queries)} queries x {beam} sequences in {paths.sequences}", vlm.usage)

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lever_plus.errors import needs
+from lever_plus.files.writing import write_text
 from lever_plus.tracking.history import Row
 
 if TYPE_CHECKING:
@@ -153,8 +154,7 @@ def reward_svg(rewards: Mapping[str, NDArray[np.float64]]) -> str:
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a frame for `dvc plots`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(path, index=False, lineterminator="\n")
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def _figure(height: float) -> "Figure":

@@ -47,7 +47,8 @@ GLOSSARY: Final = {
     "scoring/store_hits": "requests that the store answered",
     "scoring/answers_per_s": "requests a second, store and VLM together",
     "scoring/tokens_saved": "share of prompt tokens that sharing prefixes saved",
-    "scoring/empty_answers": "answers without a letter; they score 0",
+    "scoring/empty_answers": "answers without a letter; the metric gives them 0, but where the "
+    "human answers normalise to nothing too, such as 'a'",
     "study/trials": "trials that have ended",
     "study/best_difference": "of the best feasible trial, while the study goes on",
     "study/difference": "a trial's objective: dev accuracy minus RCE-only, paired",

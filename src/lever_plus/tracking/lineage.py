@@ -4,13 +4,12 @@ import ast
 import os
 import subprocess
 from collections.abc import Callable, Sequence
-from io import StringIO
 from pathlib import Path
 
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
 from lever_plus.config.names import RCE
+from lever_plus.files.yaml_files import dump_yaml, parse_yaml
 
 PACKAGE = "lever_plus"
 SOURCE = Path("src")
@@ -105,9 +104,7 @@ def with_code_deps(
         package: Room of the stages, see `module_of`.
         params_of: Returns the keys of params.yaml that a stage reads; None leaves them as they are.
     """
-    yaml = YAML()
-    yaml.width = 4096
-    content = yaml.load(dvc_yaml)
+    content = parse_yaml(dvc_yaml, "dvc.yaml", "restore it", comments=True)
     for stage, whole in content["stages"].items():
         entry = whole.get("do", whole)
         data = [dep for dep in entry["deps"] if not str(dep).startswith(f"{SOURCE}/")]
@@ -116,6 +113,4 @@ def with_code_deps(
         if params_of is not None:
             entry["params"] = CommentedSeq(params_of(stage))
             entry["params"].fa.set_flow_style()
-    stream = StringIO()
-    yaml.dump(content, stream)
-    return stream.getvalue()
+    return dump_yaml(content)

@@ -10,7 +10,7 @@ class Usage:
     Attributes:
         requests: Distinct requests, those that the store answered included.
         hits: Requests that the store answered.
-        empty: Answers without a letter; they score 0.
+        empty: Answers without a letter; see `scoring/empty_answers` in the glossary.
         seconds: Time spent waiting for the VLM and the store.
         tokens_whole: Prompt tokens of the requests that were asked, each prompt counted whole.
         tokens_run: Tokens that were really run; the difference was saved by sharing prefixes.

@@ -1,0 +1,230 @@
+"""What `evaluate` leaves on disk, the score table and the summaries, read strictly."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from lever_plus.data.examples import Example
+from lever_plus.errors import UserError
+from lever_plus.evaluation.evaluate import Row
+from lever_plus.evaluation.summary import check_complete
+from lever_plus.files.checking import STRICT, checked
+from lever_plus.files.json_files import read_object
+from lever_plus.files.reading import check_file
+
+ADVICE: Final = "run `dvc repro evaluate`"
+INTEGERS: Final = ("seed", "query_id", "image_id", "shot", "vqa_correct")
+Share = Annotated[float, Field(ge=0, le=1)]
+Gain = Annotated[float, Field(ge=-1, le=1)]
+Whole = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Part(BaseModel):
+    """A part of a results file; what nobody shows is not looked at."""
+
+    model_config = ConfigDict(**{**STRICT, "extra": "ignore"})
+
+
+class MethodPart(Part):
+    """What a method is."""
+
+    name: str
+    stage: str
+    kind: Literal["trained", "similarity", "baseline", "selector", "ceiling"]
+    label: str
+
+
+class MeanPart(Part):
+    """Accuracy of a method over shots 1..K."""
+
+    method: str
+    accuracy: Share
+    ci95: tuple[Share, Share]
+    n: Count
+    seeds: Count
+    seed_accuracies: Annotated[tuple[Share, ...], Field(min_length=1)]
+
+
+class ShotPart(MeanPart):
+    """Accuracy of a method at one shot."""
+
+    shots: Whole
+
+
+class DifferencePart(Part):
+    """The paired difference of two methods."""
+
+    method: str
+    versus: str
+    shots: Whole | Literal["mean"]
+    difference: Gain
+    ci95: tuple[Gain, Gain]
+    n: Count
+    separable: bool
+    p: Share
+    p_holm: Share
+    wins: Whole
+    losses: Whole
+    ties: Whole
+
+
+class SummaryPart(Part):
+    """The summary."""
+
+    methods: tuple[MethodPart, ...] = ()
+    rows: Annotated[tuple[ShotPart, ...], Field(min_length=1)]
+    means: tuple[MeanPart, ...]
+    differences: tuple[DifferencePart, ...]
+
+
+class OrderPart(Part):
+    """Order against choice."""
+
+    questions: Count
+    orders: Count
+    sets: Count
+    order_spread: Share
+    set_spread: Share
+
+
+class CopyPart(Part):
+    """Copies of one method at one shot."""
+
+    method: str
+    shots: Count
+    copied: Share
+    copied_last: Share
+    shown: Share
+    accuracy_shown: Share | None
+    accuracy_not_shown: Share | None
+
+
+class DiagnosticsPart(Part):
+    """The diagnostics."""
+
+    order: OrderPart
+    copy_: Annotated[tuple[CopyPart, ...], Field(alias="copy")]
+
+
+class GainPart(Part):
+    """A paired difference, as the ablations have it."""
+
+    difference: Gain
+    ci95: tuple[Gain, Gain]
+    separable: bool
+
+
+class AblationPart(Part):
+    """Accuracy of a method of a variant."""
+
+    variant: str
+    method: str
+    shots: Annotated[dict[str, Share], Field(min_length=1)]
+    accuracy: Share
+    ci95: tuple[Share, Share]
+    n: Count
+    difference: GainPart | None
+    versus: str
+    reward_std: Annotated[float, Field(ge=0)] | None
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return the summary; UserError if the file is missing, damaged or not complete."""
+    content = read_object(path, ADVICE)
+    summary = checked(SummaryPart, content, str(path), ADVICE)
+    shots = {row.shots for row in summary.rows} - {0}
+    means = {row.method for row in summary.means}
+    found: dict[str, list[int]] = {}
+    for row in summary.rows:
+        found.setdefault(row.method, []).append(row.shots)
+    for method, own in found.items():
+        whole = own == [0] or (method in means and sorted(own) == sorted(shots))
+        if not whole:
+            raise UserError(f"{path}: method {method} lacks a shot, or has one twice: {ADVICE}.")
+    known = {method.name for method in summary.methods} or found.keys()
+    named = [*found, *means, *(m for row in summary.differences for m in (row.method, row.versus))]
+    unknown = next((name for name in named if name not in known or name not in found), None)
+    if unknown is not None:
+        raise UserError(f"{path}: method {unknown} is not described, or has no rows: {ADVICE}.")
+    return content
+
+
+def read_diagnostics(path: Path) -> dict[str, Any]:
+    """Return the diagnostics; UserError if the file is missing or damaged."""
+    content = read_object(path, ADVICE)
+    checked(DiagnosticsPart, content, str(path), ADVICE)
+    return content
+
+
+def read_ablations(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of the variants; UserError if the file is missing or damaged."""
+    advice = "run `make ablations`"
+    rows: list[dict[str, Any]] = read_object(path, advice).get("rows", [])
+    checked(tuple[AblationPart, ...], rows, str(path), advice)
+    return rows
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Return the score table.
+
+    Raises:
+        UserError: The file is missing or damaged, has other columns, a value out of its range, or a
+            question that is missing or there twice.
+    """
+    import pyarrow as pa
+
+    check_file(path, ADVICE)
+    try:
+        scores = pd.read_parquet(path)
+    except (pa.lib.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no score table ({why}): {ADVICE}.") from error
+    wrong = next(_mistakes(scores), None)
+    if wrong is not None:
+        raise UserError(f"{path}: {wrong}: {ADVICE}.")
+    check_complete(scores)
+    return scores
+
+
+def _mistakes(scores: pd.DataFrame) -> Iterator[str]:
+    """Yield what is wrong with a score table; what comes later needs what comes before."""
+    if list(scores.columns) != list(Row._fields):
+        yield f"the columns are {', '.join(map(str, scores.columns))[:200]}"
+    if scores.empty:
+        yield "there is no row"
+    for name in INTEGERS:
+        if not pd.api.types.is_integer_dtype(scores[name]) or (scores[name] < 0).any():
+            yield f"{name} is not a whole number everywhere"
+    for name in ("method", "answer"):
+        if not scores[name].map(lambda text: isinstance(text, str)).all():
+            yield f"{name} is not a text everywhere"
+    if not pd.api.types.is_bool_dtype(scores["fallback"]):
+        yield "fallback is not true or false everywhere"
+    accuracy = scores["vqa_acc_score"]
+    if not pd.api.types.is_float_dtype(accuracy) or not accuracy.between(0, 1).all():
+        yield "vqa_acc_score is not from 0 to 1 everywhere"
+    if (scores["vqa_correct"] != (accuracy > 0)).any():
+        yield "vqa_correct is not 1 where vqa_acc_score is above 0, and 0 elsewhere"
+    for name in ("pointer", "step_log_probs"):
+        if not scores[name].map(lambda values: hasattr(values, "__len__")).all():
+            yield f"{name} is not a list everywhere"
+    lengths = scores["pointer"].map(len)
+    if (lengths != scores["shot"]).any():
+        yield "a pointer does not have as many examples as its shot"
+    steps = scores["step_log_probs"].map(len)
+    if ((steps > 0) & (steps != lengths)).any():
+        yield "a pointer does not have a log-probability for every pick"
+    if (scores.groupby("query_id")["image_id"].nunique() > 1).any():
+        yield "a question has two images"
+
+
+def check_scores(scores: pd.DataFrame, examples: Mapping[int, Example], path: Path) -> None:
+    """Refuse a score table about other examples; UserError names one that there is not."""
+    shown = {int(i) for pointer in scores["pointer"] for i in pointer}
+    unknown = sorted(({int(i) for i in scores["query_id"]} | shown) - examples.keys())
+    if unknown:
+        raise UserError(f"{path} names {unknown[0]}, which is no example: {ADVICE}.")

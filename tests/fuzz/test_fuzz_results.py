@@ -1,0 +1,212 @@
+"""What stages leave for later ones gets damaged: a sentence, or content that is right."""
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+import pytest
+from doors import Bad, try_all
+from texts import changed, damaged
+
+from lever_plus.data.pools import Pools
+from lever_plus.evaluation.evaluate import Row
+from lever_plus.evaluation.stored import (
+    read_ablations,
+    read_diagnostics,
+    read_scores,
+    read_summary,
+)
+from lever_plus.evaluation.summary import summarise
+from lever_plus.house_words.maker import read_twins
+from lever_plus.house_words.words import ATTRIBUTES, LANGUAGES
+from lever_plus.metric.check import compare
+from lever_plus.pipeline.sequences import check_sequences, read_sequences, write_sequences
+from lever_plus.report.tables import accuracy_rows, difference_rows, method_rows, paired_rows
+from lever_plus.selectors.infoscore import ScoredSequence
+from tiny_world import REGISTRY
+
+
+def table() -> pd.DataFrame:
+    rows = [
+        Row(method, 1, query, query, shot, list(range(9, 9 - shot, -1)), [], "x", 1, 0.6, False)
+        for method in ("sft", "rce")
+        for query in (1, 2, 3)
+        for shot in (1, 2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def files(path: Path, inputs: Iterable[tuple[str, bytes]], read: Callable[[], None]) -> list[Bad]:
+    def bad(name: str, content: bytes) -> Bad:
+        def run() -> None:
+            path.write_bytes(content)
+            read()
+
+        return Bad(name, run, (path.name,))
+
+    return [bad(*each) for each in inputs]
+
+
+def texts(content: Any, rng: random.Random, lines: bool = False) -> list[tuple[str, bytes]]:
+    """Return damaged bytes of JSON, and changed content; of a list, one object a line."""
+
+    def written(content: Any) -> bytes:
+        if lines and isinstance(content, list):
+            return "".join(json.dumps(row) + "\n" for row in content).encode()
+        return json.dumps(content).encode()
+
+    found = list(damaged(written(content), rng, 60))
+    return found + [(name, written(other)) for name, other in changed(content, rng, 150)]
+
+
+def test_score_tables(tmp_path: Path) -> None:
+    path, rng = tmp_path / "scores.parquet", random.Random(1)
+    table().to_parquet(path, index=False)
+    content = path.read_bytes()
+
+    def read() -> None:
+        scores = read_scores(path)
+        assert len(scores) >= 1
+        assert scores["vqa_acc_score"].between(0, 1).all()
+        summarise(scores, REGISTRY, 100)
+
+    inputs = files(path, damaged(content, rng, 60), read)
+
+    def other(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Bad:
+        def run() -> None:
+            change(table()).to_parquet(path, index=False)
+            read()
+
+        return Bad(name, run, (path.name, "method "))
+
+    for column in Row._fields:
+        for value in (None, -1, 2, 0.5, float("nan"), "x", [1], True, 10**12):
+            inputs.append(
+                other(
+                    f"{column} is {value}", lambda t, c=column, v=value: t.assign(**{c: [v] * 12})
+                )
+            )
+        inputs.append(other(f"no {column}", lambda t, c=column: t.drop(columns=c)))
+    inputs.append(other("a row twice", lambda t: pd.concat([t, t[:1]])))
+    inputs.append(other("a row is missing", lambda t: t[1:]))
+    inputs.append(other("no row", lambda t: t[:0]))
+    try_all("scores.parquet", inputs)
+
+
+def test_summaries(tmp_path: Path) -> None:
+    path, rng = tmp_path / "summary.json", random.Random(2)
+    summary = summarise(table(), REGISTRY, 100)
+
+    def read() -> None:
+        found = read_summary(path)
+        for rows in (accuracy_rows, difference_rows, paired_rows):
+            list(rows(found))
+        if "methods" in found:
+            list(method_rows(found))
+
+    path.write_text(json.dumps(summary))
+    read()
+    try_all("summary.json", files(path, texts(summary, rng), read))
+
+
+COPY: Final = {
+    **{"method": "sft", "shots": 1, "copied": 0.5, "copied_last": 0.5, "shown": 0.1},
+    **{"accuracy_shown": None, "accuracy_not_shown": 0.2},
+}
+ABLATION: Final = {
+    **{"variant": "v", "method": "rce", "shots": {"1": 0.5}, "accuracy": 0.5, "ci95": [0.4, 0.6]},
+    **{"n": 3, "seed_accuracies": [0.5], "versus": "default/rce", "reward_std": None},
+    "difference": {"difference": 0.1, "ci95": [0.0, 0.2], "separable": False},
+}
+
+
+def test_diagnostics_and_ablations(tmp_path: Path) -> None:
+    order = {"questions": 3, "orders": 2, "sets": 8, "order_spread": 0.1, "set_spread": 0.2}
+    path, rng = tmp_path / "diagnostics.json", random.Random(3)
+    inputs = files(
+        path, texts({"order": order, "copy": [COPY]}, rng), lambda: _has(read_diagnostics(path))
+    )
+    other = tmp_path / "ablations.json"
+    inputs += files(
+        other, texts({"rows": [ABLATION]}, rng), lambda: _has({"rows": read_ablations(other)})
+    )
+    try_all("other metrics", inputs)
+
+
+def _has(content: dict[str, Any]) -> None:
+    json.dumps(content, allow_nan=False)
+
+
+def test_sequences(tmp_path: Path) -> None:
+    path, rng = tmp_path / "sequences.jsonl", random.Random(4)
+    pools = Pools(dict.fromkeys((1, 2), (10, 11, 12, 13)), "0")
+    whole = {q: [ScoredSequence((10, 11), 0.25), ScoredSequence((12, 10), -0.5)] for q in pools.ids}
+    write_sequences(path, whole, {}, pools)
+
+    def read() -> None:
+        found = read_sequences(path)
+        check_sequences(path, found, [1, 2], pools, beam=2, shots=2)
+        assert sorted(found) == [1, 2]
+        assert all(-1 <= each.info_score <= 1 for rows in found.values() for each in rows)
+
+    read()
+    lines = path.read_bytes().splitlines(keepends=True)
+    rows = [json.loads(line) for line in lines]
+    inputs = texts(rows, rng, lines=True)
+    inputs += [("half is missing", lines[0]), ("a line twice", b"".join([*lines, lines[0]]))]
+    try_all("sequences.jsonl", files(path, inputs, read))
+    path.write_bytes(b"".join(lines))
+    meta = path.with_name("meta.json")
+    meta.write_text('{"pool_sha256": "1", "vlm": {}}')
+    with pytest.raises(Exception, match="was made from other pools: run `dvc repro sft_data`"):
+        read()
+
+
+def test_meanings(tmp_path: Path) -> None:
+    path, rng = tmp_path / "latent.json", random.Random(5)
+    meaning = {
+        "attribute": ATTRIBUTES[0],
+        "language": LANGUAGES[0],
+        "attribute_word": "a",
+        "style_word": "b",
+    }
+    content = {"1000000": meaning, "1000001": meaning}
+
+    def read() -> None:
+        for number, twin in read_twins(tmp_path).items():
+            assert number >= 0
+            assert twin[0] in ATTRIBUTES
+            assert twin[1] in LANGUAGES
+
+    try_all("latent.json", files(path, texts(content, rng), read))
+
+
+def test_predictions_and_annotations(tmp_path: Path) -> None:
+    predictions, annotations = tmp_path / "p.json", tmp_path / "a.json"
+    rng = random.Random(6)
+    given = [{"question_id": i, "answer": "yes"} for i in (1, 2)]
+    human = {
+        "annotations": [{"question_id": i, "answers": [{"answer": "yes"}] * 10} for i in (1, 2)]
+    }
+
+    def run(first: bytes, second: bytes) -> None:
+        predictions.write_bytes(first)
+        annotations.write_bytes(second)
+        found = compare(predictions, annotations)
+        assert found.n == 2
+        assert all(0 <= accuracy <= 1 for accuracy in found.accuracy.values())
+
+    good = json.dumps(given).encode(), json.dumps(human).encode()
+    run(*good)
+    inputs = [
+        Bad(name, lambda c=content: run(c, good[1]), ("p.json", "a.json"))
+        for name, content in texts(given, rng)
+    ]
+    inputs += [
+        Bad(name, lambda c=content: run(good[0], c), ("p.json", "a.json"))
+        for name, content in texts(human, rng)
+    ]
+    try_all("metric check", inputs)
