@@ -200,9 +200,9 @@ MUTATIONS: Final = (
         "promotion repeats on seeds that the study has seen",
     ),
     Mutation(
-        "experiments/study/worker.py",
-        'direction="maximize",',
-        'direction="minimize",',
+        "experiments/study/storage.py",
+        'study_name=settings.name, direction="maximize"',
+        'study_name=settings.name, direction="minimize"',
         "the study looks for the worst",
     ),
     Mutation(

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from lever_plus.config.file import changed_params
 from lever_plus.data.examples import Example
-from lever_plus.evaluation.statistics import Estimate, bootstrap
+from lever_plus.evaluation.statistics import Estimate, over_runs
 from lever_plus.experiments.ablation import table
 from lever_plus.experiments.ablation.variant import run as run_variant
 from lever_plus.experiments.study.objective import Measured, Trials
@@ -147,9 +147,10 @@ def test_a_study_s_value_is_the_mean_difference_and_more_is_better(
 class StubTrials:
     """Gives known differences for the seeds of a promotion."""
 
-    def __init__(self, differences: dict[int, np.ndarray]) -> None:
-        """Keep {seed: differences by question}."""
-        self.differences, self.seeds = differences, list[int]()
+    def __init__(self, differences: dict[int, np.ndarray], like: Trials) -> None:
+        """Keep {seed: differences by question}, on two questions an image."""
+        self.differences, self.seeds, self.sources = differences, list[int](), like.sources
+        self.dev_images = np.arange(40) // 2
 
     def measure(self, _params: Any, epochs: int, seed: int, _report: Any) -> Measured:
         self.seeds.append(seed)
@@ -162,8 +163,9 @@ def repeated(ran: Ran, tmp_path: Path, difference: np.ndarray) -> tuple[Candidat
     settings = study_settings(tmp_path, fresh_seeds=[11, 12], kl_budget=1e6)
     study = open_study(settings)
     study.enqueue_trial(values(world, settings))
-    run_worker(world.params, settings, trials_on(world))
-    stub = StubTrials({11: difference - 0.1, 12: difference + 0.1})
+    trials = trials_on(world)
+    run_worker(world.params, settings, trials)
+    stub = StubTrials({11: difference - 0.1, 12: difference + 0.1}, trials)
     best = repeat_best(study, world.params, settings, stub)  # type: ignore[arg-type]
     return best[0], stub
 
@@ -174,7 +176,10 @@ def test_promotion_repeats_a_trial_on_fresh_seeds_and_takes_their_mean(
     difference = np.random.default_rng(0).normal(0.05, 0.3, 40)
     candidate, stub = repeated(ran, tmp_path, difference)
     assert set(stub.seeds) == {11, 12}
-    estimate = bootstrap(difference, ran.world.params.evaluate.resamples)
+    resamples = ran.world.params.evaluate.resamples
+    seeds = np.stack([difference - 0.1, difference + 0.1])
+    # Chosen among the one trial with GRPO; images have two questions each.
+    estimate = over_runs(seeds, np.arange(40) // 2, resamples, comparisons=1)
     assert candidate.difference == pytest.approx(tuple(estimate))
     assert candidate.kl == pytest.approx(0.1 * candidate.trial.params["epochs"])
 

@@ -75,6 +75,6 @@ def test_an_unknown_variant_or_key_is_explained(tmp_path: Path) -> None:
     path = tmp_path / "ablations" / "variants.yaml"
     path.parent.mkdir()
     path.write_text("seeds: [1]\nvariants: {a: {asks: q, methods: [rce], verses: default}}\n")
-    with pytest.raises(UserError, match=r"variants.yaml: variants\.a\.versus: Field required"):
+    with pytest.raises(UserError, match=r"variants.yaml: variants\.a\.versus is missing"):
         read_variants(tmp_path)
     assert has_variants(tmp_path)

@@ -62,7 +62,7 @@ def test_a_trial_is_rewarded_for_hard_and_soft_alone() -> None:
 
 def test_a_space_without_the_project_s_own_values_is_refused() -> None:
     space = SETTINGS.space.model_copy(update={"tau_start": [9.0]})
-    with pytest.raises(UserError, match="the baseline is trial 0"):
+    with pytest.raises(UserError, match=r"the baseline is\s+trial 0"):
         baseline(PARAMS, space)
 
 

@@ -95,6 +95,8 @@ def _row(
 ) -> Row:
     part = _of(tables, f"{name}/{method}")
     table = per_question(part)
+    if table.isna().any(axis=None):
+        raise UserError(f"{name}/{method}: a shot lacks questions: run `make ablations` again.")
     means = table.mean(axis=1).to_numpy()
     images = np.asarray(images_of(part).loc[table.index], dtype=np.int64)
     estimate = bootstrap(means, resamples, images)

@@ -36,14 +36,15 @@ def made_with(
         settings: search/params.yaml.
         sources: What the trials are computed from, see `Trials.sources`.
     """
-    name, tau = first_tau(params)
+    space = settings.space.model_dump()
     sections = {
         "pointer": params.pointer.model_dump(),
         "reward": params.reward.model_dump(),
         "rl": params.rl.model_dump(include={"filter_gen_methods"}),
-        "rce": {**params.rce.model_dump(exclude={"tau"}), f"tau.{name}": tau.model_dump()},
+        "rce": {**params.rce.model_dump(exclude={"tau"}), "tau": first_tau(params)[1].model_dump()},
         "grpo": params.grpo.model_dump(exclude=PROPOSED | UNUSED),
-        "space": settings.space.model_dump(),
+        # The order of choices is part of what Optuna knows them by.
+        "space": {**space, "gen_methods": list(space["gen_methods"].items())},
     }
     found = {"seeds": settings.seeds, "kl_budget": settings.kl_budget}
     for section, values in sections.items():

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lever_plus.errors import UserError
 from lever_plus.files.checking import checked
@@ -27,6 +27,11 @@ def _worked(made: Callable[[str], object]) -> Callable[[str], str]:
         return text
 
     return check
+
+
+def _check_value(distribution: str, value: float) -> None:
+    """Refuse what stands for none of the choices."""
+    _worked(lambda text: json_to_distribution(text).to_external_repr(value))(distribution)
 
 
 Time = Annotated[str, AfterValidator(_worked(datetime.fromisoformat))]
@@ -63,7 +68,7 @@ class _StudySystemNote(_OfStudy):
 
 class _NewTrial(_OfStudy):
     datetime_start: Time | None
-    datetime_complete: Time | None = None
+    datetime_complete: Time = ""
     state: State = TrialState.RUNNING
     value: float | None = None
     values: tuple[float, ...] | None = None
@@ -71,7 +76,17 @@ class _NewTrial(_OfStudy):
     params: dict[str, float] = Field(default_factory=dict)
     user_attrs: dict[str, Any] = Field(default_factory=dict)
     system_attrs: dict[str, Any] = Field(default_factory=dict)
-    intermediate_values: dict[str, float] = Field(default_factory=dict)
+    intermediate_values: dict[Annotated[str, AfterValidator(_worked(int))], float] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> "_NewTrial":
+        for name, value in self.params.items():
+            if name not in self.distributions:
+                raise ValueError(f"{name} has a value and no distribution")
+            _check_value(self.distributions[name], value)
+        return self
 
 
 class _OfTrial(_Operation):
@@ -83,12 +98,25 @@ class _Proposal(_OfTrial):
     param_value_internal: float
     distribution: Distribution
 
+    @model_validator(mode="after")
+    def _possible(self) -> "_Proposal":
+        _check_value(self.distribution, self.param_value_internal)
+        return self
+
 
 class _NewState(_OfTrial):
     state: State
     values: tuple[float, ...] | None
-    datetime_start: Time | None = None
-    datetime_complete: Time | None = None
+    datetime_start: Time = ""
+    datetime_complete: Time = ""
+
+    @model_validator(mode="after")
+    def _dated(self) -> "_NewState":
+        if TrialState(self.state).is_finished() and not self.datetime_complete:
+            raise ValueError("datetime_complete is missing")
+        if self.state == TrialState.RUNNING and not self.datetime_start:
+            raise ValueError("datetime_start is missing")
+        return self
 
 
 class _Report(_OfTrial):

@@ -18,6 +18,7 @@ from lever_plus.experiments.study.liveness import ROLE
 from lever_plus.experiments.study.settings import StudySettings
 from lever_plus.experiments.study.trials import KL
 from lever_plus.experiments.study.worker import UID
+from lever_plus.files.writing import replacing
 from lever_plus.tracking.store import Run, Store
 
 CONTOUR: Final = ["learning_rate", "kl_beta"]
@@ -73,7 +74,8 @@ def write_results(study: optuna.Study, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     frame = table(study)
     files = [folder / "trials.csv"]
-    frame.to_csv(files[0], index=False, lineterminator="\n")
+    with replacing(files[0]) as fresh:
+        frame.to_csv(fresh, index=False, lineterminator="\n")
     plots: dict[str, Callable[[], Any]] = {
         "history": lambda: draw.plot_optimization_history(study),
         "importances": lambda: draw.plot_param_importances(study),
@@ -90,7 +92,8 @@ def write_results(study: optuna.Study, folder: Path) -> list[Path]:
         axes = plot()
         figure = axes.figure if hasattr(axes, "figure") else axes.flat[0].figure
         figure.set_size_inches(9, 5)
-        figure.savefig(path, dpi=110, bbox_inches="tight")
+        with replacing(path) as fresh:
+            figure.savefig(fresh, dpi=110, bbox_inches="tight")
         files.append(path)
     return files
 

@@ -71,6 +71,7 @@ Rates = Annotated[Span, AfterValidator(_within(1e-9, 10))]
 Weights = Annotated[Span, AfterValidator(_within(0, LARGEST))]
 Shares = Annotated[Span, AfterValidator(_within(0, 1))]
 Slopes = Annotated[Span, AfterValidator(_within(-STEEPEST, STEEPEST))]
+Temperatures = Annotated[list[Temperature], Field(min_length=1), AfterValidator(_different)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}$")]
 Methods = Annotated[list[GenMethod], Field(min_length=1), AfterValidator(_different)]
 

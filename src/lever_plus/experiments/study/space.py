@@ -42,8 +42,9 @@ def baseline(params: Params, space: Space) -> dict[str, Any]:
     )
     if tau.start not in space.tau_start or named is None:
         raise UserError(
-            "search/params.yaml: the space must hold params.yaml's own tau start "
-            f"({tau.start}) and rl.filter_gen_methods ({methods}): the baseline is trial 0."
+            "search/params.yaml: space.tau_start and space.gen_methods must hold params.yaml's own "
+            f"rce.tau start ({tau.start}) and rl.filter_gen_methods ({methods}): the baseline is "
+            "trial 0."
         )
     reward, shots = params.reward, params.reward.shot_weights
     share = reward.hard / (reward.hard + reward.soft) if reward.hard + reward.soft else 0.5
