@@ -55,6 +55,7 @@ def _file_lock(path: Path, uri: str, seconds: float) -> Iterator[None]:
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # the lock would try for ever where no file can be made
         lock.acquire(timeout=seconds)
     except Timeout as error:
         raise _busy(uri, seconds) from error

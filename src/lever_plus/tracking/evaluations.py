@@ -1,14 +1,15 @@
 """What MLflow shows of an evaluation: read from metrics/summary.json and metrics/ablations.json."""
 
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lever_plus.files.checking import STRICT
 from lever_plus.files.json_files import read_json_as
 
 ADVICE: Final = "run `dvc repro`, or `git checkout` the file"
+Figures = dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False)]]
 Bounds = tuple[float, float]
 Values = dict[tuple[str, int], float]
 """{(metric, step): value}."""
@@ -81,9 +82,9 @@ class Evaluation(_Part):
             low, high = mean.ci95
             found["eval/acc/mean", 0] = mean.of(seed)
             found |= {("eval/acc/ci95_low", 0): low, ("eval/acc/ci95_high", 0): high}
-        for row in self.differences:
-            if row.method == method and row.shots == "mean":
-                found |= _with_bounds(f"delta/vs_{row.versus}", "", row.difference, row.ci95)
+        for each in self.differences:
+            if each.method == method and each.shots == "mean":
+                found |= _with_bounds(f"delta/vs_{each.versus}", "", each.difference, each.ci95)
         return found
 
 
@@ -139,7 +140,7 @@ def read_ablations(path: Path) -> Evaluation:
 
 def read_usage(path: Path) -> dict[str, float]:
     """Read what asking the VLM cost a stage; UserError if the file is damaged."""
-    return read_json_as(dict[str, float], path, "delete it: it is for MLflow alone")
+    return read_json_as(Figures, path, "delete it: it is for MLflow alone")
 
 
 def _with_bounds(name: str, ending: str, value: float, bounds: Bounds) -> Values:

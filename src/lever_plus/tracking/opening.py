@@ -43,14 +43,17 @@ def open_client(uri: str) -> Any:
     Raises:
         UserError: MLflow is not installed, or the store can't be used.
     """
-    with needs("tracking", "MLflow tracking"):
-        from mlflow import MlflowClient
-
     be_quiet()
     kind, place = scheme(uri), shown(uri)
     if kind == "sqlite":
         path = sqlite_file(uri)
         _check_file(path)
+    elif kind in SERVERS:
+        ask(place, PROBE_S + 1, _greet, uri)
+    with needs("tracking", "MLflow tracking"):
+        from mlflow import MlflowClient
+
+    if kind == "sqlite":
         with alone(uri, "opening", MAKING_S):
             if not path.exists() or not path.stat().st_size:
                 _make(path)
@@ -59,9 +62,7 @@ def open_client(uri: str) -> Any:
                 _make(path)
             _move_artifacts(path)
             return ask(place, MAKING_S, MlflowClient, uri)
-    if kind in SERVERS:
-        ask(place, PROBE_S + 1, _greet, uri)
-    elif kind in DATABASES and not _check_schema(place, kind, ask(place, 10, _schema, uri)):
+    if kind in DATABASES and not _check_schema(place, kind, ask(place, 10, _schema, uri)):
         with alone(uri, "opening", MAKING_S):
             # The first call makes the tables.
             ask(place, MAKING_S, MlflowClient(uri).search_experiments, max_results=1)
@@ -70,7 +71,8 @@ def open_client(uri: str) -> Any:
 
 def _greet(uri: str) -> None:
     """Ask a server whether it is there, by the ways (proxies, certificates) that MLflow takes."""
-    import requests
+    with needs("tracking", "MLflow tracking"):
+        import requests
 
     try:
         # The answer's body is not read: it may be of any size.
@@ -206,7 +208,8 @@ def _make(path: Path) -> None:
 def _make_tables(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(f"{SQLITE}{path}", str(path.parent / ARTIFACTS))
+    make: Any = SqlAlchemyStore
+    store = make(f"{SQLITE}{path}", str(path.parent / ARTIFACTS))
     store.engine.dispose()  # else it would keep the file open under a name that ends
 
 

@@ -19,7 +19,7 @@ from lever_plus.experiments.study.settings import StudySettings
 from lever_plus.experiments.study.trials import KL
 from lever_plus.experiments.study.worker import UID
 from lever_plus.files.writing import replacing
-from lever_plus.tracking.store import Run, Store
+from lever_plus.tracking.store import Store
 
 CONTOUR: Final = ["learning_rate", "kl_beta"]
 STATES: Final = {
@@ -152,7 +152,7 @@ def _log_trial(
 ) -> None:
     role = {"role": str(trial.user_attrs.get(ROLE, "candidate"))}
     name = f"study/{settings.name}/trial-{trial.number:03d}"
-    run: Run = store.create(name, {**tags, **role, "optuna.state": trial.state.name}, trial.params)
+    run = store.create(name, {**tags, **role, "optuna.state": trial.state.name}, trial.params)
     attributes = {k: v for k, v in trial.user_attrs.items() if k.startswith(("dev_acc", KL))}
     run.log({f"study/{key}": float(value) for key, value in attributes.items()}, 0)
     if trial.state == TrialState.COMPLETE:
