@@ -10,8 +10,8 @@ from lever_plus.cli.tools import check_tables
 from lever_plus.cli.track import pipeline_runs, synchronise
 from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.errors import UserError
-from lever_plus.files.secrets import without_secrets
 from lever_plus.files.reading import read_text
+from lever_plus.files.secrets import without_secrets
 from lever_plus.files.writing import write_text
 from lever_plus.tracking.lineage import PACKAGE, module_of
 

@@ -188,7 +188,7 @@ def study_dashboard(
     _check_installed()
     from lever_plus.experiments.study.dashboard import dashboard_server
     from lever_plus.experiments.study.settings import read_settings
-    from lever_plus.experiments.study.worker import open_storage
+    from lever_plus.experiments.study.storage import open_storage
     from lever_plus.pipeline.paths import Paths
 
     # The storage's URL may hold a password: it is read here, and is on no command line.
