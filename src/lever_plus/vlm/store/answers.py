@@ -232,8 +232,9 @@ def is_value(kind: Kind, value: object) -> bool:
     if kind == "answer":
         whole = isinstance(value, str) and len(value) <= LONGEST
         return whole and not any("\ud800" <= sign <= "\udfff" for sign in str(value))
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    return number and -math.inf < float(value) <= HIGHEST
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    return -math.inf < float(value) <= HIGHEST
 
 
 class Keys:
