@@ -97,6 +97,34 @@ def test_folders_are_identified_or_refused(folder: Path) -> None:
     assert sorted(folder.iterdir()) == before
 
 
+def test_processors_are_loaded_or_refused(folder: Path) -> None:
+    """Whatever their libraries raise, a tokenizer's panic included."""
+    from transformers import AutoProcessor
+
+    def bad(file: str, name: str, content: bytes) -> Bad:
+        def run() -> None:
+            before = (folder / file).read_bytes()
+            (folder / file).write_bytes(content)
+            try:
+                processor = load_processor(AutoProcessor, str(folder), None)
+                assert type(processor).__module__.startswith("transformers.")
+            finally:
+                (folder / file).write_bytes(before)
+
+        return Bad(f"{file}: {name}", run, ("clip",))
+
+    def inputs() -> Iterator[Bad]:
+        rng = random.Random(2)
+        for file in ("processor_config.json", "tokenizer_config.json", "tokenizer.json"):
+            whole = (folder / file).read_bytes()
+            for name, content in changed(json.loads(whole), rng, 25):
+                yield bad(file, name, json.dumps(content).encode())
+            for each in damaged(whole, rng, 14):
+                yield bad(file, *each)
+
+    try_all("processors", inputs())
+
+
 @pytest.mark.parametrize("type_", [None, "unheard-of"])
 def test_no_code_of_a_folder_runs(folder: Path, type_: str | None) -> None:
     """Whichever file names it, for whichever class."""

@@ -110,7 +110,7 @@ def files(place: Path, whole: Path, rng: random.Random) -> Iterator[tuple[str, P
         yield statement, make(fresh(), statement)
     for statement in MORE:
         yield statement, make(Path(shutil.copy(whole, fresh())), statement)
-    for name, identity in changed(dict(IDENTITY), rng, 40):
+    for name, identity in changed(dict(IDENTITY), rng, 25):
         path = Path(shutil.copy(whole, fresh()))
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("UPDATE vlm SET identity = ?", (json.dumps(identity),))
@@ -120,7 +120,7 @@ def files(place: Path, whole: Path, rng: random.Random) -> Iterator[tuple[str, P
         path = fresh()
         path.write_text(json.dumps(value), encoding="utf-8")
         yield f"JSON {value!r:.20}", path
-    for name, content in damaged(whole.read_bytes(), rng, 80):
+    for name, content in damaged(whole.read_bytes(), rng, 50):
         path = fresh()
         path.write_bytes(content)
         yield name, path
