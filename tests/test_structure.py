@@ -1,6 +1,7 @@
 """The rooms: imports run downwards only, and files stay small."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,39 @@ def test_an_init_file_holds_a_docstring_and_names_at_most(path: Path) -> None:
     assert all(isinstance(node, ast.ImportFrom | ast.Assign) for node in rest)
     names = [ast.unparse(t) for n in rest if isinstance(n, ast.Assign) for t in n.targets]
     assert names in ([], ["__all__"])
+
+
+OWNERS = {
+    "bench/reader.py": "files as large as VQAv2's, made to be read",
+    "bench/scoring.py": "what its own process printed",
+    "experiments/ablation/table.py": "",
+    "experiments/ablation/variant.py": "",
+    "experiments/ablation/variants.py": "",
+    "experiments/study/promote.py": "",
+    "experiments/study/settings.py": "",
+    "features/embeddings.py": "",
+    "features/progress.py": "a count that only saves time",
+    "features/whitening.py": "the header of a file of tensors",
+    "policy/checkpoint.py": "",
+    "tracking/hashes.py": "",
+    "tracking/history.py": "",
+    "tracking/runs.py": "",
+    "training/rl_data/legacy_json.py": "",
+    "training/rl_data/records.py": "",
+    "training/state.py": "the header of a file of tensors",
+    "cli/doctor.py": "what is damaged is one of its findings",
+    "vlm/store/answers.py": "rows of its own database",
+    "vlm/store/segments.py": "rows of its own database",
+}
+"""Files beside `files/` that parse JSON or YAML or write in place, and why."""
+PARSING = re.compile(r"json\.loads?\(|\.write_text\(|\bYAML\(")
+
+
+def test_files_are_read_and_written_by_one_room() -> None:
+    parsing = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if PARSING.search(path.read_text(encoding="utf-8"))
+        and path.relative_to(PACKAGE).parts[0] != "files"
+    }
+    assert parsing <= set(OWNERS), sorted(parsing - set(OWNERS))

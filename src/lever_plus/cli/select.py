@@ -46,8 +46,11 @@ def select(
 ) -> None:
     """Choose demonstrations for a new question from a pool, with a trained selector."""
     from lever_plus.data.examples import Query, hashed_query
+    from lever_plus.data.vqa_files import is_plain
     from lever_plus.selectors.learned import load_selector
 
+    if not is_plain(question):
+        raise UserError("--question is empty or holds control characters: ask something.")
     examples = _read_pool(pool, pool_questions, pool_annotations, pool_images, image_name)
     selector = load_selector(checkpoint, encoder, features=features)
     query = hashed_query(Query(str(image), question))

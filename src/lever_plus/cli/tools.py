@@ -63,7 +63,9 @@ def headroom() -> None:
 
 @tools.command()
 def power(
-    delta: Annotated[float, typer.Option(min=0.01, help="True difference, in points.")] = 0.5,
+    delta: Annotated[
+        float, typer.Option(min=0.01, max=100.0, help="True difference, in points.")
+    ] = 0.5,
 ) -> None:
     """Say how many questions a difference needs, and what the test questions can show."""
     from lever_plus.pipeline.paths import Paths

@@ -209,11 +209,17 @@ def load(path: Path, kind: type[File], key: str) -> File:
     values = {key: 1, **dict.fromkeys(kind.KEYS, len(rows))}
     if kind is AnnotationsFile:
         values["answer"] = sum(len(row.answers) for row in rows)
-    for name, count in values.items():
-        if sum(1 for _ in re.finditer(rf'"{name}"\s*:'.encode(), content)) != count:
-            parse_json(content, str(path), "mend it")
-            break
+    if any(_keys(name, content, count) != count for name, count in values.items()):
+        parse_json(content, str(path), "mend it")
     return found
+
+
+def _keys(name: str, content: bytes, expected: int) -> int:
+    """Return how often a name is a key; what is no key is told apart only where it must be."""
+    quoted = f'"{name}"'.encode()
+    if content.count(quoted) == expected:
+        return expected
+    return sum(1 for _ in re.finditer(quoted + rb"\s*:", content))
 
 
 def _whose(message: str, content: bytes, key: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ruamel.yaml.comments import CommentedSeq
 
 from lever_plus.config.names import RCE
+from lever_plus.errors import UserError
 from lever_plus.files.yaml_files import dump_yaml, parse_yaml
 
 PACKAGE = "lever_plus"
@@ -105,7 +106,10 @@ def with_code_deps(
         params_of: Returns the keys of params.yaml that a stage reads; None leaves them as they are.
     """
     content = parse_yaml(dvc_yaml, "dvc.yaml", "restore it", comments=True)
-    for stage, whole in content["stages"].items():
+    stages = content.get("stages")
+    if not isinstance(stages, dict):
+        raise UserError("dvc.yaml has no stages: restore it.")
+    for stage, whole in stages.items():
         entry = whole.get("do", whole)
         data = [dep for dep in entry["deps"] if not str(dep).startswith(f"{SOURCE}/")]
         code = import_closure(f"{PACKAGE}.{module_of(package, stage)}", root / SOURCE)

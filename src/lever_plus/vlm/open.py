@@ -79,7 +79,7 @@ def open_vlm(
             retries=3,
         )
     scoring = ScoringParams(
-        store=str(store or ""),
+        store=str(store or "none"),  # it is open already, or not wanted
         features_megabytes=0,
         executor="local",
         ray=RayParams(address=None, actors=1, num_cpus=1.0, num_gpus=0.0),
