@@ -26,6 +26,10 @@ OWNERS = {
     },
 }
 OTHER_THINGS = {
+    "config/names.py": {  # taken: settings are checked where the registry is out of reach
+        *("sttr", "siir", "sitr", "mixed", "zero-shot", "random", "vote", "diverse", "fixed"),
+        *("oracle", "best-of-"),
+    },
     "config/pool.py": {"random"},  # a sampler of pools
     "data/pools.py": {"random", "mixed"},  # samplers of pools
     "house_words/probe.py": {"random"},  # demonstrations of a probe

@@ -222,7 +222,7 @@ def test_another_program_s_database_is_refused_and_stays_as_it_is(tmp_path: Path
     [
         "postgresql+psycopg://me:s3cr3t-word@127.0.0.1:1/none",
         "mysql+nodriver://me:s3cr3t-word@127.0.0.1/none",
-        "sqlite:////none/none/s3.db?password=s3cr3t-word",
+        "mysql://me:s3cr3t-word@127.0.0.1/none",
         "postgresql+psycopg://me:s3cr3t-word@127.0.0.1:port/none",
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any, Final
 import optuna
 from optuna.trial import TrialState
 
+from lever_plus.config.names import GRPO, RCE
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
 from lever_plus.experiments.study.settings import StudySettings
@@ -41,8 +42,8 @@ def made_with(
         "pointer": params.pointer.model_dump(),
         "reward": params.reward.model_dump(),
         "rl": params.rl.model_dump(include={"filter_gen_methods"}),
-        "rce": {**params.rce.model_dump(exclude={"tau"}), "tau": first_tau(params)[1].model_dump()},
-        "grpo": params.grpo.model_dump(exclude=PROPOSED | UNUSED),
+        RCE: {**params.rce.model_dump(exclude={"tau"}), "tau": first_tau(params)[1].model_dump()},
+        GRPO: params.grpo.model_dump(exclude=PROPOSED | UNUSED),
         # The order of choices is part of what Optuna knows them by.
         "space": {**space, "gen_methods": list(space["gen_methods"].items())},
     }

@@ -24,6 +24,8 @@ AGAIN, FAILED = "again", "failed"
 """Of a trial: the number of the lost one that it repeats; why it failed."""
 SIGNS = 4
 """Signs of life in the time after which a trial counts as lost."""
+NAMELESS_S = 10.0
+"""A worker puts its name to a trial at once: without one it is lost after this."""
 CLOCK_S = 5.0
 """The system's clock may be set by so much while a process runs."""
 
@@ -119,7 +121,12 @@ def is_lost(trial: FrozenTrial, stale_seconds: float) -> bool:
     worker = trial.user_attrs.get(WORKER)
     if isinstance(worker, dict) and worker["machine"] == _machine():
         return is_gone(worker)
-    return silent_for(trial) > stale_seconds
+    return silent_for(trial) > (stale_seconds if worker else min(NAMELESS_S, stale_seconds))
+
+
+def is_nameless(trial: FrozenTrial) -> bool:
+    """Whether a running trial has only just begun, or its worker was killed in that moment."""
+    return trial.state == TrialState.RUNNING and WORKER not in trial.user_attrs
 
 
 def silent_for(trial: FrozenTrial) -> float:

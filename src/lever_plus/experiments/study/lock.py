@@ -24,6 +24,8 @@ GRACE_S: Final = 30.0
 QUIET_S: Final = 2.0
 SAY_EVERY_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 0.25
+LONGEST_NAME: Final = 1024
+"""Bytes of the file that names a holder."""
 Link = tuple[int, int]
 """What tells a link from others of the same name: inode and time."""
 
@@ -40,6 +42,7 @@ class JournalLock:
         """
         self._journal, self._grace_s = journal, grace_s
         self._link = journal.with_name(f"{journal.name}.lock")
+        self._fresh = journal.with_name(f"{journal.name}.lock-next")
         self._holder = journal.with_name(f"{journal.name}.holder")
         self._file: int | None = None
         self._mine: Link | None = None
@@ -93,26 +96,48 @@ class JournalLock:
             self._file = None
 
     def _make_link(self) -> None:
-        waiting = _Waiting(self._journal, self._grace_s)
-        while True:
+        waiting, worker = _Waiting(self._journal, self._grace_s), name_worker()
+        before = {} if self._file is None else _read(self._file)
+        # Made under another name first: its holder is known before it is the lock.
+        self._fresh.unlink(missing_ok=True)
+        self._fresh.symlink_to(self._journal)
+        try:
+            while True:
+                found = _identity(self._link)
+                if found is None and self._take_link(worker):
+                    return
+                if found is None:
+                    continue
+                waiting.see(found)
+                known = before.get("link") == list(found)
+                gone = known and is_gone(before.get("worker"))
+                if gone or not waiting.goes_on(_described(before if known else {})):
+                    LOG.warning("%s: left by a process that is gone, and removed", self._link)
+                    if _identity(self._link) == found:
+                        self._link.unlink(missing_ok=True)
+        finally:
+            self._fresh.unlink(missing_ok=True)
+
+    def _take_link(self, worker: dict[str, Any]) -> bool:
+        """Make the link that was prepared the lock; return False if somebody was faster."""
+        mine = _identity(self._fresh)
+        if mine is None:  # a worker of another machine cleaned up
+            self._fresh.symlink_to(self._journal)
+            return False
+        if self._file is not None:
+            _write(self._file, {"worker": worker, "link": list(mine)})
+        try:
+            os.link(self._fresh, self._link, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system on which links have one name
             try:
                 self._link.symlink_to(self._journal)
-                break
             except FileExistsError:
-                found = _identity(self._link)
-            if found is None:
-                continue
-            waiting.see(found)
-            name = {} if self._file is None else _read(self._file)
-            known = name.get("link") == list(found)
-            gone = known and is_gone(name.get("worker"))
-            if gone or not waiting.goes_on(_described(name if known else {})):
-                LOG.warning("%s: left by a process that is gone, and removed", self._link)
-                if _identity(self._link) == found:
-                    self._link.unlink(missing_ok=True)
-        self._mine = _identity(self._link)
-        if self._file is not None and self._mine is not None:
-            _write(self._file, {"worker": name_worker(), "link": list(self._mine)})
+                return False
+            mine = _identity(self._link)
+        self._mine = mine
+        return True
 
 
 class _Waiting:
@@ -166,12 +191,12 @@ def _identity(link: Path) -> Link | None:
 def _read(file: int) -> dict[str, Any]:
     """Return what a holder wrote; {} if nothing, or another program did."""
     try:
-        name = json.loads(os.pread(file, 4096, 0))
+        name = json.loads(os.pread(file, LONGEST_NAME, 0))
     except (ValueError, RecursionError):
         return {}
     return name if isinstance(name, dict) else {}
 
 
 def _write(file: int, name: dict[str, Any]) -> None:
-    os.ftruncate(file, 0)
-    os.pwrite(file, json.dumps(name).encode(), 0)
+    """Write a name over the last one, in one call."""
+    os.pwrite(file, json.dumps(name).encode().ljust(LONGEST_NAME), 0)

@@ -9,22 +9,22 @@ was stopped for too long, or cut off) leaves it and goes on.
 import logging
 import time
 import uuid
-from collections.abc import Callable
-from hashlib import sha256
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lever_plus.config.file import changed_params
 from lever_plus.config.params import Params
 from lever_plus.experiments.study.fingerprint import check_made_with, made_with
 from lever_plus.experiments.study.liveness import (
     FAILED,
+    NAMELESS_S,
     ROLE,
-    place_of,
+    is_nameless,
     repeats,
     requeue_lost,
     signs_of_life,
@@ -32,6 +32,7 @@ from lever_plus.experiments.study.liveness import (
     tell,
 )
 from lever_plus.experiments.study.objective import DivergedError, Measured, Trials
+from lever_plus.experiments.study.proposals import Proposals
 from lever_plus.experiments.study.settings import MOST_EPOCHS, Space, StudySettings
 from lever_plus.experiments.study.space import SPANS, baseline, changes, check_space
 from lever_plus.experiments.study.storage import explained, open_study
@@ -43,6 +44,7 @@ LOG = logging.getLogger("lever_plus")
 UID = "uid"
 BASELINE = "baseline"
 POLL_S = 1.0
+SHORT_S = 0.02
 SAY_EVERY_S = 10.0
 
 
@@ -59,22 +61,28 @@ def run_worker(params: Params, settings: StudySettings, trials: Trials | None = 
             other settings or data, or its storage is damaged or out of reach.
     """
     check_space(params, settings.space)
-    study = open_study(settings)
+    study, stale = open_study(settings), settings.stale_seconds
+    study.sampler = Proposals(settings)
     found = trials or Trials(params, Paths())
     now = made_with(params, settings, found.sources(settings.seeds))
     run = objective(found, params, settings)
-    finished, said = 0, 0.0
+    finished, said = 0, time.monotonic() - SAY_EVERY_S + POLL_S
     with explained(settings):
         _begin(study, params, settings.space, now)
         while True:
             check_made_with(study, now)
-            requeue_lost(study, settings.stale_seconds)
-            if _wants_trials(study, settings.trials):
+            requeue_lost(study, stale)
+            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            if any(map(is_nameless, running)):
+                # It comes first, or proposals would depend on when a worker was killed.
+                said = _say_waiting(running, min(stale, NAMELESS_S), said)
+                time.sleep(SHORT_S)
+            elif _wants_trials(study, settings.trials):
                 _run_trial(study, run, settings)
                 finished += 1
-            elif study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            elif running:
                 # Should their workers be killed, someone must go on.
-                said = _say_waiting(study, settings.stale_seconds, said)
+                said = _say_waiting(running, stale, said)
                 time.sleep(POLL_S)
             else:
                 return finished
@@ -89,11 +97,11 @@ def _begin(study: optuna.Study, params: Params, space: Space, now: dict[str, Any
     queue_baseline(study, params, space)
 
 
-def _say_waiting(study: optuna.Study, stale_seconds: float, said: float) -> float:
+def _say_waiting(running: Sequence[FrozenTrial], stale_seconds: float, said: float) -> float:
     """Say what is waited for, and how long at most, from time to time; return when it was said."""
     if time.monotonic() - said < SAY_EVERY_S:
         return said
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    for trial in running:
         LOG.warning(
             "waiting for trial %d, which another worker runs; it is taken over once that worker is "
             "gone, or silent for %.0f seconds (now for %.0f)",
@@ -148,7 +156,7 @@ def objective(trials: Trials, params: Params, settings: StudySettings) -> Callab
         before = trial.study.get_trials(deepcopy=False)
         if repeats(before[trial.number], before):
             raise DivergedError("another trial is the same, because two workers queued it at once")
-        values = suggest(trial, settings, place_of(trial.number, before))
+        values = suggest(trial, settings.space)
         # The baseline is params.yaml as it is, whether the space has values for that or not.
         own = {} if _is_baseline(trial) else changes(values, params, settings.space)
         changed = changed_params(params, own)
@@ -209,34 +217,16 @@ def _remember(trial: Trial, measured: list[Measured], settings: StudySettings) -
         trial.set_user_attr(f"dev_acc_shot_{shot:02d}", float(accuracy))
 
 
-def suggest(trial: Trial, settings: StudySettings, place: int) -> dict[str, Any]:
-    """Ask for the values of a trial.
-
-    Args:
-        trial: Of the study; values that were queued for it are given back.
-        settings: The space, and the seed of the proposals.
-        place: Of the trial in the study. Every value has a generator of its own, so that a trial
-            that was killed between two of them gets the same ones when it is run again.
-    """
-    space = settings.space
-
-    def asking(name: str) -> Trial:
-        text = f"{settings.sampler_seed} {place} {name}"
-        seed = int.from_bytes(sha256(text.encode()).digest()[:4], "big")
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=settings.startup_trials)
-        trial.study.sampler = sampler
-        return trial
-
+def suggest(trial: Trial, space: Space) -> dict[str, Any]:
+    """Ask for the values of a trial."""
     spans = {
-        name: asking(name).suggest_float(name, span.low, span.high, log=span.log)
+        name: trial.suggest_float(name, span.low, span.high, log=span.log)
         for name in SPANS
         for span in [getattr(space, name)]
     }
     return {
         **spans,
-        "epochs": asking("epochs").suggest_int("epochs", 0, space.epochs),
-        **{
-            name: asking(name).suggest_categorical(name, list(getattr(space, name)))
-            for name in ("tau_start", "gen_methods")
-        },
+        "epochs": trial.suggest_int("epochs", 0, space.epochs),
+        "tau_start": trial.suggest_categorical("tau_start", list(space.tau_start)),
+        "gen_methods": trial.suggest_categorical("gen_methods", list(space.gen_methods)),
     }
