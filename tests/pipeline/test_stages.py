@@ -352,6 +352,19 @@ def test_a_resumed_training_ends_with_the_bytes_of_one_that_was_not_stopped(
     assert {p.relative_to(again): p.read_bytes() for p in again.rglob("*") if p.is_file()} == files
 
 
+def test_a_killed_training_leaves_no_policy_of_an_earlier_one(ran: Ran, tmp_path: Path) -> None:
+    """A history and a policy together say that a training has ended."""
+    world = ran.world.changed({}, {"sft": tmp_path / "sft"}, tmp_path)
+    world.run("sft", None)
+    policy = world.paths.sft / "policy.safetensors"
+    assert policy.is_file()
+    world.killed_after = 2
+    with pytest.raises(KilledError):
+        world.run("sft", None)
+    assert (world.paths.sft / HISTORY).is_file()
+    assert not policy.exists()
+
+
 def test_the_report_draws_and_describes_every_training(ran: Ran) -> None:
     paths = ran.world.paths
     curve = pd.read_csv(paths.plots / "accuracy_over_shots.csv", dtype={"shots": str})

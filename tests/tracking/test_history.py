@@ -30,3 +30,12 @@ def test_damage_and_absence_are_named(tmp_path: Path) -> None:
     path.write_text('{"step": 1}\n{"step": 2, "lo')
     with pytest.raises(UserError, match=r"history.jsonl, line 2 is not valid JSON.*dvc checkout"):
         read_history(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_training_that_diverges_is_stopped_by_name(value: float, tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl", lambda _: None)
+    history.write({"step": 1, "loss": 0.5})
+    with pytest.raises(UserError, match=r"history.jsonl: loss is (nan|inf) at step 2"):
+        history.write({"step": 2, "loss": value})
+    assert read_history(tmp_path / "history.jsonl") == [{"step": 1, "loss": 0.5}]

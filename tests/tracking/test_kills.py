@@ -129,7 +129,9 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing of the program's own handles it."""
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))]
+)
 def test_a_sync_that_is_cut_off_anywhere_is_made_good(
     seed: int,
     client: Any,

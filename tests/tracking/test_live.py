@@ -45,9 +45,13 @@ def _raise(*_: Any, **__: Any) -> None:
     raise RuntimeError("boom")
 
 
-@pytest.mark.parametrize(
-    "broken", ["create", "log_inputs", "log_row", "flush", "tag", "end", "add_model"]
-)
+SLOW = [
+    pytest.param(broken, marks=pytest.mark.slow)
+    for broken in ("log_inputs", "log_row", "flush", "tag", "add_model")
+]
+
+
+@pytest.mark.parametrize("broken", ["create", "end", *SLOW])
 def test_training_ends_well_whatever_call_fails(
     broken: str, client: Any, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

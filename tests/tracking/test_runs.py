@@ -130,6 +130,21 @@ def test_the_evaluation_goes_to_the_run_of_its_checkpoint(
     assert by_name["evaluate/random"].data.metrics["eval/acc/shot_01"] == pytest.approx(0.3)
 
 
+def test_accuracies_go_to_their_seed_whatever_the_order_of_params_is(
+    client: Any, params: Params, tmp_path: Path
+) -> None:
+    """The summary has seeds in ascending order; one that lacks some is not guessed at."""
+    runs = [grpo(tmp_path, 2), grpo(tmp_path, 1)]
+    train(params, runs[0])  # seed 1 is not there
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps(SUMMARY))
+    assert sync(params, runs, summary, tmp_path / "usage") == (0, 2)
+    (run,) = (run for run in all_runs(client) if run.info.run_name == "grpo/grpo/seed2")
+    assert run.data.metrics["eval/acc/mean"] == 0.85
+    with pytest.warns(UserWarning, match="grpo was evaluated with other seeds"):
+        assert sync(params, runs[:1], summary, tmp_path / "usage") == (0, 0)
+
+
 def test_a_training_that_is_repeated_to_the_byte_gets_the_evaluation_too(
     client: Any, params: Params, tmp_path: Path
 ) -> None:

@@ -4,12 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from test_runs import SUMMARY, grpo, of_one_seed, train
 
+from lever_plus.cli.track import ui_environment, ui_options
 from lever_plus.config.params import Params
 from lever_plus.tracking.runs import pages, sync
 from lever_plus.tracking.training_run import TrainingRun
@@ -37,10 +40,9 @@ def server(client: object, params: Params, tmp_path: Path) -> Iterator[str]:
     summary.write_text(json.dumps(of_one_seed({**SUMMARY, "rows": rows, "means": means})))
     sync(params, [rce, grpo(tmp_path, 1)], summary, tmp_path / "usage")
     port = free_port()
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     process = subprocess.Popen(
-        [*command, "--backend-store-uri", store, "--workers", "1"],
+        [sys.executable, "-m", "mlflow", "ui", *ui_options(port), "--workers", "1"],
+        env=ui_environment(f"sqlite:///{tmp_path / 'mlflow.db'}"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -63,10 +65,24 @@ def shown(address: str) -> str:
     return done.stdout
 
 
+def status(server: str, host: str) -> int:
+    """Return what the server answers somebody who came by another name."""
+    request = urllib.request.Request(f"{server}/ajax-api/2.0/mlflow/experiments/search")
+    request.add_header("Host", host)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def test_the_table_has_accuracies_and_runs_can_be_compared(server: str) -> None:
     compared = [
         TrainingRun(stage, stage, 1, Path(stage) / "history.jsonl") for stage in ("rce", "grpo")
     ]
+    # A name that leads to this machine's own address; MLflow's list has `10.*`.
+    for host in ("evil.example", "10.evil.example", "127.0.0.1.evil.example:5000"):
+        assert status(server, host) == 403
     addresses = pages(server, compared)
     table = shown(addresses["Accuracy of every method"])
     for text in ("grpo/grpo/seed1", "rce/rce/seed1", "eval/acc/shot_01", "eval/acc/mean"):

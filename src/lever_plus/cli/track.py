@@ -65,7 +65,7 @@ def track_sync() -> None:
 
 @track_app.command("ui")
 def track_ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
-    """Serve the MLflow UI on loopback; of a store on a server, print where to look."""
+    """Serve the MLflow UI on loopback."""
     from lever_plus.config.file import load_params
     from lever_plus.pipeline.paths import Paths
     from lever_plus.pipeline.runs import find_run
@@ -73,6 +73,7 @@ def track_ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> Non
     from lever_plus.tracking.runs import pages
 
     uri = tracking_uri()
+    # A store on a server has a UI of its own: all that is to say is where.
     has_server = scheme(uri) in SERVERS
     if not has_server:
         _check_port(port)

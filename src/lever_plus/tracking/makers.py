@@ -5,6 +5,7 @@ between the two when its process is gone was cut off.
 """
 
 import json
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
+from lever_plus.errors import needs
 
 STATE, MAKER, ALIVE, IF_LOST = "run.state", "run.maker", "run.alive", "run.if_lost"
 UNDER_WAY, ENDED = "under way", "ended"
@@ -42,7 +43,7 @@ def name_process(process: int | None = None) -> dict[str, Any]:
 
     Containers may share a host's name and not its processes, and numbers are given again.
     """
-    found = psutil.Process(process)
+    found = _psutil().Process(process)
     return {"machine": machine(), "process": found.pid, "started": found.create_time()}
 
 
@@ -54,6 +55,7 @@ def machine() -> str:
 
 def is_running(process: int, started: float) -> bool:
     """Whether a process of this machine is still the one that it was."""
+    psutil = _psutil()
     with suppress(psutil.NoSuchProcess):
         found = psutil.Process(process)
         same: bool = abs(found.create_time() - started) < CLOCK_S
@@ -71,7 +73,7 @@ def is_lost(tags: Mapping[str, str]) -> bool:
         maker = json.loads(tags[MAKER])
         process, started = int(maker["process"]), float(maker["started"])
         if maker["machine"] == machine():
-            own = process == psutil.Process().pid and tags.get(IF_LOST) == DELETE
+            own = process == os.getpid() and tags.get(IF_LOST) == DELETE
             return own or not is_running(process, started)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass  # tags of somebody else: the sign of life decides
@@ -79,3 +81,10 @@ def is_lost(tags: Mapping[str, str]) -> bool:
         return time.time() - float(tags[ALIVE]) > STALE_S
     except (KeyError, ValueError):
         return False
+
+
+def _psutil() -> Any:
+    with needs("tracking", "MLflow tracking"):
+        import psutil
+
+    return psutil
