@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from lever_plus.data.examples import Example
 from lever_plus.errors import PointerError, UserError
@@ -111,17 +112,18 @@ def draw_pools(
         free = [c for c in candidates if c.question_id not in query_ids]
         candidates = _draw(free if len(free) >= size else candidates, size, rng)
     images: dict[int, set[int]] = {}
+    places = {candidate.question_id: place for place, candidate in enumerate(candidates)}
     for candidate in candidates:
         images.setdefault(candidate.image_id, set()).add(candidate.question_id)
     ids = np.array([c.question_id for c in candidates])
     pools = {}
-    for query in queries:
+    for query in tqdm(queries, desc="pools", disable=None):
         forbidden = {query.question_id, *images.get(query.image_id, ())}
         if policy == "shared":
             pools[query.question_id] = tuple(int(i) for i in ids if i not in forbidden)
         else:
             near = [] if nearest is None else _nearest(query, nearest, forbidden)
-            pools[query.question_id] = _fill(ids, size, near, forbidden, rng)
+            pools[query.question_id] = _fill(ids, places, size, near, forbidden, rng)
     return pools
 
 
@@ -129,21 +131,33 @@ def _nearest(query: Example, nearest: Mapping[str, Nearest], forbidden: set[int]
     """Return the neighbours of a query by each part in turn, without repeats."""
     near: dict[int, None] = {}
     for neighbours in nearest.values():
-        fresh = (i for i in neighbours.ids[query.question_id] if i not in forbidden | near.keys())
+        ids = neighbours.ids[query.question_id]
+        fresh = (i for i in ids if i not in forbidden and i not in near)
         near.update(dict.fromkeys(islice(fresh, neighbours.count)))
     return list(near)
 
 
 def _fill(
     ids: NDArray[np.int64],
+    places: Mapping[int, int],
     size: int,
     near: Sequence[int],
     forbidden: set[int],
     rng: np.random.Generator,
 ) -> tuple[int, ...]:
-    """Return `near` and, drawn at random, as many others as a pool of `size` lacks."""
-    taken = forbidden | set(near)
-    free = ids[~np.isin(ids, list(taken))]
+    """Return `near` and, drawn at random, as many others as a pool of `size` lacks.
+
+    Args:
+        ids: Of all candidates.
+        places: {id: its place in `ids`}.
+        size: Of the pool.
+        near: Ids that come first.
+        forbidden: Ids that may not stand in it.
+        rng: Source of randomness.
+    """
+    may = np.ones(len(ids), dtype=bool)
+    may[[places[i] for i in forbidden.union(near) if i in places]] = False
+    free = ids[may]
     missing = size - len(near)
     if len(free) < missing:
         raise UserError(
@@ -172,17 +186,29 @@ def make_scarce(
 
     Returns:
         New pools of the same sizes.
+
+    Raises:
+        UserError: There are too few other candidates.
     """
     scarce = {}
-    for query_id, pool in pools.items():
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(twins.values()))}
+    kinds = np.array([numbers[twins[c]] for c in candidates])
+    places = {c: place for place, c in enumerate(candidates)}
+    for query_id, pool in tqdm(pools.items(), desc="scarce pools", disable=None):
         if rng.random() >= share:
             scarce[query_id] = pool
             continue
         kept = [i for i in pool if twins[i] != twins[query_id]]
-        taken = {query_id, *pool}
-        spare = [c for c in candidates if c not in taken and twins[c] != twins[query_id]]
+        may = kinds != numbers[twins[query_id]]
+        may[[places[i] for i in (query_id, *pool) if i in places]] = False
+        spare = np.flatnonzero(may)
+        if len(spare) < len(pool) - len(kept):
+            raise UserError(
+                f"pool.scarcity: query {query_id} has {len(pool) - len(kept)} exact twins in its "
+                f"pool, and {len(spare)} other examples to take instead: raise data.source.train."
+            )
         missing = rng.choice(len(spare), size=len(pool) - len(kept), replace=False)
-        scarce[query_id] = (*kept, *(spare[i] for i in missing))
+        scarce[query_id] = (*kept, *(candidates[spare[i]] for i in missing))
     return scarce
 
 
@@ -202,16 +228,18 @@ def read_pools(path: Path) -> Pools:
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: run `lever-plus pool` (or `dvc repro pool`).")
-    content = path.read_bytes()
-    pools = dict(_parse(path, content.decode("utf-8").splitlines()))
-    return Pools(ids=pools, sha256=hashlib.sha256(content).hexdigest())
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        return Pools(ids=dict(_parse(path, file)), sha256=sha256)
 
 
-def _parse(path: Path, lines: Iterable[str]) -> Iterable[tuple[int, tuple[int, ...]]]:
+def _parse(path: Path, lines: Iterable[bytes]) -> Iterable[tuple[int, tuple[int, ...]]]:
+    same: dict[int, int] = {}  # an id is in many pools: one object for all
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            query_id, pool = int(row["query_id"]), tuple(row["pool"])
+            query_id, pool = int(row["query_id"]), tuple(same.setdefault(i, i) for i in row["pool"])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path}, line {number}: not a pool ({error}). Run pool again."
