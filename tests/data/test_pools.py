@@ -85,6 +85,29 @@ def test_scarce_pools_have_no_twin_and_keep_their_size() -> None:
     assert make_scarce(pools, twins, ids, 0.0, rng) == pools
 
 
+def test_twins_are_replaced_as_by_going_through_all_candidates() -> None:
+    """The same draws from the same spare examples, in their order."""
+    twins = {e.question_id: (str(e.question_id % 3),) for e in EXAMPLES}
+    pools, ids = draw("per_query"), [e.question_id for e in EXAMPLES]
+    rng, expected = np.random.default_rng(1), {}
+    for query, pool in pools.items():
+        if rng.random() >= 0.6:
+            expected[query] = pool
+            continue
+        kept = [i for i in pool if twins[i] != twins[query]]
+        spare = [c for c in ids if c not in {query, *pool} and twins[c] != twins[query]]
+        drawn = rng.choice(len(spare), size=len(pool) - len(kept), replace=False)
+        expected[query] = (*kept, *(spare[i] for i in drawn))
+    assert make_scarce(pools, twins, ids, 0.6, np.random.default_rng(1)) == expected
+
+
+def test_too_few_others_for_the_twins_are_an_error() -> None:
+    twins = {e.question_id: ("same",) for e in EXAMPLES}
+    ids = [e.question_id for e in EXAMPLES]
+    with pytest.raises(UserError, match=r"pool.scarcity: query \d+ has \d+ exact twins"):
+        make_scarce(draw("per_query"), twins, ids, 1.0, np.random.default_rng(0))
+
+
 def test_the_hash_changes_with_the_order(tmp_path: Path) -> None:
     one = write_pools(tmp_path / "a.jsonl", {1: (2, 3)})
     same = write_pools(tmp_path / "b.jsonl", {1: (2, 3)})

@@ -34,7 +34,7 @@ OTHER_THINGS = {
     "data/pools.py": {"random", "mixed"},  # samplers of pools
     "house_words/probe.py": {"random"},  # demonstrations of a probe
     "training/rl_data/candidates.py": {"random"},  # a generator of candidates
-    "training/rl_data/legacy_json.py": {"random"},  # the same in the older system's files
+    "training/rl_data/legacy_parts.py": {"random"},  # the same in the older system's files
 }
 """What is spelled like a method and is none."""
 

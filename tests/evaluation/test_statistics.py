@@ -1,5 +1,7 @@
 """Intervals cover, clusters count as one, and an A/A comparison finds nothing."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -96,8 +98,23 @@ def test_so_many_questions_show_the_difference_four_times_in_five() -> None:
     assert 0.74 <= shown / 300 <= 0.86
 
 
-def test_draws_in_parts_are_those_of_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [1_000_000, 500], ids=["kept in bytes", "not kept"])
+def test_draws_in_parts_are_those_of_one_table(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """What is too large for a table gives the same interval, up to the order of sums."""
     scores = np.random.default_rng(4).random(50)
-    whole = bootstrap(scores, 300, seed=9)
+    clusters = np.arange(50) // 3
+    whole = bootstrap(scores, 300, clusters, seed=9)
     monkeypatch.setattr(statistics, "LARGEST_TABLE", 500)
-    assert bootstrap(scores, 300, seed=9) == whole
+    monkeypatch.setattr(statistics, "LARGEST_KEPT", kept)
+    monkeypatch.setattr(statistics, "PART", 700)
+    assert bootstrap(scores, 300, clusters, seed=9) == pytest.approx(whole, rel=1e-12)
+
+
+def test_many_questions_take_no_more_than_a_byte_a_draw() -> None:
+    """A table of all draws in 8 bytes would have 88 MB here."""
+    scores = np.random.default_rng(4).random(5_500)
+    tracemalloc.start()
+    bootstrap(scores, 2_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 45e6

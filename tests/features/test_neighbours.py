@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lever_plus.errors import UserError
+from lever_plus.features import neighbours
 from lever_plus.features.embeddings import Embeddings
 from lever_plus.features.neighbours import nearest_ids
 from lever_plus.features.whitening import Array
@@ -61,6 +62,18 @@ def test_where_the_nearest_cells_hold_too_few_all_are_searched(embeddings: Embed
     found = nearest_ids(embeddings, "question", TEST, few, 390, "approximate")
     for query in TEST:
         assert set(exact[query]) == set(found[query])
+
+
+def test_blocks_find_what_all_cosines_at_once_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal neighbours included: every vector is there twice, and many are alike."""
+    rows = unit(np.random.default_rng(1).integers(0, 3, size=(400, 6)).astype(np.float32) + 0.1)
+    ids = {i: i for i in range(800)}
+    embeddings = Embeddings(
+        ids, {"question": np.concatenate([rows, rows])}, np.empty((800, 0)), 0, space_sha256="test"
+    )
+    at_once = nearest_ids(embeddings, "question", range(300), range(800), 50)
+    monkeypatch.setattr(neighbours, "LARGEST_BLOCK", 800 * 37)
+    assert nearest_ids(embeddings, "question", range(300), range(800), 50) == at_once
 
 
 def test_without_faiss_the_message_says_what_to_do(

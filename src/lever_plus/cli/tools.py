@@ -231,6 +231,19 @@ def bench_training(json_: Annotated[bool, typer.Option("--json")] = False) -> No
     _print_bench(run(load_params()), json_=json_)
 
 
+@bench_app.command("growth")
+def bench_growth(
+    json_: Annotated[bool, typer.Option("--json")] = False,
+    records: Annotated[int, typer.Option(min=1, help="Queries of the RL data.")] = 20_000,
+    questions: Annotated[int, typer.Option(min=2, help="Test questions.")] = 10_000,
+) -> None:
+    """Read RL data, resample, and sum up the scores of many questions: seconds and memory."""
+    check_tables("lever-plus bench growth")
+    from lever_plus.bench.growth import run
+
+    _print_bench(run(records, questions), json_=json_)
+
+
 def _print_bench(measured: dict[str, Any], *, json_: bool) -> None:
     if json_:
         typer.echo(json.dumps(measured))

@@ -11,13 +11,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from lever_plus.data.examples import Example
 from lever_plus.data.images import open_image
 from lever_plus.errors import needs
 
 READERS: Final = 2
-BLOCK: Final = 1024
+LARGEST_BLOCK: Final = 8_000_000
+"""Pairs of hashes that are compared at once."""
 
 
 class Pair(NamedTuple):
@@ -52,13 +54,15 @@ def perceptual_hashes(paths: Sequence[str]) -> NDArray[np.uint64]:
         return int(str(imagehash.phash(open_image(path))), 16)
 
     with ThreadPoolExecutor(READERS) as readers:
-        return np.fromiter(readers.map(compute, paths), dtype=np.uint64, count=len(paths))
+        bar = tqdm(readers.map(compute, paths), "image hashes", len(paths), disable=None)
+        return np.fromiter(bar, dtype=np.uint64, count=len(paths))
 
 
 def _close(
     one: NDArray[np.uint64], two: NDArray[np.uint64], bits: int
 ) -> Iterator[tuple[int, int, int]]:
-    for start in range(0, len(one), BLOCK):
-        distances = np.bitwise_count(one[start : start + BLOCK, None] ^ two)
+    rows = max(1, LARGEST_BLOCK // max(1, len(two)))
+    for start in range(0, len(one), rows):
+        distances = np.bitwise_count(one[start : start + rows, None] ^ two)
         for i, j in np.argwhere(distances <= bits):
             yield int(start + i), int(j), int(distances[i, j])

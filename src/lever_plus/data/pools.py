@@ -15,12 +15,13 @@ from typing import Annotated, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from tqdm import tqdm
 
 from lever_plus.data.examples import Example, Id, by_id
 from lever_plus.errors import PointerError, UserError
 from lever_plus.files.checking import Row, checked
-from lever_plus.files.json_files import parse_json
-from lever_plus.files.reading import read_bytes
+from lever_plus.files.json_files import json_lines
+from lever_plus.files.reading import check_file
 from lever_plus.files.writing import write_json_lines
 
 ADVICE: Final = "run `lever-plus pool` (or `dvc repro pool`)"
@@ -116,17 +117,18 @@ def draw_pools(
         free = [c for c in candidates if c.question_id not in query_ids]
         candidates = _draw(free if len(free) >= size else candidates, size, rng)
     images: dict[int, set[int]] = {}
+    places = {candidate.question_id: place for place, candidate in enumerate(candidates)}
     for candidate in candidates:
         images.setdefault(candidate.image_id, set()).add(candidate.question_id)
     ids = np.array([c.question_id for c in candidates])
     pools = {}
-    for query in queries:
+    for query in tqdm(queries, desc="pools", disable=None):
         forbidden = {query.question_id, *images.get(query.image_id, ())}
         if policy == "shared":
             pools[query.question_id] = tuple(int(i) for i in ids if i not in forbidden)
         else:
             near = [] if nearest is None else _nearest(query, nearest, forbidden)
-            pools[query.question_id] = _fill(ids, size, near, forbidden, rng)
+            pools[query.question_id] = _fill(ids, places, size, near, forbidden, rng)
     return pools
 
 
@@ -134,21 +136,33 @@ def _nearest(query: Example, nearest: Mapping[str, Nearest], forbidden: set[int]
     """Return the neighbours of a query by each part in turn, without repeats."""
     near: dict[int, None] = {}
     for neighbours in nearest.values():
-        fresh = (i for i in neighbours.ids[query.question_id] if i not in forbidden | near.keys())
+        ids = neighbours.ids[query.question_id]
+        fresh = (i for i in ids if i not in forbidden and i not in near)
         near.update(dict.fromkeys(islice(fresh, neighbours.count)))
     return list(near)
 
 
 def _fill(
     ids: NDArray[np.int64],
+    places: Mapping[int, int],
     size: int,
     near: Sequence[int],
     forbidden: set[int],
     rng: np.random.Generator,
 ) -> tuple[int, ...]:
-    """Return `near` and, drawn at random, as many others as a pool of `size` lacks."""
-    taken = forbidden | set(near)
-    free = ids[~np.isin(ids, list(taken))]
+    """Return `near` and, drawn at random, as many others as a pool of `size` lacks.
+
+    Args:
+        ids: Of all candidates.
+        places: {id: its place in `ids`}.
+        size: Of the pool.
+        near: Ids that come first.
+        forbidden: Ids that may not stand in it.
+        rng: Source of randomness.
+    """
+    may = np.ones(len(ids), dtype=bool)
+    may[[places[i] for i in forbidden.union(near) if i in places]] = False
+    free = ids[may]
     missing = size - len(near)
     if len(free) < missing:
         raise UserError(
@@ -182,20 +196,24 @@ def make_scarce(
         UserError: There are too few other candidates.
     """
     scarce = {}
-    for query_id, pool in pools.items():
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(twins.values()))}
+    kinds = np.array([numbers[twins[c]] for c in candidates])
+    places = {c: place for place, c in enumerate(candidates)}
+    for query_id, pool in tqdm(pools.items(), desc="scarce pools", disable=None):
         if rng.random() >= share:
             scarce[query_id] = pool
             continue
         kept = [i for i in pool if twins[i] != twins[query_id]]
-        taken = {query_id, *pool}
-        spare = [c for c in candidates if c not in taken and twins[c] != twins[query_id]]
+        may = kinds != numbers[twins[query_id]]
+        may[[places[i] for i in (query_id, *pool) if i in places]] = False
+        spare = np.flatnonzero(may)
         if len(spare) < len(pool) - len(kept):
             raise UserError(
                 f"pool.scarcity: query {query_id} has {len(pool) - len(kept)} exact twins in its "
                 f"pool, and {len(spare)} other examples to take instead: raise data.source.train."
             )
         missing = rng.choice(len(spare), size=len(pool) - len(kept), replace=False)
-        scarce[query_id] = (*kept, *(spare[i] for i in missing))
+        scarce[query_id] = (*kept, *(candidates[spare[i]] for i in missing))
     return scarce
 
 
@@ -219,21 +237,21 @@ def read_pools(path: Path) -> Pools:
         UserError: The file is missing or empty, a line is damaged, a query has two pools, or a pool
             names an id twice or its own query.
     """
-    content = read_bytes(path, ADVICE)
+    check_file(path, ADVICE)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     pools: dict[int, tuple[int, ...]] = {}
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        row = checked(PoolRow, parse_json(line, where, ADVICE), where, ADVICE)
+    same: dict[int, int] = {}  # an id is in many pools: one object for all
+    for where, content in json_lines(path, ADVICE):
+        row = checked(PoolRow, content, where, ADVICE)
         if len({row.query_id, *row.pool}) <= len(row.pool):
             raise UserError(f"{where}: pool of {row.query_id} repeats an id or itself: {ADVICE}.")
         if row.query_id in pools:
             raise UserError(f"{where}: query {row.query_id} has a pool already: {ADVICE}.")
-        pools[row.query_id] = row.pool
+        pools[row.query_id] = tuple(same.setdefault(i, i) for i in row.pool)
     if not pools:
         raise UserError(f"{path} holds no pool: {ADVICE}.")
-    return Pools(ids=pools, sha256=hashlib.sha256(content).hexdigest())
+    return Pools(ids=pools, sha256=sha256)
 
 
 def check_pools(pools: Pools, splits: Mapping[str, Sequence[Example]], path: Path) -> None:

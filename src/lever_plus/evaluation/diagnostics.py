@@ -12,6 +12,7 @@ from itertools import islice, permutations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lever_plus.data.examples import Example
 from lever_plus.metric.vqa import normalize_answer
@@ -29,37 +30,32 @@ def copy_rates(scores: pd.DataFrame, examples: Mapping[int, Example]) -> list[Ro
         examples: All examples by id.
     """
     told = {i: normalize_answer(example.answer) for i, example in examples.items()}
-    rows = scores[scores["shot"] > 0]
+    groups = scores.groupby(["method", "shot"], sort=False)
+    return [_rates(part, told) for _, part in groups if part["shot"].iloc[0] > 0]
+
+
+def _rates(rows: pd.DataFrame, told: Mapping[int, str]) -> Row:
     given = [normalize_answer(answer) for answer in rows["answer"]]
     demonstrated = [[told[i] for i in pointer] for pointer in rows["pointer"]]
     asked = [told[query] for query in rows["query_id"]]
-    table = pd.DataFrame(
-        {
-            "method": rows["method"].to_numpy(),
-            "shots": rows["shot"].to_numpy(),
-            "copied": [a in d for a, d in zip(given, demonstrated, strict=True)],
-            "copied_last": [a == d[-1] for a, d in zip(given, demonstrated, strict=True)],
-            "shown": [a in d for a, d in zip(asked, demonstrated, strict=True)],
-            "score": rows["vqa_acc_score"].to_numpy(),
-        }
-    )
-    groups = table.groupby(["method", "shots"], sort=False)
-    return [_rates(part) for _, part in groups]
-
-
-def _rates(part: pd.DataFrame) -> Row:
+    shown = np.array([a in d for a, d in zip(asked, demonstrated, strict=True)])
+    score = rows["vqa_acc_score"].to_numpy()
     return {
-        "method": str(part["method"].iloc[0]),
-        "shots": int(part["shots"].iloc[0]),
-        "copied": round(float(part["copied"].mean()), 6),
-        "copied_last": round(float(part["copied_last"].mean()), 6),
-        "shown": round(float(part["shown"].mean()), 6),
-        "accuracy_shown": _mean(part["score"][part["shown"]]),
-        "accuracy_not_shown": _mean(part["score"][~part["shown"]]),
+        "method": str(rows["method"].iloc[0]),
+        "shots": int(rows["shot"].iloc[0]),
+        "copied": _share([a in d for a, d in zip(given, demonstrated, strict=True)]),
+        "copied_last": _share([a == d[-1] for a, d in zip(given, demonstrated, strict=True)]),
+        "shown": _share(shown),
+        "accuracy_shown": _mean(score[shown]),
+        "accuracy_not_shown": _mean(score[~shown]),
     }
 
 
-def _mean(values: "pd.Series[float]") -> float | None:
+def _share(holds: Sequence[bool] | NDArray[np.bool_]) -> float:
+    return round(float(np.mean(holds)), 6)
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
     return round(float(values.mean()), 6) if len(values) else None
 
 

@@ -15,10 +15,15 @@ from scipy import stats
 
 Scores = NDArray[np.float64]
 Clusters = NDArray[np.int64]
+Draws = NDArray[np.float64] | NDArray[np.uint8] | NDArray[np.int64]
 LEVEL = 0.95
 POWER = 0.8
 LARGEST_TABLE = 10_000_000
-"""Numbers of draws that are kept at once."""
+"""Numbers of draws that are kept as they are used, in 8 bytes each."""
+LARGEST_KEPT = 400_000_000
+"""Numbers of draws that are kept at all, in a byte each; more are drawn anew every time."""
+PART = 2_000_000
+"""Numbers of draws in a part, where they are not made at once."""
 
 
 class Estimate(NamedTuple):
@@ -50,26 +55,60 @@ def bootstrap(
             every question on its own.
         seed: Equal seeds resample the same clusters.
     """
-    group = (
-        np.arange(len(scores)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    )
-    sums, sizes = np.bincount(group, scores), np.bincount(group)
-    parts = [(draws @ sums) / (draws @ sizes) for draws in _draws(len(sums), resamples, seed)]
-    means = np.concatenate(parts)
+    means = resampled_means(scores, resamples, clusters, seed)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     mean = float(scores.mean())
     return Estimate(mean, float(low), float(high), _p_value(mean, float(means.std())))
 
 
-def _draws(count: int, resamples: int, seed: int) -> Iterator[Scores]:
-    """Yield how often each cluster is drawn, [resamples of a part, clusters]."""
+def resampled_means(
+    scores: Scores, resamples: int, clusters: Clusters | None = None, seed: int = 0
+) -> Scores:
+    """Return the mean of every resample, float [resamples]; arguments as `bootstrap`."""
+    group = (
+        np.arange(len(scores)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    )
+    sums = np.bincount(group, scores).astype(np.float64)
+    sizes = np.bincount(group).astype(np.float64)
+    parts = draws(len(sums), resamples, seed)
+    return np.concatenate([totals(part, sums) / totals(part, sizes) for part in parts])
+
+
+def draws(count: int, resamples: int, seed: int = 0) -> Iterator[Draws]:
+    """Yield how often each cluster is drawn, [resamples of a part, clusters]; see `totals`."""
     if count * resamples <= LARGEST_TABLE:
         yield _table(count, resamples, seed)
-        return
-    rng, rows = np.random.default_rng(seed), max(1, LARGEST_TABLE // count)
+    elif count * resamples <= LARGEST_KEPT:
+        yield _small_table(count, resamples, seed)
+    else:
+        yield from _drawn(count, resamples, seed)
+
+
+def totals(part: Draws, values: Scores) -> Scores:
+    """Return the sum of the drawn clusters' values in every resample."""
+    if part.dtype == np.float64:
+        return np.asarray(part @ values)
+    # Converts as it goes: a table of bytes is never there in the 8 bytes that a product needs.
+    return np.asarray(np.einsum("rc,c->r", part, values))
+
+
+def _drawn(count: int, resamples: int, seed: int) -> Iterator[Clusters]:
+    """Draw part by part; the parts together are what is drawn at once."""
+    rng, rows = np.random.default_rng(seed), max(1, PART // count)
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
-        yield rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
+        yield rng.multinomial(count, np.full(count, 1 / count), size=size)
+
+
+@lru_cache(maxsize=2)
+def _small_table(count: int, resamples: int, seed: int) -> NDArray[np.uint8]:
+    """Return all draws in a byte each: a cluster of thousands is never drawn 256 times."""
+    drawn = np.empty((resamples, count), dtype=np.uint8)
+    row = 0
+    for part in _drawn(count, resamples, seed):
+        drawn[row : row + len(part)] = part
+        row += len(part)
+    return drawn
 
 
 @lru_cache(maxsize=2)

@@ -48,13 +48,14 @@ def summarise(
     check_complete(scores)
     methods = list(dict.fromkeys(scores["method"]))
     known = registry.part(methods)
-    table = {method: per_question(scores[scores["method"] == method]) for method in methods}
+    parts = {method: scores[scores["method"] == method] for method in methods}
+    table = {method: per_question(part) for method, part in parts.items()}
     images = images_of(scores)
     rows = [
         {
             "method": method,
             "shots": shot,
-            **_accuracy(scores, method, shot, values, images, resamples),
+            **_accuracy(parts[method], shot, values, images, resamples),
         }
         for method in methods
         for shot, values in _columns(table[method])
@@ -62,7 +63,7 @@ def summarise(
     means = [
         {
             "method": method,
-            **_accuracy(scores, method, None, table[method].mean(axis=1), images, resamples),
+            **_accuracy(parts[method], None, table[method].mean(axis=1), images, resamples),
         }
         for method in methods
         if list(table[method]) != [0]
@@ -113,14 +114,12 @@ def check_complete(scores: pd.DataFrame) -> None:
 
 
 def _accuracy(
-    scores: pd.DataFrame,
-    method: str,
+    part: pd.DataFrame,
     shot: int | None,
     values: "pd.Series[float]",
     images: "pd.Series[int]",
     resamples: int,
 ) -> Row:
-    part = scores[scores["method"] == method]
     part = part if shot is None else part[part["shot"] == shot]
     by_seed = part.groupby("seed")["vqa_acc_score"].mean()
     return {

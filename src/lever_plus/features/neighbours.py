@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from lever_plus.data.examples import Example, Query
 from lever_plus.errors import needs
@@ -13,6 +14,8 @@ from lever_plus.features.similarities import SIMILARITIES
 from lever_plus.features.sources import Features
 from lever_plus.features.whitening import Array
 
+LARGEST_BLOCK: Final = 40_000_000
+"""Cosines that are in memory at once: 160 MB, and twice as much for their order."""
 CELLS_PASSED_OVER: Final = 16
 """An approximate search looks into one cell of so many."""
 
@@ -71,8 +74,14 @@ def _exact(within: Array, asked: Array, count: int) -> NDArray[np.int64]:
     from sklearn.neighbors import NearestNeighbors
 
     search = NearestNeighbors(n_neighbors=count, metric="cosine", algorithm="brute").fit(within)
-    rows: NDArray[np.int64] = search.kneighbors(asked, return_distance=False)
-    return rows
+    size = max(1, LARGEST_BLOCK // len(within))
+    blocks = range(0, len(asked), size)
+    if len(blocks) == 1:
+        return np.asarray(search.kneighbors(asked, return_distance=False))
+    bar = tqdm(blocks, desc="nearest neighbours", unit="block", disable=None)
+    return np.concatenate(
+        [search.kneighbors(asked[start : start + size], return_distance=False) for start in bar]
+    )
 
 
 def _approximate(within: Array, asked: Array, count: int) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """What the results say, in sentences, and how much of the way to the oracle each method goes."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +8,14 @@ import pandas as pd
 
 from lever_plus.config.names import GRPO
 from lever_plus.evaluation.methods import ORACLE, ZERO_SHOT, Methods, methods_in
-from lever_plus.evaluation.statistics import LEVEL, Clusters, paired
+from lever_plus.evaluation.statistics import (
+    LARGEST_TABLE,
+    LEVEL,
+    Clusters,
+    Scores,
+    draws,
+    paired,
+)
 from lever_plus.evaluation.summary import images_of, per_question
 from lever_plus.report.tables import Summary, percent, shots_of
 
@@ -168,27 +175,33 @@ def way_to_oracle(
     low, high = float(part[baseline].mean()), float(part[ORACLE].mean())
     if high <= low:
         return None
-    draws = _draws(clusters(scores, part.index), resamples)
+    images = clusters(scores, part.index)
     trained = [name for name in methods.names("trained") if name in part]
-    closed = tuple(_closed(part, name, baseline, draws) for name in trained)
+    closed = tuple(_closed(part, name, baseline, images, resamples) for name in trained)
     return Way(shot, baseline, low, high, len(part), closed)
 
 
-def _draws(images: Clusters, resamples: int) -> Clusters:
-    """Return how often every question stands in each resample of the images, [resamples, n]."""
-    group = np.unique(images, return_inverse=True)[1]
-    count = int(group.max()) + 1
-    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
-    counts: Clusters = drawn[:, group]
-    return counts
-
-
-def _closed(part: pd.DataFrame, method: str, baseline: str, draws: Clusters) -> Closed:
+def _closed(
+    part: pd.DataFrame, method: str, baseline: str, images: Clusters, resamples: int
+) -> Closed:
     gain = (part[method] - part[baseline]).to_numpy()
     whole = (part[ORACLE] - part[baseline]).to_numpy()
-    gains, wholes = draws @ gain, draws @ whole
     share = float(gain.sum() / whole.sum())
+    gains, wholes = _resampled([gain, whole], images, resamples)
     if (wholes <= 0).any():  # the oracle may not be better at all: the share has no bounds
         return Closed(method, share, None)
     low, high = np.quantile(gains / wholes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Closed(method, share, (float(low), float(high)))
+
+
+def _resampled(columns: Sequence[Scores], images: Clusters, resamples: int) -> list[Scores]:
+    """Return the sum of every column of values over the questions of each resample of images."""
+    group = np.unique(images, return_inverse=True)[1]
+    rows = max(1, LARGEST_TABLE // len(group))
+    found = [list[Scores]() for _ in columns]
+    for part in draws(int(group.max()) + 1, resamples):
+        for start in range(0, len(part), rows):
+            drawn = part[start : start + rows, group].astype(np.int64)
+            for sums, values in zip(found, columns, strict=True):
+                sums.append(drawn @ values)
+    return [np.concatenate(sums) for sums in found]

@@ -142,10 +142,10 @@ def _results(policy: Trained, scores: pd.DataFrame, methods: Methods, resamples:
     table = per_question(of_method[of_method["seed"] == policy.seed])
     if table.empty:
         return "It was not evaluated."
-    rows = []
+    rows, images = [], clusters(scores, table.index)
     for shot, values in (*table.items(), ("mean", table.mean(axis=1))):
         accuracies = np.asarray(values, dtype=np.float64)
-        found = bootstrap(accuracies, resamples, clusters(scores, table.index))
+        found = bootstrap(accuracies, resamples, images)
         accuracy = {"accuracy": found.mean, "ci95": [found.low, found.high]}
         rows.append([str(shot), percent(accuracy), str(len(accuracies))])
     header = ["shots", "accuracy [95 %]", "questions"]

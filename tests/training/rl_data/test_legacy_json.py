@@ -142,7 +142,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         (lambda c: c.update(eval_failed="no"), "eval_failed: .* not 'no'"),
         (lambda c: c.update(gen_method="dream"), "gen_method: .* not 'dream'"),
         (lambda c: c.update(temperature=0), "temperature is 0.0, it must be above 0"),
-        (lambda c: c.update(beam_score=0.5), "a log-probability is above 0"),
+        (lambda c: c.update(beam_score=0.5), "a log-probability is not within"),
     ],
 )
 def test_a_damaged_candidate_names_file_and_query(
@@ -212,6 +212,13 @@ def test_an_export_can_be_imported_again(tmp_path: Path) -> None:
     assert again.records == first.records
     keys = json.loads((tmp_path / "out.json").read_text())["7"]["pointer_candidates"][0]
     assert {"pointer", "gen_method", "vqa_correct", "vqa_acc_score"} <= keys.keys()
+
+
+def test_candidates_without_a_known_origin_come_back_from_an_export(tmp_path: Path) -> None:
+    first = read_exchange(write(tmp_path, F), "pool", POOLS)
+    assert first.records[0].candidates[0].gen_method == "augmented"
+    write_exchange(tmp_path / "out.json", first.records)
+    assert read_exchange(tmp_path / "out.json", "global", POOLS).records == first.records
 
 
 @pytest.mark.invariant

@@ -323,7 +323,10 @@ def first(row: Line) -> Line:
             "vqa_acc_score: .* not True",
         ),
         (lambda row: first(row)["shots"][1].update(answer=2), "answer: .* not 2"),
-        (lambda row: first(row).update(step_log_probs=[-1.0, 0.5]), "log-probability is above 0"),
+        (
+            lambda row: first(row).update(step_log_probs=[-1.0, 0.5]),
+            "a log-probability is not within",
+        ),
         (lambda row: first(row).update(log_prob=-1.375), "log_prob stands beside"),
         (lambda row: first(row).update(temperature=0), "temperature is 0.0, it must be above 0"),
         (lambda row: first(row).update(temperature="1.0"), "temperature: .* not '1.0'"),

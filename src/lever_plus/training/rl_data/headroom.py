@@ -69,7 +69,7 @@ class Meter:
     def __init__(self) -> None:
         """Start with no group."""
         self._sizes, self._accuracies = array("q"), array("d")
-        self._groups = {name: array("d") for name in ("best", "spread", "mixed", "wrong", "right")}
+        self._groups = {name: array("d") for name in ("best", "spread", "both", "wrong", "right")}
         self._oracle = {count: array("d") for count in DRAWS}
         self._flat, self._hits = 0, Counter[str]()
         self._methods = Counter[str]()
@@ -90,7 +90,7 @@ class Meter:
         self._groups["spread"].append(scores.std())
         self._groups["wrong"].append(float(not hits.any()))
         self._groups["right"].append(float(hits.all()))
-        self._groups["mixed"].append(float(hits.any() and not hits.all()))
+        self._groups["both"].append(float(hits.any() and not hits.all()))
         for count, best in self._oracle.items():
             best.append(_best_of(scores, count))
         self._flat += _flat(record)
@@ -111,7 +111,7 @@ class Meter:
             spread=means["spread"],
             all_wrong=means["wrong"],
             all_right=means["right"],
-            mixed=means["mixed"],
+            mixed=means["both"],
             flat=self._flat / len(self._sizes),
             oracle=dict(sorted((oracle | {largest: means["best"]}).items())),
             positives={m: self._hits[m] / count for m, count in sorted(self._methods.items())},

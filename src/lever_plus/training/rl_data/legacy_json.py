@@ -153,7 +153,11 @@ def write_exchange(path: Path, records: Iterable[QueryRecord]) -> int:
     count = 0
     with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
-            group = {"pointer_candidates": [_exported(c) for c in record.candidates]}
+            group: dict[str, Any] = {
+                "pointer_candidates": [_exported(candidate) for candidate in record.candidates]
+            }
+            if record.question_id != record.query_id:
+                group["query"] = {"question_id": record.question_id}
             text = json.dumps(
                 {str(record.query_id): group},
                 ensure_ascii=False,
@@ -276,7 +280,9 @@ def _made(kind: type[Part], where: str, **fields: Any) -> Part:
 
 def _exported(candidate: Candidate) -> dict[str, Any]:
     last = candidate.shots[-1]
+    asked_for = {"vqa_gt_prob": last.vqa_gt_prob, "vqa_rel_score": last.vqa_rel_score}
     return {
+        **{name: score for name, score in asked_for.items() if score is not None},
         "pointer": list(candidate.pointer),
         "gen_method": candidate.gen_method,
         "temperature": candidate.temperature,

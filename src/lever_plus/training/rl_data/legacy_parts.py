@@ -11,7 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from lever_plus.config.rl_data import GenMethod
 from lever_plus.training.rl_data.records import Listed, Share, whole
 
-OldMethod = Literal["beam", "sample", "stochastic_beam", "random", "retrieval", "aug_diverse"]
+OldMethod = Literal[
+    "beam", "sample", "stochastic_beam", "random", "retrieval", "aug_diverse", "augmented"
+]
+"""The last one is this project's own word, which its exports have."""
 METHODS: Final[Mapping[OldMethod, GenMethod]] = {
     "beam": "beam",
     "sample": "sample",
@@ -19,6 +22,7 @@ METHODS: Final[Mapping[OldMethod, GenMethod]] = {
     "random": "random",
     "retrieval": "retrieval",
     "aug_diverse": "augmented",
+    "augmented": "augmented",
 }
 UNKNOWN: Final = "unknown (imported)"
 Ids = Annotated[tuple[int, ...], Listed]

@@ -20,6 +20,8 @@ from lever_plus.files.writing import replacing, write_json, write_json_lines
 from lever_plus.vlm.request import VlmIdentity
 
 MEND: Final = "run `dvc checkout`, or `dvc repro rl_data`"
+LEAST_LOG_PROB: Final = -1e6
+"""No policy is so sure; in single precision, a few of them are still a number."""
 
 
 def whole(value: Any) -> Any:
@@ -95,8 +97,9 @@ class Candidate(Row):
         steps = self.step_log_probs or ()
         if self.log_prob is not None and steps:
             raise ValueError("log_prob stands beside step_log_probs, whose sum it is")
-        if max((*steps, self.log_prob or 0.0)) > 0:
-            raise ValueError("a log-probability is above 0")
+        known = (*steps, self.log_prob or 0.0)
+        if max(known) > 0 or min(known) < LEAST_LOG_PROB:
+            raise ValueError(f"a log-probability is not within {LEAST_LOG_PROB:,.0f} and 0")
         return self
 
 

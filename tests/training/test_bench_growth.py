@@ -1,0 +1,16 @@
+"""The benchmark of growth runs on a little, and its data are those that the pipeline reads."""
+
+from pathlib import Path
+
+from lever_plus.bench.growth import make_rl_data, read, summarise
+
+
+def test_it_reads_its_records(tmp_path: Path) -> None:
+    make_rl_data(tmp_path, 3)
+    assert read(tmp_path)["records"] == 3
+
+
+def test_it_sums_up_its_scores() -> None:
+    found = summarise(40)
+    assert (found["questions"], found["scores"]) == (40, 40 * 13 * 3 * 4)
+    assert found["decisions"] == 40
