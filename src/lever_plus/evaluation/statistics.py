@@ -194,11 +194,9 @@ def over_runs(
 
 def _variance(scores: Scores, clusters: Clusters, resamples: int, seed: int) -> float:
     """Return the bootstrap variance of a mean, with clusters resampled whole."""
-    group = np.unique(clusters, return_inverse=True)[1]
-    sums, sizes = np.bincount(group, scores), np.bincount(group)
-    parts = [(draws @ sums) / (draws @ sizes) for draws in _draws(len(sums), resamples, seed)]
-    few = len(sums) / (len(sums) - 1)  # resamples of a few clusters vary too little
-    return float(np.concatenate(parts).var()) * few
+    groups = len(np.unique(clusters))
+    few = groups / (groups - 1)  # resamples of a few clusters vary too little
+    return float(resampled_means(scores, resamples, clusters, seed).var()) * few
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
