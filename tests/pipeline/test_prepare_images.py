@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lever_plus.config.data import HeldOut, VqaFilesSource, VqaSplit
+from lever_plus.config.params import Params
 from lever_plus.data.examples import Example, read_splits
 from lever_plus.errors import UserError
 from lever_plus.pipeline.paths import Paths
@@ -28,7 +29,7 @@ def write_files(root: Path) -> None:
         (root / f"a_{split}.json").write_text(json.dumps({"annotations": annotations}))
 
 
-def prepare(folder: Path) -> dict[str, list[Example]]:
+def prepare(folder: Path, params: Params) -> dict[str, list[Example]]:
     test, train = (
         VqaSplit(
             questions=f"q_{split}.json",
@@ -49,13 +50,23 @@ def prepare(folder: Path) -> dict[str, list[Example]]:
         test=test,
     )
     paths = Paths(folder)
-    run(Settings(seed=0, source=source, rl_queries=4, near_duplicate_bits=None), paths)
+    settings = Settings(
+        seed=0,
+        source=source,
+        rl_queries=4,
+        near_duplicate_bits=None,
+        vlm=params.vlm,
+        pool_size=4,
+    )
+    run(settings, paths)
     return read_splits(paths.prepare, folder)
 
 
-def test_images_that_every_split_counts_anew_take_nothing_from_training(tmp_path: Path) -> None:
+def test_images_that_every_split_counts_anew_take_nothing_from_training(
+    tmp_path: Path, params: Params
+) -> None:
     write_files(tmp_path / "data")
-    splits = prepare(tmp_path)
+    splits = prepare(tmp_path, params)
     assert {split: len(rows) for split, rows in splits.items()} == {
         "train": 18,
         "dev": 4,
@@ -66,18 +77,22 @@ def test_images_that_every_split_counts_anew_take_nothing_from_training(tmp_path
     assert {e.image_id for e in splits["test"]} == {0, 1, 2}
 
 
-def test_an_image_of_test_under_another_number_leaves_training(tmp_path: Path) -> None:
+def test_an_image_of_test_under_another_number_leaves_training(
+    tmp_path: Path, params: Params
+) -> None:
     write_files(tmp_path / "data")
     draw(tmp_path / "data" / "train" / "7" / "frame.png", gray=101)  # the test split's second
-    splits = prepare(tmp_path)
+    splits = prepare(tmp_path, params)
     left = {e.question_id for split in ("train", "dev") for e in splits[split]}
     assert left == set(range(22)) - {14, 15}
 
 
 @pytest.mark.parametrize("keep", [0, 50])
-def test_an_image_that_does_not_open_stops_the_stage(tmp_path: Path, keep: int) -> None:
+def test_an_image_that_does_not_open_stops_the_stage(
+    tmp_path: Path, params: Params, keep: int
+) -> None:
     write_files(tmp_path / "data")
     path = tmp_path / "data" / "test" / "1" / "frame.png"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(UserError, match=r"question 1002: image .*test/1/frame\.png cannot be read"):
-        prepare(tmp_path)
+        prepare(tmp_path, params)

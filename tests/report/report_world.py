@@ -97,9 +97,9 @@ def make(folder: Path) -> Made:
     for run in training_runs(paths, params.seed, params.training_seeds, params.rce.tau):
         save_checkpoint(run.checkpoint.parent, policy, space, config)
         rows = [
-            {"epoch": 0, "dev_reward": 0.5, "entropy": 3.0, "kl": 0.0},
-            {"epoch": 1, "dev_reward": 0.75, "entropy": 2.5, "kl": 0.1, "reward": 1.0},
-            {"epoch": 2, "dev_reward": 0.75, "entropy": 2.0, "kl": 0.2, "reward": 1.1},
+            {"step": 0, "epoch": 0, "dev_reward": 0.5, "entropy": 3.0, "kl": 0.0},
+            {"step": 1, "epoch": 1, "dev_reward": 0.75, "entropy": 2.5, "kl": 0.1, "reward": 1.0},
+            {"step": 2, "epoch": 2, "dev_reward": 0.75, "entropy": 2.0, "kl": 0.2, "reward": 1.1},
         ]
         run.history.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return Made(paths, settings, examples, scores)
