@@ -149,7 +149,7 @@ def test_bad_texts_in_files(project: Project, monkeypatch: pytest.MonkeyPatch) -
                 (
                     f"question {ids[kind, split][index]} ",
                     f"ids: {ids[kind, split][index]})",
-                    "character",
+                    ".json is",
                 ),
             )
 
