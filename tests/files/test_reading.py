@@ -183,3 +183,16 @@ def test_yaml_that_holds_no_settings_is_a_sentence(text: bytes, why: str, tmp_pa
     path.write_bytes(text)
     with pytest.raises(UserError, match=f"{path}.*{why}"):
         read_yaml(path, "see the README")
+
+
+def test_what_killed_processes_left_beside_a_file_is_removed(tmp_path: Path) -> None:
+    dead, living = ".a.4194304-0123abcd.txt", f".a.{os.getppid()}-0123abcd.txt"
+    for name in (dead, living, ".a.txt", "a.b-01234567.txt"):
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "a.txt", "whole")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.txt", living, ".a.txt", "a.b-01234567.txt"}
+
+
+def test_an_error_of_what_the_block_reads_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.txt"):
+        (tmp_path / "other.txt").read_text()

@@ -1,4 +1,4 @@
-"""Every stage that scores or trains is killed again and again, and ends as if nothing had happened.
+"""Stages are killed again and again, or find the disk full, and end as if nothing had happened.
 
 After each kill the stage is started once more, from what the kill left: it resumes, or kills itself
 at another moment. In the end all files are those of a run that nobody killed, byte for byte, and no
@@ -8,11 +8,12 @@ answer that was stored had to be asked again.
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from lever_plus.pipeline.paths import HISTORY
 from pipeline.formula_world import SEEDED, Ran
 from pipeline.zygote import Zygote
 
@@ -92,3 +93,52 @@ def test_a_stage_that_was_killed_often_ends_as_one_that_was_not(
     zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
 ) -> None:
     kill_often(zygote, ran, stage, MANY, tmp_path)
+
+
+def assert_as_before(found: Mapping[str, bytes], whole: Mapping[str, bytes], why: str) -> None:
+    """Compare outs: each is as it was, or is gone, and then what it belongs to does not count.
+
+    A history is written while its training runs, so it may have its first rows.
+    """
+    assert found.keys() <= whole.keys(), why
+    for name, content in found.items():
+        live = name.endswith(HISTORY) and whole[name].startswith(content)
+        assert live or content == whole[name], f"{name}: {why}"
+
+
+def fill_often(zygote: Zygote, ran: Ran, stage: str, times: int, root: Path) -> None:
+    """Let a stage fail to write at many sizes; what was there stays, and the next run is whole."""
+    shutil.copytree(ran.world.paths.root, root, dirs_exist_ok=True)
+    seed = 1 if stage in SEEDED else None
+    assert zygote.run(root, stage, seed)["sentence"] is None
+    shutil.rmtree(root / "cache")
+    whole = contents(root)
+    largest = max(map(len, whole.values()))
+    rng = random.Random(f"{stage} {times}")
+    failed = 0
+    for _ in range(times):
+        limit = round(largest ** rng.random())
+        done = zygote.run(root, stage, seed, largest=limit)
+        assert done["signal"] == 0
+        assert done["error"] is None, f"{limit} bytes: {done['error']}"
+        assert_as_before(contents(root), whole, f"{limit} bytes: {done['sentence']}")
+        failed += done["sentence"] is not None
+        assert "damaged" not in str(done["sentence"])
+    assert failed
+    assert zygote.run(root, stage, seed)["sentence"] is None
+    assert contents(root) == whole
+
+
+@pytest.mark.parametrize("stage", ["prepare", "embed", "pool", *STAGES, "report"])
+def test_a_full_disk_ends_a_stage_with_a_sentence_and_leaves_what_was_there(
+    zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
+) -> None:
+    fill_often(zygote, ran, stage, 4, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["prepare", "embed", "pool", *STAGES, "report"])
+def test_a_disk_that_fills_at_any_byte_ends_a_stage_with_a_sentence(
+    zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
+) -> None:
+    fill_often(zygote, ran, stage, 20, tmp_path)

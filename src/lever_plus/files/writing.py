@@ -7,9 +7,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from safetensors import SafetensorError
 
 from lever_plus.errors import UserError
 
@@ -41,6 +44,7 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
         try:
             for path in paths:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                _remove_leftovers(path)
             yield fresh
             for made in fresh:
                 with made.open("rb") as file:
@@ -50,8 +54,8 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
         finally:
             for made in fresh:
                 made.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ValueError) and "null byte" not in str(error):
+    except (OSError, ValueError, SafetensorError) as error:
+        if not _is_ours(error, [*paths, *fresh]):
             raise
         why = getattr(error, "strerror", None) or str(error)
         named = ", ".join(str(path) for path in paths)
@@ -61,9 +65,36 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
         ) from error
 
 
+def _is_ours(error: Exception, paths: Sequence[Path]) -> bool:
+    """Return whether an error is about writing these files, not about what the block read."""
+    if isinstance(error, OSError):
+        about = error.filename
+        return about is None or any(Path(str(about)) in (p, p.parent, *p.parents) for p in paths)
+    # A path with a null byte is a ValueError of Python's, a full disk an error of safetensors' own.
+    return any(sign in str(error) for sign in ("null byte", "I/O error"))
+
+
 def _beside(path: Path) -> Path:
     """Return a fresh name; its ending stays, because some libraries choose the format by it."""
     return path.with_name(f".{path.stem[:50]}.{os.getpid()}-{uuid4().hex[:8]}{path.suffix}")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes of this machine left beside a file."""
+    for left in path.parent.glob(f".{escape(path.stem[:50])}.*-????????{escape(path.suffix)}"):
+        number = left.name.removesuffix(path.suffix).rpartition(".")[2].partition("-")[0]
+        if number.isdecimal() and not _is_running(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -159,7 +159,8 @@ def explained(path: Path) -> Iterator[None]:
 
 def _advice(error: BaseException) -> str:
     text = str(error)
-    if "disk is full" in text or "No space left" in text:
+    # SQLite says "disk I/O error" of a quota, of a limit of a file's size, and of a broken disk.
+    if any(sign in text for sign in ("disk is full", "No space left", "disk I/O error")):
         return (
             f"{text}. Everything stored before is safe: free some space, or set scoring.store to "
             "another disk, and run again; only the rest is asked."
