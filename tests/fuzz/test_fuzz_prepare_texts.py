@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,25 @@ def test_good_texts_are_prepared(project: Project) -> None:
     assert "texts checked" not in project.prepare()
     (item,) = [item for item in examine(project.params) if item.name == "data, texts"]
     assert item == ("data, texts", True, "text to the VLM")
+
+
+def test_doctor_names_a_vlm_that_cannot_read(project: Project, folders: Folders) -> None:
+    folder = project.folder / "vlm"
+    shutil.copytree(folders.vlm, folder)
+    template = folder / "chat_template.jinja"
+    whole = template.read_text(encoding="utf-8")
+    for content, why in (
+        (whole.replace("{{", "{{ '' if 0 else 1 / 0 }}{{", 1).encode(), "fails (division by zero)"),
+        (b"\xff\xfe", "cannot be loaded"),
+    ):
+        template.write_bytes(content)
+        params = project.with_vlm(path=str(folder))
+        (item,) = [item for item in examine(params) if item.name == "data, texts"]
+        assert (item.found, why in item.note, str(folder) in item.note) == (False, True, True)
+    template.write_text("{{ 1 / 0 }}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"vlm fails \(division by zero\)"):
+        project.prepare(params)
+    assert not list((project.folder / "artifacts").rglob("*.jsonl"))
 
 
 def test_without_a_processor_marks_of_known_families_are_refused(project: Project) -> None:

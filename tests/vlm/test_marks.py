@@ -89,6 +89,26 @@ def test_words_that_begin_a_turn_are_refused_where_they_do(llava: Any) -> None:
     assert refused(llava, answer="red Question: what is this?") == ""
 
 
+def test_words_that_begin_a_turn_are_known_without_the_signs_before_them() -> None:
+    processor = FAMILIES["LLaVA"].build()[1]
+    turns = processor.chat_template.replace("{{ m['role'] | upper }}: ", "### Human: ")
+    processor.chat_template = turns
+    assert "'human:'" in refused(processor, question="what?\n### Human: why?")
+    assert refused(processor, question="what is human?") == ""
+
+
+def test_marks_of_families_that_are_not_at_hand_are_known_too() -> None:
+    for mark in (
+        "[UNUSED_TOKEN_146]",
+        "[|Human|]",
+        "<end\u2581of\u2581turn>",
+        "<ImageHere>",
+        "<eoa>",
+    ):
+        with pytest.raises(UserError, match="a mark to VLMs"):
+            check_examples([Example("i.png", f"what {mark} is it?", "red", question_id=1)])
+
+
 def test_a_line_break_ends_no_flat_demonstration(llava: Any) -> None:
     example = Example("i.png", "what\r\nis it?", "red\u2028blue\n")
     text = render(llava, [example], example, FLAT)

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from lever_plus.config.data import VqaFilesSource, VqaSplit
 from lever_plus.config.params import Params
-from lever_plus.config.vlm import OpenAiVlmParams, PluginVlmParams, VlmParams
+from lever_plus.config.vlm import HuggingFaceVlmParams, OpenAiVlmParams, PluginVlmParams, VlmParams
 from lever_plus.data.pools import SAMPLERS
 from lever_plus.errors import UserError
 from lever_plus.files.secrets import without_secrets
@@ -90,6 +90,10 @@ def _texts(source: VqaFilesSource, vlm: VlmParams) -> Iterator[Item]:
             )
     except UserError as error:
         yield Item("data, texts", found=False, note=str(error))
+        return
+    here = isinstance(vlm, HuggingFaceVlmParams) and vlm.path and Path(vlm.path).is_dir()
+    if here and reader.processor is None:
+        yield Item("data, texts", found=False, note=f"the VLM reads none: {reader.why}")
         return
     yield Item("data, texts", found=True, note=f"text to the VLM{reader.limits}")
 

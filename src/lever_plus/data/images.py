@@ -6,15 +6,15 @@ and so does a server that is sent `image_url`. A file that can't be shown right 
 
 import base64
 import hashlib
-import struct
-import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from lever_plus.data.jpeg import check_jpeg
 from lever_plus.data.pixels import NotShowableError, show
+from lever_plus.data.png import check_rows, readable_png
 from lever_plus.errors import UserError
 from lever_plus.files.reading import read_bytes
 
@@ -28,11 +28,6 @@ MOST_PIXELS: Final = 89_478_485
 """Pillow's own limit, above which a small file may be made to fill the memory."""
 LONGEST: Final = 1000
 """Times that a side may be longer than the other; models scale the shorter one up to hundreds."""
-PNG_MARK: Final = b"\x89PNG\r\n\x1a\n"
-PIXELS: Final = (b"IHDR", b"PLTE", b"IDAT")
-TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
-ORIENTING: Final = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
-"""Keywords of texts that can tell which way up a PNG is."""
 
 _keys: dict[str, str] = {}
 
@@ -128,8 +123,14 @@ def _content(path: str | Path) -> bytes:
 def _opened(content: bytes, path: str | Path) -> _Opened:
     """Decode a file's bytes; UserError, by the file's name, whatever is wrong with them."""
     try:
-        with Image.open(BytesIO(_readable(content)), formats=FORMATS) as image:
+        readable = readable_png(content)
+        with Image.open(BytesIO(readable.content), formats=FORMATS) as image:
             _check_size(*image.size)
+            check_rows(readable)
+            if readable.profile is not None:
+                image.info["icc_profile"] = readable.profile
+            if image.format in ("JPEG", "MPO"):
+                check_jpeg(content)
             shown = show(image)
             _check_size(*shown.image.size)
             return _Opened(shown.image, str(image.format), shown.plain)
@@ -152,26 +153,3 @@ def _check_size(width: int, height: int) -> None:
         raise NotShowableError(f"has {width} x {height} pixels, more than {MOST_PIXELS:,}")
     if max(width, height) > LONGEST * min(width, height):
         raise NotShowableError(f"has {width} x {height} pixels: no model can see such a strip")
-
-
-def _readable(content: bytes) -> bytes:
-    """Return a PNG without its texts, which Pillow reads and limits; other bytes as they are.
-
-    Raises:
-        NotShowableError: It is cut off, or its pixels' checksum is wrong, which Pillow passes over.
-    """
-    if not content.startswith(PNG_MARK):
-        return content
-    chunks, start = [PNG_MARK], len(PNG_MARK)
-    while chunks[-1][4:8] != b"IEND":
-        (length,) = struct.unpack(">I", content[start : start + 4].rjust(4, b"\0"))
-        chunk = content[start : start + length + 12]
-        if len(chunk) < length + 12:
-            raise NotShowableError("is cut off")
-        kind, checksum = chunk[4:8], struct.pack(">I", zlib.crc32(chunk[4:-4]))
-        if kind in PIXELS and chunk[-4:] != checksum:
-            raise NotShowableError(f"is damaged: the checksum of its {kind.decode()} is wrong")
-        if kind not in TEXTS or chunk[8:].startswith(ORIENTING):
-            chunks.append(chunk)
-        start += len(chunk)
-    return b"".join(chunks)

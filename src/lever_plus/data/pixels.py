@@ -33,6 +33,10 @@ SAME_GAMMA: Final = 0.05
 YCBCR_SUBSAMPLING: Final = 530
 SAMPLE_BITS: Final = 258
 PHOTOMETRIC: Final = 262
+WIDTH: Final = 256
+HEIGHT: Final = 257
+SAMPLE_FORMAT: Final = 339
+SIGNED: Final = 2
 
 
 class NotShowableError(Exception):
@@ -67,6 +71,8 @@ def show(image: ImageFile.ImageFile) -> Shown:
     frame = image.tile[0].extents if image.format == "GIF" else None
     if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
         raise NotShowableError("has several pages, and any of them may be the picture")
+    if image.format == "TIFF":
+        _check_tiff(image)
     image.load()
     colours, alpha = _parts(image, stored)
     turn = _turn(image)
@@ -89,6 +95,16 @@ def show(image: ImageFile.ImageFile) -> Shown:
     shown = shown if turn is None else shown.transpose(turn)
     shown.info = {}  # a profile or a transparent colour would be applied again where it is saved
     return Shown(shown, plain)
+
+
+def _check_tiff(image: ImageFile.ImageFile) -> None:
+    """Refuse signed numbers, which Pillow takes for others, and missing parts, which are black."""
+    if SIGNED in _tag(image, SAMPLE_FORMAT, ()):
+        raise NotShowableError("has signed numbers, whose range is unknown")
+    parts = {tile.extents for tile in image.tile if tile.extents is not None}
+    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in parts)
+    if covered < _tag(image, WIDTH, 0) * _tag(image, HEIGHT, 0):
+        raise NotShowableError("lacks a part of its pixels")
 
 
 def _parts(image: Image.Image, stored: str) -> tuple[Image.Image, Image.Image | None]:

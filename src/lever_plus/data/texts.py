@@ -26,18 +26,22 @@ _NAMES: Final = (
     *("user", "assistant", "system", "human", "bot", "gpt", "ref", "box", "quad", "point", "poly"),
     *("global-img", "grounding", "phrase", "object", "think", "tool_call", "tool_response"),
     *("loc", "seg", "unused", "reserved", "obj", "boi", "eoi", "patch", "sop", "eop", "tool"),
+    *("eoa", "imagehere", "imagecontent", "image placeholder", "image-placeholder", "slice"),
+    *("ctrl", "dummy", "answer", "observation"),
 )
 _BRACKETED: Final = (
     *("img", "image", "inst", "pad", "unk", "bos", "eos", "cls", "sep", "mask", "gmask", "smask"),
     *("sop", "eop", "prefix", "suffix", "middle", "audio", "video", "think", "args", "call_id"),
     *("system_prompt", "available_tools", "tool_calls", "tool_results", "tool_content", "model"),
-    *("begin_audio", "transcribe", "modelsettings", "model_settings"),
+    *("begin_audio", "transcribe", "modelsettings", "model_settings", "sys"),
 )
 KNOWN: Final = re.compile(
     "|".join(
         (
             r"<\|[^<>\n]{0,60}\|?>",  # <|im_end|>, <|image_pad|>, <|eot_id|>, <|image_1|>
-            r"</?[\w-]{0,40}_[\w-]{0,40}/?>",  # <end_of_utterance>, <row_1_col_2>
+            r"</?[\w-]{0,40}[_\u2581][\w\u2581-]{0,40}/?>",  # <end_of_utterance>, <row_1_col_2>
+            r"\[\|[^\[\]\n]{0,60}\|\]",  # [|Human|]
+            r"\[unused(?:_token)?_?\d+\]",
             r"<0x[0-9a-f]{2}>",  # a byte of a tokenizer that falls back to bytes
             rf"<{{1,2}}/?(?:{'|'.join(_NAMES)})\d*/?>{{1,2}}",
             rf"\[/?(?:{'|'.join(_BRACKETED)})(?:_(?:break|end|start))?\]",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lever_plus.config.vlm import HuggingFaceVlmParams, OpenAiVlmParams, VlmParams
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
-from lever_plus.hub.loading import load_processor
+from lever_plus.hub.loading import explained, load_processor
 from lever_plus.vlm.prompt import CHAT, PromptFormat, check_examples
 
 
@@ -40,7 +40,8 @@ def reader_of(vlm: VlmParams) -> Reader:
     The embedded world's VLM, which reads that world's words alone, is trained later.
 
     Raises:
-        UserError: Its processor has no chat template, and the style is "chat".
+        UserError: No prompt can be made with its processor: it has no chat template and the style
+            is "chat", its template fails, or the instruction is no text.
     """
     if isinstance(vlm, OpenAiVlmParams):
         prompt = PromptFormat(instruction=vlm.instruction)
@@ -53,6 +54,9 @@ def reader_of(vlm: VlmParams) -> Reader:
     from transformers import AutoProcessor
 
     try:
-        return Reader(prompt, load_processor(AutoProcessor, vlm.path, vlm.revision), "")
+        processor = load_processor(AutoProcessor, vlm.path, vlm.revision)
     except UserError as error:
         return Reader(prompt, None, str(error))
+    with explained(vlm.path):
+        check_examples((), prompt, processor)
+    return Reader(prompt, processor, "")

@@ -7,10 +7,11 @@ where a sign of it could begin a mark, in what the processor makes of the prompt
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from lever_plus.data.texts import folded, is_a_mark, shortened, why_no_prompt
+from lever_plus.vlm.template import broken
 
 PLAIN: Final = re.compile(r"[\w\s.,;:!?'\"()/&%$#@+=*-]*")
 """Signs of which no mark is made that is not found by its letters."""
@@ -28,6 +29,9 @@ class Shown(NamedTuple):
 
 
 NEUTRAL: Final = Shown("What is shown?", "sample")
+ASKED: Final = Shown("Who is there?", "nobody")
+SHOWN: Final = re.compile(".*".join(map(re.escape, (*NEUTRAL, ASKED.question))), re.DOTALL)
+"""What the prompt of a neutral example and such a query shows."""
 Draw = Callable[[Sequence[Shown], Shown], str]
 
 
@@ -40,6 +44,9 @@ class Marks:
         Args:
             processor: A Hugging Face processor.
             draw: Renders demonstrations and a query as text, whatever they hold.
+
+        Raises:
+            UserError: No prompt of this processor shows every image, question and answer.
         """
         self._processor, self._draw = processor, draw
         added = getattr(processor.tokenizer, "added_tokens_decoder", {})
@@ -53,8 +60,17 @@ class Marks:
             self._ids.discard(tokenizer.unk_token_id)
         self._plain = {text for text in texts if text and not _mark(text)}
         self._bracketed = {folded(text) for text in texts if _mark(text)}
-        self._headers = _headers(draw([NEUTRAL], NEUTRAL))
-        self._neutral = self._marks(draw([NEUTRAL], NEUTRAL))
+        drawn = draw([NEUTRAL], NEUTRAL)
+        self._headers, self._neutral = _headers(drawn), self._marks(drawn)
+        if not SHOWN.search(draw([NEUTRAL], ASKED)):
+            raise broken(processor, "does not show every question and answer, in their order")
+        if draw([NEUTRAL], NEUTRAL) != drawn:
+            raise broken(processor, "makes another prompt each time")
+        try:
+            self._expected = self._processed(drawn)
+        except Exception as error:  # whatever the processor raises
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise broken(processor, f"makes prompts that cannot be read ({lines[0]})") from error
         self.why = lru_cache(KEPT)(self._why)
 
     def _why(self, question: str, answer: str | None) -> str:
@@ -94,20 +110,14 @@ class Marks:
             return ""
         if any(part.strip() not in text for part in shown):
             return "is not shown as it is: this VLM's chat template changes it"
-        expected = self._expected
         try:
-            same = self._processed(text) == expected
+            same = self._processed(text) == self._expected
         except (ValueError, TypeError, LookupError, RuntimeError, StopIteration):
             same = False
         return "" if same else marks
 
     def _marks(self, text: str) -> list[int]:
         return [i for i in _ids(self._processor, text) if i in self._ids]
-
-    @cached_property
-    def _expected(self) -> list[int]:
-        """Marks of the neutral prompt as the model sees it."""
-        return self._processed(self._draw([NEUTRAL], NEUTRAL))
 
     def _processed(self, text: str) -> list[int]:
         """Return the marks of a prompt with two images, placeholders expanded."""
@@ -140,13 +150,13 @@ def _named(processor: Any) -> Collection[str]:
 
 
 def _headers(drawn: str) -> re.Pattern[str] | None:
-    """Return what finds the words with which turns begin: "USER:", "Assistant:", "Short answer:".
+    """Return what finds the words with which turns begin: "USER:", "Assistant:", "### Human:".
 
     Args:
         drawn: A rendered prompt of neutral texts.
     """
     for text in NEUTRAL:
         drawn = drawn.replace(text, "\n")
-    parts = {folded(part.strip()) for part in re.split(r"[.!?\n<>\[\]|]", drawn)}
+    parts = {folded(part.strip(" #*-=~>")) for part in re.split(r"[.!?\n<>\[\]|]", drawn)}
     words = [re.escape(part) for part in sorted(parts) if re.fullmatch(r"\w[\w ]*:", part)]
     return re.compile("|".join(words)) if words else None

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, Protocol
 from lever_plus.data.texts import check_texts, shortened, why_no_prompt, why_no_text
 from lever_plus.errors import UserError
 from lever_plus.vlm.marks import Marks
+from lever_plus.vlm.template import applied, in_time
 
 Message = dict[str, Any]
 Style = Literal["chat", "flat"]
@@ -153,7 +154,8 @@ def check_examples(
 
 @lru_cache(PROCESSORS)
 def _marks(processor: Any, style: Style) -> Marks:
-    return Marks(processor, partial(_rendered, processor, prompt=PromptFormat(style)))
+    with in_time():
+        return Marks(processor, partial(_rendered, processor, prompt=PromptFormat(style)))
 
 
 def render(
@@ -192,12 +194,8 @@ def _rendered(
             f"{type(processor).__name__} has no chat template: set vlm.prompt.style to flat, or "
             "put a chat_template.jinja into the model's folder."
         )
-    text: str = processor.apply_chat_template(
-        _turns(demonstrations, query, prompt),
-        tokenize=False,
-        add_generation_prompt=query is not None,
-    )
-    return text
+    turns = _turns(demonstrations, query, prompt)
+    return applied(processor, turns, generation=query is not None)
 
 
 def _flat(
@@ -226,7 +224,7 @@ def image_placeholder(processor: Any) -> str:
         return str(getattr(token, "content", token))
     texts = [{"type": "text", "text": "\u2402"}, {"type": "text", "text": "\u2403"}]
     turn = {"role": "user", "content": [texts[0], {"type": "image"}, texts[1]]}
-    text: str = processor.apply_chat_template([turn], tokenize=False)
+    text = applied(processor, [turn], generation=False)
     return text.partition("\u2402")[2].partition("\u2403")[0].strip()
 
 

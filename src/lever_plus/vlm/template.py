@@ -1,0 +1,81 @@
+"""A processor's chat template: a program of the model's folder, which may fail or never end."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+from lever_plus.errors import UserError
+
+SECONDS: Final = 5.0
+TEMPLATE: Final = "<template>"
+"""Where Jinja says that a template's code stands."""
+LONGEST: Final = 10_000_000
+"""Characters of a prompt: what is longer would fill the memory when it is cut into tokens."""
+
+
+def name_of(processor: Any) -> str:
+    """Return how errors name the model of a processor: its folder, where that is known."""
+    name = getattr(processor.tokenizer, "name_or_path", "")
+    return str(name or type(processor).__name__)
+
+
+def applied(processor: Any, turns: Sequence[dict[str, Any]], *, generation: bool) -> str:
+    """Return what a chat template makes of messages.
+
+    Args:
+        processor: A Hugging Face processor with a chat template.
+        turns: Messages, their contents in parts.
+        generation: Whether the beginning of the answer follows.
+
+    Raises:
+        UserError: The template fails, or makes no text, or too long a one.
+    """
+    try:
+        text = processor.apply_chat_template(
+            list(turns), tokenize=False, add_generation_prompt=generation
+        )
+    except Exception as error:  # Jinja's own errors, and all that Python code raises
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise broken(processor, f"fails ({lines[0]})") from error
+    if not isinstance(text, str) or len(text) > LONGEST:
+        raise broken(processor, f"makes no text of up to {LONGEST:,} characters")
+    return text
+
+
+def broken(processor: Any, why: str) -> UserError:
+    """Return the error for a chat template that no prompt can be made with."""
+    return UserError(
+        f"the chat template of {name_of(processor)} {why}: mend chat_template.jinja in the model's "
+        "folder, or set vlm.prompt.style to flat and take the template away."
+    )
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Let templates fail that run longer than `SECONDS`, in this thread, while this lasts."""
+    end, before = time.monotonic() + SECONDS, sys.gettrace()
+
+    def watch(frame: FrameType, _event: str, _argument: Any) -> Any:
+        if time.monotonic() > end and _of_a_template(frame):
+            raise TimeoutError(f"it does not end within {SECONDS:.0f} seconds")
+        return watch if _file_of(frame) == TEMPLATE else None
+
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _of_a_template(frame: FrameType | None) -> bool:
+    """Return whether a frame belongs to a template that runs, or is made ready."""
+    while frame is not None and _file_of(frame) != TEMPLATE and "jinja2" not in _file_of(frame):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _file_of(frame: FrameType) -> str:
+    return frame.f_code.co_filename
