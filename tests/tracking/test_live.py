@@ -64,7 +64,7 @@ def test_training_ends_well_whatever_call_fails(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     nothing = tmp_path / "nothing"
     # The process that logged is still there; what it left counts for nothing all the same.
-    monkeypatch.setattr("lever_plus.tracking.makers.is_running", lambda *_: False)
+    monkeypatch.setattr("lever_plus.tracking.makers._is_running", lambda *_: False)
     assert sync(params, [grpo(tmp_path, 1)], nothing, nothing) == (1, 0)
     assert sync(params, [grpo(tmp_path, 1)], nothing, nothing) == (0, 0)
     states = sorted(run.info.status for run in all_runs(client))
@@ -192,7 +192,7 @@ def test_a_server_that_is_killed_while_it_trains(
     assert time.monotonic() - stopped[0] < LONGEST_S + live.OPENING_S
     assert read_history(run.history) == [{**row, "seed": 1} for row in ROWS]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
-    monkeypatch.setattr("lever_plus.tracking.makers.is_running", lambda *_: False)
+    monkeypatch.setattr("lever_plus.tracking.makers._is_running", lambda *_: False)
     nothing = tmp_path / "nothing"
     assert sync(params, [run], nothing, nothing) == (1, 0)
     states = sorted(each.info.status for each in Store().runs(""))

@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 
 from lever_plus.errors import UserError
 from lever_plus.experiments.study.journal import Journal
-from lever_plus.experiments.study.liveness import name_worker
 from lever_plus.experiments.study.lock import JournalLock
 from lever_plus.experiments.study.storage import find_study, open_study
+from lever_plus.tracking.makers import name_process
 
 
 def small(path: Path, trials: int = 2) -> optuna.Study:
@@ -137,7 +137,7 @@ def test_waiting_says_for_whom_and_how_long(
     first, second = JournalLock(path), JournalLock(path, grace_s=0.4)
     first.acquire()
     second.acquire()  # the first one is stopped for too long, so its lock is taken
-    assert f"is locked by process {os.getpid()} on {name_worker()['machine']}" in caplog.text
+    assert f"is locked by process {os.getpid()} on {name_process()['machine']}" in caplog.text
     assert "at most 0 seconds more" in caplog.text
     first.release()
     assert os.path.lexists(f"{path}.lock"), "it is the second one's"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lever_plus.errors import UserError
-from lever_plus.experiments.study.liveness import is_gone, name_worker
+from lever_plus.tracking.makers import is_gone, name_process
 
 LOG = logging.getLogger("lever_plus")
 GRACE_S: Final = 30.0
@@ -96,7 +96,7 @@ class JournalLock:
             self._file = None
 
     def _make_link(self) -> None:
-        waiting, worker = _Waiting(self._journal, self._grace_s), name_worker()
+        waiting, worker = _Waiting(self._journal, self._grace_s), name_process()
         before = {} if self._file is None else _read(self._file)
         # Made under another name first: its holder is known before it is the lock.
         self._fresh.unlink(missing_ok=True)
