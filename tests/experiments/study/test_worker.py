@@ -119,6 +119,13 @@ def test_trials_of_gone_workers_are_lost_and_those_of_living_ones_are_not(journa
     assert requeue_lost(study, stale_seconds=100) == []
 
 
+def test_results_that_can_t_be_written_end_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "results").touch()
+    study = open_study(settings(str(tmp_path / "study.journal")))
+    with pytest.raises(UserError, match=r"results/trials\.csv can't be written \(File exists\)"):
+        write_results(study, tmp_path / "results")
+
+
 def test_a_sign_of_life_that_is_no_time_is_named(journal: str) -> None:
     study = open_study(settings(journal))
     study.ask().set_user_attr(ALIVE, "now")

@@ -71,7 +71,6 @@ def competing(study: optuna.Study) -> list[FrozenTrial]:
 def write_results(study: optuna.Study, folder: Path) -> list[Path]:
     """Write trials.csv and the plots that the trials so far allow; return the files."""
     mpl.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
     frame = table(study)
     files = [folder / "trials.csv"]
     with replacing(files[0]) as fresh:
