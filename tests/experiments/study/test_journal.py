@@ -127,6 +127,16 @@ def test_a_lock_of_unknown_origin_is_waited_for_without_haste(
     assert "left by a process that is gone" in caplog.text
 
 
+def test_a_link_beside_the_journal_is_not_written_through(tmp_path: Path) -> None:
+    """A folder of somebody else may hold one that leads out of it."""
+    other = tmp_path / "other"
+    other.write_text("of somebody")
+    (tmp_path / "study.journal.holder").symlink_to(other)
+    with pytest.raises(UserError, match=r"study\.journal\.holder can't be made"):
+        small(tmp_path / "study.journal")
+    assert other.read_text() == "of somebody"
+
+
 def test_waiting_says_for_whom_and_how_long(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

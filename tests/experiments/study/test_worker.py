@@ -122,7 +122,7 @@ def test_trials_of_gone_workers_are_lost_and_those_of_living_ones_are_not(journa
 def test_results_that_can_t_be_written_end_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "results").touch()
     study = open_study(settings(str(tmp_path / "study.journal")))
-    with pytest.raises(UserError, match=r"results/trials\.csv can't be written \(File exists\)"):
+    with pytest.raises(UserError, match=r"results/trials\.csv can't be written \("):
         write_results(study, tmp_path / "results")
 
 

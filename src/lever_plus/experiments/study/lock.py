@@ -58,8 +58,9 @@ class JournalLock:
             self._make_link()
         except OSError as error:
             self._unlock_file()
+            place = error.filename2 or error.filename or self._link
             raise UserError(
-                f"{self._link} can't be made ({error.strerror}), so nothing was added to the "
+                f"{place} can't be made ({error.strerror}), so nothing was added to the "
                 "journal: let this user write there, or name another storage in "
                 "search/params.yaml."
             ) from error
@@ -76,7 +77,7 @@ class JournalLock:
 
     def _lock_file(self) -> None:
         """Take the kernel's lock; go on without it where there is none, or a holder is stopped."""
-        file = os.open(self._holder, os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.open(self._holder, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         waiting = _Waiting(self._journal, self._grace_s)
         while True:
             try:
