@@ -112,6 +112,8 @@ def _spaces() -> Iterator[tuple[str, Any]]:
     for storage in (
         *("", " ", "a\0b", "a\nb", "search/", "redis://host/0", "file:///x", "postgres://u@h/d"),
         *("http://host/x", "postgresql:/host/db", "journal:study.journal", None, 5, True, []),
+        *("sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"),
+        *("~/study.journal", "~someone/study.journal"),
     ):
         yield "storage", storage
     for key in ("trails", "spaces", "Name", "kl_budgets"):

@@ -1,6 +1,7 @@
 """MLflow's stores, their addresses, and the files that are projected, all of them damaged."""
 
 import json
+import math
 import random
 import sqlite3
 from contextlib import closing
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 from doors import Bad, try_all
+from mlflow.entities import Metric
+from mlflow.utils.validation import _validate_metric_name
 from texts import changed, damaged
 
 from lever_plus.tracking.address import scheme, sqlite_file
@@ -53,6 +56,15 @@ PATHS = (
 )
 
 
+def _taken(row: dict[str, Any]) -> None:
+    """Prove that MLflow and its databases take a row."""
+    assert 0 <= row["step"] < 2**63
+    for key, value in row.items():
+        assert Metric(key=key, value=0.0, timestamp=0, step=0)
+        _validate_metric_name(key)
+        assert isinstance(value, str) or math.isfinite(float(value))
+
+
 def _as_numbers(content: Any) -> None:
     json.dumps(content, allow_nan=False)
 
@@ -70,10 +82,17 @@ def test_damaged_histories(tmp_path: Path) -> None:
             path.write_bytes(content)
             for row in read_history(path):
                 assert type(row["step"]) is int
-                assert all(type(value) in (int, float, str) for value in row.values())
+                _taken(row)
 
         return Bad(name, run, (path.name,))
 
+    for key, value in (
+        *(("step", step) for step in (-1, 2**63, 10**30, True, 1.0)),
+        *(("kl", 10**400), ("kl", -(10**400)), ("k" * 300, 1), ("kl\n", 1)),
+        *((key, 1) for key in ("", "k?", "../x", "a//b", "/a", "a/..", "k\0", "é", "a/")),
+    ):
+        line = json.dumps({**ROWS[0], key: value}) + "\n"
+        inputs.append((f"{key[:9]!r}: {value!r:.20}", line.encode()))
     try_all("histories", (bad(name, content) for name, content in inputs))
 
 
@@ -84,6 +103,12 @@ def test_damaged_metrics(kind: str, tmp_path: Path) -> None:
     rng = random.Random(2)
     inputs = [(name, data) for name, data in damaged(json.dumps(content).encode(), rng, 100)]
     inputs += [(name, json.dumps(each).encode()) for name, each in changed(content, rng, 150)]
+    if kind == "summary":
+        twice = {**SUMMARY, "rows": SUMMARY["rows"] * 2}
+        inputs += [("a row twice", json.dumps(twice).encode())]
+        for field, value in (("method", "a'b\"c"), ("method", "x" * 999), ("shots", 2**63)):
+            other = {**SUMMARY, "rows": [{**SUMMARY["rows"][0], field: value}]}
+            inputs.append((f"{field} {value!r:.20}", json.dumps(other).encode()))
 
     def bad(name: str, data: bytes) -> Bad:
         def run() -> None:
@@ -93,7 +118,10 @@ def test_damaged_metrics(kind: str, tmp_path: Path) -> None:
                 return
             found = read_evaluation(path) if kind == "summary" else read_ablations(path)
             for method in found.methods:
-                _as_numbers(list(found.values(method, None).values()))
+                values = found.values(method, None)
+                _as_numbers(list(values.values()))
+                for name, step in values:
+                    _taken({name: 0.0, "step": step})
 
         return Bad(name, run, (path.name,))
 

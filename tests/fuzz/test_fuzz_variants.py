@@ -20,6 +20,7 @@ from lever_plus.evaluation.methods import BASELINES, methods_of
 from lever_plus.experiments.ablation import table
 from lever_plus.experiments.ablation.variant import run as run_variant
 from lever_plus.experiments.ablation.variants import params_of, read_variants, stages_to_run
+from lever_plus.files.locks import locked
 from lever_plus.files.yaml_files import dump_yaml, read_yaml
 from lever_plus.pipeline.paths import Paths
 from tiny_world import ROOT
@@ -148,6 +149,21 @@ def test_a_variant_outside_its_folder_erases_nothing(project: Path) -> None:
         with pytest.raises(UserError, match=r"variants\.yaml"):
             run_variant(name, Paths(project), None)  # type: ignore[arg-type]
     assert (project / "kept" / "work").read_text() == "of hours"
+
+
+def test_a_variant_that_another_process_runs_is_left_alone(project: Path) -> None:
+    """Two at once would erase each other's work."""
+    (project / "ablations" / "variants.yaml").write_bytes(FILE.read_bytes())
+    name = next(iter(OWN))
+    work = project / "cache" / "ablations" / name / "seed1"
+    work.mkdir(parents=True)
+    (work / "policy").write_text("half trained")
+    with (
+        locked(work.parents[1] / f"{name}.lock", "busy", "look"),
+        pytest.raises(UserError, match=f"{name} is being run by another `lever-plus ablate`"),
+    ):
+        run_variant(name, Paths(project), None)  # type: ignore[arg-type]
+    assert (work / "policy").read_text() == "half trained"
 
 
 def _schedules() -> Iterator[Bad]:

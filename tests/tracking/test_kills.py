@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_live import serve
 from test_runs import SUMMARY, grpo, write
 
 from lever_plus.config.params import Params
@@ -114,6 +115,30 @@ def test_two_at_once_and_kills_on_postgresql(project: Path, postgres: str) -> No
     with pytest.raises(Exception, match="another program's"):
         _with_foreign_tables(postgres)
     kill_often(project, uri, 5, seed=2, longest=4)
+
+
+@pytest.mark.slow
+def test_two_machines_that_sync_through_one_server(
+    project: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their locks do not reach each other."""
+    store = project / "mlflow.db"
+    store.write_bytes(fresh_store.read_bytes())
+    address, stop = serve(store, project)
+    try:
+        processes = []
+        for machine in ("a", "b"):
+            monkeypatch.setenv("TMPDIR", str(project / machine))
+            (project / machine).mkdir()
+            processes.append(start(project, address))
+        for process in processes:
+            ended(process)
+        # One that finds a run under way leaves what belongs to it to the other, or to the next.
+        ended(start(project, address))
+        assert ended(start(project, address)) == "(0, 0)"
+    finally:
+        stop()
+    check(f"sqlite:///{store}", EXPECTED)
 
 
 def _with_foreign_tables(uri: str) -> None:

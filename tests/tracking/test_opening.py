@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lever_plus.errors import UserError
+from lever_plus.tracking.calls import ask
 from lever_plus.tracking.store import EXPERIMENT, Store
 from servers import free_port
 
@@ -70,6 +71,24 @@ def test_an_empty_file_and_what_a_killed_maker_left_become_a_store(tmp_path: Pat
     assert opened(tmp_path / "mlflow.db").experiment
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"mlflow.db", "mlflow.db.opening.lock"}
+
+
+@pytest.mark.parametrize(("clashes", "made"), [(1, 2), (9, 3)])
+def test_a_call_that_clashes_with_another_process_s_is_made_again(clashes: int, made: int) -> None:
+    calls: list[int] = []
+
+    def call() -> str:
+        calls.append(1)
+        if len(calls) <= clashes:
+            raise RuntimeError("(sqlite3.IntegrityError) UNIQUE constraint failed: tags.key")
+        return "done"
+
+    if clashes < made:
+        assert ask("store", 5, call) == "done"
+    else:
+        with pytest.raises(UserError, match="UNIQUE constraint failed"):
+            ask("store", 5, call)
+    assert len(calls) == made
 
 
 def test_a_deleted_experiment_is_named_with_what_brings_it_back(client: Any) -> None:

@@ -68,14 +68,15 @@ def _start_workers(count: int) -> None:
 def study_show() -> None:
     """Print the trials, write trials.csv and the plots, and log the study to MLflow."""
     _check_installed()
-    from filelock import FileLock
     from rich.console import Console
 
     from lever_plus.experiments.study.record import log_study, table, write_results
     from lever_plus.experiments.study.settings import read_settings
     from lever_plus.experiments.study.storage import find_study
     from lever_plus.experiments.study.trials import check_trials
+    from lever_plus.files.locks import locked
     from lever_plus.pipeline.paths import Paths
+    from lever_plus.tracking.store import OTHERS_S
 
     settings = read_settings(Paths().study_settings)
     study = find_study(settings)
@@ -85,7 +86,9 @@ def study_show() -> None:
     _print_trials(table(study), console if console.is_terminal else Console(width=160))
     # Workers of one folder end at about the same time.
     folder = Paths().study_results
-    with FileLock(folder.with_suffix(".lock")):
+    busy = f"{folder} is being written by another `lever-plus study` command: try again later."
+    lock = folder.with_suffix(".lock")
+    with locked(lock, busy, "let this user write there", seconds=OTHERS_S):
         files = write_results(study, folder)
         try:
             _, made = log_study(study, settings, files)

@@ -5,11 +5,12 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from lever_plus.errors import UserError, needs
+from lever_plus.files.locks import locked
 from lever_plus.tracking.address import scheme, shown, sqlite_file
 from lever_plus.tracking.calls import said
 
@@ -47,27 +48,12 @@ def alone(uri: str, purpose: str, seconds: float) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _file_lock(path: Path, uri: str, seconds: float) -> Iterator[None]:
+def _file_lock(path: Path, uri: str, seconds: float) -> AbstractContextManager[None]:
     with needs("tracking", "MLflow tracking"):
-        from filelock import FileLock, Timeout
+        import filelock  # noqa: F401
 
-    lock = FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()  # the lock would try for ever where no file can be made
-        lock.acquire(timeout=seconds)
-    except Timeout as error:
-        raise _busy(uri, seconds) from error
-    except OSError as error:
-        raise UserError(
-            f"{path} can't be made ({error.strerror or error}): let this user write there, or set "
-            "MLFLOW_TRACKING_URI to another store."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    advice = "let this user write there, or set MLFLOW_TRACKING_URI to another store"
+    return locked(path, _busy(uri, seconds), advice, seconds)
 
 
 @contextmanager
@@ -86,7 +72,7 @@ def _postgres_lock(uri: str, purpose: str, seconds: float) -> Iterator[None]:
                 # A transaction that stays open would hold back the database's own cleaning.
                 held.commit()
                 if time.monotonic() > until:
-                    raise _busy(uri, seconds)
+                    raise UserError(_busy(uri, seconds))
                 time.sleep(LOOK_S)
             held.commit()
         except SQLAlchemyError as error:
@@ -106,8 +92,8 @@ def connection(uri: str) -> Iterator[Any]:
         yield opened
 
 
-def _busy(uri: str, seconds: float) -> UserError:
-    return UserError(
+def _busy(uri: str, seconds: float) -> str:
+    return (
         f"The MLflow store {shown(uri)} is in use by another `lever-plus` command since "
         f"{seconds:.0f} s: try again when that has ended."
     )

@@ -31,6 +31,9 @@ CAUSES: Final = {
     "Connection refused": "can't be reached: see whether the server runs",
 }
 """Parts of what MLflow and its databases say, and what that means."""
+CLASHES: Final = ("IntegrityError", "UniqueViolation", "Duplicate entry")
+"""What databases say where two processes add the same row at once; nothing of the call is kept."""
+TRIES: Final = 3
 
 
 def ask(
@@ -38,7 +41,8 @@ def ask(
 ) -> Answer:
     """Return what a call gives.
 
-    It runs in a thread of its own, which is left behind where it takes too long.
+    It runs in a thread of its own, which is left behind where it takes too long. A call that
+    clashes with another process's is made again, and finds what that one added.
 
     Args:
         place: The store, as it may be shown.
@@ -54,10 +58,14 @@ def ask(
     errors: list[BaseException] = []
 
     def run() -> None:
-        try:
-            answers.append(call(*args, **named))
-        except BaseException as error:
-            errors.append(error)
+        for left in reversed(range(TRIES)):
+            try:
+                answers.append(call(*args, **named))
+                return
+            except BaseException as error:
+                if not left or not any(clash in str(error) for clash in CLASHES):
+                    errors.append(error)
+                    return
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

@@ -1,15 +1,20 @@
 """What MLflow shows of an evaluation: read from metrics/summary.json and metrics/ablations.json."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lever_plus.files.checking import STRICT
 from lever_plus.files.json_files import read_json_as
+from lever_plus.tracking.history import LONGEST_NAME, NAME
 
 ADVICE: Final = "run `dvc repro`, or `git checkout` the file"
-Figures = dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False)]]
+Label = Annotated[str, Field(pattern=f"^{NAME}$", max_length=LONGEST_NAME)]
+"""A method, or a metric: it becomes part of a metric's name."""
+Shots = Annotated[int, Field(ge=0, le=1000)]
+Figures = dict[Label, Annotated[float, Field(strict=True, allow_inf_nan=False)]]
 Bounds = tuple[float, float]
 Values = dict[tuple[str, int], float]
 """{(metric, step): value}."""
@@ -24,7 +29,7 @@ class _Part(BaseModel):
 class Accuracy(_Part):
     """The accuracy of a method, over its seeds, which are in ascending order."""
 
-    method: str
+    method: Label
     accuracy: float
     ci95: Bounds
     seed_accuracies: tuple[float, ...]
@@ -37,15 +42,15 @@ class Accuracy(_Part):
 class AtShot(Accuracy):
     """The accuracy with so many demonstrations."""
 
-    shots: int
+    shots: Shots
 
 
 class Difference(_Part):
     """A paired difference between two methods, at a shot or over all ("mean")."""
 
-    method: str
-    shots: int | str
-    versus: str
+    method: Label
+    shots: Shots | Literal["mean"]
+    versus: Label
     difference: float
     ci95: Bounds
 
@@ -56,6 +61,18 @@ class Evaluation(_Part):
     rows: tuple[AtShot, ...]
     means: tuple[Accuracy, ...]
     differences: tuple[Difference, ...]
+
+    @model_validator(mode="after")
+    def _once(self) -> "Evaluation":
+        """Refuse two values for one thing: one of them would be shown."""
+        keys: list[tuple[str, str, int | str]] = []
+        keys += [("rows", row.method, row.shots) for row in self.rows]
+        keys += [("means", mean.method, "mean") for mean in self.means]
+        keys += [("differences", f"{d.method} and {d.versus}", d.shots) for d in self.differences]
+        for (part, method, shots), count in Counter(keys).items():
+            if count > 1:
+                raise ValueError(f"{part}: {method} at {shots} is there {count} times")
+        return self
 
     @property
     def methods(self) -> list[str]:
@@ -94,9 +111,15 @@ class _VariantDifference(_Part):
 
 
 class _VariantRow(Accuracy):
-    variant: str
-    versus: str | None = None
+    variant: Label
+    versus: Label | Literal[""] = ""
     difference: _VariantDifference | None
+
+    @model_validator(mode="after")
+    def _compared(self) -> "_VariantRow":
+        if self.difference and not self.versus:
+            raise ValueError("versus is missing, and there is a difference")
+        return self
 
 
 class _Ablations(_Part):
@@ -130,7 +153,7 @@ def read_ablations(path: Path) -> Evaluation:
             Difference(
                 method=name,
                 shots="mean",
-                versus=(row.versus or "").replace("/", "_"),
+                versus=row.versus.replace("/", "_"),
                 difference=row.difference.difference,
                 ci95=row.difference.ci95,
             )

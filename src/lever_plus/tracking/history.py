@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +13,11 @@ from lever_plus.errors import UserError
 from lever_plus.files.json_files import json_lines
 
 Row = dict[str, float | int | str]
+NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_ .:-]*(/[A-Za-z0-9_][A-Za-z0-9_ .:-]*)*"
+"""Names of metrics that MLflow takes, and that are no path out of a folder."""
+LONGEST_NAME: Final = 200
+LARGEST_STEP: Final = 2**63 - 1
+"""Databases keep steps in 64 bits."""
 ADVICE: Final = "run its stage again (`dvc repro`), or take the file back with `dvc checkout`"
 
 
@@ -65,10 +72,15 @@ def read_history(path: Path) -> list[Row]:
     """Read all rows; UserError if the file is missing or a line is damaged."""
     rows: list[Row] = []
     for where, row in json_lines(path, ADVICE):
-        if not isinstance(row, dict) or type(row.get("step")) is not int:
+        step = row.get("step") if isinstance(row, dict) else None
+        if not isinstance(row, dict) or type(step) is not int or not 0 <= step <= LARGEST_STEP:
             raise UserError(f"{where}: no row with a step: {ADVICE}.")
         for key, value in row.items():
+            if len(key) > LONGEST_NAME or not re.fullmatch(NAME, key):
+                raise UserError(f"{where}: {key!r:.60} is no name of a metric: {ADVICE}.")
             if type(value) not in (int, float, str):
                 raise UserError(f"{where}: {key} is {value!r:.60}, no number or text: {ADVICE}.")
+            if not isinstance(value, str) and not abs(value) <= sys.float_info.max:
+                raise UserError(f"{where}: {key} is larger than any number: {ADVICE}.")
         rows.append(row)
     return rows

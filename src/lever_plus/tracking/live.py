@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lever_plus.files.secrets import without_secrets
-from lever_plus.tracking.address import shown
+from lever_plus.tracking.address import SQLITE, shown
 from lever_plus.tracking.history import Row
 from lever_plus.tracking.makers import ALIVE_S
 from lever_plus.tracking.run import FLUSH_SECONDS, Run
@@ -22,9 +22,10 @@ from lever_plus.tracking.run import FLUSH_SECONDS, Run
 CALL_S: Final = 8.0
 """How long one call to MLflow may take before live logging stops."""
 OPENING_S: Final = 30.0
-"""From its start, a run has so long at least: MLflow's import and a new store take seconds."""
+"""From its start, a run in a file of this machine has so long to open at least: nobody else is to
+be waited for, but a new store takes seconds to make."""
 CLOSING_S: Final = 5.0
-"""From the end of the training, the rest must be sent in so long."""
+"""From the end of the training, all else must be done in so long."""
 LONGEST: Final = 10_000
 """Rows that wait to be sent."""
 _GIVEN_UP: set[str] = set()
@@ -46,7 +47,7 @@ class LiveLog:
         self._uri, self._open_run = uri, open_run
         self._steps: queue.Queue[Step | None] = queue.Queue(LONGEST)
         self._why, self._warned = "", uri in _GIVEN_UP
-        self._started = time.monotonic()
+        self._started, self._opened = time.monotonic(), threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow")
         if not self._warned:
             self._thread.start()
@@ -60,8 +61,9 @@ class LiveLog:
         self._put(last)
         self._put(None)
         if self._thread.is_alive():
-            until = max(time.monotonic() + CLOSING_S, self._started + OPENING_S)
-            self._thread.join(max(0.0, until - time.monotonic()))
+            if self._uri.startswith(SQLITE):
+                self._opened.wait(max(0.0, self._started + OPENING_S - time.monotonic()))
+            self._thread.join(CLOSING_S)
             if self._thread.is_alive():
                 _GIVEN_UP.add(self._uri)
                 self._why = self._why or f"The MLflow store {shown(self._uri)} is too slow."
@@ -83,6 +85,8 @@ class LiveLog:
             except BaseException:
                 _GIVEN_UP.add(self._uri)
                 raise
+            finally:
+                self._opened.set()
             alive = time.monotonic()
             while not self._why:
                 try:

@@ -48,12 +48,36 @@ def name_process(process: int | None = None) -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Return what tells the processes that this one can see from those of other machines."""
-    processes = Path("/proc/self/ns/pid")
-    return f"{socket.gethostname()}/{processes.stat().st_ino if processes.exists() else 0}"
+    """Return what tells the processes that this one can see from those of other machines.
+
+    Hosts may share a name, and outside of containers all of them number their first set of
+    processes alike; only the id of the kernel's start is a machine's own.
+    """
+    parts = [socket.gethostname()]
+    processes, start = Path("/proc/self/ns/pid"), Path("/proc/sys/kernel/random/boot_id")
+    with suppress(OSError):
+        parts.append(str(processes.stat().st_ino))
+        parts.append(start.read_text(encoding="ascii").strip())
+    return "/".join(parts)
 
 
-def is_running(process: int, started: float) -> bool:
+def is_gone(name: object) -> bool | None:
+    """Whether a process (see `name_process`) has ended; None where that can't be known from here.
+
+    Args:
+        name: What was stored. Somebody else may have written it.
+    """
+    try:
+        known: Any = name
+        if known["machine"] != machine():
+            return None
+        process, started = int(known["process"]), float(known["started"])
+        return not _is_running(process, started)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _is_running(process: int, started: float) -> bool:
     """Whether a process of this machine is still the one that it was."""
     psutil = _psutil()
     with suppress(psutil.NoSuchProcess):
@@ -71,12 +95,12 @@ def is_lost(tags: Mapping[str, str]) -> bool:
     """
     try:
         maker = json.loads(tags[MAKER])
-        process, started = int(maker["process"]), float(maker["started"])
-        if maker["machine"] == machine():
-            own = process == os.getpid() and tags.get(IF_LOST) == DELETE
-            return own or not is_running(process, started)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pass  # tags of somebody else: the sign of life decides
+    except (KeyError, ValueError, RecursionError):
+        maker = None  # tags of somebody else: the sign of life decides
+    gone = is_gone(maker)
+    if gone is not None:
+        own = int(maker["process"]) == os.getpid() and tags.get(IF_LOST) == DELETE
+        return own or gone
     try:
         return time.time() - float(tags[ALIVE]) > STALE_S
     except (KeyError, ValueError):

@@ -54,13 +54,9 @@ class Run:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Add metrics; they are sent when the buffer is full or a few seconds old."""
-        from mlflow.entities import Metric
-
         now = int(time.time() * 1000)
-        self._buffer += [
-            Metric(key, float(value), now, step, model_id=self.model)
-            for key, value in metrics.items()
-        ]
+        for key, value in metrics.items():
+            self._add(key, value, step, now)
         if len(self._buffer) >= LARGEST_BATCH or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -76,17 +72,25 @@ class Run:
     def log_anew(self, metrics: Mapping[tuple[str, int], float]) -> None:
         """Log what the run does not hold yet, by (metric, step), in one call: all of it or nothing.
 
-        A run that holds the same values stays as it is, however often this is called.
+        A run that holds the same values stays as it is, however often this is called, and by
+        however many machines at once: what they would add is the same to the millisecond, which
+        MLflow keeps once.
         """
-        held = {
-            (point.key, point.step): point.value
-            for key in {key for key, _ in metrics}
-            for point in self._ask(self._client.get_metric_history, self.id, key)
-        }
+        held: dict[tuple[str, int], Any] = {}
+        for key in {key for key, _ in metrics}:
+            points = self._ask(self._client.get_metric_history, self.id, key)
+            held |= {(p.key, p.step): p for p in sorted(points, key=lambda p: p.timestamp)}
+        started = int(self._ask(self._client.get_run, self.id).info.start_time)
         for (key, step), value in metrics.items():
-            if held.get((key, step)) != value:
-                self.log({key: value}, step)
+            last = held.get((key, step))
+            if last is None or last.value != value:
+                self._add(key, value, step, last.timestamp + 1 if last else started)
         self.flush()
+
+    def _add(self, key: str, value: float, step: int, time_ms: int) -> None:
+        from mlflow.entities import Metric
+
+        self._buffer.append(Metric(key, float(value), time_ms, step, model_id=self.model))
 
     def flush(self) -> None:
         """Send the buffer."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from lever_plus.config.names import AGRO
 from lever_plus.config.params import Params
+from lever_plus.files.names import check_name
 from lever_plus.tracking.address import project_root, tracking_uri
 from lever_plus.tracking.evaluations import Evaluation, read_ablations, read_evaluation, read_usage
 from lever_plus.tracking.hashes import data_inputs
@@ -128,11 +129,12 @@ def sync(
 
 def _project_usage(store: Store, params: Params, path: Path) -> None:
     """Log what asking the VLM cost a stage that has no training run of its own."""
-    tags = {"pipeline.stage": path.stem, "pipeline.method": "scoring"}
+    stage = check_name(path.stem, f"{path}: the stage")
+    tags = {"pipeline.stage": stage, "pipeline.method": "scoring"}
     whole = {USAGE_MD5: md5(path)}
     if store.find({**tags, **whole}) is None:
         figures = read_usage(path)
-        opened = store.create(f"{path.stem}/scoring", tags, flatten(params.model_dump()))
+        opened = store.create(f"{stage}/scoring", tags, flatten(params.model_dump()))
         opened.log(figures, 0)
         opened.end(tags=whole)
         store.keep_first({**tags, **whole})

@@ -182,12 +182,13 @@ class Store:
                     self.ask(self._client.delete_run, run.info.run_id)
 
     def keep_first(self, tags: Mapping[str, str]) -> None:
-        """Of whole runs after the fact with the same tags keep the first, and delete the others.
+        """Of runs after the fact with the same tags keep the first that was whole, and no other.
 
-        Locks do not reach from one machine to another where a server is between.
+        Locks do not reach from one machine to another where a server is between. Whoever was first
+        goes on with its run already.
         """
         found = [run for run in self.runs(_having({**tags, IF_LOST: DELETE})) if _is_whole(run)]
-        found.sort(key=lambda run: (run.info.start_time, run.info.run_id))
+        found.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
         for run in found[1:]:
             self.ask(self._client.delete_run, run.info.run_id)
 

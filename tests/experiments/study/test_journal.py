@@ -16,9 +16,9 @@ from optuna.trial import TrialState
 
 from lever_plus.errors import UserError
 from lever_plus.experiments.study.journal import Journal
-from lever_plus.experiments.study.liveness import name_worker
 from lever_plus.experiments.study.lock import JournalLock
 from lever_plus.experiments.study.storage import find_study, open_study
+from lever_plus.tracking.makers import name_process
 
 
 def small(path: Path, trials: int = 2) -> optuna.Study:
@@ -127,6 +127,16 @@ def test_a_lock_of_unknown_origin_is_waited_for_without_haste(
     assert "left by a process that is gone" in caplog.text
 
 
+def test_a_link_beside_the_journal_is_not_written_through(tmp_path: Path) -> None:
+    """A folder of somebody else may hold one that leads out of it."""
+    other = tmp_path / "other"
+    other.write_text("of somebody")
+    (tmp_path / "study.journal.holder").symlink_to(other)
+    with pytest.raises(UserError, match=r"study\.journal\.holder can't be made"):
+        small(tmp_path / "study.journal")
+    assert other.read_text() == "of somebody"
+
+
 def test_waiting_says_for_whom_and_how_long(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +147,7 @@ def test_waiting_says_for_whom_and_how_long(
     first, second = JournalLock(path), JournalLock(path, grace_s=0.4)
     first.acquire()
     second.acquire()  # the first one is stopped for too long, so its lock is taken
-    assert f"is locked by process {os.getpid()} on {name_worker()['machine']}" in caplog.text
+    assert f"is locked by process {os.getpid()} on {name_process()['machine']}" in caplog.text
     assert "at most 0 seconds more" in caplog.text
     first.release()
     assert os.path.lexists(f"{path}.lock"), "it is the second one's"

@@ -1,5 +1,7 @@
 """A study in MLflow: one parent, one child a trial, nothing twice, and a champion."""
 
+import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +12,8 @@ from lever_plus.experiments.study.objective import Trials
 from lever_plus.experiments.study.record import log_study, study_tags, write_results
 from lever_plus.experiments.study.storage import open_study
 from lever_plus.experiments.study.worker import run_worker
+from lever_plus.tracking import store as stores
+from lever_plus.tracking.makers import ENDED, STATE
 from lever_plus.tracking.store import EXPERIMENT, Store
 
 pytestmark = pytest.mark.slow
@@ -54,3 +58,52 @@ def test_trials_are_children_of_one_parent_and_none_is_logged_twice(
     again, made = run(tmp_path, trials=3)
     assert made == len([t for t in again.trials if t.state.is_finished()])
     assert len(runs("parent")) == 2
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the program's own handles it."""
+
+
+def test_a_projection_that_is_cut_off_anywhere_is_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the calls to MLflow, one after another is the last."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+    found = settings(str(tmp_path / "study.journal"), trials=4)
+    run_worker(project_params(), found, cast(Trials, FormulaTrials()))
+    study, real, rng = open_study(found), stores.ask, random.Random(1)
+    files = write_results(study, tmp_path / "results")
+    for most in (8, 16, 32, 64):
+        left = [rng.randrange(3, most)]
+
+        def cut(*given: Any, left: list[int] = left, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return real(*given, **named)
+
+        monkeypatch.setattr(stores, "ask", cut)
+        with suppress(Killed):
+            log_study(study, found, files)
+    monkeypatch.setattr(stores, "ask", real)
+    parent, _ = log_study(study, found, files)
+    assert log_study(study, found, files) == (parent, 0)
+    store = Store()
+    runs = {run.info.run_name: run for run in store.runs("")}
+    ended = [trial for trial in study.trials if trial.state.is_finished()]
+    assert len(runs) == len(list(store.runs(""))) == 1 + len(ended)
+    assert len(store.history(parent, "study/trials")) == 1
+    for trial in ended:
+        run = runs[f"study/{found.name}/trial-{trial.number:03d}"]
+        assert run.data.tags["mlflow.parentRunId"] == parent
+        assert run.data.tags[STATE] == ENDED
+        points = store.history(run.info.run_id, "study/difference_so_far")
+        assert {p.step: p.value for p in points} == trial.intermediate_values
+    # Another machine's parent was kept, and the one that the children hang on deleted.
+    store.ask(store._client.delete_run, parent)
+    other, made = log_study(study, found, files)
+    assert other != parent
+    assert made == 0
+    children = [run for run in store.runs("") if run.info.run_id != other]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {other}

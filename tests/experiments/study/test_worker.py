@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from unittest import mock
 
 import optuna
@@ -17,12 +17,13 @@ from optuna.trial import TrialState
 
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
-from lever_plus.experiments.study.liveness import ALIVE, ROLE, WORKER, name_worker, requeue_lost
+from lever_plus.experiments.study.liveness import ALIVE, ROLE, WORKER, requeue_lost
 from lever_plus.experiments.study.objective import Measured, Trials
 from lever_plus.experiments.study.record import best_trials, table, write_results
 from lever_plus.experiments.study.space import baseline
 from lever_plus.experiments.study.storage import open_study
 from lever_plus.experiments.study.worker import queue_baseline, run_worker
+from lever_plus.tracking.makers import is_gone, name_process
 from lever_plus.training.trainer import Row
 
 PARAMS = project_params()
@@ -90,12 +91,15 @@ def test_bad_trials_are_pruned_between_epochs(journal: str) -> None:
 
 def test_trials_of_gone_workers_are_lost_and_those_of_living_ones_are_not(journal: str) -> None:
     study = open_study(settings(journal))
-    here = name_worker()
+    here = name_process()
     with subprocess.Popen([sys.executable, "-c", "pass"]) as child:
-        ended = name_worker(child.pid)
+        ended = name_process(child.pid)
     living: list[tuple[object, float]] = [
         (here, 0.0),
         ({**here, "machine": "elsewhere"}, time.time()),
+        ({"machine": here["machine"]}, time.time()),  # a name that is damaged
+        ({**here, "process": "x"}, time.time()),
+        ([here], time.time()),
     ]
     gone: list[tuple[object, float]] = [
         (ended, time.time()),
@@ -115,11 +119,38 @@ def test_trials_of_gone_workers_are_lost_and_those_of_living_ones_are_not(journa
     assert requeue_lost(study, stale_seconds=100) == []
 
 
+def test_results_that_can_t_be_written_end_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "results").touch()
+    study = open_study(settings(str(tmp_path / "study.journal")))
+    with pytest.raises(UserError, match=r"results/trials\.csv can't be written \("):
+        write_results(study, tmp_path / "results")
+
+
+def test_a_sign_of_life_that_is_no_time_is_named(journal: str) -> None:
+    study = open_study(settings(journal))
+    study.ask().set_user_attr(ALIVE, "now")
+    with pytest.raises(UserError, match="trial 0 gave its last sign of life at 'now'"):
+        work(journal, trials=2)
+
+
+def test_hosts_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of the other one that has a number of ours is none of ours, gone or not."""
+    here = name_process()
+    real = Path.read_text
+
+    def read(path: Path, *arguments: Any, **named: Any) -> str:
+        return "other\n" if path.name == "boot_id" else real(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert is_gone(here) is None
+    assert is_gone(name_process()) is False
+
+
 def test_a_killed_child_that_nobody_has_waited_for_is_gone(journal: str) -> None:
     study = open_study(settings(journal))
     trial = study.ask()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        trial.set_user_attr(WORKER, name_worker(child.pid))
+        trial.set_user_attr(WORKER, name_process(child.pid))
         assert requeue_lost(study, stale_seconds=100) == []
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -130,7 +161,7 @@ def test_a_trial_that_has_only_just_begun_is_not_lost(journal: str) -> None:
     study = open_study(settings(journal))
     nameless = study.ask()
     silent = study.ask()
-    silent.set_user_attr(WORKER, {**name_worker(), "machine": "elsewhere"})
+    silent.set_user_attr(WORKER, {**name_process(), "machine": "elsewhere"})
     assert requeue_lost(study, stale_seconds=100) == []
     assert requeue_lost(study, stale_seconds=0) == [nameless.number, silent.number]
 
@@ -150,7 +181,7 @@ def test_a_baseline_that_is_lost_at_once_is_queued_with_all_its_values(journal: 
 def test_a_worker_takes_over_the_last_trial_of_a_machine_that_falls_silent(journal: str) -> None:
     found = settings(journal, trials=3).model_copy(update={"stale_seconds": 2.0})
     silent = open_study(found).ask()
-    silent.set_user_attr(WORKER, {**name_worker(), "machine": "elsewhere"})
+    silent.set_user_attr(WORKER, {**name_process(), "machine": "elsewhere"})
     silent.set_user_attr(ALIVE, time.time())
     run_worker(PARAMS, found, cast(Trials, FormulaTrials()))
     study = open_study(found)
@@ -268,7 +299,7 @@ def kill_and_go_on(storage: str) -> None:
     workers = [start(storage, trials) for _ in range(2)]
     study = open_study(settings(storage, trials))
     deadline = time.time() + 180
-    victim, name = workers[0], name_worker(workers[0].pid)
+    victim, name = workers[0], name_process(workers[0].pid)
     while True:
         assert time.time() < deadline, "the worker that is to be killed runs no trial"
         # Stopped, so that it is still in the trial that is seen here when it is killed.

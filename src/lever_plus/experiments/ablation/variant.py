@@ -26,6 +26,7 @@ from lever_plus.experiments.ablation.variants import (
     read_variants,
     stages_to_run,
 )
+from lever_plus.files.locks import locked
 from lever_plus.files.writing import replacing, write_json
 from lever_plus.pipeline import grpo, offline, rl_data, sft, sft_data
 from lever_plus.pipeline.outputs import Outcome
@@ -48,7 +49,19 @@ def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -
         paths: The pipeline's.
         tracks: Opens the tracked runs.
         vlm: The VLM, where it is open already.
+
+    Raises:
+        UserError: The variant is not valid, or is being run by another process just now.
     """
+    find_variant(name, paths.root)
+    lock = paths.cache / "ablations" / f"{name}.lock"
+    busy = f"{name} is being run by another `lever-plus ablate` here: wait until that has ended."
+    with locked(lock, busy, "let this user write there"):
+        return _run(name, paths, tracks, vlm)
+
+
+def _run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None) -> Outcome:
+    """Run a variant; nobody else does."""
     root, variant = paths.root, find_variant(name, paths.root)
     os.environ.setdefault("DVC_ROOT", str(root.resolve()))  # where the MLflow store is
     base, params = load_params(root / "params.yaml"), params_of(variant, root)
@@ -78,7 +91,8 @@ def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -
     write_json(fresh / FACTS, {"stages": stages, **facts})
     # Only now: what an earlier run gave is there until this one is whole.
     out = paths.variant(name)
-    shutil.rmtree(out, ignore_errors=True)
+    if out.is_dir():
+        shutil.rmtree(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(fresh, out)
     return Outcome(f"{name}: {', '.join(stages)} run anew; {len(facts)} seeds in {out}")

@@ -5,18 +5,16 @@ life. A trial that is taken for lost is failed, and its values are queued again.
 """
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import optuna
-import psutil
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lever_plus.tracking.makers import is_gone, name_process
 
 LOG = logging.getLogger("lever_plus")
 WORKER, ALIVE, ROLE = "worker", "alive", "role"
@@ -26,22 +24,6 @@ SIGNS = 4
 """Signs of life in the time after which a trial counts as lost."""
 NAMELESS_S = 10.0
 """A worker puts its name to a trial at once: without one it is lost after this."""
-CLOCK_S = 5.0
-"""The system's clock may be set by so much while a process runs."""
-
-
-def name_worker(process: int | None = None) -> dict[str, Any]:
-    """Return what tells a process from all others: machine, number, and when it started.
-
-    Containers may share a host's name and not its processes, and numbers are given again.
-    """
-    found = psutil.Process(process)
-    return {"machine": _machine(), "process": found.pid, "started": found.create_time()}
-
-
-def _machine() -> str:
-    processes = Path("/proc/self/ns/pid")
-    return f"{socket.gethostname()}/{processes.stat().st_ino if processes.exists() else 0}"
 
 
 @contextmanager
@@ -49,7 +31,7 @@ def signs_of_life(trial: Trial, stale_seconds: float) -> Iterator[None]:
     """Name this process as the trial's worker; give signs of life until the block ends."""
     # The time first: a trial with a name but no time would count as silent.
     trial.set_user_attr(ALIVE, time.time())
-    trial.set_user_attr(WORKER, name_worker())
+    trial.set_user_attr(WORKER, name_process())
     ended = threading.Event()
 
     def beat() -> None:
@@ -119,8 +101,9 @@ def place_of(number: int, trials: Sequence[FrozenTrial]) -> int:
 def is_lost(trial: FrozenTrial, stale_seconds: float) -> bool:
     """Whether nobody runs a running trial any more."""
     worker = trial.user_attrs.get(WORKER)
-    if isinstance(worker, dict) and worker["machine"] == _machine():
-        return is_gone(worker)
+    gone = is_gone(worker)
+    if gone is not None:
+        return gone
     return silent_for(trial) > (stale_seconds if worker else min(NAMELESS_S, stale_seconds))
 
 
@@ -134,18 +117,6 @@ def silent_for(trial: FrozenTrial) -> float:
     # In the moment after its start a trial has neither name nor sign of life.
     started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
     return time.time() - float(trial.user_attrs.get(ALIVE, started))
-
-
-def is_gone(worker: object) -> bool:
-    """Whether a process (see `name_worker`) of this machine has ended; False if that is unknown."""
-    if not isinstance(worker, dict) or worker.get("machine") != _machine():
-        return False
-    try:
-        found = psutil.Process(int(worker["process"]))
-        same = abs(found.create_time() - float(worker["started"])) < CLOCK_S
-        return not same or found.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def tell(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lever_plus.errors import UserError
-from lever_plus.experiments.study.liveness import is_gone, name_worker
+from lever_plus.tracking.makers import is_gone, name_process
 
 LOG = logging.getLogger("lever_plus")
 GRACE_S: Final = 30.0
@@ -58,8 +58,9 @@ class JournalLock:
             self._make_link()
         except OSError as error:
             self._unlock_file()
+            place = error.filename2 or error.filename or self._link
             raise UserError(
-                f"{self._link} can't be made ({error.strerror}), so nothing was added to the "
+                f"{place} can't be made ({error.strerror}), so nothing was added to the "
                 "journal: let this user write there, or name another storage in "
                 "search/params.yaml."
             ) from error
@@ -76,7 +77,7 @@ class JournalLock:
 
     def _lock_file(self) -> None:
         """Take the kernel's lock; go on without it where there is none, or a holder is stopped."""
-        file = os.open(self._holder, os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.open(self._holder, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         waiting = _Waiting(self._journal, self._grace_s)
         while True:
             try:
@@ -96,7 +97,7 @@ class JournalLock:
             self._file = None
 
     def _make_link(self) -> None:
-        waiting, worker = _Waiting(self._journal, self._grace_s), name_worker()
+        waiting, worker = _Waiting(self._journal, self._grace_s), name_process()
         before = {} if self._file is None else _read(self._file)
         # Made under another name first: its holder is known before it is the lock.
         self._fresh.unlink(missing_ok=True)

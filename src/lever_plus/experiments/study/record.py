@@ -71,7 +71,6 @@ def competing(study: optuna.Study) -> list[FrozenTrial]:
 def write_results(study: optuna.Study, folder: Path) -> list[Path]:
     """Write trials.csv and the plots that the trials so far allow; return the files."""
     mpl.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
     frame = table(study)
     files = [folder / "trials.csv"]
     with replacing(files[0]) as fresh:
@@ -121,7 +120,9 @@ def _project(
         # It ends before it has children: the study may go on for days.
         opened = store.create(f"study/{settings.name}", parent_tags, {})
         opened.end()
-        known = opened.id
+        store.keep_first(parent_tags)
+        # Another machine may have been faster; children of the run that is deleted are adopted.
+        known = store.find(parent_tags) or opened.id
     parent = store.open(known)
     made = 0
     for trial in ended(study):
@@ -129,11 +130,16 @@ def _project(
             **tags,
             "pipeline.scope": "child",
             "optuna.trial": str(trial.number),
-            "mlflow.parentRunId": parent.id,
         }
-        if store.find(child_tags) is None:
-            _log_trial(store, settings, trial, child_tags)
-            made += 1
+        family = {"mlflow.parentRunId": parent.id}
+        if store.find({**child_tags, **family}) is not None:
+            continue
+        if orphan := store.find(child_tags):
+            store.open(orphan).tag(family)
+            continue
+        _log_trial(store, settings, trial, {**child_tags, **family})
+        store.keep_first(child_tags)
+        made += 1
     last, values = (
         len(study.trials),
         {("study/trials", len(study.trials)): float(len(ended(study)))},

@@ -161,6 +161,13 @@ def _check_storage(storage: str, origin: str) -> None:
             f"{origin}: {scheme} is no kind of storage: name a journal file, or a database as "
             f"{', '.join(f'{name}://...' for name in DATABASES)}."
         )
+    if scheme == "sqlite" and (":memory:" in storage or storage.partition("://")[2] in ("", "/")):
+        raise UserError(
+            f"{origin}: a database in memory ends with its process: name a file, as "
+            "sqlite:///search/study.db."
+        )
+    if storage.startswith("~"):
+        raise UserError(f"{origin}: ~ means nothing here: write the whole path of the file.")
     if not storage.strip() or not storage.isprintable() or storage.endswith(("/", "\\")):
         raise UserError(f"{origin} names no file and no database: write search/study.journal.")
 

@@ -92,7 +92,8 @@ def open_storage(place: str) -> BaseStorage:
         return RDBStorage(place, engine_kwargs={"connect_args": _limits(place)})
     except (ImportError, NoSuchModuleError) as error:
         raise UserError(
-            f"{where}: {_said(error)}. Install its driver (`pip install 'lever-plus[postgres]'`)."
+            f"{where}: {_said(error)}. Install the database's driver (that of PostgreSQL: `pip "
+            "install 'lever-plus[postgres]'`)."
         ) from error
     except (ArgumentError, ValueError) as error:
         raise UserError(

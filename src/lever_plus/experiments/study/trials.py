@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lever_plus.errors import UserError
-from lever_plus.experiments.study.liveness import AGAIN
+from lever_plus.experiments.study.liveness import AGAIN, ALIVE
 from lever_plus.experiments.study.settings import Space
 
 KL: Final = "kl"
@@ -33,6 +33,9 @@ def _wrong(trial: FrozenTrial, space: Space) -> str:
     again = trial.user_attrs.get(AGAIN)
     if again is not None and (type(again) is not int or not 0 <= again < trial.number):
         return f"repeats trial {again!r}"
+    alive = trial.user_attrs.get(ALIVE, 0.0)
+    if type(alive) not in (int, float) or not math.isfinite(alive):
+        return f"gave its last sign of life at {alive!r:.60}"
     if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
         return ""
     known = set(type(space).model_fields)
