@@ -118,12 +118,8 @@ class StudySettings(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "StudySettings":
-        if self.startup_trials > self.trials:
-            raise ValueError(f"startup_trials: {self.startup_trials} of {self.trials} trials")
-        if self.top >= self.trials:
-            raise ValueError(
-                f"top: the best {self.top} of {self.trials} trials, one of them the baseline"
-            )
+        if self.top > self.trials:
+            raise ValueError(f"top: the best {self.top} of {self.trials} trials")
         seen = sorted(set(self.seeds) & set(self.fresh_seeds))
         if seen:
             raise ValueError(f"fresh_seeds: {seen[0]} is one of seeds, so it is not fresh")
