@@ -119,7 +119,6 @@ OWNERS = {
     "bench/growth.py": "what its own process printed",
     "bench/reader.py": "files as large as VQAv2's, made to be read",
     "bench/scoring.py": "what its own process printed",
-    "cli/doctor.py": "what is damaged is one of its findings",
     "experiments/study/fingerprint.py": "a copy of its own settings, as JSON keeps them",
     "experiments/study/lock.py": "a file of its own, read through a descriptor",
     "tracking/makers.py": "a tag of a run; anything else names no process",

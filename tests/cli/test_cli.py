@@ -86,3 +86,13 @@ def test_no_error_and_no_warning_shows_a_password(error: str, tmp_path: Path) ->
     assert "(***)" in done.stderr
     assert "T0psecret" not in done.stderr + done.stdout
     assert "k3y" not in done.stderr + done.stdout
+
+
+def test_an_export_does_not_replace_what_it_exports(tmp_path: Path) -> None:
+    pool, records = tmp_path / "pools.jsonl", tmp_path / "rl" / "records.jsonl"
+    records.parent.mkdir()
+    for file in (pool, records):
+        file.write_text("kept")
+        given = ("export-rl", str(records.parent), str(file), "--pool", str(pool))
+        assert f"{file} is a file of the data" in run(*given, cwd=tmp_path).stderr
+        assert file.read_text() == "kept"

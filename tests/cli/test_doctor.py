@@ -82,18 +82,37 @@ def test_a_missing_weight_file_is_named(params: Params, folders: Folders, tmp_pa
         if path.suffix != ".safetensors":
             (tmp_path / path.name).write_bytes(path.read_bytes())
     note = missing(examine(with_vlm(params, path=str(tmp_path))))["VLM"]
-    assert "lacks model.safetensors" in note
+    assert "has no model.safetensors" in note
 
 
+@pytest.mark.parametrize(
+    "index",
+    [
+        *('{"weight_map": ', "[]", "{}", "[" * 100_000, '{"weight_map": []}'),
+        *('{"weight_map": {"a": 1}}', '{"weight_map": {"a": ["x"]}}', '{"weight_map": "x"}'),
+        *('{"weight_map": {"a": "../x.safetensors"}}', '{"weight_map": {"a": "x.safetensors"}}'),
+    ],
+)
 def test_a_damaged_index_and_a_mistyped_device_are_named(
-    params: Params, folders: Folders, tmp_path: Path
+    params: Params, folders: Folders, tmp_path: Path, index: str
 ) -> None:
     for path in folders.vlm.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": ')
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.safetensors.index.json").write_text(index)
     notes = missing(examine(with_vlm(params, path=str(tmp_path), device="cudda")))
-    assert "is damaged" in notes["VLM"]
+    assert "model.safetensors.index.json" in notes["VLM"]
+    assert "https://huggingface.co/models" in notes["VLM"]
     assert "'cudda' names no device" in notes["VLM device"]
+
+
+def test_a_damaged_configuration_is_named(params: Params, folders: Folders, tmp_path: Path) -> None:
+    for path in folders.vlm.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for content in ("", "[1]", "[" * 100_000, '{"model_type": NaN}', "\xff"):
+        (tmp_path / "config.json").write_text(content, encoding="latin-1")
+        notes = missing(examine(with_vlm(params, path=str(tmp_path))))
+        assert "config.json" in notes["VLM"]
 
 
 def test_a_device_that_is_not_there_is_named(params: Params, folders: Folders) -> None:

@@ -26,6 +26,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Install a package with entry points, and a second one that offers one of the same names."""
     (tmp_path / "numbers_of_a_user.py").write_text(MODULE)
     (tmp_path / "broken_for_a_user.py").write_text("import there_is_no_such_module\n")
+    (tmp_path / "wrong_for_a_user.py").write_text("def f(:\n")
+    (tmp_path / "script_of_a_user.py").write_text("raise SystemExit(3)\n")
     points = {
         "first": "one = numbers_of_a_user:seven\nseven = numbers_of_a_user:seven\n"
         "eight = numbers_of_a_user:Box.eight\ntwice = numbers_of_a_user:seven\n"
@@ -57,6 +59,10 @@ def test_an_object_is_imported_by_module_and_name() -> None:
         (":seven", "is no name of the form package.module:name"),
         ("numbrs:seven", "numbrs cannot be imported (No module named 'numbrs')"),
         ("broken_for_a_user:f", "cannot be imported (No module named 'there_is_no_such_module')"),
+        (".numbers_of_a_user:seven", "is no name of the form package.module:name"),
+        ("..:seven", "is no name of the form package.module:name"),
+        ("wrong_for_a_user:f", "wrong_for_a_user fails while it is imported (SyntaxError"),
+        ("script_of_a_user:f", "script_of_a_user fails while it is imported (SystemExit: 3)"),
         ("numbers_of_a_user:nine", "numbers_of_a_user has no nine"),
         ("numbers_of_a_user:Box.nine", "numbers_of_a_user has no Box.nine"),
         ("numbers_of_a_user:MEANING", "is of type int, not a function or a class"),

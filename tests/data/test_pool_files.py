@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lever_plus.data.examples import Example
+from lever_plus.data.examples import LARGEST_ID, Example
 from lever_plus.data.pool_files import read_pool, read_vqa_pool
 from lever_plus.errors import UserError
 from pictures import draw
@@ -85,6 +85,12 @@ def test_empty_lines_are_nothing_and_only_a_line_feed_ends_a_line(path: Path) ->
         ({"image": "a.png", "question": "q?"}, "line 2: answer is missing."),
         ({**LINE, "answer": 7}, "line 2: answer is 7, not a text."),
         ({**LINE, "answer": " "}, "line 2: answer is ' ', not a text."),
+        ({**LINE, "answer": "\u200b"}, "line 2: answer is '\\u200b', not a text."),
+        ({"image": "a.png", "question": "q?", "answers": ["", ""]}, "answers is '', not a text."),
+        (
+            {"image": "a.png", "question": "q?", "answers": ["\0"]},
+            "answers is '\\x00', not a text.",
+        ),
         ({"question": "q?", "answer": "red"}, "line 2: image is None, not a text."),
         ({**LINE, "question": ""}, "line 2: question is '', not a text."),
         ({**LINE, "answers": "red"}, "line 2: answers is not a list of texts."),
@@ -138,3 +144,14 @@ def test_an_image_that_cannot_be_opened_is_named_with_its_line(path: Path) -> No
     write(path, LINE, {**LINE, "image": "c.png"})
     with pytest.raises(UserError, match=r"pool\.jsonl, line 2: image .*c\.png cannot be read"):
         read_pool(path)
+
+
+def test_an_image_without_an_id_beside_the_largest_one_gets_a_free_one(path: Path) -> None:
+    draw(path.parent / "largest.png")
+    draw(path.parent / "other.png", 9)
+    lines = [
+        {**LINE, "image": "largest.png", "image_id": LARGEST_ID},
+        {**LINE, "image": "other.png"},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert [e.image_id for e in read_pool(path)] == [LARGEST_ID, 1]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lever_plus.data.examples import Example, read_examples, write_examples
+from lever_plus.data.examples import LARGEST_ID, Example, read_examples, write_examples
 from lever_plus.data.image_ids import with_image_ids
 from lever_plus.data.splits import check_leakage, hold_out, sample, without_images_of
-from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
+from lever_plus.data.vqa_files import QuestionsFile, load, read_vqa_files, with_image_hashes
 from lever_plus.errors import UserError
 from lever_plus.vlm.scorer import score_answer
 from pictures import draw
@@ -109,6 +109,29 @@ def test_a_file_that_is_not_json_is_refused(files: Files) -> None:
 def test_an_answer_that_is_no_text_is_refused_with_its_place(files: Files) -> None:
     files.annotations[1]["answers"][3]["answer"] = 7
     with pytest.raises(UserError, match=r"annotations\[1\]\.answers\[3\]\.answer"):
+        files.read()
+
+
+@pytest.mark.parametrize("twice", ["image\\u005fid", "\\u0069mage_id", "image_i\\u0064"])
+def test_a_key_that_is_there_twice_is_refused_in_whatever_way_it_is_spelled(
+    files: Files, twice: str
+) -> None:
+    files.read()
+    path = files.folder / "q.json"
+    text = path.read_text().replace('"image_id": 1', f'"{twice}": 2, "image_id": 1')
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"q\.json is not valid JSON \(the key 'image_id' is there"):
+        load(path, QuestionsFile, "questions")
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff \u200e", "\u00ad"])
+def test_a_question_or_an_answer_that_nobody_sees_is_empty(files: Files, text: str) -> None:
+    files.questions[1]["question"] = text
+    with pytest.raises(UserError, match=r"are empty or hold .*first ids: 2"):
+        files.read()
+    files.questions[1]["question"] = "q?\u200b"
+    files.annotations[1]["answers"] = [{"answer": text}] * 10
+    with pytest.raises(UserError, match=r"most frequent answers .*first ids: 2"):
         files.read()
 
 
@@ -262,3 +285,13 @@ def test_one_image_under_two_ids_is_one_image(tmp_path: Path) -> None:
         draw(tmp_path / f"{gray}.png", gray)
     (found,) = with_image_ids({"train": rows}).values()
     assert [e.image_id for e in found] == [1, 2, 1]
+
+
+def test_an_image_told_apart_from_one_with_the_largest_id_gets_a_free_one(tmp_path: Path) -> None:
+    rows = []
+    for number in (1, 2):
+        draw(tmp_path / f"{number}.png", number)
+        image = str(tmp_path / f"{number}.png")
+        rows.append(Example(image, "q", "a", question_id=number, image_id=LARGEST_ID))
+    found = with_image_ids({"test": rows})["test"]
+    assert [example.image_id for example in found] == [LARGEST_ID, 1]

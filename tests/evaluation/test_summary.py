@@ -66,7 +66,7 @@ def test_differences_are_paired_on_the_questions_of_the_method() -> None:
 
 def test_a_missing_or_repeated_question_is_refused() -> None:
     whole = table("sft", 1, SFT)
-    with pytest.raises(UserError, match=r"method sft, shot 1: question 1 is missing or stands"):
+    with pytest.raises(UserError, match=r"method sft, shot 1, seed 1: question 1 is missing"):
         summarise(pd.concat([whole, whole.iloc[:1]]), REGISTRY, 100)
     two_seeds = pd.concat([whole, table("sft", 2, SFT).iloc[2:]])
     with pytest.raises(UserError, match="method sft"):
@@ -94,3 +94,28 @@ def test_intervals_cover_the_truth_about_95_times_in_100() -> None:
         estimate = bootstrap(rng.choice([0.0, 0.3, 0.6, 0.9, 1.0], 150), 200, seed=trial)
         covered += estimate.low <= 0.56 <= estimate.high
     assert 0.90 <= covered / 300 <= 0.985
+
+
+def test_a_question_that_a_shot_or_a_seed_lacks_is_named() -> None:
+    """Means over shots would be of different questions."""
+    whole = pd.concat([table("sft", 1, SFT), table("rce", 1, RCE), table("rce", 2, RCE)])
+    rce = whole["method"] == "rce"
+    gone = {
+        "at a shot": rce & (whole["shot"] == 2) & (whole["query_id"] == 3),
+        "at a shot of one seed": rce & (whole["shot"] == 2) & (whole["seed"] == 2),
+        "at a seed": rce & (whole["seed"] == 2) & (whole["query_id"] == 3),
+    }
+    for rows in gone.values():
+        with pytest.raises(UserError, match=r"method rce, shot \d, seed \d: question \d"):
+            summarise(whole[~rows], REGISTRY, 100)
+
+
+def test_methods_that_answered_other_questions_or_shots_are_not_compared() -> None:
+    whole = pd.concat([table("sft", 1, SFT), table("rce", 1, RCE)])
+    for method in ("sft", "rce"):
+        lacking = (whole["method"] == method) & (whole["query_id"] == 2)
+        with pytest.raises(UserError, match=r"not answer the same questions \(such as 2\)"):
+            summarise(whole[~lacking], REGISTRY, 100)
+        lacking = (whole["method"] == method) & (whole["shot"] == 2)
+        with pytest.raises(UserError, match=r"method rce was evaluated at shots"):
+            summarise(whole[~lacking], REGISTRY, 100)

@@ -195,3 +195,40 @@ def test_a_back_end_is_opened_as_it_is(tmp_path: Path) -> None:
     assert vlm.answers([request]) == ["polly after 1"]
     assert vlm.answers([request]) == ["polly after 1"]
     assert own.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "name"),
+    [
+        ("m", {"style": "prose"}, "style"),
+        ("m", {"instruction": "a\0b"}, "instruction"),
+        ("m", {"dtype": "float8"}, "dtype"),
+        ("m", {"device": "cudda"}, "device"),
+        ("m", {"max_new_tokens": 0}, "max_new_tokens"),
+        ("m", {"max_new_tokens": True}, "max_new_tokens"),
+        ("m", {"workers": "2"}, "workers"),
+        ("m", {"store": ""}, "store"),
+        ("m", {"store": 5}, "store"),
+        ("m", {"revision": 5}, "revision"),
+        ("", {}, "model"),
+        ("a\0b", {}, "model"),
+        ("", {"url": "http://127.0.0.1:9/v1"}, "model"),
+        ("m", {"url": "127.0.0.1:9"}, "url"),
+        ("m", {"url": ""}, "url"),
+        ("m", {"url": "http://u:pa55word@h/" + "x" * 5000}, "url"),
+        (Parrot("x"), {"store": ""}, "store"),
+    ],
+)
+def test_arguments_that_none_can_have_are_named_and_nothing_is_stored(
+    model: str | Parrot,
+    arguments: dict[str, object],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"store": "answers.sqlite", **arguments}
+    with pytest.raises(UserError, match=rf"^open_vlm: {name}: .*: correct this argument") as caught:
+        open_vlm(model, **given)  # type: ignore[arg-type]
+    assert "pa55word" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.util
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,7 +13,9 @@ from lever_plus.config.params import Params
 from lever_plus.config.vlm import HuggingFaceVlmParams, OpenAiVlmParams, PluginVlmParams, VlmParams
 from lever_plus.data.pools import SAMPLERS
 from lever_plus.errors import UserError
+from lever_plus.files.json_files import read_object
 from lever_plus.files.secrets import without_secrets
+from lever_plus.hub.folder import check_folder
 from lever_plus.vlm.backends.words import quoted
 
 VQA: Final = "https://visualqa.org/download.html"
@@ -165,14 +166,13 @@ def _model(name: str, path: str, key: str) -> Item:
         note = f"{path}, a hub id: fetched when it is first used" if on_hub else ""
         return Item(name, on_hub, note or f"{path} is no folder: {get}")
     needed = ["config.json", "preprocessor_config.json|processor_config.json"]
-    index = folder / "model.safetensors.index.json"
-    shards = _json(index).get("weight_map", {}) if index.is_file() else {"": "model.safetensors"}
-    if not shards:
-        return Item(name, found=False, note=f"{index} is damaged: {get}")
-    needed += sorted(set(shards.values()))
     missing = [n for n in needed if not any((folder / part).is_file() for part in n.split("|"))]
     if missing:
         return Item(name, found=False, note=f"{folder} lacks {', '.join(missing)}: {get}")
+    try:
+        check_folder(folder, weights=True)
+    except UserError as error:
+        return Item(name, found=False, note=f"{error} Or {get}")
     return Item(name, found=True, note=f"{folder}, {_config(path).get('model_type', 'model')}")
 
 
@@ -183,10 +183,9 @@ def _config(path: str) -> dict[str, Any]:
 def _json(file: Path) -> dict[str, Any]:
     """Return a JSON file's content, nothing if it is missing or damaged."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(file, "")
+    except UserError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _device(name: str, device: str) -> Item:

@@ -117,6 +117,8 @@ def export_rl(
     from lever_plus.training.rl_data.legacy_json import write_exchange
     from lever_plus.training.rl_data.records import read_rl_data
 
+    if file.resolve().parent == folder.resolve() or file.resolve() == pool.resolve():
+        raise UserError(f"{file} is a file of the data that are exported: name another one.")
     _, records = read_rl_data(folder, read_pools(pool))
     count = write_exchange(file, records)
     typer.echo(f"{count} queries in {file}; its pointers are example ids (global)")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
 from lever_plus.errors import UserError
@@ -17,14 +18,14 @@ def load_object(name: str, what: str) -> Callable[..., Any]:
         what: The setting, such as "reward.function"; errors begin with it.
 
     Raises:
-        UserError: The name has another form, the module cannot be imported, or it has no such
-            name or something there that cannot be called.
+        UserError: The name has another form, the module cannot be imported or fails while it is,
+            or it has no such name or something there that cannot be called.
     """
     module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
+    if not (module and colon and attribute) or module.startswith("."):
         raise UserError(f"{what}: {name} is no name of the form package.module:name.")
     try:
-        found = attrgetter(attribute)(import_module(module))
+        found = attrgetter(attribute)(_imported(module, what))
     except ImportError as error:
         raise UserError(
             f"{what}: {module} cannot be imported ({error}): install its package, or put its "
@@ -37,6 +38,19 @@ def load_object(name: str, what: str) -> Callable[..., Any]:
             f"{what}: {name} is of type {type(found).__name__}, not a function or a class."
         )
     return found  # type: ignore[no-any-return]
+
+
+def _imported(module: str, what: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ImportError:
+        raise
+    # A module may do anything while it is imported; scripts end the process.
+    except (Exception, SystemExit) as error:
+        kind = type(error).__name__
+        raise UserError(
+            f"{what}: {module} fails while it is imported ({kind}: {error}): mend it."
+        ) from error
 
 
 def find(group: str, name: str, builtin: Mapping[str, Any], *, what: str) -> Any:

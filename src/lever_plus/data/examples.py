@@ -1,8 +1,9 @@
 """Queries and examples: what is asked, and what may be shown; JSON-lines files of examples."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -104,6 +105,16 @@ def hashed(example: Example) -> Example:
     if example.image_sha256:
         return example
     return replace(example, image_sha256=image_sha256(example.image))
+
+
+def fresh_ids(taken: Iterable[int]) -> Iterator[int]:
+    """Yield ids that none of those taken is: above them, or the free ones where an id is too large.
+
+    Files may have ids as large as any: one above would fit into no table.
+    """
+    known = set(taken)
+    yield from range(max(known, default=0) + 1, LARGEST_ID + 1)
+    yield from (number for number in count(1) if number not in known)
 
 
 def most_frequent_answer(answers: Sequence[str]) -> str:

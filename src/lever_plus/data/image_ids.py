@@ -7,14 +7,13 @@ anything is divided. Ids that tell the images apart stay as they are.
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import count
 from os import stat_result
 from pathlib import Path
 from typing import Final
 
 from tqdm import tqdm
 
-from lever_plus.data.examples import Example
+from lever_plus.data.examples import Example, fresh_ids
 from lever_plus.data.images import bytes_sha256
 from lever_plus.errors import UserError
 
@@ -25,14 +24,14 @@ def with_image_ids(splits: Mapping[str, Sequence[Example]]) -> dict[str, list[Ex
     """Return splits in which examples have one image id exactly if their images are equal.
 
     An image keeps the first id that it has, unless an image before it has that; it then gets a new
-    one, above all others. Images are equal if their bytes are.
+    one, above all others where there is room. Images are equal if their bytes are.
 
     Raises:
         UserError: An image cannot be read.
     """
     examples = [example for split in splits.values() for example in split]
     contents = _contents(dict.fromkeys(example.image for example in examples))
-    fresh = count(max((example.image_id for example in examples), default=0) + 1)
+    fresh = fresh_ids(example.image_id for example in examples)
     ids: dict[str, int] = {}
     taken: set[int] = set()
     for example in examples:

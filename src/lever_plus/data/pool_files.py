@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lever_plus.data.examples import LARGEST_ID, Example, most_frequent_answer
+from lever_plus.data.examples import LARGEST_ID, Example, fresh_ids, most_frequent_answer
 from lever_plus.data.vqa_files import is_plain, read_vqa_files, with_image_hashes
 from lever_plus.errors import UserError
 from lever_plus.files.json_files import parse_json
@@ -69,7 +68,7 @@ def _example(line: bytes, path: Path, number: int) -> Example:
     if "answer" in fields:
         shown = _text(fields, "answer", where)
     elif answers:
-        shown = most_frequent_answer(answers)
+        shown = _text({"answers": most_frequent_answer(answers)}, "answers", where)
     else:
         raise UserError(f"{where}: answer is missing.")
     return Example(
@@ -128,7 +127,7 @@ def _check_ids(examples: Sequence[Example], path: Path) -> None:
 def _with_image_ids(examples: Sequence[Example]) -> list[Example]:
     """Number the images that have no id, equal ones alike."""
     ids = {example.image_sha256: example.image_id for example in examples if example.image_id}
-    fresh = count(max(ids.values(), default=0) + 1)
+    fresh = fresh_ids(ids.values())
     for example in examples:
         if example.image_sha256 not in ids:
             ids[example.image_sha256] = next(fresh)

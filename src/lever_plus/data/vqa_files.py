@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, TypeVar
+from unicodedata import category
 
 import msgspec
 from tqdm import tqdm
@@ -29,6 +30,8 @@ from lever_plus.files.reading import read_bytes
 SHOWN_OFFENDERS = 5
 READERS = 4
 CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+ESCAPED: Final = re.compile(rb"\\u00(?:5f|[46][1-9a-f]|[57][0-9a])", re.IGNORECASE)
+"""A letter that is written as its number: a key may be spelled in two ways."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 Id = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_ID)]
 
@@ -209,7 +212,8 @@ def load(path: Path, kind: type[File], key: str) -> File:
     values = {key: 1, **dict.fromkeys(kind.KEYS, len(rows))}
     if kind is AnnotationsFile:
         values["answer"] = sum(len(row.answers) for row in rows)
-    if any(_keys(name, content, count) != count for name, count in values.items()):
+    counted = all(_keys(name, content, count) == count for name, count in values.items())
+    if not counted or ESCAPED.search(content):
         parse_json(content, str(path), "mend it")
     return found
 
@@ -236,8 +240,9 @@ def _whose(message: str, content: bytes, key: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text has letters, and no control characters but those of lines."""
-    return bool(text.strip()) and not CONTROL.search(text)
+    """Whether a text has letters that are seen, and no control characters but those of lines."""
+    seen = any(not c.isspace() and category(c) not in ("Cc", "Cf") for c in text)
+    return seen and not CONTROL.search(text)
 
 
 def _by_id(path: Path, rows: list[Row]) -> dict[int, Row]:

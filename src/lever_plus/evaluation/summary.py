@@ -43,13 +43,15 @@ def summarise(
         ties, and p-values corrected for the number of methods (Holm).
 
     Raises:
-        UserError: The table is not complete, or has a method that the registry does not know.
+        UserError: The table is not complete, has a method that the registry does not know, or
+            methods that answered different questions.
     """
     check_complete(scores)
     methods = list(dict.fromkeys(scores["method"]))
     known = registry.part(methods)
     parts = {method: scores[scores["method"] == method] for method in methods}
     table = {method: per_question(part) for method, part in parts.items()}
+    _check_comparable(table, known)
     images = images_of(scores)
     rows = [
         {
@@ -102,14 +104,41 @@ def per_question(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_complete(scores: pd.DataFrame) -> None:
-    """Refuse a table in which a method, seed or shot misses questions or has one twice."""
-    for (method, shot), part in scores.groupby(["method", "shot"]):
-        counts = part.groupby("query_id").size()
-        seeds = part["seed"].nunique()
-        if (counts != seeds).any():
+    """Refuse a table in which a method has not every question once for each of its seeds and shots.
+
+    Raises:
+        UserError: Names a method, shot and question.
+    """
+    for method, part in scores.groupby("method"):
+        shots, seeds = part["shot"].unique(), part["seed"].unique()
+        cells = pd.MultiIndex.from_product([shots, seeds], names=["shot", "seed"])
+        counts = part.groupby(["query_id", "shot", "seed"]).size().unstack(["shot", "seed"])
+        wrong = (counts.reindex(columns=cells) != 1).stack(["shot", "seed"], future_stack=True)
+        for question, shot, seed in wrong.index[wrong.to_numpy()][:1]:
             raise UserError(
-                f"method {method}, shot {shot}: question {counts.index[counts != seeds][0]} is "
-                "missing or stands twice. Run `dvc repro evaluate` again."
+                f"method {method}, shot {shot}, seed {seed}: question {question} is missing or "
+                "stands twice. Run `dvc repro evaluate` again."
+            )
+
+
+def _check_comparable(tables: Mapping[str, pd.DataFrame], known: Methods) -> None:
+    """Refuse methods that answered other questions or shots; a ceiling may have some of them."""
+    whole = [method for method in tables if known[method].kind != "ceiling"] or [*tables]
+    first = tables[whole[0]].index
+    shots = next((list(table) for table in tables.values() if list(table) != [0]), [0])
+    for method, table in tables.items():
+        other = table.index.difference(first)
+        if method in whole:
+            other = other.union(first.difference(table.index))
+        if len(other):
+            raise UserError(
+                f"method {method} and method {whole[0]} did not answer the same questions (such as "
+                f"{other[0]}). Run `dvc repro evaluate` again."
+            )
+        if list(table) not in ([0], shots):
+            raise UserError(
+                f"method {method} was evaluated at shots {list(table)}, others at {shots}. Run "
+                "`dvc repro evaluate` again."
             )
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from lever_plus.errors import UserError
+from lever_plus.files.secrets import without_secrets
 
 Checked = TypeVar("Checked")
 
@@ -58,7 +59,7 @@ def explained(error: ErrorDetails, place: str | None = None) -> str:
     message = f"{place}: {error['msg'][:1].lower()}{error['msg'][1:]}"
     if error["type"].startswith("union_tag"):
         return message
-    shown = repr(error["input"])
+    shown = without_secrets(repr(error["input"]))
     return f"{message}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
 
 

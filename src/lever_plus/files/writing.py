@@ -1,10 +1,11 @@
-"""Writing files whole or not at all: beside the old one, then in its place.
+"""Writing files and folders whole or not at all: beside the old one, then in its place.
 
 A full disk, a kill or a value that JSON has no word for leaves what was there before.
 """
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
@@ -57,21 +58,78 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
     except (OSError, ValueError, SafetensorError) as error:
         if not _is_ours(error, [*paths, *fresh]):
             raise
-        why = getattr(error, "strerror", None) or str(error)
-        named = ", ".join(str(path) for path in paths)
-        raise UserError(
-            f"{named} can't be written ({why}); what was there before is as it was. Make room, or "
-            "let this user write there, and run the command again."
-        ) from error
+        raise _refused(error, paths) from error
 
 
-def _is_ours(error: Exception, paths: Sequence[Path]) -> bool:
-    """Return whether an error is about writing these files, not about what the block read."""
+@contextmanager
+def replacing_folders(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Make folders that belong together: the block fills the empty ones that it gets.
+
+    They replace the old ones when all are complete. Killed in that moment, a folder is missing, and
+    what was in it is beside it; it is never half of one and half of another.
+
+    Raises:
+        UserError: The disk is full, or the folders can't be written to.
+    """
+    fresh, old = ([_beside(path) for path in paths] for _ in range(2))
+    try:
+        try:
+            for made, path in zip(fresh, paths, strict=True):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _remove_leftovers(path)
+                made.mkdir()
+            yield fresh
+            for path, aside in zip(paths, old, strict=True):
+                if path.exists() or path.is_symlink():
+                    path.rename(aside)
+            for made, path in zip(fresh, paths, strict=True):
+                made.rename(path)
+        finally:
+            for path, aside in zip(paths, old, strict=True):
+                if not path.exists() and aside.exists():
+                    aside.rename(path)
+            for left in (*fresh, *old):
+                _remove(left)
+    except UserError as error:
+        said = str(error)
+        for made, path in zip(fresh, paths, strict=True):
+            said = said.replace(str(made), str(path))  # nobody will find the fresh ones
+        if said == str(error):
+            raise
+        raise type(error)(said) from error
+    # Tokenizers have an error of their own for a full disk, an Exception of no kind.
+    except Exception as error:
+        if not _is_ours(error, [*paths, *fresh], inside=True):
+            raise
+        raise _refused(error, paths) from error
+
+
+def _refused(error: Exception, paths: Sequence[Path]) -> UserError:
+    why = getattr(error, "strerror", None) or str(error)
+    named = ", ".join(str(path) for path in paths)
+    return UserError(
+        f"{named} can't be written ({why}); what was there before is as it was. Make room, or let "
+        "this user write there, and run the command again."
+    )
+
+
+def _is_ours(error: Exception, paths: Sequence[Path], *, inside: bool = False) -> bool:
+    """Return whether an error is about writing these files, not about what the block read.
+
+    Args:
+        error: What was raised.
+        paths: What is written.
+        inside: They are folders: what is in them is written too.
+    """
     if isinstance(error, OSError):
         about = error.filename
-        return about is None or any(Path(str(about)) in (p, p.parent, *p.parents) for p in paths)
+        if about is None:
+            return True
+        there = Path(str(about))
+        within = inside and any(there.is_relative_to(path) for path in paths)
+        return within or any(there in (path, *path.parents) for path in paths)
     # A path with a null byte is a ValueError of Python's, a full disk an error of safetensors' own.
-    return any(sign in str(error) for sign in ("null byte", "I/O error"))
+    return any(sign in str(error) for sign in ("null byte", "I/O error", "(os error "))
 
 
 def _beside(path: Path) -> Path:
@@ -84,7 +142,15 @@ def _remove_leftovers(path: Path) -> None:
     for left in path.parent.glob(f".{escape(path.stem[:50])}.*-????????{escape(path.suffix)}"):
         number = left.name.removesuffix(path.suffix).rpartition(".")[2].partition("-")[0]
         if number.isdecimal() and not _is_running(int(number)):
-            left.unlink(missing_ok=True)
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:

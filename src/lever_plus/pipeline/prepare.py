@@ -1,9 +1,8 @@
 """Stage prepare: question files -> checked examples of every split."""
 
-import shutil
-from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from lever_plus.data.splits import (
 from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
 from lever_plus.errors import UserError
 from lever_plus.files.reading import found_in, own_root
-from lever_plus.files.writing import replacing_all, write_json_lines
+from lever_plus.files.writing import replacing_folders, write_json_lines
 from lever_plus.house_words.maker import HUMANS, IMAGE_NAME, make_embedded
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
@@ -48,39 +47,37 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     source, roots, left_out = settings.source, [paths.root], 0
     reader = reader_of(settings.vlm)
     reader.check(())  # the instruction, before anything is read or made
-    if isinstance(source, EmbeddedSource):
-        _clear(paths)
-        read = _embedded(source, settings.seed, paths)
-    else:
-        read, left_out = _files(source, settings.seed, paths)
-        own = own_root()
-        if own is not None and not Path(source.root).is_absolute():
-            roots.append(own)
-    check_leakage(read)
-    reader.check(example for examples in read.values() for example in examples)
-    if len(read["train"]) < settings.rl_queries:
-        raise UserError(
-            f"data.rl_queries is {settings.rl_queries}, but training has {len(read['train'])} "
-            "questions: lower it, or raise data.source.train.sample."
-        )
-    if len(read["train"]) < settings.pool_size:
-        raise UserError(
-            f"pool.size is {settings.pool_size}, but training has {len(read['train'])} questions: "
-            "lower it, or raise data.source.train.sample."
-        )
-    splits = {split: with_image_hashes(examples) for split, examples in read.items()}
-    pairs = _near_duplicates(splits, settings.near_duplicate_bits, roots)
-    files = [paths.prepare / f"{split}.jsonl" for split in splits]
-    with replacing_all(files) as fresh:
-        for path, examples in zip(fresh, splits.values(), strict=True):
-            write_examples(path, examples, *roots)
-    found, duplicates = {}, paths.prepare / "near_duplicates.jsonl"
-    if settings.near_duplicate_bits is not None:
-        write_json_lines(duplicates, pairs)
-        found = {"near_duplicate_images": len(pairs)}
-    if not isinstance(source, EmbeddedSource):
-        _clear(paths, but={*files, duplicates} if found else set(files))
-    sizes = {split: len(examples) for split, examples in splits.items()}
+    with replacing_folders([paths.prepare, paths.images]) as (folder, images):
+        made = replace(paths, moved={**paths.moved, "prepare": folder, "images": images})
+        if isinstance(source, EmbeddedSource):
+            read = _embedded(source, settings.seed, made)
+        else:
+            read, left_out = _files(source, settings.seed, paths)
+            own = own_root()
+            if own is not None and not Path(source.root).is_absolute():
+                roots.append(own)
+        check_leakage(read)
+        reader.check(example for examples in read.values() for example in examples)
+        _check_sizes(len(read["train"]), settings)
+        splits = {split: with_image_hashes(examples) for split, examples in read.items()}
+        sizes = {split: len(examples) for split, examples in splits.items()}
+        bits = settings.near_duplicate_bits
+        pairs = None if bits is None else near_duplicates(splits, bits)
+        for split, examples in splits.items():
+            placed = (replace(e, image=_placed(e.image, made, paths)) for e in examples)
+            write_examples(folder / f"{split}.jsonl", placed, *roots)
+        found = {}
+        if pairs is not None:
+            rows = [
+                {
+                    "first": relative_image(_placed(pair.first, made, paths), *roots),
+                    "second": relative_image(_placed(pair.second, made, paths), *roots),
+                    "bits": pair.bits,
+                }
+                for pair in pairs
+            ]
+            write_json_lines(folder / "near_duplicates.jsonl", rows)
+            found = {"near_duplicate_images": len(pairs)}
     write_metrics(paths.metrics / "prepare.json", {**sizes, **found})
     listed = ", ".join(f"{size} {split}" for split, size in sizes.items())
     said = "; ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items())
@@ -92,15 +89,24 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     )
 
 
-def _clear(paths: Paths, but: Collection[Path] = ()) -> None:
-    """Leave nothing in the folders of the outputs but some files."""
-    for folder in (paths.prepare, paths.images):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in set(folder.iterdir()).difference(but):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+def _check_sizes(train: int, settings: Settings) -> None:
+    """Refuse settings that ask for more than the training questions that there are."""
+    for name, count in (
+        ("data.rl_queries", settings.rl_queries),
+        ("pool.size", settings.pool_size),
+    ):
+        if train < count:
+            raise UserError(
+                f"{name} is {count}, but training has {train} questions: lower it, or raise "
+                "data.source.train.sample."
+            )
+
+
+def _placed(image: str, made: Paths, paths: Paths) -> str:
+    """Return where an image will be: those of the embedded data set are made beside their place."""
+    path = Path(image)
+    inside = path.is_relative_to(made.images)
+    return str(paths.images / path.relative_to(made.images)) if inside else image
 
 
 def _embedded(source: EmbeddedSource, seed: int, paths: Paths) -> Splits:
@@ -163,19 +169,3 @@ def _read(
         allow_fallback=source.allow_fallback,
     )
     return examples if rng is None else sample(examples, split.sample, rng)
-
-
-def _near_duplicates(
-    splits: Splits, bits: int | None, roots: Sequence[Path]
-) -> list[dict[str, Any]]:
-    """Return the pairs of near-duplicate images between splits, as they are written."""
-    if bits is None:
-        return []
-    return [
-        {
-            "first": relative_image(pair.first, *roots),
-            "second": relative_image(pair.second, *roots),
-            "bits": pair.bits,
-        }
-        for pair in near_duplicates(splits, bits)
-    ]

@@ -1,7 +1,7 @@
 """Stage pretrain: the embedded world's cards -> tiny CLIP and tiny VLM as Hugging Face folders."""
 
-import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -16,6 +16,7 @@ from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.settings import From
 from lever_plus.config.vlm import VlmParams, needs_pretraining
 from lever_plus.data.examples import read_splits
+from lever_plus.files.writing import replacing_folders
 from lever_plus.house_words import clip as tiny_clip
 from lever_plus.house_words import vlm as tiny_vlm
 from lever_plus.house_words.cards import Card, draw_card, render
@@ -51,8 +52,11 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     torch.manual_seed(settings.seed)
     processor = tiny_clip.make_processor()
     cards, pixels = _draw(settings, processor, source.image_size)
-    clip = _train_clip(settings, paths, processor, cards, pixels)
-    _train_vlm(settings, paths, clip, processor, cards, pixels)
+    # Together: a VLM sees with the CLIP that was trained before it.
+    with replacing_folders([paths.of("pretrain")]) as (fresh,):
+        made = replace(paths, moved={**paths.moved, "pretrain": fresh})
+        clip = _train_clip(settings, made, processor, cards, pixels)
+        _train_vlm(settings, made, clip, processor, cards, pixels)
     splits = read_splits(paths.prepare, paths.root)
     table = in_context_table(
         open_vlm(settings.vlm, settings.scoring, paths),
@@ -69,8 +73,8 @@ def run(settings: Settings, paths: Paths) -> Outcome:
 
 def _skip(paths: Paths) -> str:
     """Leave the outputs empty: params.yaml names models of its own."""
-    shutil.rmtree(paths.clip.parent, ignore_errors=True)
-    paths.clip.parent.mkdir(parents=True)
+    with replacing_folders([paths.of("pretrain")]):
+        pass
     write_metrics(paths.metrics / "pretrain.json", {})
     return "nothing to do, params.yaml names a VLM and an encoder"
 

@@ -1,14 +1,24 @@
 """A frozen VLM for one's own code: by folder or by server, with or without an answer store."""
 
 from pathlib import Path
+from typing import Any, Final, TypeVar
 
+from pydantic import ValidationError
+
+from lever_plus.config.base import Section
 from lever_plus.config.scoring import RayParams, ScoringParams
 from lever_plus.config.vlm import HuggingFaceVlmParams, OpenAiVlmParams, PromptParams
+from lever_plus.errors import UserError
+from lever_plus.files.checking import explained
 from lever_plus.vlm.backends.open import open_backend
 from lever_plus.vlm.backends.plugin import checked
 from lever_plus.vlm.request import Backend
 from lever_plus.vlm.store.answers import Store
 from lever_plus.vlm.store.cached import StoredVlm
+
+ARGUMENTS: Final = {"path": "model"}
+"""{setting: the argument that gives it}, where the names differ."""
+Settings = TypeVar("Settings", bound=Section)
 
 
 def open_vlm(
@@ -40,24 +50,30 @@ def open_vlm(
         workers: Forward passes side by side on a CPU.
 
     Raises:
-        UserError: There is no such model, a package that it needs is missing, or a back end lacks
-            something that `Backend` asks for.
-        pydantic.ValidationError: An argument is none of the values that it may have.
+        UserError: There is no such model, a package that it needs is missing, an argument is none
+            of the values that it may have, or a back end lacks something that `Backend` asks for.
     """
+    scoring = _made(
+        ScoringParams,
+        store="none" if store is None else str(store) if isinstance(store, Path) else store,
+        features_megabytes=0,
+        executor="local",
+        ray=RayParams(address=None, actors=1, num_cpus=1.0, num_gpus=0.0),
+    )
     if not isinstance(model, str | Path):
         own = checked(model, "the VLM")
-        return StoredVlm(own, Store(Path(store)) if store else None)
-    kept = Store(Path(store)) if store else None
+        return StoredVlm(own, None if store is None else Store(Path(store)))
     settings: HuggingFaceVlmParams | OpenAiVlmParams
     if url is None:
-        settings = HuggingFaceVlmParams(
+        settings = _made(
+            HuggingFaceVlmParams,
             kind="huggingface",
             path=str(model),
             revision=revision,
             device=device,
-            dtype=dtype,  # type: ignore[arg-type]
+            dtype=dtype,
             attn_implementation="sdpa",
-            prompt=PromptParams(style=style, instruction=instruction),  # type: ignore[arg-type]
+            prompt=_made(PromptParams, style=style, instruction=instruction),
             max_new_tokens=max_new_tokens,
             num_beams=1,
             batch_tokens=16384,
@@ -66,7 +82,8 @@ def open_vlm(
             workers=workers,
         )
     else:
-        settings = OpenAiVlmParams(
+        settings = _made(
+            OpenAiVlmParams,
             kind="openai",
             url=url,
             model=str(model),
@@ -78,10 +95,16 @@ def open_vlm(
             timeout_s=120.0,
             retries=3,
         )
-    scoring = ScoringParams(
-        store=str(store or "none"),  # it is open already, or not wanted
-        features_megabytes=0,
-        executor="local",
-        ray=RayParams(address=None, actors=1, num_cpus=1.0, num_gpus=0.0),
-    )
+    kept = None if store is None else Store(Path(store))
     return StoredVlm(open_backend(settings, scoring, Path(str(model)), kept), kept)
+
+
+def _made(made: type[Settings], /, **values: Any) -> Settings:
+    """Return settings; UserError names the argument that none can have."""
+    try:
+        return made(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][-1])
+        why = explained(first, ARGUMENTS.get(name, name))
+        raise UserError(f"open_vlm: {why}: correct this argument.") from error

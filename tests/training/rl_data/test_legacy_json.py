@@ -169,6 +169,8 @@ def test_a_query_that_is_no_id_is_named(tmp_path: Path) -> None:
         ('{"7": {"pointer_candidates": null}}', "rl.json: the file does not map"),
         ('{"7": {"pointer_candidates": [null]}}', "rl.json: the file does not map"),
         ('{"7": {"pointer_candidates": []}, "7": {}}', "the key '7' is there twice"),
+        ('{"-0": {"pointer_candidates": []}}', "-0 is no query"),
+        ('{"-7": {"pointer_candidates": []}}', "-7 is no query id"),
         ('{"7": {"pointer_candidates": [], "query": []}}', "rl.json: 7: query"),
         ('{"_meta": [], "7": {"pointer_candidates": []}}', "rl.json: _meta"),
         ('{"7": {"pointer_candidates": [], "candidate_pool_ids": [10.0]}}', "candidate_pool_ids.0"),

@@ -48,7 +48,7 @@ VARIANTS: Final = {
 MEND: Final = "mend it, or take it out"
 LARGEST: Final = 4 * 2**30
 """Bytes; such a file is one JSON value, and is read whole."""
-QUERY_ID: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
+QUERY_ID: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 Part = TypeVar("Part", bound=BaseModel)
 
 
@@ -202,7 +202,7 @@ def _record(
         pool=pool,
         candidates=tuple(candidates),
     )
-    check_pointers(record, where)
+    check_pointers(record, where, MEND)
     return record, skipped
 
 

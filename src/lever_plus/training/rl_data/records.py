@@ -112,14 +112,14 @@ class QueryRecord(Row):
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1), Listed]
 
 
-def check_pointers(record: QueryRecord, where: str) -> None:
+def check_pointers(record: QueryRecord, where: str, advice: str = MEND) -> None:
     """Refuse a pointer with two outcomes; the same twice is no harm, groups keep the first."""
     known: dict[tuple[int, ...], tuple[Shot, ...]] = {}
     for candidate in record.candidates:
         if known.setdefault(candidate.pointer, candidate.shots) != candidate.shots:
             raise UserError(
                 f"{where}: query {record.query_id}: pointer {list(candidate.pointer)} is there "
-                f"twice, with different answers or scores: {MEND}."
+                f"twice, with different answers or scores: {advice}."
             )
 
 
