@@ -162,6 +162,38 @@ NO_ANSWERS: dict[str, tuple[Any, str]] = {
         ),
         r"thoughts \(<think>\)",
     ),
+    **{
+        f"thoughts, {text!r}": (reply(said(text)), f"thoughts.*{mark}.*turned off")
+        for text, mark in (
+            ("Let me see.</think>\n\ncat", "</think>"),
+            ("<thinking>The image", "<thinking>"),
+            ("◁think▷The image", "◁think▷"),
+            ("[THINK]The image", r"\[THINK\]"),
+            ("<|channel|>analysis", r"<\|channel\|>"),
+            ("<seed:think>The image", "<seed:think>"),
+        )
+    },
+    **{
+        f"thoughts, {more}": (reply(said("", **{more: ["hm"]})), "thoughts")
+        for more in ("reasoning", "reasoning_details", "thinking", "thinking_blocks")
+    },
+    "thoughts, counted": (
+        reply(said(""), usage={"completion_tokens_details": {"reasoning_tokens": 3}}),
+        "went into thoughts",
+    ),
+    **{
+        f"the token {token}": (reply(said(f"cat{token}\n")), "special tokens out")
+        for token in ("<|im_end|>", "</s>", "<end_of_utterance>", "<pad>", "<|eot_id|>")
+    },
+    "more tokens than were asked for": (
+        reply(usage={"completion_tokens": 37}),
+        r"counts 37 tokens, more than vlm.max_new_tokens \(3\)",
+    ),
+    "an error in the choice": (
+        reply(choices=[{**reply()["choices"][0], "error": {"message": "gone"}}]),
+        "broke its answer off .*gone",
+    ),
+    "an error in the message": (reply(said("ca", error="gone")), "broke its answer off .*gone"),
     "no content": (reply({"role": "assistant"}), "no answer and no reason"),
     "a number as content": (reply(said(7)), "content is 7, not a text"),
     "true as content": (reply(said(True)), "content is True, not a text"),
@@ -480,6 +512,64 @@ def test_a_server_elsewhere_is_asked_through_the_proxy(
     vlm = OpenAiVlm(settings("http://elsewhere.example/v1"))
     assert vlm.answers([asked.request]) == ["cat"]
     assert asked.server.paths()[-1] == "http://elsewhere.example/v1/chat/completions"
+
+
+BAD_ENVIRONMENTS = {
+    "no package for SOCKS": ("ALL_PROXY", "socks5://127.0.0.1:9", "proxy of the environment"),
+    "no proxy": ("HTTP_PROXY", "ftp://u:pa55w0rd@x:1", "proxy of the environment"),
+    "half an address": ("HTTPS_PROXY", "http://[::1", "proxy of the environment"),
+    "no file": ("SSL_CERT_FILE", "/no/such/file", "SSL_CERT_FILE=/no/such/file"),
+    "no certificates": ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE to a file of certificates"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ENVIRONMENTS)
+def test_what_the_environment_names_wrongly_is_said(
+    name: str, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable, value, message = BAD_ENVIRONMENTS[name]
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=message) as caught:
+        OpenAiVlm(settings("https://elsewhere.example/v1")).answers([asked.request])
+    assert "https://elsewhere.example/v1 cannot be asked" in str(caught.value)
+    assert "pa55w0rd" not in str(caught.value)
+
+
+def test_where_a_loop_runs_answers_are_stored_all_the_same(asked: Asked) -> None:
+    """A notebook's cells run in a loop; the store belongs to the thread that has opened it."""
+
+    async def cell() -> str:
+        return asked.answer(reply())
+
+    assert asyncio.run(cell()) == "cat"
+    assert asked.kept == 1
+
+
+def test_where_a_loop_runs_a_reply_without_an_answer_is_refused(asked: Asked) -> None:
+    async def cell() -> str:
+        return asked.answer(reply(said(7)))
+
+    with pytest.raises(UserError, match="content is 7"):
+        asyncio.run(cell())
+
+
+def test_where_a_loop_runs_a_store_that_fails_ends_the_requests(asked: Asked) -> None:
+    """Those that nobody answers any more are not waited for."""
+    replies = [sent(reply()), (time.sleep(8) or b"" for _ in range(1))]
+    asked.server.reply = lambda _path: replies.pop(0)
+
+    def full(_numbers: object, _answers: object) -> None:
+        raise UserError("the disk is full")
+
+    async def cell() -> list[str]:
+        vlm = OpenAiVlm(settings(asked.server.url, concurrency=2))
+        return vlm.answers([asked.request] * 2, full)
+
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="the disk is full"):
+        asyncio.run(cell())
+    assert time.monotonic() - begun < 5
 
 
 def test_words_of_a_server_are_printable_and_short(asked: Asked) -> None:
