@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 
 from lever_plus.config.scoring import RayParams
 from lever_plus.config.vlm import HuggingFaceVlmParams
+from lever_plus.data.examples import Example, Query
+from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError, needs
 from lever_plus.files.addresses import is_loopback
 from lever_plus.files.secrets import without_secrets
@@ -34,19 +36,48 @@ ONE_MACHINE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 class Actor:
     """One copy of the VLM, in a process of its own."""
 
-    def __init__(self, path: str, params: HuggingFaceVlmParams) -> None:
-        """Name the model; it is loaded with the first shard."""
+    def __init__(self, path: str, params: HuggingFaceVlmParams, identity: VlmIdentity) -> None:
+        """Name the model, and what its answers are stored under; the first shard loads it."""
         use_threads(1)
         self._vlm = HuggingFaceVlm(path, params)
+        self._path, self._identity = path, identity
+        self._images: set[tuple[str, str]] = set()
 
     def ask(
         self, kind: str, number: int, requests: Sequence[Request]
     ) -> tuple[int, list[Any], int, int]:
-        """Return the shard's number, its answers, and the tokens of its prompts, whole and run."""
+        """Return the shard's number, its answers, and the tokens of its prompts, whole and run.
+
+        Raises:
+            UserError: The model or an image of this machine is not that of the one that asks.
+        """
+        self._check(requests)
         usage = self._vlm.usage
         whole, run = usage.tokens_whole, usage.tokens_run
         answers = getattr(self._vlm, kind)(requests)
         return number, answers, usage.tokens_whole - whole, usage.tokens_run - run
+
+    def _check(self, requests: Sequence[Request]) -> None:
+        """Refuse to answer for files that other machines know as something else."""
+        here, host = self._vlm.identity, socket.gethostname()
+        for name, wanted in self._identity.items():
+            if here.get(name) != wanted:
+                raise UserError(
+                    f"{self._path} on {host} is another model than here ({name} {here.get(name)}, "
+                    f"not {wanted}): copy the same folder, and the same packages, to every machine"
+                )
+        asked = {(each.image, each.image_sha256) for r in requests for each in _shown(r)}
+        for image, wanted in sorted(asked - self._images):
+            if wanted and image_sha256(image) != wanted:
+                raise UserError(
+                    f"{image} on {host} is another image than here: copy the same images to every "
+                    "machine"
+                )
+        self._images |= asked
+
+
+def _shown(request: Request) -> list[Example | Query]:
+    return [*request.demonstrations, request.query]
 
 
 class RayVlm:
@@ -101,7 +132,7 @@ class RayVlm:
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
         )
-        return [remote.remote(path, params) for _ in range(settings.actors)]
+        return [remote.remote(path, params, self.identity) for _ in range(settings.actors)]
 
     def _all(self, kind: str, requests: Sequence[Request], done: Done[Result]) -> list[Result]:
         _import_ray()
