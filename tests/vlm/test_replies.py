@@ -5,6 +5,7 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from PIL import Image
 
 from lever_plus.config.vlm import OpenAiVlmParams
-from lever_plus.data.examples import Query
+from lever_plus.data.examples import Example, Query
+from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends import exchange
 from lever_plus.vlm.backends.openai import OpenAiVlm
@@ -579,3 +581,26 @@ def test_words_of_a_server_are_printable_and_short(asked: Asked) -> None:
         asked.answer(lambda _path: http(content, 400))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 700
+
+
+def test_an_image_that_was_changed_since_it_was_hashed_is_not_asked_about(
+    asked: Asked, tmp_path: Path
+) -> None:
+    """Its answer would be kept as that of the image that was there before."""
+    path = tmp_path / "b.png"
+    Image.new("RGB", (2, 2), "red").save(path)
+    query = Query(str(path), "which?", image_sha256=image_sha256(path))
+    asked.request = Request((), query, "cat")
+    assert asked.answer(reply()) == "cat"
+    Image.new("RGB", (2, 2), "blue").save(path)
+    for request in (
+        Request((), replace(query, question="what?"), "cat"),
+        Request((Example(str(path), "x", "y", image_sha256=query.image_sha256),), query, "cat"),
+    ):
+        asked.request = request
+        with pytest.raises(UserError, match=f"image {path} was changed since .* put that one back"):
+            asked.answer(reply())
+        with pytest.raises(UserError, match="was changed since"):
+            asked.likelihood(echo([1, 2]), echo([1, 2, 3]))
+    assert asked.server.paths() == []
+    assert asked.kept == 1

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from lever_plus.data.images import image_sha256
+from lever_plus.data.images import check_unchanged, image_sha256
 from lever_plus.errors import UserError
 from lever_plus.files.checking import Row
 from lever_plus.files.json_files import json_lines_as
@@ -104,6 +104,12 @@ def hashed(example: Example) -> Example:
     if example.image_sha256:
         return example
     return replace(example, image_sha256=image_sha256(example.image))
+
+
+def check_images(shown: Iterable[Example | Query]) -> None:
+    """Refuse images that were changed since they were hashed; UserError names one."""
+    known = {(each.image, each.image_sha256): None for each in shown if each.image_sha256}
+    check_unchanged(known)
 
 
 def most_frequent_answer(answers: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 from lever_plus.config.vlm import OpenAiVlmParams
+from lever_plus.data.examples import check_images
 from lever_plus.data.images import image_url
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends.exchange import Server, ServerError
@@ -148,6 +149,7 @@ class OpenAiVlm:
 
     def messages(self, request: Request) -> list[Message]:
         """Return a request in the protocol's form: every image as a data URL."""
+        check_images((*request.demonstrations, request.query))
         images = iter(request.images)
         turns = messages(request.demonstrations, request.query, self.prompt)
         for turn in turns:

@@ -13,8 +13,6 @@ from typing import Any, Final, TypeVar
 
 from lever_plus.config.scoring import RayParams
 from lever_plus.config.vlm import HuggingFaceVlmParams
-from lever_plus.data.examples import Example, Query
-from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError, needs
 from lever_plus.files.addresses import is_loopback
 from lever_plus.files.secrets import without_secrets
@@ -41,7 +39,6 @@ class Actor:
         use_threads(1)
         self._vlm = HuggingFaceVlm(path, params)
         self._path, self._identity = path, identity
-        self._images: set[tuple[str, str]] = set()
 
     def ask(
         self, kind: str, number: int, requests: Sequence[Request]
@@ -49,16 +46,16 @@ class Actor:
         """Return the shard's number, its answers, and the tokens of its prompts, whole and run.
 
         Raises:
-            UserError: The model or an image of this machine is not that of the one that asks.
+            UserError: The model of this machine is not that of the one that asks, or cannot answer.
         """
-        self._check(requests)
+        self._check()
         usage = self._vlm.usage
         whole, run = usage.tokens_whole, usage.tokens_run
         answers = getattr(self._vlm, kind)(requests)
         return number, answers, usage.tokens_whole - whole, usage.tokens_run - run
 
-    def _check(self, requests: Sequence[Request]) -> None:
-        """Refuse to answer for files that other machines know as something else."""
+    def _check(self) -> None:
+        """Refuse to answer where the path leads to another model than where it was named."""
         here, host = self._vlm.identity, socket.gethostname()
         for name, wanted in self._identity.items():
             if here.get(name) != wanted:
@@ -66,18 +63,6 @@ class Actor:
                     f"{self._path} on {host} is another model than here ({name} {here.get(name)}, "
                     f"not {wanted}): copy the same folder, and the same packages, to every machine"
                 )
-        asked = {(each.image, each.image_sha256) for r in requests for each in _shown(r)}
-        for image, wanted in sorted(asked - self._images):
-            if wanted and image_sha256(image) != wanted:
-                raise UserError(
-                    f"{image} on {host} is another image than here: copy the same images to every "
-                    "machine"
-                )
-        self._images |= asked
-
-
-def _shown(request: Request) -> list[Example | Query]:
-    return [*request.demonstrations, request.query]
 
 
 class RayVlm:
