@@ -1,5 +1,6 @@
 """Embeddings: unit and whitened features, whitened by the training split alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,15 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
     again = read_embeddings(tmp_path)
     np.testing.assert_allclose(again.unit["image"], embeddings.unit["image"], atol=1e-6)
     assert not any(cache.iterdir())
+
+
+def test_an_image_that_was_changed_since_it_was_prepared_is_not_encoded(
+    world: World, folders: Folders, tmp_path: Path
+) -> None:
+    first, second, *rest = world.splits["train"]
+    splits = {**world.splits, "train": [replace(first, image=second.image), second, *rest]}
+    with pytest.raises(UserError, match=f"image {second.image} was changed since"):
+        embed_examples(tmp_path, tmp_path, load(folders.clip), splits, 0.999)
 
 
 def test_neighbours_are_the_most_similar_first(world: World, embeddings: Embeddings) -> None:

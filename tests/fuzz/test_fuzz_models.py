@@ -248,6 +248,48 @@ def test_every_file_that_is_read_is_in_the_hash(folder: Path, tmp_path: Path) ->
         assert folder_hash(folder) in hashes
 
 
+def test_folders_of_further_tokenizers_are_in_the_hash(folder: Path) -> None:
+    """Some processors load them, as InstructBLIP's does; other folders are never read."""
+    hashes = {folder_hash(folder)}
+    for name in ("onnx", "checkpoint-500"):
+        (folder / name).mkdir()
+        (folder / name / "tokenizer.json").write_text("1", encoding="utf-8")
+        assert folder_hash(folder) in hashes
+    (folder / "qformer_tokenizer" / "additional_chat_templates").mkdir(parents=True)
+    for name in ("tokenizer.json", "vocab.txt", "additional_chat_templates/a.jinja"):
+        for content in "12":
+            (folder / "qformer_tokenizer" / name).write_text(content, encoding="utf-8")
+            hashes.add(folder_hash(folder))
+    assert len(hashes) == 1 + 2 * 3
+
+
+@pytest.mark.parametrize("place", ["", "qformer_tokenizer"])
+@pytest.mark.parametrize(
+    "names", [["../other/tokenizer.4.0.json"], ["/tmp/tokenizer.4.0.json"], "sub/tokenizer.4.json"]
+)
+def test_a_tokenizer_elsewhere_is_refused(folder: Path, place: str, names: Any) -> None:
+    path = folder / place / "tokenizer_config.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"fast_tokenizer_files": names}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"tokenizer_config.json: fast_tokenizer_files names files"):
+        identify(str(folder), None)
+
+
+def test_versions_of_a_tokenizer_beside_it_are_taken(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    content = {**json.loads(path.read_bytes()), "fast_tokenizer_files": ["tokenizer.4.0.json"]}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert identify(str(folder), None)[0] == "CLIPModel"
+
+
+@pytest.mark.parametrize("named", [["a\nb"], ["\x1b[2J"], [""], [3], "CLIPModel", [], None])
+def test_a_model_s_name_can_be_shown(folder: Path, named: Any) -> None:
+    """Answers are kept under it."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "architectures": named}))
+    assert identify(str(folder), None)[0] == "CLIPConfig"
+
+
 def test_links_are_hashed_by_what_they_lead_to(folder: Path, tmp_path: Path) -> None:
     """A cache of the hub is made of links."""
     linked = tmp_path / "linked"

@@ -332,3 +332,17 @@ def test_scores_are_the_official_metric(vlm: HuggingFaceVlm, world: World) -> No
     (score,) = Scorer(StoredVlm(vlm, None)).score([Asked((), judged)])
     assert (score.answer, score.vqa_correct) == (answer, 1)
     assert score.vqa_acc_score == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("prefix_reuse", [True, False])
+@pytest.mark.parametrize("shown", [0, 1])
+def test_an_image_that_was_changed_since_it_was_hashed_is_not_shown(
+    prefix_reuse: bool, shown: int, load: Load, world: World, tmp_path: Path
+) -> None:
+    """Its answers would be kept as those of the image that was there before."""
+    first, second = world.splits["train"][:2]
+    path = Path(shutil.copy(second.image, tmp_path / "image.png"))
+    moved = replace(first, image=str(path))  # the hash is that of another image
+    request = Request((moved,), second.query) if shown else Request((), moved.query)
+    with pytest.raises(UserError, match=f"image {path} was changed since"):
+        load(prefix_reuse=prefix_reuse).answers([request])

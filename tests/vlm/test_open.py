@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -232,3 +234,47 @@ def test_arguments_that_none_can_have_are_named_and_nothing_is_stored(
         open_vlm(model, **given)  # type: ignore[arg-type]
     assert "pa55word" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_identity_of_any_mapping_is_kept_as_it_was(tmp_path: Path) -> None:
+    own = Parrot("polly")
+    own.identity = MappingProxyType(dict(own.identity))  # type: ignore[assignment]
+    vlm = open_vlm(own, store=tmp_path / "answers.sqlite")
+    vlm.answers([Request(SHOWN, QUERY)])
+    (row,) = Store(tmp_path / "answers.sqlite").statistics()
+    assert row.identity == dict(own.identity)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *({"seed": "1"}, {"seed": 1}, {"seed": {1}}, {"seed": float("nan")}, {3: "x"}),
+        *({"model": "a\nb"}, {"revision": "\x1b[2J"}, {"dtype": "\u202e"}, {"model": "\ud800"}),
+    ],
+)
+def test_an_identity_that_no_store_could_be_read_with_is_refused(
+    more: dict[Any, Any], tmp_path: Path
+) -> None:
+    """What was stored before stays readable."""
+    path = tmp_path / "answers.sqlite"
+    open_vlm(Parrot("before"), store=path).answers([Request(SHOWN, QUERY)])
+    own = Parrot("polly")
+    own.identity = {**own.identity, **more}  # type: ignore[typeddict-item]
+    with pytest.raises(UserError, match=r"its identity has (seed|3) beside|cannot be shown"):
+        open_vlm(own, store=path).answers([Request(SHOWN, QUERY)])
+    assert [row.answers for row in Store(path).statistics()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("whole", "run"), [(3, -5), (3, 4), (1, float("nan")), (3, "x"), (None, 1), (-1, -1), (True, 0)]
+)
+def test_counts_of_tokens_that_cannot_be_are_refused(whole: Any, run: Any) -> None:
+    own = Parrot("polly")
+    own.usage.tokens_whole, own.usage.tokens_run = 30, 10
+    vlm = open_vlm(own)
+    assert vlm.usage.saved == pytest.approx(2 / 3)
+    own.usage.tokens_whole, own.usage.tokens_run = whole, run
+    with pytest.raises(UserError, match=r"its usage says that .* tokens were run"):
+        vlm.answers([Request(SHOWN, QUERY)])
+    with pytest.raises(UserError, match=r"its usage says that .* tokens were run"):
+        open_vlm(own)

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -16,7 +17,7 @@ from lever_plus.config.vlm import HuggingFaceVlmParams
 from lever_plus.errors import UserError
 from lever_plus.files.addresses import is_loopback
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
-from lever_plus.vlm.backends.ray import RayVlm
+from lever_plus.vlm.backends.ray import Actor, RayVlm
 from lever_plus.vlm.request import Request
 from tiny_world import Folders, World
 
@@ -70,6 +71,28 @@ def test_results_are_those_of_this_process(
         vlm.log_likelihoods(requests), local.log_likelihoods(requests), atol=1e-5
     )
     assert vlm.usage.tokens_whole == local.usage.tokens_whole
+
+
+def test_another_model_under_the_same_path_does_not_answer(
+    folders: Folders, settings: HuggingFaceVlmParams, requests: list[Request], local: HuggingFaceVlm
+) -> None:
+    """Its answers would be stored as those of the model that this process knows."""
+    actors = RayParams(address="local", actors=1, num_cpus=0.5, num_gpus=0.0)
+    vlm = RayVlm(str(folders.vlm), settings, actors)
+    vlm.identity = {**local.identity, "revision": "another"}
+    kept: list[int] = []
+    with pytest.raises(UserError, match=r"is another model than here \(revision .*, not another\)"):
+        vlm.answers(requests, lambda numbers, _answers: kept.extend(numbers))
+    assert not kept
+
+
+def test_another_image_under_the_same_path_is_not_shown(
+    folders: Folders, settings: HuggingFaceVlmParams, requests: list[Request], local: HuggingFaceVlm
+) -> None:
+    actor = Actor(str(folders.vlm), settings, local.identity)
+    query = replace(requests[0].query, image_sha256="0" * 64)
+    with pytest.raises(UserError, match=f"image {query.image} was changed since"):
+        actor.ask("answers", 0, [requests[0]._replace(query=query)])
 
 
 def processes(vlm: RayVlm) -> list[int]:

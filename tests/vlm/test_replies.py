@@ -5,6 +5,7 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from PIL import Image
 
 from lever_plus.config.vlm import OpenAiVlmParams
-from lever_plus.data.examples import Query
+from lever_plus.data.examples import Example, Query
+from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends import exchange
 from lever_plus.vlm.backends.openai import OpenAiVlm
@@ -162,6 +164,38 @@ NO_ANSWERS: dict[str, tuple[Any, str]] = {
         ),
         r"thoughts \(<think>\)",
     ),
+    **{
+        f"thoughts, {text!r}": (reply(said(text)), f"thoughts.*{mark}.*turned off")
+        for text, mark in (
+            ("Let me see.</think>\n\ncat", "</think>"),
+            ("<thinking>The image", "<thinking>"),
+            ("◁think▷The image", "◁think▷"),
+            ("[THINK]The image", r"\[THINK\]"),
+            ("<|channel|>analysis", r"<\|channel\|>"),
+            ("<seed:think>The image", "<seed:think>"),
+        )
+    },
+    **{
+        f"thoughts, {more}": (reply(said("", **{more: ["hm"]})), "thoughts")
+        for more in ("reasoning", "reasoning_details", "thinking", "thinking_blocks")
+    },
+    "thoughts, counted": (
+        reply(said(""), usage={"completion_tokens_details": {"reasoning_tokens": 3}}),
+        "went into thoughts",
+    ),
+    **{
+        f"the token {token}": (reply(said(f"cat{token}\n")), "special tokens out")
+        for token in ("<|im_end|>", "</s>", "<end_of_utterance>", "<pad>", "<|eot_id|>")
+    },
+    "more tokens than were asked for": (
+        reply(usage={"completion_tokens": 37}),
+        r"counts 37 tokens, more than vlm.max_new_tokens \(3\)",
+    ),
+    "an error in the choice": (
+        reply(choices=[{**reply()["choices"][0], "error": {"message": "gone"}}]),
+        "broke its answer off .*gone",
+    ),
+    "an error in the message": (reply(said("ca", error="gone")), "broke its answer off .*gone"),
     "no content": (reply({"role": "assistant"}), "no answer and no reason"),
     "a number as content": (reply(said(7)), "content is 7, not a text"),
     "true as content": (reply(said(True)), "content is True, not a text"),
@@ -482,6 +516,64 @@ def test_a_server_elsewhere_is_asked_through_the_proxy(
     assert asked.server.paths()[-1] == "http://elsewhere.example/v1/chat/completions"
 
 
+BAD_ENVIRONMENTS = {
+    "no package for SOCKS": ("ALL_PROXY", "socks5://127.0.0.1:9", "proxy of the environment"),
+    "no proxy": ("HTTP_PROXY", "ftp://u:pa55w0rd@x:1", "proxy of the environment"),
+    "half an address": ("HTTPS_PROXY", "http://[::1", "proxy of the environment"),
+    "no file": ("SSL_CERT_FILE", "/no/such/file", "SSL_CERT_FILE=/no/such/file"),
+    "no certificates": ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE to a file of certificates"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ENVIRONMENTS)
+def test_what_the_environment_names_wrongly_is_said(
+    name: str, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable, value, message = BAD_ENVIRONMENTS[name]
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=message) as caught:
+        OpenAiVlm(settings("https://elsewhere.example/v1")).answers([asked.request])
+    assert "https://elsewhere.example/v1 cannot be asked" in str(caught.value)
+    assert "pa55w0rd" not in str(caught.value)
+
+
+def test_where_a_loop_runs_answers_are_stored_all_the_same(asked: Asked) -> None:
+    """A notebook's cells run in a loop; the store belongs to the thread that has opened it."""
+
+    async def cell() -> str:
+        return asked.answer(reply())
+
+    assert asyncio.run(cell()) == "cat"
+    assert asked.kept == 1
+
+
+def test_where_a_loop_runs_a_reply_without_an_answer_is_refused(asked: Asked) -> None:
+    async def cell() -> str:
+        return asked.answer(reply(said(7)))
+
+    with pytest.raises(UserError, match="content is 7"):
+        asyncio.run(cell())
+
+
+def test_where_a_loop_runs_a_store_that_fails_ends_the_requests(asked: Asked) -> None:
+    """Those that nobody answers any more are not waited for."""
+    replies = [sent(reply()), (time.sleep(8) or b"" for _ in range(1))]
+    asked.server.reply = lambda _path: replies.pop(0)
+
+    def full(_numbers: object, _answers: object) -> None:
+        raise UserError("the disk is full")
+
+    async def cell() -> list[str]:
+        vlm = OpenAiVlm(settings(asked.server.url, concurrency=2))
+        return vlm.answers([asked.request] * 2, full)
+
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="the disk is full"):
+        asyncio.run(cell())
+    assert time.monotonic() - begun < 5
+
+
 def test_words_of_a_server_are_printable_and_short(asked: Asked) -> None:
     words = "\x1b[2J\x07red\n" + "long " * 500
     content = json.dumps({"message": words}).encode()
@@ -489,3 +581,26 @@ def test_words_of_a_server_are_printable_and_short(asked: Asked) -> None:
         asked.answer(lambda _path: http(content, 400))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 700
+
+
+def test_an_image_that_was_changed_since_it_was_hashed_is_not_asked_about(
+    asked: Asked, tmp_path: Path
+) -> None:
+    """Its answer would be kept as that of the image that was there before."""
+    path = tmp_path / "b.png"
+    Image.new("RGB", (2, 2), "red").save(path)
+    query = Query(str(path), "which?", image_sha256=image_sha256(path))
+    asked.request = Request((), query, "cat")
+    assert asked.answer(reply()) == "cat"
+    Image.new("RGB", (2, 2), "blue").save(path)
+    for request in (
+        Request((), replace(query, question="what?"), "cat"),
+        Request((Example(str(path), "x", "y", image_sha256=query.image_sha256),), query, "cat"),
+    ):
+        asked.request = request
+        with pytest.raises(UserError, match=f"image {path} was changed since .* put that one back"):
+            asked.answer(reply())
+        with pytest.raises(UserError, match="was changed since"):
+            asked.likelihood(echo([1, 2]), echo([1, 2, 3]))
+    assert asked.server.paths() == []
+    assert asked.kept == 1

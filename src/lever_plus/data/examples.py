@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from lever_plus.data.images import image_sha256
+from lever_plus.data.images import check_unchanged, image_sha256
 from lever_plus.errors import UserError
 from lever_plus.files.checking import Row
 from lever_plus.files.json_files import json_lines_as
@@ -115,6 +115,12 @@ def fresh_ids(taken: Iterable[int]) -> Iterator[int]:
     known = set(taken)
     yield from range(max(known, default=0) + 1, LARGEST_ID + 1)
     yield from (number for number in count(1) if number not in known)
+
+
+def check_images(shown: Iterable[Example | Query]) -> None:
+    """Refuse images that were changed since they were hashed; UserError names one."""
+    known = {(each.image, each.image_sha256): None for each in shown if each.image_sha256}
+    check_unchanged(known)
 
 
 def most_frequent_answer(answers: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ and so does a server that is sent `image_url`. A file that can't be shown right 
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -72,6 +73,22 @@ def image_sha256(path: str | Path) -> str:
 def opened_sha256(path: str | Path) -> str:
     """Return the `image_sha256` of an image that was seen to open; UserError as `open_image`."""
     return _key(_content(path), path)
+
+
+def check_unchanged(images: Iterable[tuple[str, str]]) -> None:
+    """Refuse images, (path, `image_sha256`), that were changed since their hashes were taken.
+
+    Raises:
+        UserError: One was, or cannot be read.
+    """
+    for path, known_as in images:
+        digest = hashlib.sha256(_content(path)).hexdigest()
+        if known_as not in (digest, _versioned(digest)):
+            raise UserError(
+                f"image {path} was changed since its sha256 was taken, so that its answers and "
+                "features would be kept as those of another image: put that one back, or prepare "
+                "the data again (`dvc repro --force prepare`)."
+            )
 
 
 def bytes_sha256(path: str | Path) -> str:

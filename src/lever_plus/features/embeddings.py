@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lever_plus.data.examples import Example
+from lever_plus.data.examples import Example, check_images
 from lever_plus.errors import PointerError, UserError
 from lever_plus.features.arrays import check_array, check_unit
 from lever_plus.features.encoder import ClipEncoder
@@ -120,6 +120,7 @@ def embed_examples(
     examples = [example for split in splits.values() for example in split]
     data = data_hash(examples)
     parts = {part: Progress(cache / f"{encoder.identity[:16]}-{data[:16]}", part) for part in PARTS}
+    check_images(examples)
     features = {
         "image": encoder.images([e.image for e in examples], parts["image"]),
         "question": encoder.texts([e.question for e in examples], parts["question"]),

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from lever_plus.data.examples import Example, Query, hashed, hashed_query
+from lever_plus.data.images import check_unchanged
 from lever_plus.errors import PointerError, UserError
 from lever_plus.features.embeddings import Embeddings
 from lever_plus.features.encoder import ClipEncoder, InMemory
@@ -161,6 +162,7 @@ class EncodedFeatures:
         paths = {query.image_sha256: query.image for query in queries}
 
         def encode(keys: Sequence[str]) -> Array:
+            check_unchanged((paths[key], key) for key in keys)
             return self._encoder.images([paths[key] for key in keys], InMemory())
 
         return self._kept.rows("image", [query.image_sha256 for query in queries], encode)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from lever_plus.errors import UserError
 from lever_plus.files.json_files import read_object
 from lever_plus.files.reading import read_bytes
+from lever_plus.files.secrets import without_secrets
 from lever_plus.files.tensors import read_header
 
 ADVICE: Final = "get the whole checkpoint again, or name another folder in params.yaml"
@@ -26,6 +27,8 @@ SETTINGS: Final = (
     *("tokenizer_config.json", "video_preprocessor_config.json"),
 )
 TEMPLATES: Final = "additional_chat_templates"
+TOKENIZERS: Final = "*tokenizer*"
+"""Folders of further tokenizers, which some processors have, such as that of InstructBLIP."""
 NEVER_READ: Final = frozenset(
     [
         *("", ".bin", ".ckpt", ".csv", ".gguf", ".gif", ".h5", ".ipynb", ".jpeg", ".jpg", ".lock"),
@@ -36,6 +39,8 @@ NEVER_READ: Final = frozenset(
 """Endings of files that no load reads: documents, and weights in other formats."""
 MOST_LAYERS: Final = 10_000
 SHA256: Final = 64
+LONGEST: Final = 300
+"""Characters of what the hub says of a download that failed."""
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 DOWNLOADED: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 
@@ -64,6 +69,13 @@ def find_folder(path: str, revision: str | None) -> Path:
 
 def _cached(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    not_there = RepositoryNotFoundError, RevisionNotFoundError, HFValidationError
 
     online = os.environ.get("HF_HUB_OFFLINE") == "0"
     try:
@@ -71,10 +83,15 @@ def _cached(name: str, revision: str | None) -> Path:
             name, revision=revision, local_files_only=not online, allow_patterns=[*DOWNLOADED]
         )
     except Exception as error:
-        where = "on the hub" if online else "in the local Hugging Face cache (HF_HUB_OFFLINE=0)"
+        if not online:
+            why = "not in the local Hugging Face cache (HF_HUB_OFFLINE=0 fetches it)"
+        elif isinstance(error, not_there):
+            why = "not on the hub"
+        else:
+            said = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+            why = f"cannot be fetched from the hub ({without_secrets(said)[:LONGEST]})"
         raise UserError(
-            f"{name} holds no model: it is no folder, and not {where}: correct the path in "
-            "params.yaml."
+            f"{name} holds no model: it is no folder, and {why}: correct the path in params.yaml."
         ) from error
     return Path(found)
 
@@ -95,9 +112,10 @@ def check_folder(folder: Path, *, weights: bool) -> None:
             f"{folder} holds an adapter (adapter_config.json): merge it into its model "
             "(peft's merge_and_unload), and save that."
         )
-    for name in SETTINGS:
-        if (folder / name).exists():
-            _check_settings(read_object(folder / name, ADVICE), folder / name)
+    for place in (folder, *_further(folder)):
+        for name in SETTINGS:
+            if (place / name).exists():
+                _check_settings(read_object(place / name, ADVICE), place / name)
     if weights:
         for path in weight_files(folder):
             _check_weights(path)
@@ -141,10 +159,16 @@ def _check_settings(content: Any, path: Path) -> None:
             raise UserError(f"{path}: {key} names weights of another name: call them {WEIGHTS}.")
         if key.endswith("attn_implementation") and "/" in str(value):
             raise UserError(f"{path}: {key} names code on the hub ({value}): remove it.")
+        if key == "fast_tokenizer_files" and any("/" in str(name) for name in _listed(value)):
+            raise UserError(f"{path}: {key} names files elsewhere ({value}): remove it.")
         if key == "audio_tokenizer_name_or_path":
             raise UserError(f"{path}: {key} names another model ({value}): remove it.")
         if "layers" in key and isinstance(value, int) and value > MOST_LAYERS:
             raise UserError(f"{path}: {key} is {value}, which no model has: {ADVICE}.")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _settings(content: Any) -> Iterator[tuple[str, Any]]:
@@ -211,7 +235,8 @@ def touched(path: Path) -> tuple[int, ...]:
 
 def _identifying(folder: Path) -> list[Path]:
     """Return the files in the hash; hidden ones and those of other formats are never read."""
-    there = [*folder.iterdir(), *(folder / TEMPLATES).glob("*.jinja")]
+    there = [path for place in (folder, *_further(folder)) for path in place.iterdir()]
+    there += [path for place in (folder, *_further(folder)) for path in _templates(place)]
     return sorted(
         path
         for path in there
@@ -219,6 +244,14 @@ def _identifying(folder: Path) -> list[Path]:
         and not path.name.startswith(".")
         and path.is_file()
     )
+
+
+def _further(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(TOKENIZERS) if path.is_dir())
+
+
+def _templates(folder: Path) -> Iterator[Path]:
+    return (folder / TEMPLATES).glob("*.jinja")
 
 
 @cache

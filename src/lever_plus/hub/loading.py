@@ -93,10 +93,17 @@ def identify(path: str, revision: str | None) -> tuple[str, str]:
     check_folder(folder, weights=True)
     with explained(path):
         config = AutoConfig.from_pretrained(str(folder), **NEVER)
-    name = (config.architectures or [type(config).__name__])[0]
+    name = _architecture(config)
     if folder == Path(path) or not as_downloaded(folder):
-        return str(name), folder_hash(folder)
-    return str(name), folder.name
+        return name, folder_hash(folder)
+    return name, folder.name
+
+
+def _architecture(config: Any) -> str:
+    """Return what a configuration calls its model, if that is a name, else its own class."""
+    named = config.architectures
+    first = named[0] if isinstance(named, list) and named else None
+    return first if isinstance(first, str) and first.isidentifier() else type(config).__name__
 
 
 @contextmanager

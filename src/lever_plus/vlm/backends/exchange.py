@@ -8,7 +8,6 @@ quotes the server and says what to do.
 import asyncio
 import email.utils
 import json
-import os
 import random
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -16,13 +15,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from lever_plus.errors import UserError, needs
-from lever_plus.files.addresses import is_loopback
+from lever_plus.errors import UserError
 from lever_plus.files.json_files import parse_json
 from lever_plus.files.secrets import without_secrets
+from lever_plus.vlm.backends.client import KEY_VARIABLE, open_client
 from lever_plus.vlm.backends.words import advice_for, quoted, words_of
 
-KEY_VARIABLE: Final = "OPENAI_API_KEY"
 REPLY_BYTES: Final = 4 * 2**20
 ERROR_BYTES: Final = 64 * 2**10
 CONNECT_SECONDS: Final = 10.0
@@ -80,23 +78,9 @@ class Server:
         """Open the client.
 
         Raises:
-            UserError: The package is missing, or the URL or the key is none.
+            UserError: See `client.open_client`.
         """
-        with needs("openai", "vlm.kind: openai", "set it to huggingface"):
-            import httpx2
-
-        # A connection that is used again may hold the rest of an earlier reply.
-        limits = httpx2.Limits(max_connections=self._connections, max_keepalive_connections=0)
-        parts = urlsplit(self.url)
-        here = is_loopback(parts.hostname) or parts.hostname in ("0.0.0.0", "::")
-        secure = parts.scheme == "https"
-        client = httpx2.AsyncClient(
-            headers=_headers(),
-            limits=limits,
-            timeout=httpx2.Timeout(None, connect=min(CONNECT_SECONDS, self._timeout_s)),
-            # With a transport of its own, no proxy of the environment is asked.
-            transport=httpx2.AsyncHTTPTransport(secure, limits=limits) if here else None,
-        )
+        client = open_client(self.url, self._connections, min(CONNECT_SECONDS, self._timeout_s))
         self._client = await self._stack.enter_async_context(client)
         return self
 
@@ -264,21 +248,6 @@ class Server:
             advice = advice_for(200, said, passing=False, key=KEY_VARIABLE)
             raise ServerError(f"{self._silent}: it sent an error ({said}): {advice}.", 200)
         return found
-
-
-def _headers() -> dict[str, str]:
-    """Return what goes with every request: no compression, no connection kept, the key."""
-    key = os.environ.get(KEY_VARIABLE, "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise UserError(f"{KEY_VARIABLE} holds a character that no key has: set it again.")
-    headers = {
-        "Accept": "application/json",
-        "Accept-Encoding": "identity",
-        "Connection": "close",
-        "Content-Type": "application/json",
-        "User-Agent": "lever-plus",
-    }
-    return {**headers, "Authorization": f"Bearer {key}"} if key else headers
 
 
 def _seconds(text: str) -> float | None:

@@ -6,13 +6,15 @@ echoes the log-probabilities of its prompt (`prompt_logprobs`, as vLLM does); an
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, TypeVar
 
 from lever_plus.config.vlm import OpenAiVlmParams
+from lever_plus.data.examples import check_images
 from lever_plus.data.images import image_url
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends.exchange import Server, ServerError
+from lever_plus.vlm.backends.loops import run_to_end
 from lever_plus.vlm.backends.replies import Echo, answer_of, echoed, log_likelihood, model_names
 from lever_plus.vlm.backends.words import quoted
 from lever_plus.vlm.prompt import Message, PromptFormat, message_hash, messages
@@ -49,7 +51,7 @@ class OpenAiVlm:
             UserError: The server can't be reached, does not know the model, keeps failing, or its
                 reply holds no answer.
         """
-        return asyncio.run(self._all(requests, self._answer, done))
+        return run_to_end(partial(self._all, requests, self._answer), done)
 
     def log_likelihoods(
         self, requests: Sequence[Request], done: Done[float] = ignore
@@ -59,7 +61,7 @@ class OpenAiVlm:
         Raises:
             UserError: As above, or the server does not echo the log-probabilities of its prompt.
         """
-        return asyncio.run(self._all(requests, self._log_likelihood, done))
+        return run_to_end(partial(self._all, requests, self._log_likelihood), done)
 
     async def _all(
         self,
@@ -147,6 +149,7 @@ class OpenAiVlm:
 
     def messages(self, request: Request) -> list[Message]:
         """Return a request in the protocol's form: every image as a data URL."""
+        check_images((*request.demonstrations, request.query))
         images = iter(request.images)
         turns = messages(request.demonstrations, request.query, self.prompt)
         for turn in turns:

@@ -6,12 +6,11 @@ arguments. The back end's identity must say all that its answers depend on, beca
 under it.
 """
 
-import copy
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
@@ -75,12 +74,18 @@ def checked(made: Any, what: str) -> Backend:
                 f"{what}, a {kind}, is no back end: it has no method {name}(requests, done)."
             )
     identity = getattr(made, "identity", None)
-    known = identity if isinstance(identity, Mapping) else {}
-    lacking = [key for key in VlmIdentity.__annotations__ if not isinstance(known.get(key), str)]
+    known = dict(identity) if isinstance(identity, Mapping) else {}
+    fields = VlmIdentity.__annotations__
+    lacking = [key for key in fields if not isinstance(known.get(key), str)]
     if lacking:
         raise UserError(
             f"{what}, a {kind}, is no back end: its identity has no text for {', '.join(lacking)}. "
             "Answers are kept under it, so that it must say all that they depend on."
+        )
+    if more := [quoted(str(key), 40) for key in known if key not in fields]:
+        raise UserError(
+            f"{what}, a {kind}, is no back end: its identity has {', '.join(more)} beside "
+            f"{', '.join(fields)}: say it in one of those, such as generation."
         )
     for name, wanted in KINDS.items():
         if not isinstance(getattr(made, name, None), wanted):
@@ -88,18 +93,19 @@ def checked(made: Any, what: str) -> Backend:
                 f"{what}, a {kind}, is no back end: its {name} is no {wanted.__name__} of "
                 f"{wanted.__module__}."
             )
-    return CheckedBackend(made, what)
+    return CheckedBackend(made, cast(VlmIdentity, {key: str(known[key]) for key in fields}), what)
 
 
 class CheckedBackend:
     """A back end of the user's own, whose every answer is looked at before it counts."""
 
-    def __init__(self, made: Any, what: str) -> None:
+    def __init__(self, made: Any, identity: VlmIdentity, what: str) -> None:
         """Keep the back end and what its answers depend on, which must not change any more."""
         self._made, self._what = made, what
-        self.identity: VlmIdentity = copy.copy(made.identity)
+        self.identity = identity
         self.prompt: PromptFormat = made.prompt
-        self.usage: Usage = made.usage
+        self.usage = Usage()
+        self._count()
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
         """Return the text generated for each request.
@@ -155,6 +161,7 @@ class CheckedBackend:
             done(list(fresh), list(fresh.values()))
 
         returned = _listed(ask(requests, checked_done), place)
+        self._count()
         if len(returned) != len(requests):
             raise UserError(
                 f"{place} returned {len(returned)} values for {len(requests)} requests: return one "
@@ -173,6 +180,18 @@ class CheckedBackend:
         if rest := [number for number in range(len(values)) if number not in reported]:
             done(rest, [values[number] for number in rest])
         return values
+
+    def _count(self) -> None:
+        """Take over what the back end says of its tokens; the rest is counted elsewhere."""
+        whole, run = self._made.usage.tokens_whole, self._made.usage.tokens_run
+        counts = [isinstance(n, int | np.integer) and not isinstance(n, bool) for n in (whole, run)]
+        if not all(counts) or not 0 <= run <= whole:
+            raise UserError(
+                f"{self._what}: its usage says that {quoted(repr(run), 40)} of "
+                f"{quoted(repr(whole), 40)} tokens were run (tokens_run, tokens_whole): they are "
+                "counts, and no more are run than there are. Mend the back end."
+            )
+        self.usage.tokens_whole, self.usage.tokens_run = int(whole), int(run)
 
 
 def _listed(values: Any, place: str) -> list[Any]:

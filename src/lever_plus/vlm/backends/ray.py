@@ -34,19 +34,35 @@ ONE_MACHINE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 class Actor:
     """One copy of the VLM, in a process of its own."""
 
-    def __init__(self, path: str, params: HuggingFaceVlmParams) -> None:
-        """Name the model; it is loaded with the first shard."""
+    def __init__(self, path: str, params: HuggingFaceVlmParams, identity: VlmIdentity) -> None:
+        """Name the model, and what its answers are stored under; the first shard loads it."""
         use_threads(1)
         self._vlm = HuggingFaceVlm(path, params)
+        self._path, self._identity = path, identity
 
     def ask(
         self, kind: str, number: int, requests: Sequence[Request]
     ) -> tuple[int, list[Any], int, int]:
-        """Return the shard's number, its answers, and the tokens of its prompts, whole and run."""
+        """Return the shard's number, its answers, and the tokens of its prompts, whole and run.
+
+        Raises:
+            UserError: The model of this machine is not that of the one that asks, or cannot answer.
+        """
+        self._check()
         usage = self._vlm.usage
         whole, run = usage.tokens_whole, usage.tokens_run
         answers = getattr(self._vlm, kind)(requests)
         return number, answers, usage.tokens_whole - whole, usage.tokens_run - run
+
+    def _check(self) -> None:
+        """Refuse to answer where the path leads to another model than where it was named."""
+        here, host = self._vlm.identity, socket.gethostname()
+        for name, wanted in self._identity.items():
+            if here.get(name) != wanted:
+                raise UserError(
+                    f"{self._path} on {host} is another model than here ({name} {here.get(name)}, "
+                    f"not {wanted}): copy the same folder, and the same packages, to every machine"
+                )
 
 
 class RayVlm:
@@ -101,7 +117,7 @@ class RayVlm:
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
         )
-        return [remote.remote(path, params) for _ in range(settings.actors)]
+        return [remote.remote(path, params, self.identity) for _ in range(settings.actors)]
 
     def _all(self, kind: str, requests: Sequence[Request], done: Done[Result]) -> list[Result]:
         _import_ray()

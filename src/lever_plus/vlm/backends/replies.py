@@ -23,6 +23,22 @@ _THINKING: Final = (
     "start the server with the model's thinking turned off, or raise vlm.max_new_tokens so that an "
     "answer fits after its thoughts"
 )
+_THOUGHTS: Final = re.compile(
+    r"</?(?:\w+:)?(?:think|thinking|thought|thoughts|reasoning)>|◁/?think▷|\[/?THINK\]"
+    r"|<\|channel\|>|<\|(?:begin|end)_of_thought\|>",
+    re.IGNORECASE,
+)
+"""What models put around their thoughts; templates often write the first mark themselves."""
+_THOUGHT_OF: Final = (
+    *("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks"),
+    "thoughts",
+)
+_TURN_END: Final = re.compile(
+    r"(?:<\|(?:im_end|end|eot_id|endoftext|end_of_text|eom_id|eos|return)\|>|</s>|<eos>"
+    r"|<end_of_turn>|<end_of_utterance>|<pad>|<\uff5cend\u2581of\u2581sentence\uff5c>)\s*\Z"
+)
+_MORE_TOKENS: Final = 1
+"""By which servers that count the end of a turn may exceed what was asked for."""
 Echo = tuple[str, float, str | None]
 """A prompt's token: id, log-probability, and its text where the server gives it."""
 
@@ -59,6 +75,7 @@ def answer_of(reply: dict[str, Any], model: str, max_new_tokens: int, where: str
             "own answer: see the server's log, and turn filters and tools off."
         )
     _check_message(message, end, where)
+    _check_choice(choice, message, where)
     if not isinstance(text, str):
         raise UserError(
             f"{where}: its content is {_shown(text)}, not a text: see the server's log."
@@ -68,9 +85,41 @@ def answer_of(reply: dict[str, Any], model: str, max_new_tokens: int, where: str
             f"{where}: {len(text):,} characters, more than {max_new_tokens} tokens have "
             "(vlm.max_new_tokens): the server does not heed max_tokens; use one that does."
         )
-    if text.lstrip().startswith("<think>"):
-        raise UserError(f"{where}: it begins with the model's thoughts (<think>): {_THINKING}.")
+    if mark := _THOUGHTS.search(text):
+        raise UserError(f"{where}: it holds the model's thoughts ({mark[0]}): {_THINKING}.")
+    if mark := _TURN_END.search(text):
+        raise UserError(
+            f"{where}: it ends with the token {mark[0].strip()}, which is no text of an answer: "
+            "let the server leave special tokens out (skip_special_tokens)."
+        )
+    _check_usage(reply.get("usage"), text, max_new_tokens, where)
     return text
+
+
+def _check_choice(choice: dict[str, Any], message: dict[str, Any], where: str) -> None:
+    """Refuse an error that came after the reply had begun."""
+    for each in (choice, message):
+        if each.get("error"):
+            raise UserError(
+                f"{where}: the server broke its answer off ({_shown(each['error'])}): see its log; "
+                "what was answered before is stored."
+            )
+
+
+def _check_usage(usage: object, text: str, max_new_tokens: int, where: str) -> None:
+    """Refuse an answer of more tokens than were asked for, or of thoughts alone."""
+    if not isinstance(usage, dict):
+        return
+    count = usage.get("completion_tokens")
+    if isinstance(count, int) and count > max_new_tokens + _MORE_TOKENS:
+        raise UserError(
+            f"{where}: the server counts {_shown(count)} tokens, more than vlm.max_new_tokens "
+            f"({max_new_tokens}): it does not heed max_tokens; use one that does."
+        )
+    details = usage.get("completion_tokens_details")
+    thought = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    if isinstance(thought, int) and thought > 0 and not text.strip():
+        raise UserError(f"{where}: all of its tokens went into thoughts: {_THINKING}.")
 
 
 def _check_message(message: dict[str, Any], end: object, where: str) -> None:
@@ -83,8 +132,7 @@ def _check_message(message: dict[str, Any], end: object, where: str) -> None:
             f"{where}: the model calls a tool instead of answering: start the server without tools."
         )
     if message.get("content") in (None, ""):
-        thoughts = message.get("reasoning_content") or message.get("reasoning")
-        if thoughts or end in CUT:
+        if end in CUT or any(message.get(name) for name in _THOUGHT_OF):
             raise UserError(
                 f"{where}: no answer within vlm.max_new_tokens, the model's tokens went into "
                 f"thoughts or special tokens: {_THINKING}."

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lever_plus.data.examples import Example, Query
+from lever_plus.data.examples import Example, Query, check_images
 from lever_plus.data.images import open_image
 from lever_plus.hub.processing import on_device, process
 from lever_plus.vlm.engine.length import check_lengths, positions
@@ -63,6 +63,8 @@ class BatchEngine:
                 than the model can read.
         """
         texts = [render(self._processor, r.demonstrations, r.query, self._prompt) for r in requests]
+        check_images(example for request in requests for example in request.demonstrations)
+        check_images(request.query for request in requests)
         images = [[open_image(path) for path in request.images] for request in requests]
         inputs = process(self._processor, texts, images, "left")
         check_lengths(requests, inputs["attention_mask"].sum(-1), self._most)

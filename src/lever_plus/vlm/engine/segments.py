@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lever_plus.data.examples import Example, Query
+from lever_plus.data.examples import Example, Query, check_images
 from lever_plus.data.images import open_image
 from lever_plus.hub.processing import input_embeddings, process, stopped_at_language_model
 from lever_plus.vlm.prompt import PromptFormat, Sample, render
@@ -193,6 +193,7 @@ class Segments:
 
     @torch.inference_mode()
     def _make(self, items: Sequence[Item]) -> list[Segment]:
+        check_images(item.query for item in items)
         images = [open_image(item.query.image) for item in items]
         with self._processing:
             turns = [self._turn(item) for item in items]

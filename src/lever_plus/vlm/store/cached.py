@@ -22,7 +22,17 @@ class StoredVlm:
     """A VLM whose answers are kept; the figures of its work are in `usage`."""
 
     def __init__(self, backend: Backend, store: Store | None) -> None:
-        """Put a store before a backend; without one, everything is asked."""
+        """Put a store before a backend; without one, everything is asked.
+
+        Raises:
+            UserError: What identifies the VLM cannot be shown: no store could be read any more.
+        """
+        for name, value in backend.identity.items():
+            if not str(value).isprintable():
+                raise UserError(
+                    f"the VLM's {name} is {value!r}, in which there are characters that cannot be "
+                    "shown: name it without them."
+                )
         self._backend, self._store = backend, store
         self._keys: dict[Kind, Keys] = {}
         self._checked: set[Example | Query] = set()
