@@ -67,6 +67,8 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 def _is_ours(error: Exception, paths: Sequence[Path]) -> bool:
     """Return whether an error is about writing these files, not about what the block read."""
+    if isinstance(error, (ConnectionError, TimeoutError)):  # of what the block asks meanwhile
+        return False
     if isinstance(error, OSError):
         about = error.filename
         return about is None or any(Path(str(about)) in (p, p.parent, *p.parents) for p in paths)
