@@ -138,9 +138,11 @@ class Lazy(Sequence[Example]):
     """A pool that makes its examples anew whenever one is looked at."""
 
     def __getitem__(self, place: Any) -> Any:
+        """Return one, or some of them."""
         return [*map(replace, POOL)][place]
 
     def __len__(self) -> int:
+        """Return how many there are."""
         return len(POOL)
 
 
