@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from PIL import Image, ImageDraw
 
 from lever_plus.data.examples import Example
 from lever_plus.data.near_duplicates import near_duplicates
+from lever_plus.errors import UserError
 
 
 def picture(path: Path, shapes: list[tuple[int, int, int, int]]) -> Example:
@@ -31,3 +33,15 @@ def test_pictures_of_one_split_are_not_compared(tmp_path: Path) -> None:
     circles = [(5, 5, 50, 40)]
     train = [picture(tmp_path / "a.png", circles), picture(tmp_path / "b.png", circles)]
     assert near_duplicates({"train": train, "dev": [], "test": []}, bits=4) == []
+
+
+def test_more_pairs_than_anybody_looks_through_are_a_sentence_and_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of one colour are all alike."""
+    train, test = ([picture(tmp_path / f"{s}{i}.png", []) for i in range(4)] for s in "ab")
+    monkeypatch.setattr("lever_plus.data.near_duplicates.LARGEST_FOUND", 16)
+    assert len(near_duplicates({"train": train, "test": test}, bits=0)) == 16
+    monkeypatch.setattr("lever_plus.data.near_duplicates.LARGEST_FOUND", 15)
+    with pytest.raises(UserError, match=r"near_duplicate_bits is 0, and more than 15 pairs .*a0"):
+        near_duplicates({"train": train, "test": test}, bits=0)

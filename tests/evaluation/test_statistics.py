@@ -118,3 +118,15 @@ def test_many_questions_take_no_more_than_a_byte_a_draw() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 45e6
+
+
+def test_equal_sums_of_images_of_other_sizes_are_not_taken_for_one_another() -> None:
+    """What the resamples of one set of images hold is kept, but not for another one."""
+    scores = np.array([1.0, 0.0, 0.0, 1.0])
+    few, many = np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1])
+    first, second = bootstrap(scores, 500, few), bootstrap(scores, 500, many)
+    statistics._drawn_sizes.cache_clear()
+    assert (bootstrap(scores, 500, many), bootstrap(scores, 500, few)) == (second, first)
+    drawn = np.random.default_rng(0).multinomial(2, [0.5, 0.5], size=500)
+    means = (drawn @ [1.0, 1.0]) / (drawn @ [3.0, 1.0])
+    assert first.low == pytest.approx(np.quantile(means, 0.025))

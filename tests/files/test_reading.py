@@ -196,3 +196,12 @@ def test_what_killed_processes_left_beside_a_file_is_removed(tmp_path: Path) -> 
 def test_an_error_of_what_the_block_reads_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.txt"):
         (tmp_path / "other.txt").read_text()
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, BrokenPipeError, TimeoutError])
+def test_a_connection_that_breaks_while_a_file_is_written_is_not_blamed_on_the_file(
+    tmp_path: Path, error: type[OSError]
+) -> None:
+    with pytest.raises(error), replacing(tmp_path / "a.txt"):
+        raise error
+    assert not list(tmp_path.iterdir())

@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 
 from lever_plus.data.examples import Example
+from lever_plus.pipeline import rl_data
 from lever_plus.pipeline.paths import HISTORY, weights_of
 from lever_plus.pipeline.sft import read_sequences
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.decoding import beam, sample
 from lever_plus.selectors.baselines import fixed_candidates
 from lever_plus.tracking.history import read_history
+from lever_plus.training.environment import Environment
 from lever_plus.training.rl_data.records import read_rl_data, write_rl_data
 from lever_plus.vlm.request import Request
 from pipeline.formula import accuracy, card_of, likelihood, reachable, splits_of
@@ -165,6 +167,26 @@ def test_the_rl_data_are_scored_by_the_formula_and_come_from_the_sft_policy(ran:
             assert given == [accuracy(shown[:k], example) for k in (1, 2)]
         listed = [c.pointer for c in record.candidates if c.gen_method == "beam"]
         assert listed == [tuple(e.question_id for e in b.examples) for b in beams]
+
+
+def test_rl_data_made_part_by_part_are_the_same_and_no_part_asks_more(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    score = Environment.score
+
+    def counted(self: Environment, queries: list[int], *rest: Any) -> Any:
+        sizes.append(len(set(queries)))
+        return score(self, queries, *rest)
+
+    monkeypatch.setattr(rl_data, "PART", 10)
+    monkeypatch.setattr(Environment, "score", counted)
+    moved = ran.world.changed({}, {"rl_data": tmp_path / "rl_data"}, tmp_path)
+    moved.run("rl_data")
+    assert sizes == [10] * 7 + [2]
+    for name in ("records.jsonl", "meta.json", "schema.json"):
+        whole = (ran.world.paths.rl_data / name).read_bytes()
+        assert (tmp_path / "rl_data" / name).read_bytes() == whole
 
 
 @pytest.mark.parametrize(("method", "seed"), TRAINED)

@@ -1,12 +1,16 @@
 """The page: the summary's numbers, one file, the same bytes, and texts that stay texts."""
 
+import base64
+import io
 import json
 import re
 from html import unescape
 
 import pytest
+from PIL import Image
 from report_world import NASTY, ORACLE, QUESTIONS, Made
 
+from lever_plus.data.images import open_image
 from lever_plus.pipeline import report
 from lever_plus.report import sections, tables
 from lever_plus.report.page import page, table
@@ -196,3 +200,20 @@ def test_a_missing_file_is_named(project: Made, name: str) -> None:
             report.run(project.settings, project.paths)
     finally:
         path.write_bytes(content)
+
+
+def test_every_image_is_opened_once_however_many_sizes_are_tried(
+    project: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = {key: example.image for key, example in list(project.examples.items())[:5]}
+    opened = []
+
+    def counted(path: str) -> Image.Image:
+        opened.append(path)
+        return open_image(path)
+
+    monkeypatch.setattr("lever_plus.report.thumbnails.open_image", counted)
+    smallest = thumbnails(images, 0)
+    assert sorted(opened) == sorted(images.values())
+    stream = io.BytesIO(base64.b64decode(smallest[1].partition(",")[2]))
+    assert Image.open(stream).size == (48, 36)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
+from typing import Any
 
 import pytest
 from small_pools import HashVlm, example, examples, ids, of
@@ -131,6 +132,29 @@ def test_a_selection_that_is_no_pointer_into_its_pool_is_refused(
 ) -> None:
     with pytest.raises(PointerError, match=sentence):
         ask(Own(choose), QUERIES[:1], [POOL], 2)
+
+
+class Lazy(Sequence[Example]):
+    """A pool that makes its examples anew whenever one is looked at."""
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return one, or some of them."""
+        return [*map(replace, POOL)][place]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(POOL)
+
+
+@pytest.mark.invariant
+def test_a_pool_may_make_its_examples_anew() -> None:
+    """Whether one is in the pool does not hang on where in memory it happens to be."""
+    found = select_all(Own(last), QUERIES[:1], [Lazy()], 2)
+    assert ids(found[0].examples) == ids(last(POOL, 2))
+    for number in range(50):
+        others = [example(1000 + number), example(2000 + number)]
+        with pytest.raises(PointerError, match="not in its pool"):
+            select_all(Own(lambda _pool, _shots, o=others: o), QUERIES[:1], [Lazy()], 2)
 
 
 @pytest.mark.invariant

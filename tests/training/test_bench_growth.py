@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lever_plus.bench import report
 from lever_plus.bench.growth import make_rl_data, read, summarise
 
 
@@ -14,3 +15,11 @@ def test_it_sums_up_its_scores() -> None:
     found = summarise(40)
     assert (found["questions"], found["scores"]) == (40, 40 * 13 * 3 * 4)
     assert found["decisions"] == 40
+
+
+def test_it_writes_the_report_of_a_made_up_project(tmp_path: Path) -> None:
+    """Every part of the page is there, and a card of every training."""
+    found = report.run(tmp_path, 40, records=3)
+    assert (found["questions"], found["scores"]) == (40, 40 * 15 * 3 * 4)
+    assert found["page_kb"] > 300
+    assert len(list((tmp_path / "artifacts" / "report" / "model_cards").iterdir())) == 1 + 3 * 4

@@ -1,15 +1,16 @@
-"""What grows with the data: reading RL data, the bootstrap, and the summary of many questions.
+"""What grows with the data: reading RL data, the bootstrap, and the results of many questions.
 
 Data are made here: records with sixteen candidates of four ICDs and pools of 64, as the pipeline
 writes them, and a score table with as many methods, shots and seeds as it evaluates. Reading and
-summing up are processes of their own, so that each has a peak of its own.
+summing up are processes of their own, so that each has a peak of its own; so is the report, see
+`bench.report`.
 """
 
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -27,7 +28,7 @@ Figures = dict[str, float | int]
 
 
 def run(records: int, questions: int) -> dict[str, Figures]:
-    """Return seconds and peak memory in MB of reading and of summing up, and the bootstrap's times.
+    """Return seconds and peak memory in MB of all that grows, and the bootstrap's times.
 
     Args:
         records: Queries of the RL data.
@@ -40,16 +41,27 @@ def run(records: int, questions: int) -> dict[str, Figures]:
         "rl_data": reading,
         "bootstrap": {f"{count}_clusters_ms": _bootstrap_ms(count) for count in CLUSTERS},
         "summary": _in_process("summarise", str(questions)),
+        "report": _in_process("report", str(questions)),
     }
 
 
-def make_rl_data(folder: Path, count: int) -> None:
-    """Write a pool file and RL data for it."""
+def make_rl_data(
+    folder: Path, count: int, examples: int = EXAMPLES, others: Sequence[int] = ()
+) -> None:
+    """Write a pool file and RL data for it.
+
+    Args:
+        folder: Gets both.
+        count: Queries of the RL data; their ids follow those of the examples.
+        examples: What pools are drawn from, ids from 0 on.
+        others: Further queries, with a pool and nothing else.
+    """
     from lever_plus.data.pools import write_pools
     from lever_plus.training.rl_data.records import Meta, QueryRecord, write_rl_data
 
     rng = np.random.default_rng(0)
-    drawn = {EXAMPLES + q: tuple(_distinct(rng, EXAMPLES, POOL)) for q in range(count)}
+    queries = range(examples, examples + count)
+    drawn = {q: tuple(_distinct(rng, examples, POOL)) for q in (*queries, *others)}
     pools = write_pools(folder / "pools.jsonl", drawn)
     vlm = dict.fromkeys(("model", "revision", "dtype", "prompt_hash", "generation"), "bench")
     meta = Meta.model_validate(
@@ -64,7 +76,8 @@ def make_rl_data(folder: Path, count: int) -> None:
     )
 
     def records() -> Iterator[QueryRecord]:
-        for query, pool in pools.ids.items():
+        for query in queries:
+            pool = pools.of(query)
             candidates = [_candidate(rng, pool) for _ in range(CANDIDATES)]
             content = {"query_id": query, "question_id": query, "pool": pool}
             yield QueryRecord.model_validate({**content, "candidates": candidates})
@@ -191,6 +204,14 @@ def score_table(questions: int, methods: list[str]) -> pd.DataFrame:
     )
 
 
+def report(questions: int) -> Figures:
+    """Write the report of a made-up project in this process."""
+    from lever_plus.bench import report as of_project
+
+    with TemporaryDirectory() as folder:
+        return of_project.run(Path(folder), questions)
+
+
 def _in_process(what: str, of: str) -> Figures:
     command = [sys.executable, "-m", "lever_plus.bench.growth", what, of]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -198,6 +219,13 @@ def _in_process(what: str, of: str) -> Figures:
     return figures
 
 
-if __name__ == "__main__":
-    measured = read(Path(sys.argv[2])) if sys.argv[1] == "read" else summarise(int(sys.argv[2]))
+def _main(what: str, of: str) -> None:
+    if what == "read":
+        measured = read(Path(of))
+    else:
+        measured = (report if what == "report" else summarise)(int(of))
     print(json.dumps(measured))  # noqa: T201
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2])

@@ -6,7 +6,7 @@ leaks just as well. What is found is reported, not removed: a hash of 64 bits ha
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,11 +15,13 @@ from tqdm import tqdm
 
 from lever_plus.data.examples import Example
 from lever_plus.data.images import open_image
-from lever_plus.errors import needs
+from lever_plus.errors import UserError, needs
 
 READERS: Final = 2
 LARGEST_BLOCK: Final = 8_000_000
 """Pairs of hashes that are compared at once."""
+LARGEST_FOUND: Final = 1_000_000
+"""Pairs that are listed; images of one colour are all alike, so that there can be billions."""
 
 
 class Pair(NamedTuple):
@@ -31,14 +33,24 @@ class Pair(NamedTuple):
 
 
 def near_duplicates(splits: Mapping[str, Sequence[Example]], bits: int) -> list[Pair]:
-    """Return all pairs of images in different splits whose hashes differ in at most `bits` bits."""
+    """Return all pairs of images in different splits whose hashes differ in at most `bits` bits.
+
+    Raises:
+        UserError: There are more than anybody looks through, so that most are false alarms.
+    """
     paths = {split: sorted({e.image for e in rows}) for split, rows in splits.items()}
     hashes = {split: perceptual_hashes(rows) for split, rows in paths.items()}
-    return [
+    pairs = [
         Pair(paths[one][i], paths[two][j], distance)
-        for one, two in combinations(splits, 2)
-        for i, j, distance in _close(hashes[one], hashes[two], bits)
+        for one, two, (i, j, distance) in islice(_all_close(hashes, bits), LARGEST_FOUND + 1)
     ]
+    if len(pairs) > LARGEST_FOUND:
+        raise UserError(
+            f"data.near_duplicate_bits is {bits}, and more than {LARGEST_FOUND:,} pairs of images "
+            f"in different splits differ by no more, such as {pairs[0].first} and "
+            f"{pairs[0].second}: lower it, or leave out images that show next to nothing."
+        )
+    return pairs
 
 
 def perceptual_hashes(paths: Sequence[str]) -> NDArray[np.uint64]:
@@ -56,6 +68,15 @@ def perceptual_hashes(paths: Sequence[str]) -> NDArray[np.uint64]:
     with ThreadPoolExecutor(READERS) as readers:
         bar = tqdm(readers.map(compute, paths), "image hashes", len(paths), disable=None)
         return np.fromiter(bar, dtype=np.uint64, count=len(paths))
+
+
+def _all_close(
+    hashes: Mapping[str, NDArray[np.uint64]], bits: int
+) -> Iterator[tuple[str, str, tuple[int, int, int]]]:
+    """Yield every two splits with what is close in them: two positions and the distance."""
+    for one, two in combinations(hashes, 2):
+        for found in _close(hashes[one], hashes[two], bits):
+            yield one, two, found
 
 
 def _close(

@@ -29,29 +29,33 @@ def copy_rates(scores: pd.DataFrame, examples: Mapping[int, Example]) -> list[Ro
         scores: The table of `evaluate`; rows without demonstrations are left out.
         examples: All examples by id.
     """
-    told = {i: normalize_answer(example.answer) for i, example in examples.items()}
+    forms = {i: normalize_answer(example.answer) for i, example in examples.items()}
+    numbers: dict[str, int] = {}
+    told = pd.Series({i: numbers.setdefault(form, len(numbers)) for i, form in forms.items()})
     groups = scores.groupby(["method", "shot"], sort=False)
-    return [_rates(part, told) for _, part in groups if part["shot"].iloc[0] > 0]
+    return [_rates(part, told, numbers) for _, part in groups if part["shot"].iloc[0] > 0]
 
 
-def _rates(rows: pd.DataFrame, told: Mapping[int, str]) -> Row:
-    given = [normalize_answer(answer) for answer in rows["answer"]]
-    demonstrated = [[told[i] for i in pointer] for pointer in rows["pointer"]]
-    asked = [told[query] for query in rows["query_id"]]
-    shown = np.array([a in d for a, d in zip(asked, demonstrated, strict=True)])
+def _rates(rows: pd.DataFrame, told: "pd.Series[int]", numbers: Mapping[str, int]) -> Row:
+    """Return the rates of one method at one shot, of answers by number; -1 is told by nobody."""
+    given = np.array([numbers.get(normalize_answer(answer), -1) for answer in rows["answer"]])
+    asked = told.loc[rows["query_id"]].to_numpy()
+    pointers = np.array(rows["pointer"].tolist())
+    demonstrated = told.loc[pointers.ravel()].to_numpy().reshape(pointers.shape)
+    shown = (demonstrated == asked[:, None]).any(axis=1)
     score = rows["vqa_acc_score"].to_numpy()
     return {
         "method": str(rows["method"].iloc[0]),
         "shots": int(rows["shot"].iloc[0]),
-        "copied": _share([a in d for a, d in zip(given, demonstrated, strict=True)]),
-        "copied_last": _share([a == d[-1] for a, d in zip(given, demonstrated, strict=True)]),
+        "copied": _share((demonstrated == given[:, None]).any(axis=1)),
+        "copied_last": _share(demonstrated[:, -1] == given),
         "shown": _share(shown),
         "accuracy_shown": _mean(score[shown]),
         "accuracy_not_shown": _mean(score[~shown]),
     }
 
 
-def _share(holds: Sequence[bool] | NDArray[np.bool_]) -> float:
+def _share(holds: NDArray[np.bool_]) -> float:
     return round(float(np.mean(holds)), 6)
 
 

@@ -117,17 +117,17 @@ def _chosen(
 
 def _row(method: str, seed: int, example: Example, selection: Selection, score: ShotScore) -> Row:
     return Row(
-        method=method,
-        seed=seed,
-        query_id=example.question_id,
-        image_id=example.image_id,
-        shot=len(selection.examples),
-        pointer=[shown.question_id for shown in selection.examples],
-        step_log_probs=[round(value, 6) for value in selection.log_probs],
-        answer=score.answer,
-        vqa_correct=score.vqa_correct,
-        vqa_acc_score=score.vqa_acc_score,
-        fallback=score.fallback,
+        method,
+        seed,
+        example.question_id,
+        example.image_id,
+        len(selection.examples),
+        [shown.question_id for shown in selection.examples],
+        [round(value, 6) for value in selection.log_probs],
+        score.answer,
+        score.vqa_correct,
+        score.vqa_acc_score,
+        score.fallback,
     )
 
 

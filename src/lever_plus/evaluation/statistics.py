@@ -70,8 +70,16 @@ def resampled_means(
     )
     sums = np.bincount(group, scores).astype(np.float64)
     sizes = np.bincount(group).astype(np.float64)
-    parts = draws(len(sums), resamples, seed)
-    return np.concatenate([totals(part, sums) / totals(part, sizes) for part in parts])
+    drawn = [totals(part, sums) for part in draws(len(sums), resamples, seed)]
+    return np.concatenate(drawn) / _drawn_sizes(sizes.tobytes(), resamples, seed)
+
+
+@lru_cache(maxsize=4)
+def _drawn_sizes(sizes: bytes, resamples: int, seed: int) -> Scores:
+    """Return how many questions every resample has; all scores of a summary share them."""
+    of_clusters = np.frombuffer(sizes, dtype=np.float64)
+    parts = draws(len(of_clusters), resamples, seed)
+    return np.concatenate([totals(part, of_clusters) for part in parts])
 
 
 def draws(count: int, resamples: int, seed: int = 0) -> Iterator[Draws]:

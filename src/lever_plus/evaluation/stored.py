@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -224,7 +225,7 @@ def _mistakes(scores: pd.DataFrame) -> Iterator[str]:
 
 def check_scores(scores: pd.DataFrame, examples: Mapping[int, Example], path: Path) -> None:
     """Refuse a score table about other examples; UserError names one that there is not."""
-    shown = {int(i) for pointer in scores["pointer"] for i in pointer}
-    unknown = sorted(({int(i) for i in scores["query_id"]} | shown) - examples.keys())
+    named = np.concatenate([scores["query_id"], *scores["pointer"]])
+    unknown = sorted(set(np.unique(named).tolist()) - examples.keys())
     if unknown:
         raise UserError(f"{path} names {unknown[0]}, which is no example: {ADVICE}.")

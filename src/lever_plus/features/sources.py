@@ -76,7 +76,8 @@ class StoredFeatures:
     def _known(self, examples: Sequence[Example]) -> list[int]:
         """Return the ids of examples; another example may have the id of one of the experiment."""
         for example in examples:
-            if self._examples.get(example.question_id) != example:
+            known = self._examples.get(example.question_id)
+            if known is not example and known != example:
                 raise PointerError(
                     f"{example.question!r} ({example.image}) is no example of this experiment, so "
                     "its features are not kept: use an encoder (`load_selector`)."

@@ -121,6 +121,8 @@ def _is_ours(error: Exception, paths: Sequence[Path], *, inside: bool = False) -
         paths: What is written.
         inside: They are folders: what is in them is written too.
     """
+    if isinstance(error, (ConnectionError, TimeoutError)):  # of what the block asks meanwhile
+        return False
     if isinstance(error, OSError):
         about = error.filename
         if about is None:

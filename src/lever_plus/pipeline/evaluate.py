@@ -98,10 +98,12 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
 
 def _tables(settings: Settings, workspace: Workspace) -> Iterator[pd.DataFrame]:
     questions, shots = workspace.of_split("test"), settings.pointer.shots
+    ids = (question.question_id for question in questions)
+    pool_of = dict(zip(ids, workspace.pools_of(questions), strict=True))
     yield evaluate_zero_shot(workspace.scorer, ZERO_SHOT, questions)
     for entry in _entries(settings, workspace, questions):
         method, seed, selector, asked = entry
-        pools = workspace.pools_of(asked)
+        pools = [pool_of[question.question_id] for question in asked]
         yield evaluate_selector(workspace.scorer, method, seed, selector, asked, pools, shots)
         if method == STTR:
             yield evaluate_vote(VOTE, selector, asked, pools, shots)

@@ -1,8 +1,9 @@
 """Stage rl_data: SFT policy + VLM -> scored candidates, the RL data."""
 
 import hashlib
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Final
 
 from lever_plus.config.base import Count, Section
 from lever_plus.config.policy import PointerParams
@@ -13,13 +14,17 @@ from lever_plus.config.vlm import VlmParams
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths, weights_of
 from lever_plus.pipeline.workspace import Workspace
-from lever_plus.training.environment import Scored
+from lever_plus.policy.encoding import DECODE_BATCH
+from lever_plus.training.environment import Environment, Scored
 from lever_plus.training.rewards import Floats
 from lever_plus.training.rl_data.candidates import Proposal, propose
 from lever_plus.training.rl_data.headroom import Meter
 from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
 from lever_plus.vlm.scorer import METRIC
 from lever_plus.vlm.store.cached import StoredVlm
+
+PART: Final = 8 * DECODE_BATCH
+"""Queries that are scored together: what the stage holds in memory is bounded by it."""
 
 
 class Settings(Section):
@@ -40,22 +45,7 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
     policy = workspace.load_policy(paths.sft)
     environment = workspace.environment(settings.pointer.shots)
     proposals = propose(environment, policy, queries, settings.rl_data, settings.seed)
-    scored = environment.score(
-        [query for query, group in zip(queries, proposals, strict=True) for _ in group],
-        [proposal.pointer for group in proposals for proposal in group],
-        settings.rl_data.scores,
-        "RL data",
-    )
-    shots = iter(_shots(scored))
-    records = (
-        QueryRecord(
-            query_id=query,
-            question_id=query,
-            pool=workspace.pools.of(query),
-            candidates=tuple(_candidate(proposal, next(shots)) for proposal in group),
-        )
-        for query, group in zip(queries, proposals, strict=True)
-    )
+    records = _records(environment, queries, proposals, settings.rl_data.scores)
     meta = Meta(
         vlm=workspace.vlm.identity,
         metric=METRIC,
@@ -69,6 +59,32 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
     headroom = meter.headroom()
     write_metrics(paths.metrics / "rl_data.json", headroom.as_dict())
     return Outcome(f"{len(queries)} queries. {headroom.verdict}", workspace.vlm.usage)
+
+
+def _records(
+    environment: Environment,
+    queries: Sequence[int],
+    proposals: Iterator[list[Proposal]],
+    wanted: Collection[str],
+) -> Iterator[QueryRecord]:
+    """Yield the scored candidates of every query; those of one part are in memory."""
+    for start in range(0, len(queries), PART):
+        part = queries[start : start + PART]
+        groups = list(islice(proposals, len(part)))
+        scored = environment.score(
+            [query for query, group in zip(part, groups, strict=True) for _ in group],
+            [proposal.pointer for group in groups for proposal in group],
+            wanted,
+            "RL data",
+        )
+        shots = _shots(scored)
+        for query, group in zip(part, groups, strict=True):
+            yield QueryRecord(
+                query_id=query,
+                question_id=query,
+                pool=environment.pools.of(query),
+                candidates=tuple(_candidate(proposal, next(shots)) for proposal in group),
+            )
 
 
 def _shots(scored: Scored) -> Iterator[tuple[Shot, ...]]:

@@ -5,6 +5,8 @@ import io
 from collections.abc import Mapping
 from typing import Final
 
+from PIL import Image
+
 from lever_plus.data.images import open_image
 
 STEPS: Final = ((96, 75), (96, 40), (64, 40), (48, 30))
@@ -13,17 +15,29 @@ STEPS: Final = ((96, 75), (96, 40), (64, 40), (48, 30))
 
 def thumbnails(images: Mapping[int, str], budget: int) -> dict[int, str]:
     """Return {image id: data URI}: as good as fits into `budget` characters, or the smallest."""
+    shrunk = {key: _shrunk(path) for key, path in sorted(images.items())}
     made: dict[int, str] = {}
     for side, quality in STEPS:
-        made = {key: _data_uri(path, side, quality) for key, path in sorted(images.items())}
+        made = {key: _data_uri(sizes[side], quality) for key, sizes in shrunk.items()}
         if sum(map(len, made.values())) <= budget:
             break
     return made
 
 
-def _data_uri(path: str, side: int, quality: int) -> str:
-    image = open_image(path)
-    image.thumbnail((side, side))
+def _shrunk(path: str) -> dict[int, Image.Image]:
+    """Return an image at every side of `STEPS`: opening it takes most of the time, so it is once.
+
+    A page has hundreds of them, some of many megapixels.
+    """
+    whole, sizes = open_image(path), dict[int, Image.Image]()
+    for side, _ in STEPS:
+        if side not in sizes:
+            sizes[side] = whole.copy()
+            sizes[side].thumbnail((side, side))
+    return sizes
+
+
+def _data_uri(image: Image.Image, quality: int) -> str:
     stream = io.BytesIO()
     image.save(stream, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

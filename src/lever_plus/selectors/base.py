@@ -6,10 +6,13 @@ that decide anew at every number of demonstrations; where a selector lacks them,
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from operator import attrgetter
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from lever_plus.data.examples import Example, Query, hashed, hashed_query
 from lever_plus.errors import PointerError, UserError
+
+_NUMBER: Final = attrgetter("question_id")
 
 
 class Selection(NamedTuple):
@@ -94,8 +97,10 @@ def candidates_for(query: Query, pool: Sequence[Example], shots: int) -> list[Ex
     Raises:
         UserError: Fewer than `shots` are left, or the pool names an example twice.
     """
-    examples = [hashed(example) for example in pool]
-    if len(set(examples)) != len(examples):
+    examples = [e if e.image_sha256 else hashed(e) for e in pool]
+    # Other numbers are other examples; only what shares one has to be compared.
+    distinct = len(set(map(_NUMBER, examples))) == len(examples)
+    if not distinct and len(set(examples)) != len(examples):
         raise UserError("the pool names an example twice: leave repeats out.")
     allowed = [e for e in examples if e.image_sha256 != query.image_sha256]
     if len(allowed) < shots:
@@ -158,7 +163,7 @@ def _check(
                 f"the selector chose {len(set(examples))} distinct examples for {where}, not "
                 f"{shots}: a selector returns as many as it is asked for."
             )
-        if bound and not {hashed(e) for e in examples} <= {hashed(e) for e in pool}:
+        if bound and not _within(examples, pool):
             raise PointerError(
                 f"the selector chose an example for {where} that is not in its pool: a selector "
                 "returns examples of the pool that it is given."
@@ -169,3 +174,10 @@ def _check(
                 f"the selector chose an example for {where} that shows the query's own image: a "
                 "demonstration has another one."
             )
+
+
+def _within(examples: Sequence[Example], pool: Sequence[Example]) -> bool:
+    """Return whether all examples are in a pool: most are its very objects, which is seen fast."""
+    held = set(map(id, pool))
+    others = {hashed(example) for example in examples if id(example) not in held}
+    return not others or others <= {hashed(example) for example in pool}

@@ -72,9 +72,12 @@ class LearnedSelector(BatchSelector):
         return groups
 
     def _encode(self, queries: Sequence[Query], pools: Sequence[Sequence[Example]]) -> Encoded:
-        distinct = list(dict.fromkeys(example for pool in pools for example in pool))
-        row = {example: number for number, example in enumerate(distinct)}
-        rows = [np.array([row[example] for example in pool], dtype=np.int64) for pool in pools]
+        # Pools share their examples: each object is compared with others once, not in every pool.
+        held = {id(example): example for pool in pools for example in pool}
+        distinct = list(dict.fromkeys(held.values()))
+        number = {example: place for place, example in enumerate(distinct)}
+        row = {key: number[example] for key, example in held.items()}
+        rows = [np.array([row[id(example)] for example in pool], dtype=np.int64) for pool in pools]
 
         def candidates(some: Rows) -> Floats:
             return self.features.candidates([distinct[i] for i in some.tolist()])

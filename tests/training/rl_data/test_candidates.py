@@ -37,7 +37,7 @@ def policy(task: IdentityTask) -> Policy:
 @pytest.fixture
 def proposals(task: IdentityTask, policy: Policy) -> list[list[Proposal]]:
     policy.train()
-    return propose(task.environment, policy, task.dev, PARAMS, seed=1)
+    return list(propose(task.environment, policy, task.dev, PARAMS, seed=1))
 
 
 def step_log_probs(task: IdentityTask, policy: Policy, query: int, pointer: list[int]) -> Tensor:
@@ -57,7 +57,7 @@ def test_a_generator_that_is_not_asked_for_gives_nothing(
     task: IdentityTask, policy: Policy
 ) -> None:
     params = NONE.model_copy(update={"random": 1})
-    groups = propose(task.environment, policy, task.dev, params, seed=1)
+    groups = list(propose(task.environment, policy, task.dev, params, seed=1))
     assert [[p.gen_method for p in group] for group in groups] == [["random"]] * DEV
 
 
@@ -99,8 +99,8 @@ def test_proposals_depend_on_the_seed_and_nothing_else(
     task: IdentityTask, policy: Policy, proposals: list[list[Proposal]]
 ) -> None:
     torch.manual_seed(99)
-    assert propose(task.environment, policy, task.dev, PARAMS, seed=1) == proposals
-    assert propose(task.environment, policy, task.dev, PARAMS, seed=2) != proposals
+    assert list(propose(task.environment, policy, task.dev, PARAMS, seed=1)) == proposals
+    assert list(propose(task.environment, policy, task.dev, PARAMS, seed=2)) != proposals
 
 
 def test_what_is_drawn_without_replacement_is_distinct(task: IdentityTask, policy: Policy) -> None:
@@ -116,7 +116,7 @@ def test_retrieval_takes_the_nearest_by_question_image_and_both_then_the_next(
 ) -> None:
     unit, rows = task.environment.embeddings.unit, task.environment.embeddings.rows
     params = NONE.model_copy(update={"retrieval": 5})
-    groups = propose(task.environment, policy, task.dev, params, seed=1)
+    groups = list(propose(task.environment, policy, task.dev, params, seed=1))
     for query, group in zip(task.dev, groups, strict=True):
         pool = task.environment.pools.of(query)
         by = {

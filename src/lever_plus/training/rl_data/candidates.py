@@ -36,14 +36,13 @@ def propose(
     queries: Sequence[int],
     params: RlDataParams,
     seed: int,
-) -> list[list[Proposal]]:
-    """Propose the candidates of every query, as `params` counts them.
+) -> Iterator[list[Proposal]]:
+    """Yield the proposed candidates of every query, as `params` counts them.
 
     A pointer that two generators propose stands twice here; groups drop the later one.
     """
     policy.eval()
     generator = torch.Generator().manual_seed(seed)
-    proposals: list[list[Proposal]] = []
     for start in range(0, len(queries), DECODE_BATCH):
         batch = queries[start : start + DECODE_BATCH]
         encoded = environment.encode(policy, batch)
@@ -54,8 +53,7 @@ def propose(
             _extend(groups, environment, batch, decoded, method, temperature)
         for group, query in zip(groups, batch, strict=True):
             group += _retrieved(environment, query, params.retrieval)
-        proposals += groups
-    return proposals
+        yield from groups
 
 
 def _generate(

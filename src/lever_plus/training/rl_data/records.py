@@ -197,11 +197,11 @@ def write_rl_data(folder: Path, meta: Meta, records: Iterable[QueryRecord]) -> N
         UserError: The disk is full, or the folder can't be written to.
         ValueError: There are not as many records as `meta` says.
     """
-    write_json(folder / "schema.json", QueryRecord.model_json_schema())
     # Both are whole before either takes its place.
     with replacing(folder / META) as fresh:
         write_json(fresh, meta.model_dump())
         write_json_lines(folder / RECORDS, _rows(records, meta.records))
+    write_json(folder / "schema.json", QueryRecord.model_json_schema())
 
 
 def _rows(records: Iterable[QueryRecord], promised: int) -> Iterator[dict[str, Any]]:
