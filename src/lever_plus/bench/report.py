@@ -17,6 +17,7 @@ from PIL import Image
 
 from lever_plus.bench import growth
 from lever_plus.bench.memory import peak_rss_mb
+from lever_plus.config.names import RCE
 from lever_plus.config.offline import TauSchedule
 from lever_plus.config.reward import RewardParams
 from lever_plus.data.examples import Example, write_examples
@@ -42,7 +43,7 @@ VLM: Final = VlmIdentity(
 SETTINGS: Final = report.Settings(
     seed=1,
     training_seeds=list(range(1, growth.SEEDS + 1)),
-    schedules={name: TauSchedule(start=0.4, end=0.1) for name in ("rce", "rce-seed")},
+    schedules={name: TauSchedule(start=0.4, end=0.1) for name in (RCE, f"{RCE}-seed")},
     reward=RewardParams(soft=1.0, clip=1.0, shot_weights=[1.0 / growth.SHOTS] * growth.SHOTS),
     resamples=growth.RESAMPLES,
     source="vqa_files",
