@@ -18,7 +18,7 @@ from pipeline.formula_world import SEEDED, Ran
 from pipeline.zygote import Zygote
 
 STAGES = ("sft_data", "sft", "rl_data", "rce", "grpo", "evaluate")
-FEW, MANY = 2, 20
+FEW, SOME, MANY = 2, 8, 20
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def fill_often(zygote: Zygote, ran: Ran, stage: str, times: int, root: Path) -> 
 def test_a_full_disk_ends_a_stage_with_a_sentence_and_leaves_what_was_there(
     zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
 ) -> None:
-    fill_often(zygote, ran, stage, 4, tmp_path)
+    fill_often(zygote, ran, stage, 2 * FEW, tmp_path)
 
 
 @pytest.mark.slow
@@ -141,4 +141,4 @@ def test_a_full_disk_ends_a_stage_with_a_sentence_and_leaves_what_was_there(
 def test_a_disk_that_fills_at_any_byte_ends_a_stage_with_a_sentence(
     zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
 ) -> None:
-    fill_often(zygote, ran, stage, 20, tmp_path)
+    fill_often(zygote, ran, stage, SOME, tmp_path)

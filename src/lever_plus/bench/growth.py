@@ -91,7 +91,9 @@ def _distinct(rng: np.random.Generator, among: int, count: int) -> list[int]:
 
 
 def _candidate(rng: np.random.Generator, pool: tuple[int, ...]) -> dict[str, Any]:
-    right = rng.integers(0, 2, SHOTS).tolist()
+    pointer = [pool[i] for i in _distinct(rng, POOL, SHOTS)]
+    # By the pointer: one that is drawn twice must have the same outcomes.
+    right = [sum(pointer[:shot]) % 2 for shot in range(1, SHOTS + 1)]
     shots = [
         {
             "shot": shot,
@@ -103,7 +105,7 @@ def _candidate(rng: np.random.Generator, pool: tuple[int, ...]) -> dict[str, Any
         for shot, hit in enumerate(right, start=1)
     ]
     return {
-        "pointer": [pool[i] for i in _distinct(rng, POOL, SHOTS)],
+        "pointer": pointer,
         "gen_method": "sample",
         "temperature": 1.0,
         "step_log_probs": [-1.0] * SHOTS,
