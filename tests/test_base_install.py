@@ -21,19 +21,8 @@ from tiny_world import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 CORE = (
-    *(
-        "errors",
-        "files",
-        "config",
-        "data",
-        "metric",
-        "hub",
-        "vlm",
-        "features",
-        "policy",
-        "selectors",
-    ),
-    *("evaluation", "cli"),
+    *("errors", "files", "config", "data", "metric", "hub", "vlm", "features", "policy"),
+    *("selectors", "evaluation", "cli"),
 )
 BLOCK = """
 import sys

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 from doors import Bad, try_all
-from texts import changed, damaged
+from texts import changed, damaged, json_lines
 
 from lever_plus.data.examples import (
     LARGEST_ID,
@@ -130,6 +130,13 @@ def test_fields_that_are_not_needed_may_hold_anything(folder: Path) -> None:
     vqa(folder, "", json.dumps(questions).encode(), json.dumps(annotations).encode()).run()
 
 
+def bad_lines(rows: list[Any], rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Yield (what was done, bytes) of a file of JSON lines that is damaged, or has bad values."""
+    yield from damaged(json_lines(rows), rng, 100)
+    for name, content in changed(rows, rng, 200):
+        yield name, json_lines(content)
+
+
 def test_pools_of_a_user(folder: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"image": "images/1.png", "question": "q?", "answer": "red", "question_id": 7},
@@ -146,12 +153,7 @@ def test_pools_of_a_user(folder: Path) -> None:
 
         return Bad(name, run, ("pool.jsonl",))
 
-    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    inputs = [bad(name, content) for name, content in damaged(text, rng, 100)]
-    inputs += [
-        bad(name, "".join(json.dumps(row) + "\n" for row in content).encode())
-        for name, content in changed(rows, rng, 200)
-    ]
+    inputs = [bad(*each) for each in bad_lines(rows, rng)]
     try_all("a user's pool", inputs, folder / "images")
 
 
@@ -161,8 +163,7 @@ def test_examples(folder: Path) -> None:
         Example("images/1.png", "q?", "a", ("a",) * 10, number, number, "0") for number in (1, 2)
     ]
     write_examples(path, examples)
-    text = path.read_bytes()
-    rows = [json.loads(line) for line in text.splitlines()]
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
 
     def bad(name: str, content: bytes) -> Bad:
         def run() -> None:
@@ -173,18 +174,13 @@ def test_examples(folder: Path) -> None:
 
         return Bad(name, run, ("e.jsonl",))
 
-    inputs = [bad(name, content) for name, content in damaged(text, rng, 100)]
-    inputs += [
-        bad(name, "".join(json.dumps(row) + "\n" for row in content).encode())
-        for name, content in changed(rows, rng, 150)
-    ]
+    inputs = [bad(*each) for each in bad_lines(rows, rng)]
     try_all("examples", inputs, folder / "images")
 
 
 def test_pool_files(folder: Path) -> None:
     path, rng = folder / "pools.jsonl", random.Random(4)
     rows = [{"query_id": q, "pool": [i for i in range(5) if i != q]} for q in range(3)]
-    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
 
     def bad(name: str, content: bytes) -> Bad:
         def run() -> None:
@@ -197,10 +193,6 @@ def test_pool_files(folder: Path) -> None:
 
         return Bad(name, run, ("pools.jsonl",))
 
-    inputs = [bad(name, content) for name, content in damaged(text, rng, 100)]
-    inputs += [
-        bad(name, "".join(json.dumps(row) + "\n" for row in content).encode())
-        for name, content in changed(rows, rng, 150)
-    ]
-    inputs.append(bad("a line twice", text + text[: text.index(b"\n") + 1]))
+    inputs = [bad(*each) for each in bad_lines(rows, rng)]
+    inputs.append(bad("a line twice", json_lines([*rows, rows[0]])))
     try_all("pool files", inputs)

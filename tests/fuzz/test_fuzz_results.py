@@ -9,7 +9,7 @@ from typing import Any, Final
 import pandas as pd
 import pytest
 from doors import Bad, try_all
-from texts import changed, damaged
+from texts import changed, damaged, json_lines
 
 from lever_plus.data.pools import Pools
 from lever_plus.evaluation.evaluate import Row
@@ -55,7 +55,7 @@ def texts(content: Any, rng: random.Random, lines: bool = False) -> list[tuple[s
 
     def written(content: Any) -> bytes:
         if lines and isinstance(content, list):
-            return "".join(json.dumps(row) + "\n" for row in content).encode()
+            return json_lines(content)
         return json.dumps(content).encode()
 
     found = list(damaged(written(content), rng, 60))

@@ -12,7 +12,7 @@ import pytest
 from doors import Bad, try_all
 from mlflow.entities import Metric
 from mlflow.utils.validation import _validate_metric_name
-from texts import changed, damaged
+from texts import changed, damaged, json_lines
 
 from lever_plus.tracking.address import scheme, sqlite_file
 from lever_plus.tracking.evaluations import read_ablations, read_evaluation, read_usage
@@ -71,11 +71,10 @@ def _as_numbers(content: Any) -> None:
 
 def test_damaged_histories(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
-    text = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
     rng = random.Random(1)
-    inputs = [(name, content) for name, content in damaged(text, rng, 150)]
+    inputs = [(name, content) for name, content in damaged(json_lines(ROWS), rng, 150)]
     for name, rows in changed(ROWS, rng, 150):
-        inputs.append((name, "".join(json.dumps(row) + "\n" for row in rows).encode()))
+        inputs.append((name, json_lines(rows)))
 
     def bad(name: str, content: bytes) -> Bad:
         def run() -> None:

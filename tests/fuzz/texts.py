@@ -3,7 +3,7 @@
 import copy
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 VALUES: tuple[Any, ...] = (
@@ -11,6 +11,11 @@ VALUES: tuple[Any, ...] = (
     *("a\0b", "\u2028", "../../x", "/etc/passwd", [], [[]], {}, {"a": None}, [None, 1, "a"]),
 )
 """Values that are no good for most fields."""
+
+
+def json_lines(rows: Iterable[Any]) -> bytes:
+    """Return one value a line, as JSON."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def damaged(content: bytes, rng: random.Random, count: int) -> Iterator[tuple[str, bytes]]:

@@ -46,7 +46,7 @@ def select(
 ) -> None:
     """Choose demonstrations for a new question from a pool, with a trained selector."""
     from lever_plus.data.examples import Query, hashed_query
-    from lever_plus.data.vqa_files import is_plain
+    from lever_plus.data.texts import is_plain
     from lever_plus.selectors.learned import load_selector
 
     if not is_plain(question):

@@ -8,7 +8,9 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Final, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from lever_plus.files.checking import Row
 
 Item = TypeVar("Item")
 
@@ -21,10 +23,8 @@ HIGHEST: Final = 1e4
 """Of temperatures."""
 
 
-class Section(BaseModel):
+class Section(Row):
     """A section of params.yaml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _plain(text: str) -> str:

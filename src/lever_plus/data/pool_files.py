@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lever_plus.data.examples import LARGEST_ID, Example, fresh_ids, most_frequent_answer
-from lever_plus.data.vqa_files import is_plain, read_vqa_files, with_image_hashes
+from lever_plus.data.texts import is_plain
+from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
 from lever_plus.errors import UserError
 from lever_plus.files.json_files import parse_json
 from lever_plus.files.reading import read_lines

@@ -18,7 +18,7 @@ LONGEST: Final = 10_000
 """Characters: what is longer is no question or answer about an image, but a file in its place."""
 UNSEEN: Final = re.compile(r"[\u034f\u115f\u1160\u180b-\u180f\u2800\ufe00-\ufe0f]")
 """Characters that show nothing, besides those of category Cf, which are left out with them."""
-CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 HALF: Final = re.compile(r"[\ud800-\udfff]")
 _NAMES: Final = (
     *("s", "pad", "unk", "bos", "eos", "cls", "sep", "mask", "sys", "eot", "eod", "eom", "eoh"),
@@ -68,6 +68,11 @@ def folded(text: str) -> str:
         text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
         text = UNSEEN.sub("", text)
     return text.casefold()
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text has letters that are seen, and no control characters but those of lines."""
+    return bool(folded(text).strip()) and not (HALF.search(text) or CONTROL.search(text))
 
 
 def why_no_text(text: str) -> str:

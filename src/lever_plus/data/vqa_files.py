@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, TypeVar
-from unicodedata import category
 
 import msgspec
 from tqdm import tqdm
 
 from lever_plus.data.examples import LARGEST_ID, Example, most_frequent_answer
 from lever_plus.data.images import opened_sha256
+from lever_plus.data.texts import is_plain
 from lever_plus.errors import UserError
 from lever_plus.files.json_files import parse_json
 from lever_plus.files.names import check_image_name
@@ -29,7 +29,6 @@ from lever_plus.files.reading import read_bytes
 
 SHOWN_OFFENDERS = 5
 READERS = 4
-CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 ESCAPED: Final = re.compile(rb"\\u00(?:5f|[46][1-9a-f]|[57][0-9a])", re.IGNORECASE)
 """A letter that is written as its number: a key may be spelled in two ways."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -237,12 +236,6 @@ def _whose(message: str, content: bytes, key: str) -> str:
         return f", question_id {msgspec.json.decode(row)['question_id']!r}"
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
         return ""
-
-
-def is_plain(text: str) -> bool:
-    """Whether a text has letters that are seen, and no control characters but those of lines."""
-    seen = any(not c.isspace() and category(c) not in ("Cc", "Cf") for c in text)
-    return seen and not CONTROL.search(text)
 
 
 def _by_id(path: Path, rows: list[Row]) -> dict[int, Row]:

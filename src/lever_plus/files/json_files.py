@@ -75,9 +75,8 @@ def parse_json(content: bytes | str, where: str, advice: str) -> Any:
         if "\\ud" in text or "\\uD" in text or not isinstance(content, bytes):
             json.dumps(read, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UserError(
-            f"{where}: a text has half a character (a lone surrogate): {advice}."
-        ) from (error)
+        why = "a text has half a character (a lone surrogate)"
+        raise UserError(f"{where}: {why}: {advice}.") from error
     except RecursionError as error:
         raise UserError(f"{where}: nested too deeply: {advice}.") from error
     except ValueError as error:

@@ -26,7 +26,6 @@ FIELDS: Final[Mapping[Convention, str]] = {
 HUMANS: Final = 10
 SHOWN: Final = 5
 ADVICE: Final = "give the results and the annotations of the same questions, in VQAv2 format"
-TEN: Final = f"questions do not have {HUMANS} human answers in {{}}"
 USED: Final = ConfigDict(**{**STRICT, "extra": "ignore"})
 """Files in VQAv2 format have more fields than are used."""
 Answered = TypeVar("Answered", "Prediction", "Annotation")
@@ -114,7 +113,8 @@ def compare(predictions: Path, annotations: Path) -> Comparison:
     """
     annotated = _annotations(annotations)
     answers = {row.question_id: [given.answer for given in row.answers] for row in annotated}
-    _refuse([i for i, given in answers.items() if len(given) != HUMANS], TEN.format(annotations))
+    odd = [i for i, humans in answers.items() if len(humans) != HUMANS]
+    _refuse(odd, f"questions do not have {HUMANS} human answers in {annotations}")
     rows = _rows(Prediction, read_json(predictions, ADVICE), predictions)
     given = {row.question_id: row.answer for row in rows}
     _refuse(given.keys() - answers.keys(), f"predictions have no annotation in {annotations}")
