@@ -86,6 +86,9 @@ def test_empty_lines_are_nothing_and_only_a_line_feed_ends_a_line(path: Path) ->
         ({**LINE, "answer": 7}, "line 2: answer is 7, not a text."),
         ({**LINE, "answer": " "}, "line 2: answer is ' ', not a text."),
         ({**LINE, "answer": "\u200b"}, "line 2: answer is '\\u200b', not a text."),
+        ({**LINE, "answer": "\u2800"}, "line 2: answer is '\u2800', not a text."),
+        ({**LINE, "answer": "a\x9b"}, "line 2: answer is 'a\\x9b', not a text."),
+        ({**LINE, "answer": "a\f"}, "line 2: answer is 'a\\x0c', not a text."),
         ({"image": "a.png", "question": "q?", "answers": ["", ""]}, "answers is '', not a text."),
         (
             {"image": "a.png", "question": "q?", "answers": ["\0"]},

@@ -101,13 +101,6 @@ def test_twins_are_replaced_as_by_going_through_all_candidates() -> None:
     assert make_scarce(pools, twins, ids, 0.6, np.random.default_rng(1)) == expected
 
 
-def test_too_few_others_for_the_twins_are_an_error() -> None:
-    twins = {e.question_id: ("same",) for e in EXAMPLES}
-    ids = [e.question_id for e in EXAMPLES]
-    with pytest.raises(UserError, match=r"pool.scarcity: query \d+ has \d+ exact twins"):
-        make_scarce(draw("per_query"), twins, ids, 1.0, np.random.default_rng(0))
-
-
 def test_the_hash_changes_with_the_order(tmp_path: Path) -> None:
     one = write_pools(tmp_path / "a.jsonl", {1: (2, 3)})
     same = write_pools(tmp_path / "b.jsonl", {1: (2, 3)})

@@ -182,10 +182,10 @@ def _schedules() -> Iterator[Bad]:
 
         yield Bad(f"schedule {name!r}", schedule, ("rce.tau", "rce"))
         yield Bad(f"selector {name!r}", selector, ("evaluate.selectors",))
-    for one, two in (("rce", "RCE"), ("mine", "Mine"), ("a.b", "A.B")):
+    for one, two in (("rce", "RCE"), ("Mine", "mine"), ("a.b", "A.B")):
 
         def twice(one: str = one, two: str = two) -> None:
-            changed_params(PARAMS, {"rce": {"tau": {one: tau, two: tau}}})
+            changed_params(PARAMS, {"rce": {"tau": {"rce": tau, one: tau, two: tau}}})
             raise AssertionError("it was taken")
 
         yield Bad(f"{one} and {two}", twice, ("rce.tau",))
