@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lever_plus.errors import PointerError, UserError
 from lever_plus.features.embeddings import Embeddings, embed_examples, read_embeddings
-from lever_plus.features.encoder import ClipEncoder
+from lever_plus.features.encoder import ClipEncoder, InMemory
 from lever_plus.features.neighbours import nearest_ids
 from lever_plus.features.progress import Progress
 from lever_plus.features.whitening import FeatureSpace
@@ -147,6 +148,15 @@ def test_an_image_that_was_changed_since_it_was_prepared_is_not_encoded(
     splits = {**world.splits, "train": [replace(first, image=second.image), second, *rest]}
     with pytest.raises(UserError, match=f"image {second.image} was changed since"):
         embed_examples(tmp_path, tmp_path, load(folders.clip), splits, 0.999)
+
+
+def test_features_that_are_not_finite_are_refused_by_name(
+    clip: ClipEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = torch.tensor([[3.0, 4.0], [torch.nan, 1.0], [0.0, 2.0]])
+    monkeypatch.setattr(clip._model, "get_text_features", lambda **_: features)
+    with pytest.raises(UserError, match="features of 'a dog' are not finite: use another encoder"):
+        clip.texts(["a cat", "a dog", "a horse"], InMemory())
 
 
 def test_neighbours_are_the_most_similar_first(world: World, embeddings: Embeddings) -> None:

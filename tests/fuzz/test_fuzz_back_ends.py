@@ -22,8 +22,6 @@ VALUES: tuple[Any, ...] = (
     *("", "cat", b"cat", "\ud83d", "a\0b", [], ["cat"], ("cat",), {"answer": "cat"}, object()),
     *(np.float32(-0.5), np.float64(0.25), np.str_("cat"), np.array([1.0]), np.bool_(True), 1j),
 )
-
-
 PLACES = ("the VLM.answers", "the VLM.log_likelihoods", "the VLM's log-likelihood")
 
 
@@ -92,11 +90,7 @@ def test_back_ends_of_the_user_s_own(stored: Callable[..., list[Any]]) -> None:
                 assert right(given, kind)
                 assert value == (given.strip() if kind == "text" else pytest.approx(float(given)))
 
-        return Bad(
-            f"{kind}: {name}",
-            run,
-            ("the VLM.answers", "the VLM.log_likelihoods", "the VLM's log-likelihood"),
-        )
+        return Bad(f"{kind}: {name}", run, PLACES)
 
     inputs = []
     for kind, good in (("text", "dog"), ("number", -1.0)):

@@ -30,6 +30,7 @@ from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, prefix_or
 from lever_plus.vlm.scorer import Asked, Scorer
 from lever_plus.vlm.store.answers import Keys, Store
 from lever_plus.vlm.store.cached import StoredVlm
+from lever_plus.vlm.store.merging import merge
 from lever_plus.vlm.store.segments import KeptSegments
 from lever_plus.vlm.usage import Usage
 from tiny_world import Folders, World
@@ -380,14 +381,14 @@ def test_stores_of_two_machines_are_merged(tmp_path: Path) -> None:
     StoredVlm(Oracle(), two).answers(REQUESTS[20:])
     StoredVlm(Oracle(identity={**IDENTITY, "revision": "x"}), two).log_likelihoods(SCORED[:5])
     two.close()
-    assert one.merge(tmp_path / "two.sqlite") == 20 + 5
-    assert one.merge(tmp_path / "two.sqlite") == 0
+    assert merge(one, tmp_path / "two.sqlite") == 20 + 5
+    assert merge(one, tmp_path / "two.sqlite") == 0
     oracle = Oracle()
     StoredVlm(oracle, one).answers(REQUESTS)
     assert oracle.asked == []
     assert [s.answers for s in one.statistics()] == [len(REQUESTS), 0]
     with pytest.raises(UserError, match="is missing"):
-        one.merge(tmp_path / "three.sqlite")
+        merge(one, tmp_path / "three.sqlite")
 
 
 def test_prune_keeps_one_revision(path: Path) -> None:

@@ -123,9 +123,10 @@ class ClipEncoder:
             unit = torch.nn.functional.normalize(features.float(), dim=-1)
             finite = torch.isfinite(unit).all(dim=-1)
             if not finite.all():
+                first = items[start + int(finite.int().argmin())]
                 raise UserError(
-                    f"the encoder's features of {items[start + int(finite.argmin())]!r} are not "
-                    "finite: use another encoder, or mend its folder."
+                    f"the encoder's features of {first!r} are not finite: use another encoder, or "
+                    "mend its folder."
                 )
             kept.add(unit.cpu().numpy(), len(items))
         return kept.finished()

@@ -1,7 +1,7 @@
 """A question to the VLM, what is known about the VLM that answers it, and what a VLM can do."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from pydantic import with_config
 from typing_extensions import TypedDict
@@ -13,6 +13,8 @@ from lever_plus.vlm.usage import Usage
 
 Given = TypeVar("Given", contravariant=True)
 Both = TypeVar("Both")
+HIGHEST: Final = 1e-3
+"""A mean log-probability is at most 0, but for rounding."""
 
 
 class Request(NamedTuple):

@@ -17,10 +17,9 @@ import numpy as np
 from lever_plus.config.plugins import find
 from lever_plus.config.vlm import PluginVlmParams
 from lever_plus.errors import UserError
-from lever_plus.vlm.backends.replies import HIGHEST
 from lever_plus.vlm.backends.words import quoted
 from lever_plus.vlm.prompt import PromptFormat
-from lever_plus.vlm.request import Backend, Done, Request, VlmIdentity, ignore
+from lever_plus.vlm.request import HIGHEST, Backend, Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.usage import Usage
 
 Value = TypeVar("Value", str, float)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends.words import quoted
+from lever_plus.vlm.request import HIGHEST
 
 LONGEST_TOKEN: Final = 256
 """Characters; the longest tokens of today's vocabularies have 128."""
@@ -17,8 +18,6 @@ ENDS: Final = frozenset(
     {"stop", "length", "eos", "eos_token", "stop_sequence", "end_turn", "max_tokens"}
 )
 CUT: Final = frozenset({"length", "max_tokens"})
-HIGHEST: Final = 1e-3
-"""Above 0 by rounding alone."""
 _THINKING: Final = (
     "start the server with the model's thinking turned off, or raise vlm.max_new_tokens so that an "
     "answer fits after its thoughts"

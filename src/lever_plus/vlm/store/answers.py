@@ -20,11 +20,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 from lever_plus.data.examples import Example, Query, hashed, hashed_query
 from lever_plus.errors import UserError
-from lever_plus.vlm.request import Request, VlmIdentity
+from lever_plus.vlm.request import HIGHEST, Request, VlmIdentity
 from lever_plus.vlm.store.schema import (
     ADVICE,
     APPLICATION,
-    HIGHEST,
     KEY_BYTES,
     LONGEST,
     SCHEMA,
@@ -120,7 +119,7 @@ class Store:
         """Store values; when this returns, they are safe. What is there already stays."""
         text = kind == "answer"
         with explained(self.path), self._transaction():
-            vlm = self._vlm(identity)
+            vlm = self.number(identity)
             rows = [
                 (k, vlm, str(v) if text else None, None if text else float(v)) for k, v in values
             ]
@@ -139,7 +138,7 @@ class Store:
             there = int(self._connection.execute(query).fetchone()[0])
             if there + sum(len(data) for _, data in values) > budget:
                 return False
-            vlm = self._vlm(identity)
+            vlm = self.number(identity)
             rows = [(key, vlm, data) for key, data in values]
             self._connection.executemany("INSERT OR IGNORE INTO segment VALUES (?, ?, ?)", rows)
         return True
@@ -162,13 +161,10 @@ class Store:
 
     def number(self, identity: VlmIdentity) -> int:
         """Return the number of a VLM, in a transaction."""
-        return self._vlm(identity)
-
-    def merge(self, other: Path) -> int:
-        """Add everything that another store holds, see `merging.merge`."""
-        from lever_plus.vlm.store.merging import merge
-
-        return merge(self, other)
+        text = identity_text(identity)
+        self._connection.execute("INSERT OR IGNORE INTO vlm (identity) VALUES (?)", (text,))
+        query = "SELECT id FROM vlm WHERE identity = ?"
+        return int(self._connection.execute(query, (text,)).fetchone()[0])
 
     def prune(self, keep: str) -> int:
         """Remove the answers of every VLM whose revision does not start with `keep`.
@@ -208,12 +204,6 @@ class Store:
 
     def _count(self) -> int:
         return int(self._connection.execute("SELECT COUNT(*) FROM answer").fetchone()[0])
-
-    def _vlm(self, identity: VlmIdentity) -> int:
-        text = identity_text(identity)
-        self._connection.execute("INSERT OR IGNORE INTO vlm (identity) VALUES (?)", (text,))
-        query = "SELECT id FROM vlm WHERE identity = ?"
-        return int(self._connection.execute(query, (text,)).fetchone()[0])
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -96,7 +96,7 @@ class StoredVlm:
         places = [numbers.setdefault(request, len(numbers)) for request in requests]
         different = list(numbers)
         self.check(example for request in different for example in request.demonstrations)
-        self.check(_asked(request) for request in different)
+        self.check(_with_answer(request) for request in different)
         self._announce(len(different), description)
         begun = time.monotonic()
         try:
@@ -183,7 +183,7 @@ class StoredVlm:
         )
 
 
-def _asked(request: Request) -> Example | Query:
+def _with_answer(request: Request) -> Example | Query:
     """Return what is asked, with its answer where that is scored."""
     query = request.query
     if request.answer is None:

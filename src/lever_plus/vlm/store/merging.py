@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from lever_plus.errors import UserError
-from lever_plus.vlm.request import VlmIdentity
+from lever_plus.vlm.request import HIGHEST, VlmIdentity
 from lever_plus.vlm.store.answers import LOOKUP, Store
 from lever_plus.vlm.store.schema import (
     ADVICE,
-    HIGHEST,
     KEY_BYTES,
     LONGEST,
     explained,

@@ -25,8 +25,6 @@ APPLICATION: Final = int.from_bytes(b"LvP+", "big")
 KEY_BYTES: Final = 16
 LONGEST: Final = 2**20
 """Characters of an answer; what is longer was not made by a VLM."""
-HIGHEST: Final = 1e-3
-"""A mean log-probability is at most 0, but for rounding."""
 WAIT_S: Final = 60.0
 LOOK_S: Final = 10.0
 SETTLED_S: Final = 0.05

@@ -68,8 +68,10 @@ def _packed(segment: Segment) -> bytes:
 
 def _unpacked(data: object) -> Segment | None:
     """Return a kept segment; None if it is not as `_packed` leaves one: it is computed again."""
+    if not isinstance(data, bytes):
+        return None
     try:
-        head, _, raw = bytes(data).partition(b"\n") if isinstance(data, bytes) else (b"", b"", b"")
+        head, _, raw = data.partition(b"\n")
         query, answer, dtype, shape = parse_json(head, "a segment", "it is computed again")
         embeds = torch.frombuffer(bytearray(raw), dtype=DTYPES[dtype]).view(*shape)
         length, _ = embeds.shape
