@@ -24,7 +24,7 @@ from lever_plus.tracking.training_run import TrainingRun
 
 EXPECTED = {f"grpo/grpo/seed{seed}": 1 for seed in (1, 2)} | {"evaluate/random": 1}
 WARM = multiprocessing.get_context("forkserver")
-"""Its processes are forks of one that has imported what this file does, and made nothing with it."""
+"""Its processes are forks of one that has done all imports, and made nothing with MLflow."""
 WARM.set_forkserver_preload(
     [
         "pytest",
