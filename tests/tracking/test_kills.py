@@ -1,53 +1,74 @@
 """`track sync` is killed, and run beside others: every run is there once, and whole."""
 
 import json
+import multiprocessing
 import random
-import signal
-import subprocess
-import sys
+import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from test_live import serve
 from test_runs import SUMMARY, grpo, write
 
+from cut_off import cut_off
 from lever_plus.config.params import Params
 from lever_plus.tracking.makers import ENDED, STATE
-from lever_plus.tracking.store import Store
-
-EXPECTED = {f"grpo/grpo/seed{seed}": 1 for seed in (1, 2)} | {"evaluate/random": 1}
-SYNC = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from lever_plus.config.params import Params
 from lever_plus.tracking.runs import sync
 from lever_plus.tracking.store import Store
 from lever_plus.tracking.training_run import TrainingRun
-folder = Path({folder!r})
-params = Params.model_validate_json((folder / "params.json").read_text())
-runs = [TrainingRun("grpo", "grpo", k, folder / f"seed{{k}}" / "history.jsonl") for k in (1, 2)]
-print("ready", flush=True)
-store = Store({uri!r})
-print(sync(params, runs, folder / "summary.json", folder / "usage", store=store), flush=True)
-"""
+
+EXPECTED = {f"grpo/grpo/seed{seed}": 1 for seed in (1, 2)} | {"evaluate/random": 1}
+WARM = multiprocessing.get_context("forkserver")
+"""Its processes are forks of one that has done all imports, and made nothing with MLflow."""
+WARM.set_forkserver_preload(
+    [
+        "pytest",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "lever_plus.tracking.runs",
+        "lever_plus.training.trainer",
+    ]
+)
 
 
-def start(folder: Path, uri: str) -> "subprocess.Popen[str]":
-    code = SYNC.format(tests=str(Path(__file__).parent), folder=str(folder), uri=uri)
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+class Syncing(NamedTuple):
+    """A process that syncs, and where it says that it begins, then what `sync` returned."""
+
+    process: BaseProcess
+    said: "Connection[Any, Any]"
 
 
-def ended(process: "subprocess.Popen[str]") -> str:
-    said, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-3000:]
-    return said.splitlines()[-1]
+def trainings(folder: Path) -> list[TrainingRun]:
+    return [grpo(folder, seed) for seed in (1, 2)]
+
+
+def work(said: "Connection[Any, Any]", folder: Path, uri: str, temporary: Path | None) -> None:
+    tempfile.tempdir = temporary and str(temporary)
+    params = Params.model_validate_json((folder / "params.json").read_text())
+    said.send("ready")
+    store = Store(uri)
+    runs = trainings(folder)
+    said.send(sync(params, runs, folder / "summary.json", folder / "usage", store=store))
+
+
+def start(folder: Path, uri: str, temporary: Path | None = None) -> Syncing:
+    here, there = WARM.Pipe(duplex=False)
+    process = WARM.Process(target=work, args=(there, folder, uri, temporary))
+    process.start()
+    there.close()
+    return Syncing(process, here)
+
+
+def ended(syncing: Syncing) -> tuple[int, int]:
+    syncing.process.join(300)
+    assert syncing.process.exitcode == 0
+    assert syncing.said.recv() == "ready"
+    counts: tuple[int, int] = syncing.said.recv()
+    return counts
 
 
 @pytest.fixture
@@ -80,29 +101,28 @@ def check(uri: str, expected: dict[str, int]) -> None:
 def kill_often(project: Path, uri: str, kills: int, seed: int, longest: float) -> None:
     rng = random.Random(seed)
     for _ in range(kills):
-        process = start(project, uri)
-        assert process.stdout
-        process.stdout.readline()
+        process, said = start(project, uri)
+        assert said.recv() == "ready"
         time.sleep(rng.uniform(0, longest))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     ended(start(project, uri))
-    assert ended(start(project, uri)) == "(0, 0)"
+    assert ended(start(project, uri)) == (0, 0)
     check(uri, EXPECTED)
 
 
 @pytest.mark.slow
 def test_sync_is_killed_at_twenty_moments(project: Path) -> None:
     """From the making of the store on; each kill leaves what the next sync takes up."""
-    kill_often(project, f"sqlite:///{project / 'mlflow.db'}", 20, seed=1, longest=8)
+    kill_often(project, f"sqlite:///{project / 'mlflow.db'}", 20, seed=1, longest=4)
 
 
 @pytest.mark.slow
 def test_ten_at_once_on_a_fresh_store(project: Path) -> None:
     uri = f"sqlite:///{project / 'mlflow.db'}"
     said = [ended(process) for process in [start(project, uri) for _ in range(10)]]
-    assert sorted(said)[-1] == "(2, 3)"
-    assert said.count("(0, 0)") == 9
+    assert sorted(said)[-1] == (2, 3)
+    assert said.count((0, 0)) == 9
     check(uri, EXPECTED)
 
 
@@ -110,17 +130,15 @@ def test_ten_at_once_on_a_fresh_store(project: Path) -> None:
 def test_two_at_once_and_kills_on_postgresql(project: Path, postgres: str) -> None:
     uri = postgres.replace("/study", "/mlflow")
     said = [ended(process) for process in [start(project, uri) for _ in range(2)]]
-    assert sorted(said) == ["(0, 0)", "(2, 3)"]
+    assert sorted(said) == [(0, 0), (2, 3)]
     check(uri, EXPECTED)
     with pytest.raises(Exception, match="another program's"):
         _with_foreign_tables(postgres)
-    kill_often(project, uri, 5, seed=2, longest=4)
+    kill_often(project, uri, 5, seed=2, longest=1)
 
 
 @pytest.mark.slow
-def test_two_machines_that_sync_through_one_server(
-    project: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_machines_that_sync_through_one_server(project: Path, fresh_store: Path) -> None:
     """Their locks do not reach each other."""
     store = project / "mlflow.db"
     store.write_bytes(fresh_store.read_bytes())
@@ -128,14 +146,13 @@ def test_two_machines_that_sync_through_one_server(
     try:
         processes = []
         for machine in ("a", "b"):
-            monkeypatch.setenv("TMPDIR", str(project / machine))
             (project / machine).mkdir()
-            processes.append(start(project, address))
+            processes.append(start(project, address, project / machine))
         for process in processes:
             ended(process)
         # One that finds a run under way leaves what belongs to it to the other, or to the next.
         ended(start(project, address))
-        assert ended(start(project, address)) == "(0, 0)"
+        assert ended(start(project, address)) == (0, 0)
     finally:
         stop()
     check(f"sqlite:///{store}", EXPECTED)
@@ -150,41 +167,19 @@ def _with_foreign_tables(uri: str) -> None:
     Store(uri)
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of the program's own handles it."""
-
-
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))]
 )
 def test_a_sync_that_is_cut_off_anywhere_is_made_good(
-    seed: int,
-    client: Any,
-    project: Path,
-    params: Params,
-    monkeypatch: pytest.MonkeyPatch,
+    seed: int, client: Any, project: Path, params: Params
 ) -> None:
     """Of the calls to MLflow, one after another is the last."""
-    from lever_plus.tracking import store as stores
-    from lever_plus.tracking.runs import sync
-
     assert client
-    runs = [grpo(project, 1), grpo(project, 2)]
-    arguments = (params, runs, project / "summary.json", project / "usage")
-    real, rng = stores.ask, random.Random(seed)
+    arguments = (params, trainings(project), project / "summary.json", project / "usage")
+    rng = random.Random(seed)
     for _ in range(4):
-        left = [rng.randrange(3, 60)]
-
-        def cut(*given: Any, left: list[int] = left, **named: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            return real(*given, **named)
-
-        monkeypatch.setattr(stores, "ask", cut)
-        with suppress(Killed):
+        with cut_off(rng.randrange(3, 60)):
             sync(*arguments)
-    monkeypatch.setattr(stores, "ask", real)
     sync(*arguments)
     assert sync(*arguments) == (0, 0)
     check(f"sqlite:///{project / 'mlflow.db'}", EXPECTED)

@@ -1,18 +1,17 @@
 """A study in MLflow: one parent, one child a trial, nothing twice, and a champion."""
 
 import random
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from formula_trials import FormulaTrials, project_params, settings
 
+from cut_off import cut_off
 from lever_plus.experiments.study.objective import Trials
 from lever_plus.experiments.study.record import log_study, study_tags, write_results
 from lever_plus.experiments.study.storage import open_study
 from lever_plus.experiments.study.worker import run_worker
-from lever_plus.tracking import store as stores
 from lever_plus.tracking.makers import ENDED, STATE
 from lever_plus.tracking.store import EXPERIMENT, Store
 
@@ -60,10 +59,6 @@ def test_trials_are_children_of_one_parent_and_none_is_logged_twice(
     assert len(runs("parent")) == 2
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of the program's own handles it."""
-
-
 def test_a_projection_that_is_cut_off_anywhere_is_made_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,21 +67,11 @@ def test_a_projection_that_is_cut_off_anywhere_is_made_good(
     monkeypatch.chdir(tmp_path)
     found = settings(str(tmp_path / "study.journal"), trials=4)
     run_worker(project_params(), found, cast(Trials, FormulaTrials()))
-    study, real, rng = open_study(found), stores.ask, random.Random(1)
+    study, rng = open_study(found), random.Random(1)
     files = write_results(study, tmp_path / "results")
     for most in (8, 16, 32, 64):
-        left = [rng.randrange(3, most)]
-
-        def cut(*given: Any, left: list[int] = left, **named: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            return real(*given, **named)
-
-        monkeypatch.setattr(stores, "ask", cut)
-        with suppress(Killed):
+        with cut_off(rng.randrange(3, most)):
             log_study(study, found, files)
-    monkeypatch.setattr(stores, "ask", real)
     parent, _ = log_study(study, found, files)
     assert log_study(study, found, files) == (parent, 0)
     store = Store()
