@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -116,18 +117,23 @@ def test_a_kill_leaves_no_folder_beside_one_of_another_time(
     assert len(contents(tmp_path)) == 2
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """Let no file grow beyond some bytes, as if the disk were full."""
+    """Let no file grow beyond some bytes, as if the disk were full.
+
+    No fixture: pytest prints a test's result before it ends the test's fixtures, and what it
+    prints may go to a file that is longer.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_the_embedded_data_and_models_are_whole_or_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,13 +145,16 @@ def test_the_embedded_data_and_models_are_whole_or_as_they_were(
         folder.mkdir(parents=True)
         (folder / "old").write_text("old")
     before = contents(tmp_path)
-    with pytest.raises(UserError, match=r"^artifacts/prepare/.* can't be written"):
+    with (
+        pytest.raises(UserError, match=r"^artifacts/prepare/.* can't be written"),
+        small_files(),
+    ):
         prepare.run(settings_of(prepare.Settings, params), paths)
     settings = settings_of(pretrain.Settings, params)
     clip = settings.pretrain.clip.model_copy(update={"cards": 8, "batch_size": 2, "steps": 1})
     few = settings.model_copy(
         update={"pretrain": settings.pretrain.model_copy(update={"clip": clip})}
     )
-    with pytest.raises(UserError, match=r"^artifacts/pretrain can't be written"):
+    with pytest.raises(UserError, match=r"^artifacts/pretrain can't be written"), small_files():
         pretrain.run(few, paths)
     assert contents(tmp_path) == before
