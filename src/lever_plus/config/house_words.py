@@ -48,13 +48,22 @@ class VlmPretrainParams(Section):
     steps: Count = Field(description="steps of few-shot episodes")
     batch_size: Few = Field(description="episodes a step")
     episode_length: Few = Field(description="examples in an episode")
-    plain_share: Share = Field(description="probability of a plain word in an episode")
-    theme_share: Share = Field(description="probability that an example keeps the episode's theme")
+    half_share: Share = Field(
+        description="probability that an example explains the episode's attribute alone; and as "
+        "much the language alone"
+    )
+    both_share: Share = Field(description="probability that it explains both; the rest is plain")
+    other_share: Share = Field(description="probability that its house words mean something else")
+    other_from: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        description="step of the episodes from which on there are such examples"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> "VlmPretrainParams":
         if self.width % (2 * self.heads):
             raise ValueError("width must be a multiple of twice the heads: each gets an even part")
+        if 2 * self.half_share + self.both_share + self.other_share > 1:
+            raise ValueError("twice half_share, both_share and other_share must not exceed 1")
         if self.warmup >= self.plain_steps + self.steps:
             raise ValueError("warmup must be shorter than plain_steps and steps together")
         return self

@@ -1,23 +1,30 @@
 """Few-shot episodes: interleaved examples in which the house words get new meanings every time.
 
-Because no house word keeps its meaning from one episode to the next, the VLM can only learn to
-read attribute and language from the demonstrations before it, never from the word.
+An episode has one hidden attribute and one hidden language. What it asks last, in house words, can
+only be answered from the examples before: some explain the attribute, others the language, so two
+halves must be put together. Because no house word keeps its meaning from one episode to the next,
+the VLM cannot learn what a word means, only how to read it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from lever_plus.house_words.cards import Card
-from lever_plus.house_words.maker import Meaning, draw_meaning, word_meaning
+from lever_plus.house_words.maker import Meaning, draw_meaning
 from lever_plus.house_words.words import (
     ATTRIBUTES,
     HOUSE_ATTRIBUTES,
     HOUSE_STYLES,
     LANGUAGES,
     PHRASINGS,
+    plain_style,
 )
+
+Kind = Literal["attribute", "language", "both", "plain", "other"]
+"""What an example explains of its episode's hidden meaning; `other` has house words of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,29 @@ class Item:
     card: int
     question: str
     answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class KindShares:
+    """How often an example before the last is of a kind.
+
+    Attributes:
+        half: Explains the attribute alone; and as often the language alone.
+        both: Explains both.
+        other: Has house words of another attribute and another language. The rest is plain.
+    """
+
+    half: float
+    both: float
+    other: float
+
+    def draw(self, rng: np.random.Generator, length: int) -> list[Kind]:
+        """Draw the kinds of an episode's examples; the last asks in house words."""
+        kinds: list[Kind] = ["attribute", "language", "both", "other", "plain"]
+        shares = np.array([self.half, self.half, self.both, self.other, 0.0])
+        shares[-1] = max(0.0, 1.0 - shares.sum())
+        drawn = rng.choice(len(kinds), length - 1, p=shares / shares.sum())
+        return [*(kinds[i] for i in drawn), "both"]
 
 
 def reshuffled(
@@ -43,31 +73,30 @@ def plain_item(rng: np.random.Generator, cards: Sequence[Card]) -> Item:
     return _item(rng, cards, draw_meaning(rng, plain_share=1.0))
 
 
-def episode(
-    rng: np.random.Generator,
-    cards: Sequence[Card],
-    length: int,
-    plain_share: float,
-    theme_share: float,
-) -> list[Item]:
-    """Draw an episode.
-
-    Args:
-        rng: Source of randomness.
-        cards: What the examples may show.
-        length: Examples in the episode; each can be answered from those before it.
-        plain_share: Probability that a word is plain.
-        theme_share: Probability that an example asks for the episode's attribute, and, drawn
-            apart, in the episode's language; else both are uniform.
-    """
+def episode(rng: np.random.Generator, cards: Sequence[Card], kinds: Sequence[Kind]) -> list[Item]:
+    """Draw an episode: one hidden attribute and language, one example of each kind, in order."""
     attributes, styles = reshuffled(rng, HOUSE_ATTRIBUTES), reshuffled(rng, HOUSE_STYLES)
-    theme_attribute, theme_language = str(rng.choice(ATTRIBUTES)), str(rng.choice(LANGUAGES))
+    attribute, language = str(rng.choice(ATTRIBUTES)), str(rng.choice(LANGUAGES))
     items = []
-    for _ in range(length):
-        same_attribute, same_language = rng.random(2) < theme_share
-        attribute = theme_attribute if same_attribute else str(rng.choice(ATTRIBUTES))
-        language = theme_language if same_language else str(rng.choice(LANGUAGES))
-        meaning = word_meaning(rng, attribute, language, plain_share, attributes, styles)
+    for kind in kinds:
+        asked, spoken = attribute, language
+        if kind == "other":
+            asked = str(rng.choice([each for each in ATTRIBUTES if each != attribute]))
+            spoken = str(rng.choice([each for each in LANGUAGES if each != language]))
+        if kind in ("language", "plain"):
+            asked = str(rng.choice(ATTRIBUTES))
+        if kind in ("attribute", "plain"):
+            spoken = str(rng.choice(LANGUAGES))
+        meaning = Meaning(
+            attribute=asked,
+            language=spoken,
+            attribute_word=asked
+            if kind in ("language", "plain")
+            else str(rng.choice(attributes[asked])),
+            style_word=plain_style(spoken)
+            if kind in ("attribute", "plain")
+            else str(rng.choice(styles[spoken])),
+        )
         items.append(_item(rng, cards, meaning))
     return items
 

@@ -8,7 +8,15 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 from transformers import PreTrainedTokenizerFast
 
 from lever_plus.house_words.words import (
@@ -60,6 +68,8 @@ def make_tokenizer(*, sentence_marks: bool) -> PreTrainedTokenizerFast:
         [normalizers.Lowercase(), normalizers.Replace(Regex(PUNCTUATION), " ")]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # Joins words by blanks, as without a decoder; servers refuse a tokenizer that has none.
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     if sentence_marks:
         marks = [(BOS, ids[BOS]), (EOS, ids[EOS])]
         tokenizer.post_processor = processors.TemplateProcessing(

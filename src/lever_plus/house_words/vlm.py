@@ -6,10 +6,12 @@ stays frozen, so its features are computed once a card.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     CLIPModel,
@@ -22,9 +24,10 @@ from transformers import (
 
 from lever_plus.config.house_words import VlmPretrainParams
 from lever_plus.house_words.cards import Card
-from lever_plus.house_words.episodes import Item, episode, plain_item
+from lever_plus.house_words.episodes import Item, Kind, KindShares, episode, plain_item
 from lever_plus.house_words.optim import warmup_cosine
 from lever_plus.house_words.tokenizer import ASSISTANT, EOS, IMAGE, USER, make_tokenizer
+from lever_plus.hub.folder import WEIGHTS
 from lever_plus.vlm.prompt import render
 
 FEATURE_LAYER: Final = -2
@@ -85,6 +88,21 @@ def make_model(
     return model
 
 
+def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
+    """Save the VLM in float16, its keys named as in published LLaVA checkpoints.
+
+    transformers renames both forms when it loads; vLLM knows the published one alone.
+    """
+    model.half().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    weights = load_file(folder / WEIGHTS)
+    published = {
+        name.replace("vision_tower.", "vision_tower.vision_model.", 1): tensor
+        for name, tensor in weights.items()
+    }
+    save_file(published, folder / WEIGHTS, metadata={"format": "pt"})
+
+
 @torch.no_grad()
 def patch_features(clip: CLIPModel, pixel_values: Tensor, batch_size: int = 512) -> Tensor:
     """Return the vision features that LLaVA's projector sees, [images, patches, width]."""
@@ -117,7 +135,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=0.01)
         schedule = warmup_cosine(optimizer, params.plain_steps + params.steps, params.warmup)
         for step in range(params.plain_steps + params.steps):
-            loss = self.loss(self._draw(rng, params, plain=step < params.plain_steps))
+            loss = self.loss(self._draw(rng, params, step - params.plain_steps))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -126,16 +144,45 @@ class Trainer:
             on_step(step, loss.item())
 
     def _draw(
-        self, rng: np.random.Generator, params: VlmPretrainParams, *, plain: bool
+        self, rng: np.random.Generator, params: VlmPretrainParams, step: int
     ) -> list[list[Item]]:
-        if plain:
-            count = params.batch_size * 3
-            return [[plain_item(rng, self.cards)] for _ in range(count)]
-        size, shares = params.episode_length, (params.plain_share, params.theme_share)
-        return [episode(rng, self.cards, size, *shares) for _ in range(params.batch_size)]
+        """Draw the batch of an episodes' step; the plain steps before have negative numbers."""
+        if step < 0:
+            return [[plain_item(rng, self.cards)] for _ in range(params.batch_size * 3)]
+        other = params.other_share if step >= params.other_from else 0.0
+        shares = KindShares(half=params.half_share, both=params.both_share, other=other)
+        return [
+            episode(rng, self.cards, shares.draw(rng, params.episode_length))
+            for _ in range(params.batch_size)
+        ]
 
     def loss(self, episodes: Sequence[Sequence[Item]]) -> Tensor:
         """Return the mean cross-entropy of all answer tokens, end marks included."""
+        ids, hidden = self._forward(episodes)
+        tokenizer = self.processor.tokenizer
+        at = answer_mask(ids, tokenizer.convert_tokens_to_ids(ASSISTANT), tokenizer.eos_token_id)
+        logits = self.model.lm_head(hidden[:, :-1][at[:, 1:]])
+        return torch.nn.functional.cross_entropy(logits, ids[:, 1:][at[:, 1:]])
+
+    @torch.no_grad()
+    def share_right(self, kinds: Sequence[Kind], count: int, seed: int) -> float:
+        """Return how often the last answer of an episode is right: a look at the training.
+
+        Args:
+            kinds: Of the episode's examples; the last is asked.
+            count: Episodes.
+            seed: Of the episodes.
+        """
+        rng = np.random.default_rng([seed, 201])
+        ids, hidden = self._forward([episode(rng, self.cards, kinds) for _ in range(count)])
+        asked = ids == self.processor.tokenizer.convert_tokens_to_ids(ASSISTANT)
+        last = ids.shape[1] - 1 - asked.flip(1).int().argmax(1)
+        rows = torch.arange(count)
+        given = self.model.lm_head(hidden[rows, last]).argmax(-1)
+        return float((given == ids[rows, last + 1]).float().mean())
+
+    def _forward(self, episodes: Sequence[Sequence[Item]]) -> tuple[Tensor, Tensor]:
+        """Return token ids [episodes, length] and last hidden states [episodes, length, width]."""
         tokenizer, config = self.processor.tokenizer, self.model.config
         patches = self.features.shape[1]
         texts = [
@@ -150,10 +197,7 @@ class Trainer:
         embeds = embeds.masked_scatter(
             (ids == config.image_token_id).unsqueeze(-1), images.to(embeds.dtype)
         )
-        hidden = self.model.model.language_model(inputs_embeds=embeds, attention_mask=mask)[0]
-        at = answer_mask(ids, tokenizer.convert_tokens_to_ids(ASSISTANT), tokenizer.eos_token_id)
-        logits = self.model.lm_head(hidden[:, :-1][at[:, 1:]])
-        return torch.nn.functional.cross_entropy(logits, ids[:, 1:][at[:, 1:]])
+        return ids, self.model.model.language_model(inputs_embeds=embeds, attention_mask=mask)[0]
 
 
 def answer_mask(ids: Tensor, assistant_id: int, eos_id: int) -> Tensor:
