@@ -86,7 +86,7 @@ CHANGES: Final[dict[str, Any]] = {
         "rl_queries": 72,
         "sft_queries": 48,
     },
-    "pool": {"size": 12},
+    "pool": {"size": 12, "scarcity": 0.0},
     "vlm": {"path": "formula"},
     "embed": {"path": "formula", "variance": 0.98},
     "policy": {"hidden": 16},

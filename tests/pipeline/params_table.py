@@ -102,7 +102,7 @@ SETTINGS: Final[dict[str, Leaf]] = {
         why="among few examples it finds the same",
     ),
     "pool.size": Leaf("pool", 13, "pool"),
-    "pool.scarcity": Leaf("pool", 1.0, "pool"),
+    "pool.scarcity": Leaf("pool", 0.0, "pool"),
     **_pretrained(
         "clip",
         **{"cards": 30, "width": 24, "vision_width": 24, "text_layers": 2, "vision_layers": 3},

@@ -28,6 +28,7 @@ EMBEDDED: Mapping[str, Any] = {
         },
         **{"rl_queries": 20, "sft_queries": 10},
     },
+    "pool": {"scarcity": 1.0},
     "vlm": {"path": None},
     "embed": {"path": None},
     "pretrain": {
