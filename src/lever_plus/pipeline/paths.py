@@ -120,6 +120,11 @@ class Paths:
         return self.metrics / "summary.json"
 
     @property
+    def in_context(self) -> Path:
+        """What the VLM reads from demonstrations."""
+        return self.metrics / "in_context.json"
+
+    @property
     def ablations(self) -> Path:
         """Accuracies of the variants."""
         return self.metrics / "ablations.json"
