@@ -32,6 +32,7 @@ from lever_plus.house_words.words import (
 )
 
 HUMANS: Final = 10
+LATENT: Final = "latent.json"
 IMAGE_NAME: Final = "{image_id:012d}.png"
 SLIP_RATE: Final = 0.3
 SCAN_SHARES: Final = {"train": 0.6, "dev": 0.1, "test": 0.3}
@@ -217,7 +218,7 @@ def make_embedded(
         files = {"questions": questions, "annotations": annotations}
         for key, rows in files.items():
             write_json(folder / f"{key}_{split}.json", {key: rows}, indent=None)
-    write_json(folder / "latent.json", latent, indent=None)
+    write_json(folder / LATENT, latent, indent=None)
 
 
 def image_file(images: Path, split: str, image_id: int) -> Path:
@@ -227,7 +228,7 @@ def image_file(images: Path, split: str, image_id: int) -> Path:
 
 def read_latent(folder: Path) -> dict[int, Latent]:
     """Return what each question hides, by question id; UserError if the file is not the maker's."""
-    path, advice = folder / "latent.json", "run `dvc repro prepare`"
+    path, advice = folder / LATENT, "run `dvc repro prepare`"
     found = read_json_as(dict[str, Latent], path, advice)
     for i in found:
         if not (i.isascii() and i.isdecimal() and len(i) < 20):
