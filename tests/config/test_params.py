@@ -109,7 +109,11 @@ def test_files_need_models_of_their_own(path: Path, tmp_path: Path) -> None:
     preset.write_text(FILES)
     with pytest.raises(UserError, match=r"set vlm.path \(or a server\) and embed.path"):
         overlay(path, preset)
-    preset.write_text(FILES + "vlm: {path: vlm}\nembed: {path: clip}\n")
+    models = "vlm: {path: vlm}\nembed: {path: clip}\n"
+    preset.write_text(FILES + models)
+    with pytest.raises(UserError, match=r"pool\.scarcity .* embedded data set: set it to 0\.0"):
+        overlay(path, preset)
+    preset.write_text(FILES + models + "pool: {scarcity: 0.0}\n")
     overlay(path, preset)
     assert not load_params(path).needs_pretraining
 

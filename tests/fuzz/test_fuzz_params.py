@@ -181,7 +181,8 @@ def _files(image_name: str) -> dict[str, Any]:
         **{"kind": "vqa_files", "root": "r", "answers_per_question": 10, "allow_fallback": False},
         **{"train": split, "dev": {"held_out": 5}, "test": split},
     }
-    return {"data": {"source": source}, "vlm": {"path": "v"}, "embed": {"path": "e"}}
+    models = {"vlm": {"path": "v"}, "embed": {"path": "e"}}
+    return {"data": {"source": source}, "pool": {"scarcity": 0.0}, **models}
 
 
 def test_image_names_that_are_none() -> None:

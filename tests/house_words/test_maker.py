@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lever_plus.errors import UserError
 from lever_plus.house_words.cards import Card, draw_card, render, scans
 from lever_plus.house_words.maker import (
     SCAN_SHARES,
     draw_meaning,
     human_answers,
     make_embedded,
-    read_meanings,
+    read_latent,
     read_twins,
     split_scans,
 )
@@ -69,13 +71,15 @@ def test_every_language_names_every_value(attribute: str) -> None:
     )
 
 
-def test_about_40_per_cent_of_the_words_are_plain() -> None:
+def test_a_word_is_plain_with_the_given_share_each_half_on_its_own() -> None:
     rng = np.random.default_rng(0)
-    meanings = [draw_meaning(rng, 0.4) for _ in range(4000)]
-    plain = np.mean([m.attribute_word == m.attribute for m in meanings])
-    both = np.mean([m.in_plain_words for m in meanings])
-    assert plain == pytest.approx(0.4, abs=0.03)
-    assert both == pytest.approx(0.16, abs=0.03)
+    meanings = [draw_meaning(rng, 0.25) for _ in range(4000)]
+    needs = Counter(m.needs for m in meanings)
+    expected = {(): 1, ("attribute",): 3, ("language",): 3, ("attribute", "language"): 9}
+    for halves, parts in expected.items():
+        assert needs[halves] / 4000 == pytest.approx(parts / 16, abs=0.03)
+    assert needs[()] == sum(m.in_plain_words for m in meanings)
+    assert needs["attribute", "language"] == sum(m.in_house_words for m in meanings)
 
 
 def test_human_answers_make_the_accuracy_soft() -> None:
@@ -104,13 +108,50 @@ def test_a_card_shows_its_digit_in_its_corner_in_its_ink() -> None:
 
 
 def test_the_files_say_what_the_hidden_meanings_say(world: World) -> None:
-    meanings, twins = read_meanings(world.folder), read_twins(world.folder)
+    found, twins = read_latent(world.folder), read_twins(world.folder)
+    assert found.keys() == world.examples.keys()
     for example in world.examples.values():
-        meaning = meanings[example.question_id]
-        words = {w for language in VALUES[meaning.attribute].values() for w in language}
-        assert example.answer in words
-        assert meaning.attribute_word in example.question
-        assert twins[example.question_id] == (meaning.attribute, meaning.language)
+        latent = found[example.question_id]
+        house = {word for words in HOUSE_ATTRIBUTES.values() for word in words}
+        styles = {word for words in HOUSE_STYLES.values() for word in words}
+        asked = set(re.findall(r"\w+", example.question))
+        assert example.answer == latent.answer(latent.attribute, latent.language)
+        assert {latent.attribute_word, latent.style_word} <= asked
+        assert latent.needs == tuple(
+            half for half, words in (("attribute", house), ("language", styles)) if asked & words
+        )
+        assert twins[example.question_id] == (latent.attribute, latent.language)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"needs": ["attribute"]}, "1000000: needs does not name the halves that are house words"),
+        ({"needs": []}, "needs does not name"),
+        ({"style_word": "German"}, "needs does not name"),
+        ({"style_word": "bosk"}, "1000000: it is no question with a known meaning"),
+        ({"attribute": "digit"}, "no question with a known meaning"),
+        ({"language": "latin"}, "no question with a known meaning"),
+        ({"values": {"digit": 1, "ink": 1}}, "1000000: values does not say what a card shows"),
+        ({"values": {"digit": 1, "ink": 6, "pattern": 0, "corner": 0}}, "values does not say"),
+        ({"values": {"digit": 1, "ink": "1", "pattern": 0, "corner": 0}}, "values.ink: input"),
+        ({"attribute": None}, "1000000.attribute: input should be a valid string"),
+    ],
+)
+def test_what_a_question_hides_is_read_strictly(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    latent = {
+        **{"attribute": "ink", "language": "german"},
+        **{"attribute_word": "fennow", "style_word": "norvic", "needs": ["attribute", "language"]},
+        "values": {"digit": 9, "ink": 5, "pattern": 4, "corner": 3},
+    }
+    path = tmp_path / "latent.json"
+    path.write_text(json.dumps({"1000000": latent}))
+    assert read_latent(tmp_path)[1000000].answer("ink", "german") == "schwarz"
+    path.write_text(json.dumps({"1000000": {**latent, **change}}))
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_latent(tmp_path)
 
 
 def test_nothing_but_latent_json_holds_the_meaning(world: World) -> None:

@@ -1,79 +1,161 @@
-"""The in-context table: right answers by a rule over the hidden meanings."""
+"""The in-context table: what is shown before which questions, and shares of right answers."""
 
+from itertools import product
+
+import numpy as np
 import pytest
 
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
-from lever_plus.house_words.maker import Meaning, read_meanings
+from lever_plus.house_words.maker import Meaning, word_meaning
 from lever_plus.house_words.probe import in_context_table
+from lever_plus.house_words.words import ATTRIBUTES, LANGUAGES
 from lever_plus.vlm.request import Request
-from tiny_world import World
+
+ROWS = [
+    *("plain", "none", "half_attribute", "half_language", "two_same_halves", "both_halves"),
+    *("both_halves_reversed", "both_halves_then_other", "twin", "two_random"),
+]
+BOTH = ("attribute", "language")
+
+
+class Made:
+    """Examples of every attribute and language, some in house words, some in plain ones."""
+
+    def __init__(self) -> None:
+        """Ask for each pair of attribute and language twelve times: wordings are drawn."""
+        self.meanings: dict[int, Meaning] = {}
+        self.examples: list[Example] = []
+        rng = np.random.default_rng(0)
+        for number, (attribute, language, _) in enumerate(
+            product(ATTRIBUTES, LANGUAGES, range(12)), start=1
+        ):
+            meaning = word_meaning(rng, attribute, language, 0.4)
+            self.meanings[number] = meaning
+            question = meaning.question("{attribute} {style}")
+            example = Example("x.png", question, f"{attribute} in {language}", (), number, number)
+            self.examples.append(example)
 
 
 class Reader:
-    """Knows the meanings: it answers a house-word question right after one of the same meaning."""
+    """Reads every half from house words that it was shown, and remembers what it was asked."""
 
-    def __init__(self, world: World, meanings: dict[int, Meaning]) -> None:
-        """Keep what every question means."""
-        self.of = {e.query: (e, meanings[e.question_id]) for e in world.examples.values()}
-        self.meanings = meanings
+    def __init__(self, made: Made) -> None:
+        """Know what every question means."""
+        self.meanings = made.meanings
+        self.by_text = {e.question: made.meanings[e.question_id] for e in made.examples}
+        self.rows: list[list[Request]] = []
 
     def answers(self, requests: list[Request], *, description: str) -> list[str]:
-        return [self.answer(request) for request in requests if description]
+        assert description == "in-context table"
+        self.rows.append(list(requests))
+        return [self.answer(request) for request in requests]
+
+    def meaning(self, request: Request) -> Meaning:
+        """The query's meaning; one in plain words says it itself."""
+        known = self.by_text.get(request.query.question)
+        if known is not None:
+            return known
+        asked = request.query.question
+        attribute = next(a for a in ATTRIBUTES if a in asked)
+        language = next(x for x in LANGUAGES if x.capitalize() in asked)
+        return Meaning(attribute, language, attribute, language.capitalize())
 
     def answer(self, request: Request) -> str:
-        example, meaning = self.of[request.query]
+        asked = self.meaning(request)
         shown = [self.meanings[e.question_id] for e in request.demonstrations]
-        told = any(
-            (m.attribute, m.language) == (meaning.attribute, meaning.language) for m in shown
-        )
-        return example.answer if told or meaning.in_plain_words else "?"
+        for half in asked.needs:
+            told = {getattr(m, half) for m in shown if half in m.needs}
+            if told != {getattr(asked, half)}:
+                return "?"
+        return f"{asked.attribute} in {asked.language}"
 
 
 @pytest.fixture
-def meanings(world: World) -> dict[int, Meaning]:
-    return read_meanings(world.folder)
+def made() -> Made:
+    return Made()
 
 
-def has_halves(example: Example, others: list[Example], meanings: dict[int, Meaning]) -> bool:
-    """Whether the rules find demonstrations that share one of the two words' meanings."""
-    mine = meanings[example.question_id]
-    pairs = {(meanings[e.question_id].attribute, meanings[e.question_id].language) for e in others}
-    attribute = any(a == mine.attribute and lang != mine.language for a, lang in pairs)
-    language = any(a != mine.attribute and lang == mine.language for a, lang in pairs)
-    return mine.in_house_words and attribute and language
+def table(reader: Reader, made: Made, count: int = 60) -> dict[str, float]:
+    return in_context_table(reader, made.examples, made.examples, made.meanings, count, seed=1)
 
 
-def test_the_table_has_the_shares_that_a_reader_of_the_meanings_gives(
-    world: World, meanings: dict[int, Meaning]
-) -> None:
-    everything = list(world.examples.values())
-    plain = [e for e in everything if meanings[e.question_id].in_plain_words]
-    queries = [*plain, *(e for e in everything if has_halves(e, everything, meanings))]
-    vlm = Reader(world, meanings)
-    table = in_context_table(vlm, queries, everything, meanings, 40, seed=1)
-    assert table["plain words"] == 1
-    assert table["no demonstration"] == table["complementary halves"] == 0
-    assert table["one right"] == table["right, then random"] == table["four right"] == 1
-    assert table["two random"] < 1
+def test_the_table_has_the_shares_that_a_reader_of_the_meanings_gives(made: Made) -> None:
+    found = table(Reader(made), made)
+    assert list(found) == ROWS
+    right = {"plain", "both_halves", "both_halves_reversed", "twin"}
+    wrong = {"none", "half_attribute", "half_language", "two_same_halves", "both_halves_then_other"}
+    assert {row for row, share in found.items() if share == 1} == right
+    assert {row for row, share in found.items() if share == 0} == wrong
+    assert 0 < found["two_random"] < 0.5
+    assert table(Reader(made), made) == found
+
+
+def kinds_of(reader: Reader, request: Request) -> tuple[str, ...]:
+    """Say of every demonstration which house words it has, and what it shares with the query."""
+    asked = reader.meaning(request)
+    found = []
+    for example in request.demonstrations:
+        shown = reader.meanings[example.question_id]
+        halves = [half for half in BOTH if getattr(shown, half) == getattr(asked, half)]
+        shared = [half for half in halves if half in shown.needs]
+        found.append(f"{'+'.join(shown.needs)} shares {'+'.join(shared) or 'nothing'}")
+    return tuple(found)
+
+
+def test_every_row_shows_what_its_name_says(made: Made) -> None:
+    reader = Reader(made)
+    table(reader, made)
+    asked = dict(zip(ROWS, reader.rows, strict=True))
+    assert {len(rows) for rows in asked.values()} == {60}
+    for row, requests in asked.items():
+        needs = () if row == "plain" else BOTH
+        assert {reader.meaning(request).needs for request in requests} == {needs}
+        for request in requests:
+            assert len(set(request.demonstrations)) == len(request.demonstrations)
+    half_a, half_l = "attribute shares attribute", "language shares language"
+    both, other = (
+        "attribute+language shares attribute+language",
+        "attribute+language shares nothing",
+    )
+    expected = {
+        "plain": {()},
+        "none": {()},
+        "half_attribute": {(half_a,)},
+        "half_language": {(half_l,)},
+        "two_same_halves": {(half_a, half_a), (half_l, half_l)},
+        "both_halves": {(half_a, half_l)},
+        "both_halves_reversed": {(half_l, half_a)},
+        "both_halves_then_other": {(half_a, half_l, other)},
+        "twin": {(both,)},
+    }
+    for row, kinds in expected.items():
+        assert {kinds_of(reader, request) for request in asked[row]} == kinds
+    same = [kinds_of(reader, request) for request in asked["two_same_halves"]]
+    assert same.count((half_a, half_a)) == 30
+    assert len({kinds_of(reader, request) for request in asked["two_random"]}) > 10
+    assert {len(request.demonstrations) for request in asked["two_random"]} == {2}
 
 
 def test_a_demonstration_that_does_not_exist_is_named_instead_of_looked_for_without_end(
-    world: World, meanings: dict[int, Meaning]
+    made: Made,
 ) -> None:
-    every = list(world.examples.values())
-    plain = next(e for e in every if meanings[e.question_id].in_plain_words)
-    house = next(e for e in every if meanings[e.question_id].in_house_words)
-    attribute = meanings[house.question_id].attribute
-    others = [e for e in world.splits["train"] if meanings[e.question_id].attribute != attribute]
-    vlm = Reader(world, meanings)
-    with pytest.raises(UserError, match=r"demonstration of kind 'right' .* data\.source\.train"):
-        in_context_table(vlm, [house, plain], others, meanings, 1, seed=1)
+    house = next(e for e in made.examples if made.meanings[e.question_id].in_house_words)
+    mine = made.meanings[house.question_id]
+    others = [
+        e
+        for e in made.examples
+        if made.meanings[e.question_id].needs != ("attribute",)
+        or made.meanings[e.question_id].attribute != mine.attribute
+    ]
+    with pytest.raises(UserError, match=r"of kind 'attribute' .* data\.source\.train"):
+        in_context_table(Reader(made), [house], others, made.meanings, 1, seed=1)
+    one = next(e for e in made.examples if e not in others)
+    with pytest.raises(UserError, match=r"of kind 'attribute' .* data\.source\.train"):
+        in_context_table(Reader(made), [house], [*others, one], made.meanings, 2, seed=1)
 
 
-def test_a_dev_split_without_house_words_is_refused(
-    world: World, meanings: dict[int, Meaning]
-) -> None:
-    plain = [e for e in world.examples.values() if meanings[e.question_id].in_plain_words]
-    with pytest.raises(UserError, match=r"needs questions in house words .* data\.source\.dev"):
-        in_context_table(Reader(world, meanings), plain, plain, meanings, 1, seed=1)
+def test_a_dev_split_without_house_words_is_refused(made: Made) -> None:
+    plain = [e for e in made.examples if made.meanings[e.question_id].in_plain_words]
+    with pytest.raises(UserError, match=r"questions in house words, .* data\.source\.dev"):
+        in_context_table(Reader(made), plain, plain, made.meanings, 1, seed=1)

@@ -25,6 +25,7 @@ from lever_plus.pipeline import (
     embed,
     evaluate,
     grpo,
+    in_context,
     offline,
     pool,
     prepare,
@@ -51,6 +52,7 @@ SHARES: Final = {
 SIZES: Final = {"train": 96, "dev": 30, "test": 30}
 STAGES: Final[Mapping[str, Any]] = {
     "prepare": prepare,
+    "in_context": in_context,
     "embed": embed,
     "pool": pool,
     "sft_data": sft_data,
@@ -61,7 +63,7 @@ STAGES: Final[Mapping[str, Any]] = {
     "evaluate": evaluate,
     "report": report,
 }
-ASKING: Final = ("sft_data", "sft", "rl_data", "rce", "grpo", "evaluate")
+ASKING: Final = ("in_context", "sft_data", "sft", "rl_data", "rce", "grpo", "evaluate")
 TRAINING: Final = ("sft", "rce", "grpo")
 SEEDED: Final = ("rce", "grpo")
 
@@ -86,7 +88,7 @@ CHANGES: Final[dict[str, Any]] = {
         "rl_queries": 72,
         "sft_queries": 48,
     },
-    "pool": {"size": 12},
+    "pool": {"size": 12, "scarcity": 0.0},
     "vlm": {"path": "formula"},
     "embed": {"path": "formula", "variance": 0.98},
     "policy": {"hidden": 16},

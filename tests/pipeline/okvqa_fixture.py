@@ -32,7 +32,7 @@ data:
   rl_queries: 10
   sft_queries: 5
   near_duplicate_bits: 2
-pool: {{size: 6, sampler: mixed}}
+pool: {{size: 6, sampler: mixed, scarcity: 0.0}}
 vlm:
   path: {vlm}
   prompt: {{instruction: "Answer in one word."}}

@@ -25,7 +25,7 @@ class Leaf(NamedTuple):
 
 
 HUGGINGFACE: Final = "tests/vlm/test_huggingface.py::"
-ASKS: Final = "pretrain sft_data sft rl_data rce grpo evaluate"
+ASKS: Final = "pretrain in_context sft_data sft rl_data rce grpo evaluate"
 MODEL: Final = "no model answers in the formula world"
 EXACT: Final = "it changes speed or memory, and no result"
 
@@ -75,7 +75,9 @@ def _pretrained(model: str, **values: Any) -> dict[str, Leaf]:
 
 
 SETTINGS: Final[dict[str, Leaf]] = {
-    "seed": Leaf("prepare pretrain pool sft rl_data evaluate report", 2, "pool rl_data evaluate"),
+    "seed": Leaf(
+        "prepare pretrain in_context pool sft rl_data evaluate report", 2, "pool rl_data evaluate"
+    ),
     "training_seeds": Leaf("evaluate report", [2], "evaluate report"),
     "threads": Leaf(
         "pretrain embed rce grpo",
@@ -83,7 +85,7 @@ SETTINGS: Final[dict[str, Leaf]] = {
         "tests/hub/test_threads.py::test_threads_are_set_for_the_process",
         why=EXACT,
     ),
-    "data.source.kind": Leaf("prepare pretrain report", "embedded", "prepare"),
+    "data.source.kind": Leaf("prepare pretrain in_context report", "embedded", "prepare"),
     "data.source.train": Leaf("prepare pretrain", 30, "prepare:train.jsonl"),
     "data.source.dev": Leaf("prepare pretrain", 9, "prepare:dev.jsonl"),
     "data.source.test": Leaf("prepare pretrain", 9, "prepare"),
@@ -102,7 +104,7 @@ SETTINGS: Final[dict[str, Leaf]] = {
         why="among few examples it finds the same",
     ),
     "pool.size": Leaf("pool", 13, "pool"),
-    "pool.scarcity": Leaf("pool", 1.0, "pool"),
+    "pool.scarcity": Leaf("pool", 0.0, "pool"),
     **_pretrained(
         "clip",
         **{"cards": 30, "width": 24, "vision_width": 24, "text_layers": 2, "vision_layers": 3},
@@ -168,6 +170,7 @@ SETTINGS: Final[dict[str, Leaf]] = {
     "scoring.ray.actors": _scoring("test_ray.py::test_more_than_the_cluster_has_is_refused", 3),
     "scoring.ray.num_cpus": _scoring("test_ray.py::test_more_than_the_cluster_has_is_refused", 2.0),
     "scoring.ray.num_gpus": _scoring("test_ray.py::test_more_than_the_cluster_has_is_refused", 1.0),
+    "in_context.probes": Leaf("in_context", 4, "in_context"),
     "embed.path": Leaf("pretrain embed", "other", "embed:feature_space.safetensors"),
     "embed.revision": Leaf("embed", "main", "embed:feature_space.safetensors"),
     "embed.device": Leaf(

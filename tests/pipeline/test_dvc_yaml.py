@@ -20,7 +20,9 @@ VALUES: dict[str, Any] = YAML_.load((ROOT / "params.yaml").read_text(encoding="u
 
 
 def test_the_stages_are_those_of_the_design_in_order() -> None:
-    expected = "prepare pretrain embed pool sft_data sft rl_data rce grpo evaluate report"
+    expected = (
+        "prepare pretrain in_context embed pool sft_data sft rl_data rce grpo evaluate report"
+    )
     assert list(STAGES) == expected.split()
 
 
@@ -74,7 +76,7 @@ def test_the_picture_in_the_readme_is_the_pipeline() -> None:
     writes = {
         place(out): stage
         for stage, entry in STAGES.items()
-        for out in [*entry["outs"], *(next(iter(m)) for m in entry.get("metrics", []))]
+        for out in [*entry.get("outs", []), *(next(iter(m)) for m in entry.get("metrics", []))]
     }
     graph = nx.DiGraph(
         (writes[place(dep)], stage)
@@ -93,6 +95,7 @@ SECTIONS = {
     "config/evaluate.py": {"evaluate"},
     "config/pool.py": {"pool"},
     "config/house_words.py": {"pretrain"},
+    "config/in_context.py": {"in_context"},
     "config/params.py": set[str](),
     "config/file.py": set[str](),
 }

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from lever_plus.config.file import TABLES, changed_params
 from lever_plus.config.params import Params
 from lever_plus.config.settings import keys_read, settings_of
-from lever_plus.pipeline import pretrain
+from lever_plus.pipeline import in_context, pretrain
 from lever_plus.pipeline.paths import Paths
 from pipeline.formula_world import SEEDED, STAGES, Ran, World
 from pipeline.params_table import SETTINGS, Leaf
@@ -28,6 +28,7 @@ EMBEDDED: Mapping[str, Any] = {
         },
         **{"rl_queries": 20, "sft_queries": 10},
     },
+    "pool": {"scarcity": 1.0},
     "vlm": {"path": None},
     "embed": {"path": None},
     "pretrain": {
@@ -43,9 +44,10 @@ EMBEDDED: Mapping[str, Any] = {
     },
 }
 """The embedded data set, very small; its leaves have no effect on files of one's own."""
-OF_EMBEDDED = ("data.source.", "pool.scarcity", "pretrain.")
+OF_EMBEDDED = ("data.source.", "pool.scarcity", "pretrain.", "in_context.")
 MAIN = {
     "prepare": "test.jsonl",
+    "in_context": "in_context.json",
     "embed": "white.npy",
     "pool": "pools.jsonl",
     "pretrain": ".safetensors",
@@ -136,13 +138,14 @@ def run(world: World, stage: str, params: Params, root: Path) -> dict[str, str]:
     """Run a stage in a copy of the world; return the hashes of all files."""
     shutil.copytree(world.paths.root, root)
     other = World(Paths(root), params)
-    if stage == "pretrain":
-        with pytest.MonkeyPatch.context() as patch:
-            probes = lambda *given: {"probes": float(given[4])}  # noqa: E731
-            patch.setattr(pretrain, "in_context_table", probes)
+    with pytest.MonkeyPatch.context() as patch:
+        probes = lambda *given: {"probes": float(given[4])}  # noqa: E731
+        patch.setattr(pretrain, "in_context_table", probes)
+        patch.setattr(in_context, "in_context_table", probes)
+        if stage == "pretrain":
             pretrain.run(settings_of(pretrain.Settings, params), other.paths)
-    else:
-        other.run(stage, 1 if stage in SEEDED else None)
+        else:
+            other.run(stage, 1 if stage in SEEDED else None)
     found = hashes(root, world.paths.root)
     shutil.rmtree(root)
     return found

@@ -1,5 +1,6 @@
-"""The pool stage searches neighbours as params.yaml says."""
+"""The pool stage searches neighbours and leaves twins out as params.yaml says."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lever_plus.data.examples import write_examples
 from lever_plus.data.pools import read_pools
 from lever_plus.features.embeddings import embed_examples
 from lever_plus.features.encoder import ClipEncoder
+from lever_plus.house_words.maker import read_latent
 from lever_plus.pipeline import pool
 from lever_plus.pipeline.paths import Paths
 from tiny_world import Folders, World
@@ -52,3 +54,27 @@ def test_an_approximate_search_is_asked_for_and_finds_the_same_among_few(
     assert searches == ["exact", "approximate"]
     assert {len(ids) for ids in found["exact"].ids.values()} == {SIZE}
     assert found["exact"].sha256 == found["approximate"].sha256
+
+
+@pytest.mark.parametrize("policy", ["per_query", "shared"])
+def test_no_pool_of_any_split_has_a_twin_where_all_are_scarce(
+    params: Params, world: World, policy: str, tmp_path: Path
+) -> None:
+    """However it is worded: a twin asks for the query's attribute in the query's language."""
+    paths = Paths(tmp_path)
+    for split, examples in world.splits.items():
+        write_examples(paths.prepare / f"{split}.jsonl", examples, paths.root)
+    paths.source.mkdir()
+    shutil.copy(world.folder / "latent.json", paths.source)
+    hidden, with_twin = read_latent(world.folder), dict[float, int]()
+    for scarcity in (0.0, 1.0):
+        settings = params.pool.model_copy(
+            update={"policy": policy, "size": 12, "scarcity": scarcity}
+        )
+        pool.run(settings_of(pool.Settings, params.model_copy(update={"pool": settings})), paths)
+        pools = read_pools(paths.pools).ids
+        assert pools.keys() == {e.question_id for part in world.splits.values() for e in part}
+        with_twin[scarcity] = sum(
+            hidden[query].key in {hidden[i].key for i in ids} for query, ids in pools.items()
+        )
+    assert with_twin[1.0] == 0 < with_twin[0.0]

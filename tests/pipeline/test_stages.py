@@ -70,6 +70,7 @@ def pointer_rows(world: World, method: str, seed: int) -> dict[int, tuple[int, .
     ("stage", "asked"),
     [
         ("prepare", set()),
+        ("in_context", set()),
         ("embed", set()),
         ("pool", set()),
         ("sft_data", {"train"}),

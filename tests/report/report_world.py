@@ -76,6 +76,7 @@ def make(folder: Path) -> Made:
     splits = {"train": POOL, "dev": (DEV,), "test": QUESTIONS}
     for split, ids in splits.items():
         write_examples(paths.prepare / f"{split}.jsonl", [examples[i] for i in ids], folder)
+    write_metrics(paths.source / "latent.json", {str(i): _latent(i) for i in examples})
     scores = _scores()
     paths.scores.parent.mkdir(parents=True)
     scores.to_parquet(paths.scores, index=False)
@@ -120,6 +121,21 @@ def _example(paths: Paths, key: int) -> Example:
     question = NASTY if key in (POOL[0], QUESTIONS[0]) else f"What is number {key}?"
     answers = (*["right"] * 7, *["<b>also</b>"] * 3)
     return Example(str(path), question, "right", answers, key, key, "0" * 64)
+
+
+def _latent(key: int) -> dict[str, object]:
+    """Every question asks for ink, every fifth in plain words; the others need the language."""
+    languages = {"german": "norvic", "french": "ivorn", "spanish": "eskar"}
+    language = list(languages)[key % 3]
+    plain = key % 5 == 0
+    return {
+        "attribute": "ink",
+        "language": language,
+        "attribute_word": "ink",
+        "style_word": language.capitalize() if plain else languages[language],
+        "needs": [] if plain else ["language"],
+        "values": {"digit": 1, "ink": 1, "pattern": 1, "corner": 1},
+    }
 
 
 def _scores() -> pd.DataFrame:

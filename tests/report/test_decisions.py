@@ -9,6 +9,7 @@ from rich.console import Console
 
 from lever_plus.errors import UserError
 from lever_plus.pipeline import report
+from lever_plus.pipeline.ideal_reader import open_reader
 from lever_plus.pipeline.paths import Paths
 from lever_plus.report.decisions import Decision, gather, given_answers, sample
 from lever_plus.report.terminal import print_decision
@@ -85,6 +86,7 @@ def printed(decision: Decision, project: Made) -> str:
 def test_show_prints_what_the_page_has(decisions: list[Decision], project: Made) -> None:
     decision = decisions[0]
     text = printed(decision, project)
+    assert "must be told" not in text
     assert "[bold]?" in text  # no markup of the terminal either
     for choice in decision.choices:
         assert choice.method in text
@@ -95,11 +97,28 @@ def test_show_prints_what_the_page_has(decisions: list[Decision], project: Made)
     assert "0.90" in text
 
 
+def test_what_a_question_needs_and_the_kinds_of_picks_are_told_where_they_are_known(
+    project: Made,
+) -> None:
+    reader = open_reader(project.paths, project.examples)
+    told = gather(project.scores, project.examples, REGISTRY, reader)
+    assert {d.needs for d in told} == {(), ("language",)}
+    for decision in told[:10]:
+        query = decision.example.question_id
+        for answered in (a for choice in decision.choices for a in choice.answers):
+            assert answered.kinds == reader.kinds(query, answered.pointer)
+    text = printed(told[1], project)
+    assert "must be told: language" in text
+    assert "harmful" in text
+    assert "must be told: nothing" in printed(told[0], project)
+
+
 def test_show_finds_a_question(project: Made, capsys: pytest.CaptureFixture[str]) -> None:
     report.show(project.paths, QUESTIONS[5])
     said = capsys.readouterr().out
     assert f"question {QUESTIONS[5]}" in said
     assert project.examples[QUESTIONS[5]].image in said
+    assert "must be told: nothing" in said
 
 
 def test_an_unknown_question_says_which_there_are(project: Made) -> None:

@@ -4,7 +4,10 @@ import base64
 import io
 import json
 import re
+import shutil
+from dataclasses import replace
 from html import unescape
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -43,6 +46,7 @@ def test_the_sections_stand_in_the_order_in_which_they_are_asked(html: str) -> N
         "Paired differences",
         "Accuracy over shots",
         "How far to the oracle",
+        "The ideal reader",
         "Headroom",
         "Rewards of the candidates",
         "Training",
@@ -150,6 +154,36 @@ def test_the_headroom_and_diagnostics_are_those_of_the_files(html: str) -> None:
     assert ["best of 1", "41.7"] in cells(section(html, "Headroom"))
     assert ["grpo", "12.3", "10.0", "40.0", "77.0", ""] in cells(section(html, "Copies and order"))
     assert "8.1 points" in section(html, "Copies and order")
+
+
+def test_the_ideal_reader_is_shown_beside_what_was_measured(html: str, project: Made) -> None:
+    found = json.loads((project.paths.metrics / "ideal_reader.json").read_text(encoding="utf-8"))
+    text = section(html, "The ideal reader")
+    assert "Of the 100 test questions, 20.0% need no demonstration, 80.0% need one" in text
+    assert "for 0.0% even four are not enough" in text
+    rows = cells(text)
+    for row in found["accuracy"]:
+        whole = [tables.percent(row["measured"]), tables.percent(row), str(row["n"])]
+        assert [row["method"], str(row["shots"]), *whole] in rows
+    grpo = [row for row in found["accuracy"] if row["method"] == "grpo"]
+    pairs = [f"{100 * r['measured']['accuracy']:.1f} / {100 * r['accuracy']:.1f}" for r in grpo]
+    assert ["grpo", "", *pairs] in rows
+    picks = [row for row in found["picks"] if row["method"] == "grpo"]
+    kinds = ("complement", "duplicate", "harmful", "idle")
+    shares = [" / ".join(f"{100 * row[kind]['share']:.0f}" for kind in kinds) for row in picks]
+    assert ["grpo", *shares] in rows
+
+
+def test_other_data_have_no_ideal_reader(project: Made, tmp_path: Path) -> None:
+    paths = replace(project.paths, moved={"report": tmp_path}, metrics_in=tmp_path)
+    shutil.copytree(project.paths.metrics, tmp_path, dirs_exist_ok=True)
+    settings = project.settings.model_copy(update={"source": "vqa_files"})
+    report.run(settings, paths)
+    assert json.loads((tmp_path / "ideal_reader.json").read_text()) == {}
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "The ideal reader" not in html
+    assert '"needs":""' in html
+    assert "must be told" not in html
 
 
 def test_the_rewards_of_every_generator_are_drawn(html: str) -> None:

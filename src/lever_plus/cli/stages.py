@@ -92,6 +92,12 @@ def pretrain() -> None:
     _run("pretrain")
 
 
+@stages.command("in_context")
+def in_context() -> None:
+    """Measure what the VLM reads from demonstrations, on the embedded data set."""
+    _run("in_context")
+
+
 @stages.command()
 def embed() -> None:
     """Compute CLIP features of every example."""

@@ -16,6 +16,7 @@ from lever_plus.config.evaluate import SELECTORS, EvaluateParams
 from lever_plus.config.features import EmbedParams
 from lever_plus.config.grpo import GrpoParams
 from lever_plus.config.house_words import PretrainParams
+from lever_plus.config.in_context import InContextParams
 from lever_plus.config.names import AGRO, check_methods
 from lever_plus.config.offline import AgroParams, RceParams, RlParams
 from lever_plus.config.plugins import find
@@ -45,6 +46,7 @@ class Params(Section):
     pretrain: PretrainParams
     vlm: VlmParams
     scoring: ScoringParams
+    in_context: InContextParams
     embed: EmbedParams
     policy: PolicyParams
     pointer: PointerParams

@@ -19,7 +19,10 @@ class PoolParams(Section):
         description="of the nearest: all similarities, or an index (faiss) for more than 100,000"
     )
     size: Annotated[int, Field(ge=2, le=MOST)] = Field(description="examples in a pool (K)")
-    scarcity: Share = Field(description="share of pools without an exact twin of their query")
+    scarcity: Share = Field(
+        description="share of pools without an exact twin of their query: an example that asks for "
+        "the same attribute in the same language; of the embedded data set alone"
+    )
 
     @model_validator(mode="after")
     def _effective(self) -> "PoolParams":

@@ -53,15 +53,6 @@ def summarise(
     table = {method: per_question(part) for method, part in parts.items()}
     _check_comparable(table, known)
     images = images_of(scores)
-    rows = [
-        {
-            "method": method,
-            "shots": shot,
-            **_accuracy(parts[method], shot, values, images, resamples),
-        }
-        for method in methods
-        for shot, values in _columns(table[method])
-    ]
     means = [
         {
             "method": method,
@@ -72,7 +63,24 @@ def summarise(
     ]
     differences = list(_differences(table, versus or registry.references, images, resamples))
     described: list[Row] = [asdict(method) for method in known]
+    rows = shot_rows(scores, resamples)
     return {"methods": described, "rows": rows, "means": means, "differences": differences}
+
+
+def shot_rows(scores: pd.DataFrame, resamples: int) -> list[Row]:
+    """Return the mean score of every method at every shot, with its intervals.
+
+    Args:
+        scores: A complete table with the columns of `evaluate`'s; what is averaged is in
+            `vqa_acc_score`.
+        resamples: Bootstrap resamples.
+    """
+    images = images_of(scores)
+    return [
+        {"method": method, "shots": shot, **_accuracy(part, shot, values, images, resamples)}
+        for method, part in scores.groupby("method", sort=False)
+        for shot, values in _columns(per_question(part))
+    ]
 
 
 def accuracies(summary: Mapping[str, list[Row]]) -> dict[str, dict[str, object]]:

@@ -1,8 +1,9 @@
 """Maker of the embedded data set: renders cards and asks about them, into files in VQAv2 format.
 
-Everything after the maker reads these files with the same code as VQAv2. The hidden meaning of
-each question (attribute, language) goes into `latent.json`, which only the scarcity option and the
-pretrain stage's table read; no policy, VLM or encoder ever sees it.
+Everything after the maker reads these files with the same code as VQAv2. What each question hides
+(attribute, language, what only a demonstration can explain, what the card shows) goes into
+`latent.json`, which only the scarcity option, the in-context table and the ideal reader read; no
+policy, VLM or encoder ever sees it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 from tqdm import tqdm
 
 from lever_plus.errors import UserError
+from lever_plus.files.checking import Row
 from lever_plus.files.json_files import read_json_as
 from lever_plus.files.writing import write_json
 from lever_plus.house_words.cards import Card, draw_card, render, scans
@@ -29,10 +32,13 @@ from lever_plus.house_words.words import (
 )
 
 HUMANS: Final = 10
+LATENT: Final = "latent.json"
 IMAGE_NAME: Final = "{image_id:012d}.png"
 SLIP_RATE: Final = 0.3
 SCAN_SHARES: Final = {"train": 0.6, "dev": 0.1, "test": 0.3}
 """Share of the 1,797 scans that each split may show; no scan is in two splits."""
+HALVES: Final = ("attribute", "language")
+"""The halves of a meaning: each has a word of its own in the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +55,74 @@ class Meaning:
         return phrasing.format(attribute=self.attribute_word, style=self.style_word)
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """The HALVES whose word is a house word, so that only demonstrations can explain them."""
+        plain = (self.attribute, plain_style(self.language))
+        words = (self.attribute_word, self.style_word)
+        return tuple(half for half, a, b in zip(HALVES, words, plain, strict=True) if a != b)
+
+    @property
     def in_house_words(self) -> bool:
-        """Whether both words are house words, so that only demonstrations can explain them."""
-        return self.attribute_word != self.attribute and self.style_word != plain_style(
-            self.language
-        )
+        """Whether both words are house words."""
+        return self.needs == HALVES
 
     @property
     def in_plain_words(self) -> bool:
         """Whether both words are plain, so that no demonstration is needed."""
-        return self.attribute_word == self.attribute and self.style_word == plain_style(
-            self.language
-        )
+        return not self.needs
 
     def answer(self, card: Card) -> str:
         """Return the one-word answer for a card."""
         return VALUES[self.attribute][self.language][card.value(self.attribute)]
+
+
+class Latent(Row):
+    """What a question hides: its entry in `latent.json`.
+
+    Attributes:
+        attribute: See `Meaning`, as the next three.
+        language: In which it is answered.
+        attribute_word: The question's word for the attribute.
+        style_word: The question's word for the language.
+        needs: The HALVES that only demonstrations can explain, see `Meaning.needs`.
+        values: What the card shows: {attribute: index in VALUES[attribute][language]}.
+    """
+
+    attribute: str
+    language: str
+    attribute_word: str
+    style_word: str
+    needs: tuple[str, ...]
+    values: dict[str, int]
+
+    @model_validator(mode="after")
+    def _true(self) -> "Latent":
+        attributes = (self.attribute, *HOUSE_ATTRIBUTES.get(self.attribute, ()))
+        styles = (plain_style(self.language), *HOUSE_STYLES.get(self.language, ()))
+        known = self.attribute in ATTRIBUTES and self.language in LANGUAGES
+        if not (known and self.attribute_word in attributes and self.style_word in styles):
+            raise ValueError("it is no question with a known meaning")
+        if self.needs != self.meaning.needs:
+            raise ValueError("needs does not name the halves that are house words")
+        sizes = {attribute: len(VALUES[attribute][self.language]) for attribute in ATTRIBUTES}
+        shown = self.values.keys() == sizes.keys()
+        if not (shown and all(0 <= self.values[a] < size for a, size in sizes.items())):
+            raise ValueError("values does not say what a card shows")
+        return self
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the question asks."""
+        return Meaning(self.attribute, self.language, self.attribute_word, self.style_word)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Attribute and language: questions that share both are twins, however they are worded."""
+        return self.attribute, self.language
+
+    def answer(self, attribute: str, language: str) -> str:
+        """Return what the card's value of an attribute is called in a language."""
+        return VALUES[attribute][language][self.values[attribute]]
 
 
 def split_scans(seed: int) -> dict[str, NDArray[np.int64]]:
@@ -140,7 +198,7 @@ def make_embedded(
         image_size: Side of the square images, in pixels.
         seed: Equal seeds give equal bytes.
     """
-    latent: dict[str, dict[str, str]] = {}
+    latent: dict[str, dict[str, Any]] = {}
     folder.mkdir(parents=True, exist_ok=True)
     scan_ids = split_scans(seed)
     for number, (split, size) in enumerate(sizes.items(), start=1):
@@ -155,11 +213,12 @@ def make_embedded(
             ids = {"question_id": item_id, "image_id": item_id}
             questions.append({**ids, "question": meaning.question(str(rng.choice(PHRASINGS)))})
             annotations.append({**ids, "answers": _answer_rows(human_answers(rng, meaning, card))})
-            latent[str(item_id)] = asdict(meaning)
+            values = {attribute: card.value(attribute) for attribute in ATTRIBUTES}
+            latent[str(item_id)] = {**asdict(meaning), "needs": meaning.needs, "values": values}
         files = {"questions": questions, "annotations": annotations}
         for key, rows in files.items():
             write_json(folder / f"{key}_{split}.json", {key: rows}, indent=None)
-    write_json(folder / "latent.json", latent, indent=None)
+    write_json(folder / LATENT, latent, indent=None)
 
 
 def image_file(images: Path, split: str, image_id: int) -> Path:
@@ -167,20 +226,24 @@ def image_file(images: Path, split: str, image_id: int) -> Path:
     return images / split / IMAGE_NAME.format(image_id=image_id)
 
 
+def read_latent(folder: Path) -> dict[int, Latent]:
+    """Return what each question hides, by question id; UserError if the file is not the maker's."""
+    path, advice = folder / LATENT, "run `dvc repro prepare`"
+    found = read_json_as(dict[str, Latent], path, advice)
+    for i in found:
+        if not (i.isascii() and i.isdecimal() and len(i) < 20):
+            raise UserError(f"{path}: {i[:20]!r} is no question's id: {advice}.")
+    return {int(i): latent for i, latent in found.items()}
+
+
 def read_meanings(folder: Path) -> dict[int, Meaning]:
     """Return what each question really asks, by question id."""
-    path, advice = folder / "latent.json", "run `dvc repro prepare`"
-    found = read_json_as(dict[str, Meaning], path, advice)
-    for i, meaning in found.items():
-        known = meaning.attribute in ATTRIBUTES and meaning.language in LANGUAGES
-        if not (known and i.isascii() and i.isdecimal() and len(i) < 20):
-            raise UserError(f"{path}: {i[:20]!r} is no question with a known meaning: {advice}.")
-    return {int(i): meaning for i, meaning in found.items()}
+    return {i: latent.meaning for i, latent in read_latent(folder).items()}
 
 
 def read_twins(folder: Path) -> dict[int, tuple[str, ...]]:
     """Return {question id: (attribute, language)}; equal values are exact twins."""
-    return {i: (m.attribute, m.language) for i, m in read_meanings(folder).items()}
+    return {i: latent.key for i, latent in read_latent(folder).items()}
 
 
 def _answer_rows(answers: Sequence[str]) -> list[dict[str, Any]]:

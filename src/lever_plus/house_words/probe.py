@@ -1,11 +1,12 @@
-"""The in-context table: does the tiny VLM really learn from demonstrations?
+"""The in-context table: what does a VLM read from demonstrations in the embedded world?
 
-For questions of the dev split whose words are all house words, demonstrations are chosen by rules
-that know the hidden meanings: right ones ask for the same attribute in the same language, halves
-share one of the two. The share of right answers by rule is kept as a metric.
+Demonstrations are chosen by rules that know the hidden meanings. A half explains one of the query's
+two words: the other of its own words is plain, and says nothing about the query's. The share of
+right answers by rule is kept as a metric.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -13,25 +14,29 @@ import numpy as np
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.house_words.maker import Meaning
+from lever_plus.house_words.words import PHRASINGS, plain_style
 from lever_plus.vlm.request import Request, Vlm
 
-Kind = Callable[[Meaning, Meaning], bool]
-RULES: Final[dict[str, tuple[str, ...]]] = {
-    "no demonstration": (),
-    "two random": ("random", "random"),
-    "one right": ("right",),
-    "right, then random": ("right", "random"),
-    "random, then right": ("random", "right"),
-    "complementary halves": ("attribute", "language"),
-    "two of each half": ("attribute", "language", "attribute", "language"),
-    "four right": ("right", "right", "right", "right"),
+KINDS: Final[dict[str, Callable[[Meaning, Meaning], bool]]] = {
+    "any": lambda _query, _shown: True,
+    "attribute": lambda query, shown: shown.needs == ("attribute",) and _same(query, shown)[0],
+    "language": lambda query, shown: shown.needs == ("language",) and _same(query, shown)[1],
+    "twin": lambda query, shown: shown.in_house_words and _same(query, shown) == (True, True),
+    "other": lambda query, shown: shown.in_house_words and _same(query, shown) == (False, False),
 }
-KINDS: Final[dict[str, Kind]] = {
-    "random": lambda _query, _other: True,
-    "right": lambda query, other: _same(query, other) == (True, True),
-    "attribute": lambda query, other: _same(query, other) == (True, False),
-    "language": lambda query, other: _same(query, other) == (False, True),
+"""{kind of demonstration: whether one is of it, by the query's meaning and its own}."""
+RULES: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
+    "none": ((),),
+    "half_attribute": (("attribute",),),
+    "half_language": (("language",),),
+    "two_same_halves": (("attribute", "attribute"), ("language", "language")),
+    "both_halves": (("attribute", "language"),),
+    "both_halves_reversed": (("language", "attribute"),),
+    "both_halves_then_other": (("attribute", "language", "other"),),
+    "twin": (("twin",),),
+    "two_random": (("any", "any"),),
 }
+"""{row: kinds of its demonstrations in prompt order}; alternatives are asked equally often."""
 
 
 def _same(query: Meaning, other: Meaning) -> tuple[bool, bool]:
@@ -42,60 +47,90 @@ def in_context_table(
     vlm: Vlm,
     queries: Sequence[Example],
     demonstrations: Sequence[Example],
-    meanings: dict[int, Meaning],
+    meanings: Mapping[int, Meaning],
     count: int,
     seed: int,
 ) -> dict[str, float]:
-    """Return {rule: share of right answers} over `count` draws of a query and its demonstrations.
+    """Return {row: share of right answers} over `count` draws of a query and its demonstrations.
 
-    "plain words" asks without demonstrations what needs none: it measures perception.
+    The rows of `RULES` ask those of the queries whose two words are house words. "plain" asks any
+    of them in plain words, without demonstrations: it measures perception.
+
+    Args:
+        vlm: Who is asked.
+        queries: Of the split that is asked.
+        demonstrations: What may be shown.
+        meanings: Of all of them, by question id.
+        count: Draws of every row.
+        seed: Equal seeds draw the same.
 
     Raises:
-        UserError: There is no question of a kind that the table asks, or no demonstration of one.
+        UserError: There is no question in house words, or no demonstration of a kind.
     """
     rng = np.random.default_rng([seed, 300])
-    asked = {e.question_id: e for e in queries}
-    house = [i for i in asked if meanings[i].in_house_words]
-    plain = [i for i in asked if meanings[i].in_plain_words]
-    if not house or not plain:
+    asked = [query for query in queries if meanings[query.question_id].in_house_words]
+    if not asked:
         raise UserError(
-            "the dev split needs questions in house words and questions in plain words for the "
-            "in-context table: raise data.source.dev."
+            "the in-context table asks dev questions in house words, and there is none: raise "
+            "data.source.dev, or lower data.source.plain_share."
         )
-    plainly = [asked[i].answer for i in plain]
-    table = {"plain words": _share(vlm, [Request((), asked[i].query) for i in plain], plainly)}
-    for rule, kinds in RULES.items():
-        requests, answers = list[Request](), list[str]()
-        for query in rng.choice(house, count):
-            meaning = meanings[int(query)]
-            picked = [_draw(rng, meaning, demonstrations, meanings, kind) for kind in kinds]
-            requests.append(Request(tuple(picked), asked[int(query)].query))
-            answers.append(asked[int(query)].answer)
-        table[rule] = _share(vlm, requests, answers)
-    return table
+    drawn = [queries[int(i)] for i in rng.integers(len(queries), size=count)]
+    plainly = [_plainly(query, meanings[query.question_id], rng) for query in drawn]
+    requests = {"plain": [(Request((), query.query), query.answer) for query in plainly]}
+    shown = _Demonstrations(demonstrations, meanings)
+    for row, alternatives in RULES.items():
+        requests[row] = []
+        for number, i in enumerate(rng.integers(len(asked), size=count)):
+            query, kinds = asked[int(i)], alternatives[number % len(alternatives)]
+            picked = shown.draw(rng, meanings[query.question_id], kinds)
+            requests[row].append((Request(picked, query.query), query.answer))
+    return {row: _share(vlm, *zip(*each, strict=True)) for row, each in requests.items()}
 
 
-def _draw(
-    rng: np.random.Generator,
-    query: Meaning,
-    demonstrations: Sequence[Example],
-    meanings: dict[int, Meaning],
-    kind: str,
-) -> Example:
-    """Draw a demonstration that is in the given relation to the query.
+def _plainly(query: Example, meaning: Meaning, rng: np.random.Generator) -> Example:
+    """Return the same question in plain words: a split has only a few that are."""
+    words = {"attribute_word": meaning.attribute, "style_word": plain_style(meaning.language)}
+    question = replace(meaning, **words).question(str(rng.choice(PHRASINGS)))
+    return replace(query, question=question)
 
-    Raises:
-        UserError: No demonstration is.
-    """
-    if not any(KINDS[kind](query, meanings[each.question_id]) for each in demonstrations):
-        raise UserError(
-            f"the in-context table needs a demonstration of kind {kind!r} for every dev question, "
-            "and the training split has none for one of them: raise data.source.train."
-        )
-    while True:
-        drawn = demonstrations[int(rng.integers(len(demonstrations)))]
-        if KINDS[kind](query, meanings[drawn.question_id]):
-            return drawn
+
+class _Demonstrations:
+    """What may be shown, by kind and by what the query means."""
+
+    def __init__(self, examples: Sequence[Example], meanings: Mapping[int, Meaning]) -> None:
+        """Keep all; they are sorted when they are asked for."""
+        self._examples, self._meanings = examples, meanings
+        self._sorted: dict[tuple[str, str, str], list[Example]] = {}
+
+    def draw(
+        self, rng: np.random.Generator, query: Meaning, kinds: Sequence[str]
+    ) -> tuple[Example, ...]:
+        """Draw a demonstration of each kind, none twice.
+
+        Raises:
+            UserError: There are too few of a kind.
+        """
+        picked: list[Example] = []
+        for kind in kinds:
+            taken = {each.question_id for each in picked}
+            fitting = [e for e in self._of(kind, query) if e.question_id not in taken]
+            if not fitting:
+                raise UserError(
+                    f"the in-context table needs demonstrations of kind {kind!r} for every dev "
+                    "question, and the training split has too few for one of them: raise "
+                    "data.source.train."
+                )
+            picked.append(fitting[int(rng.integers(len(fitting)))])
+        return tuple(picked)
+
+    def _of(self, kind: str, query: Meaning) -> list[Example]:
+        key = kind, query.attribute, query.language
+        if key not in self._sorted:
+            fits = KINDS[kind]
+            self._sorted[key] = [
+                e for e in self._examples if fits(query, self._meanings[e.question_id])
+            ]
+        return self._sorted[key]
 
 
 def _share(vlm: Vlm, requests: Sequence[Request], expected: Sequence[str]) -> float:

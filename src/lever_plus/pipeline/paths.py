@@ -120,6 +120,16 @@ class Paths:
         return self.metrics / "summary.json"
 
     @property
+    def in_context(self) -> Path:
+        """What the VLM reads from demonstrations."""
+        return self.metrics / "in_context.json"
+
+    @property
+    def ideal_reader(self) -> Path:
+        """What a VLM that reads perfectly would make of every method's pointers."""
+        return self.metrics / "ideal_reader.json"
+
+    @property
     def ablations(self) -> Path:
         """Accuracies of the variants."""
         return self.metrics / "ablations.json"

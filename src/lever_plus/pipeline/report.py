@@ -1,6 +1,6 @@
 """Stage report: results, histories and RL data -> tables, plot data, the HTML page, model cards."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
@@ -16,7 +16,10 @@ from lever_plus.errors import UserError
 from lever_plus.evaluation import stored
 from lever_plus.evaluation.methods import ZERO_SHOT, Methods, methods_in, methods_of
 from lever_plus.files.writing import write_text
-from lever_plus.pipeline.outputs import Outcome
+from lever_plus.house_words.ideal import IdealReader
+from lever_plus.house_words.maker import LATENT
+from lever_plus.pipeline.ideal_reader import open_reader, reader_numbers
+from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.runs import training_runs
 from lever_plus.report import findings, plots, sections, tables
@@ -56,6 +59,7 @@ class Found(NamedTuple):
     pools: Pools
     meta: Meta
     records: Records
+    reader: IdealReader | None
 
     @property
     def examples(self) -> dict[int, Example]:
@@ -82,6 +86,7 @@ class Settings(Section):
 def run(settings: Settings, paths: Paths) -> Outcome:
     """Write the page, the plot data and the model cards, and print the tables."""
     found = _read(settings, paths)
+    ideal = _ideal(settings, found)
     frames = {key: plots.history_frame(found.histories, key) for key in TRACES}
     curve = plots.curve_frame(found.summary)
     plots.write_csv(paths.plots / "accuracy_over_shots.csv", curve)
@@ -90,10 +95,11 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     html = page(
         "Lever-Plus: does the selector help?",
         LEAD,
-        _sections(settings, paths, found, curve, frames),
+        _sections(settings, paths, found, curve, frames, ideal),
     )
     cards = _write_cards(settings, paths, found)
     write_text(paths.report / "index.html", html)
+    write_metrics(paths.ideal_reader, ideal)
     tables.print_tables(found.summary, Console())
     return Outcome(f"open {paths.report / 'index.html'}; {cards} model cards beside it")
 
@@ -116,7 +122,9 @@ def show(paths: Paths, question_id: int) -> None:
     examples = by_id(read_splits(paths.prepare, paths.root))
     stored.check_scores(part, examples, paths.scores)
     methods = methods_in(read_summary(paths))
-    print_decision(gather(part, examples, methods)[0], examples)
+    embedded = (paths.source / LATENT).is_file()
+    reader = open_reader(paths, examples) if embedded else None
+    print_decision(gather(part, examples, methods, reader)[0], examples)
 
 
 def read_summary(paths: Paths) -> tables.Summary:
@@ -134,8 +142,20 @@ def _read(settings: Settings, paths: Paths) -> Found:
     meta, records = read_rl_data(paths.rl_data, pools)
     splits = read_splits(paths.prepare, paths.root)
     check_pools(pools, splits, paths.pools)
-    stored.check_scores(scores, by_id(splits), paths.scores)
-    return Found(summary, scores, splits, _histories(settings, paths), pools, meta, records)
+    examples = by_id(splits)
+    stored.check_scores(scores, examples, paths.scores)
+    reader = open_reader(paths, examples) if settings.source == "embedded" else None
+    histories = _histories(settings, paths)
+    return Found(summary, scores, splits, histories, pools, meta, records, reader)
+
+
+def _ideal(settings: Settings, found: Found) -> dict[str, Any]:
+    """Return what the ideal reader says; nothing where no meaning is known."""
+    if found.reader is None:
+        return {}
+    return reader_numbers(
+        found.reader, found.scores, found.summary, found.pools, settings.resamples
+    )
 
 
 def _sections(
@@ -144,6 +164,7 @@ def _sections(
     found: Found,
     curve: pd.DataFrame,
     frames: dict[str, pd.DataFrame],
+    ideal: dict[str, Any],
 ) -> dict[str, str]:
     """Return {heading: HTML}, in the order of the page."""
     summary, scores, examples = found.summary, found.scores, found.examples
@@ -156,7 +177,7 @@ def _sections(
     diagnostics = stored.read_diagnostics(paths.metrics / "diagnostics.json")
     ablations = paths.ablations  # only where `make ablations` was run
     rows = stored.read_ablations(ablations) if ablations.is_file() else []
-    shown = sample(gather(scores, examples, methods), DECISIONS)
+    shown = sample(gather(scores, examples, methods, found.reader), DECISIONS)
     return {
         "In short": bullets(list(told)),
         "Accuracy": note("VQA accuracy x 100 on test questions, by number of shots.")
@@ -167,6 +188,7 @@ def _sections(
         "How far to the oracle": sections.way_section(
             findings.way_to_oracle(scores, methods, resamples), methods
         ),
+        "The ideal reader": sections.ideal_section(ideal),
         "Headroom": sections.headroom_section(meter.headroom()),
         "Rewards of the candidates": f'<div class="plot">{plots.reward_svg(rewards)}</div>',
         "Training": figures(traces),

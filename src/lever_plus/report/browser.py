@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Final
 
 from lever_plus.data.examples import Example
-from lever_plus.report.decisions import FLAGS, Choice, Decision, given_answers
+from lever_plus.report.decisions import FLAGS, Choice, Decision, given_answers, said_needs
 from lever_plus.report.thumbnails import thumbnails
 
 IMAGES_BUDGET: Final = 3_200_000
@@ -51,7 +51,7 @@ def browser_data(decisions: Sequence[Decision], examples: Mapping[int, Example])
     """Return what the browser shows: every image and every example once.
 
     images: {image id: data URI}; examples: {example id: [image id, question, answer]}; decisions:
-    question, human answers with counts, flags, and the choices of every method.
+    question, human answers with counts, what it needs, flags, and the choices of every method.
     """
     used = sorted({i for decision in decisions for i in decision.example_ids})
     images = {examples[i].image_id: examples[i].image for i in used}
@@ -68,6 +68,7 @@ def _decision(decision: Decision) -> Json:
     return {
         "id": decision.example.question_id,
         "answers": given_answers(decision.example),
+        "needs": said_needs(decision),
         "flags": decision.flags,
         "choices": [_choice(choice) for choice in decision.choices],
     }
@@ -75,11 +76,12 @@ def _decision(decision: Decision) -> Json:
 
 def _choice(choice: Choice) -> Json:
     answers = [[a.shot, a.answer, int(a.right), round(a.score, 3)] for a in choice.answers]
-    pointers = [choice.pointer] if choice.nested else [a.pointer for a in choice.answers]
+    shown = choice.answers[-1:] if choice.nested else choice.answers
     return {
         "method": choice.method,
         "seed": choice.seed,
-        "pointers": pointers,
+        "pointers": [a.pointer for a in shown],
+        "kinds": [a.kinds for a in shown],
         "logProbs": [round(value, 3) for value in choice.log_probs],
         "answers": answers,
     }

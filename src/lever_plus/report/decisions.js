@@ -32,9 +32,10 @@
       element("strong", "", answer === "" ? "(nothing)" : answer),
       element("br"), `${right ? "✓ right" : "✗ wrong"}, score ${score.toFixed(2)}`);
 
-  const tile = (id, number, logProb, answered) => {
+  const tile = (id, number, logProb, kind, answered) => {
     const [, question, answer] = data.examples[id];
-    const note = logProb === undefined ? "" : `, p = ${Math.exp(logProb).toFixed(2)}`;
+    const note = (logProb === undefined ? "" : `, p = ${Math.exp(logProb).toFixed(2)}`) +
+      (kind === undefined ? "" : `, ${kind}`);
     const made = element(
       "li", "tile", picture(id),
       element("p", "demo", element("span", "label", `${number}. ${id}${note}`), element("br"),
@@ -43,9 +44,9 @@
     return made;
   };
 
-  const tiles = (pointer, choice, answers) =>
+  const tiles = (pointer, kinds, choice, answers) =>
     element("ol", "tiles", ...pointer.map((id, i) =>
-      tile(id, i + 1, choice.logProbs[i], answers.find(([shot]) => shot === i + 1))));
+      tile(id, i + 1, choice.logProbs[i], kinds[i], answers.find(([shot]) => shot === i + 1))));
 
   const chosen = (choice) => {
     const made = element("section", "choice", element("h4", "", `${choice.method} `,
@@ -53,11 +54,11 @@
     if (choice.pointers[0].length === 0) {
       made.append(...choice.answers.map(verdict));
     } else if (choice.pointers.length === 1) {
-      made.append(tiles(choice.pointers[0], choice, choice.answers));
+      made.append(tiles(choice.pointers[0], choice.kinds[0], choice, choice.answers));
     } else {
       made.append(element("p", "label", "searched anew at every shot"));
       choice.pointers.forEach((pointer, i) =>
-        made.append(tiles(pointer, choice, [choice.answers[i]])));
+        made.append(tiles(pointer, choice.kinds[i], choice, [choice.answers[i]])));
     }
     return made;
   };
@@ -67,7 +68,7 @@
     return element("article", "",
       element("div", "query", picture(item.id),
         element("div", "", element("h3", "", data.examples[item.id][1]),
-          element("p", "label", `question ${item.id}`),
+          element("p", "label", [`question ${item.id}`, item.needs].filter(Boolean).join(", ")),
           element("p", "", "human answers: ", element("strong", "", answers)))),
       ...item.choices.map(chosen));
   };

@@ -6,7 +6,7 @@ stands for it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import pandas as pd
 
@@ -23,14 +23,30 @@ FLAGS: Final = {
 }
 
 
+class Reader(Protocol):
+    """Knows what each question needs to be told, as the embedded data set's ideal reader does."""
+
+    def needs(self, query_id: int) -> tuple[str, ...]:
+        """Return what only demonstrations can tell about a question."""
+        ...
+
+    def kinds(self, query_id: int, pointer: Sequence[int]) -> Sequence[str]:
+        """Return what kind every pick of a pointer is for a question."""
+        ...
+
+
 class Answered(NamedTuple):
-    """The VLM's answer after `pointer`: what it is worth, and whether any human gave it."""
+    """The VLM's answer after `pointer`: what it is worth, and whether any human gave it.
+
+    kinds: Of the picks, where a `Reader` knows them.
+    """
 
     shot: int
     pointer: tuple[int, ...]
     answer: str
     right: bool
     score: float
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +83,15 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One question, what the methods chose for it, and the method that flips are counted from."""
+    """One question, what the methods chose for it, and the method that flips are counted from.
+
+    needs: What only demonstrations can tell about it; None where nobody knows.
+    """
 
     example: Example
     choices: tuple[Choice, ...]
     before: str | None
+    needs: tuple[str, ...] | None = None
 
     def of(self, method: str | None) -> Choice | None:
         """Return a method's choice, None where it was not asked about this question."""
@@ -96,7 +116,10 @@ class Decision:
 
 
 def gather(
-    scores: pd.DataFrame, examples: Mapping[int, Example], methods: Methods
+    scores: pd.DataFrame,
+    examples: Mapping[int, Example],
+    methods: Methods,
+    reader: Reader | None = None,
 ) -> list[Decision]:
     """Return the decisions about every question of a score table, in its order.
 
@@ -104,6 +127,7 @@ def gather(
         scores: The table of `evaluate`.
         examples: All examples by id.
         methods: What the methods are; the table may lack some.
+        reader: Knows what questions need, where somebody does.
     """
     questions = [int(query) for query in dict.fromkeys(scores["query_id"])]
     found: dict[int, list[Choice]] = {query: [] for query in questions}
@@ -124,7 +148,8 @@ def gather(
             strict=True,
         ):
             ids = tuple(int(i) for i in pointer)
-            row = Answered(int(shot), ids, str(answer), bool(right), float(score))
+            kinds = () if reader is None else tuple(reader.kinds(int(query), ids))
+            row = Answered(int(shot), ids, str(answer), bool(right), float(score), kinds)
             answers.setdefault(int(query), []).append(row)
             longest = log_probs.get(int(query), ())
             log_probs[int(query)] = max(longest, tuple(float(v) for v in steps), key=len)
@@ -133,7 +158,10 @@ def gather(
             choice = Choice(method, seed, tuple(sorted(rows)), log_probs[query])
             found[query].append(choice)
     before = methods.offline
-    return [Decision(examples[q], tuple(choices), before) for q, choices in found.items()]
+    return [
+        Decision(examples[q], tuple(choices), before, None if reader is None else reader.needs(q))
+        for q, choices in found.items()
+    ]
 
 
 def sample(decisions: Sequence[Decision], count: int) -> list[Decision]:
@@ -163,6 +191,13 @@ def _spread(decisions: Sequence[Decision], count: int) -> list[Decision]:
 
 def _id(decision: Decision) -> int:
     return decision.example.question_id
+
+
+def said_needs(decision: Decision) -> str:
+    """Return what a question needs, in words; "" where nobody knows."""
+    if decision.needs is None:
+        return ""
+    return f"must be told: {' and '.join(decision.needs) or 'nothing'}"
 
 
 def given_answers(example: Example) -> list[tuple[str, int]]:

@@ -12,6 +12,7 @@ from lever_plus.report.tables import Summary
 from lever_plus.training.rl_data.headroom import Headroom
 
 Row = dict[str, Any]
+NUMBERS = {"0": "no demonstration", "1": "one", "2": "two", "3": "three", "4": "four"}
 
 
 def paired_section(summary: Summary) -> str:
@@ -51,6 +52,100 @@ def way_section(way: Way | None, methods: Methods) -> str:
         for closed in way.closed
     ]
     return note(text) + table(["method", "share of the way", "95 %"], rows)
+
+
+def ideal_section(numbers: Mapping[str, Any]) -> str:
+    """Return what the ideal reader of the embedded data set says; "" for other data."""
+    if not numbers:
+        return ""
+    text = (
+        "The ideal reader is a VLM that reads perfectly: it understands plain words, learns a "
+        "house word from the demonstrations that have a house word for the same half of the "
+        "question (attribute or language), and guesses what nothing explains. So its accuracy says "
+        "how much a method's demonstrations explain. Where the measured accuracy is lower, the VLM "
+        "reads badly; where it is higher, the VLM takes hints that the ideal reader does not, such "
+        "as an example in plain words that asks for the same."
+    )
+    needed = dict(numbers["needed"])
+    short, most = needed.pop("none"), max(map(int, needed))
+    shares = [
+        f"{row['share']:.1%} need {NUMBERS.get(count, count)}" for count, row in needed.items()
+    ]
+    sentence = (
+        f"Of the {numbers['questions']:,} test questions, {', '.join(shares)} of their pool; for "
+        f"{short['share']:.1%} even {NUMBERS.get(str(most), most)} are not enough."
+    )
+    header = ["demonstrations needed", "questions % [95 %]"]
+    shown = {**needed, f"more than {most}": short}
+    counts = table(header, [[count, _share(row)] for count, row in shown.items()])
+    return (
+        note(text)
+        + f"<p>{sentence}</p>"
+        + folded("With intervals", counts)
+        + "<h3>Accuracy</h3>"
+        + _ideal_accuracy(numbers["accuracy"])
+        + "<h3>Picks</h3>"
+        + _picks(numbers["picks"])
+    )
+
+
+def _ideal_accuracy(rows: Sequence[Row]) -> str:
+    shots = sorted({row["shots"] for row in rows})
+    found: dict[str, dict[int, str]] = {}
+    for row in rows:
+        pair = f"{100 * row['measured']['accuracy']:.1f} / {100 * row['accuracy']:.1f}"
+        found.setdefault(row["method"], {})[row["shots"]] = pair
+    cells = [[method, *(at.get(shot, "") for shot in shots)] for method, at in found.items()]
+    whole = [
+        [
+            row["method"],
+            str(row["shots"]),
+            tables.percent(row["measured"]),
+            tables.percent(row),
+            str(row["n"]),
+        ]
+        for row in rows
+    ]
+    header = ["method", "shots", "measured [95 %]", "ideal reader [95 %]", "n"]
+    return (
+        note("VQA accuracy x 100 by number of shots: measured / of the ideal reader.")
+        + table(["method", *map(str, shots)], cells)
+        + folded("With intervals", table(header, whole))
+    )
+
+
+def _picks(rows: Sequence[Row]) -> str:
+    kinds = [key for key, value in rows[0].items() if isinstance(value, dict)]
+    text = (
+        f"Of every pick, {' / '.join(kinds)}, in %. A complement explains a word that no earlier "
+        "pick explained, a duplicate only what is explained already, a harmful pick has a house "
+        "word of another meaning, and an idle one says nothing about the question's house words."
+    )
+    found: dict[str, dict[int, str]] = {}
+    for row in rows:
+        shares = " / ".join(f"{100 * row[kind]['share']:.0f}" for kind in kinds)
+        found.setdefault(row["method"], {})[row["position"]] = shares
+    positions = sorted({row["position"] for row in rows})
+    cells = [[method, *(at.get(p, "") for p in positions)] for method, at in found.items()]
+    whole = [
+        [
+            row["method"],
+            str(row["position"]),
+            *(_share(row[kind]) for kind in kinds),
+            str(row["n"]),
+        ]
+        for row in rows
+    ]
+    header = ["method", "pick", *(f"{kind} % [95 %]" for kind in kinds), "n"]
+    return (
+        note(text)
+        + table(["method", *(f"pick {position}" for position in positions)], cells)
+        + folded("With intervals", table(header, whole))
+    )
+
+
+def _share(row: Row) -> str:
+    return tables.percent({"accuracy": row["share"], "ci95": row["ci95"]})
 
 
 def headroom_section(found: Headroom) -> str:

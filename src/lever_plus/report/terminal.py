@@ -1,6 +1,7 @@
 """What commands print beside the results: headroom, power, and the decisions about one question."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from rich import box
 from rich.console import Console
@@ -9,10 +10,13 @@ from rich.text import Text
 
 from lever_plus.data.examples import Example
 from lever_plus.evaluation.statistics import questions_needed, smallest_difference
-from lever_plus.report.decisions import Answered, Choice, Decision, given_answers
+from lever_plus.report.decisions import Answered, Choice, Decision, given_answers, said_needs
 from lever_plus.report.rl_data import headroom_rows
 from lever_plus.report.tables import Summary, points
 from lever_plus.training.rl_data.headroom import Headroom
+
+HEADS: Final = ("shot", "example", "question", "answer", "log-prob")
+SAID: Final = ("the VLM says", "score")
 
 
 def print_headroom(found: Headroom) -> None:
@@ -60,28 +64,37 @@ def print_decision(
     answers = ", ".join(f"{answer} ({count})" for answer, count in given_answers(decision.example))
     # Text, not str: what a question says is no markup.
     out.print(Text(f"question {decision.example.question_id}: {decision.example.question}"))
-    out.print(Text(f"human answers: {answers}\nimage: {decision.example.image}\n"))
+    out.print(Text(f"human answers: {answers}\nimage: {decision.example.image}"))
+    out.print(Text("\n".join([*filter(None, [said_needs(decision)]), ""])))
+    known = decision.needs is not None
     for choice in decision.choices:
         seed = "" if choice.seed is None else f", seed {choice.seed}"
         table = _table(choice.method + seed)
-        for head in ("shot", "example", "question", "answer", "log-prob", "the VLM says", "score"):
+        for head in (*HEADS, *(["kind"] if known else []), *SAID):
             right = head in ("shot", "example", "log-prob", "score")
             table.add_column(head, justify="right" if right else "left", overflow="fold")
         for answered in choice.answers:
-            _add_shot(table, choice, answered, examples)
+            _add_shot(table, choice, answered, examples, known)
         out.print(table)
 
 
 def _add_shot(
-    table: Table, choice: Choice, answered: Answered, examples: Mapping[int, Example]
+    table: Table,
+    choice: Choice,
+    answered: Answered,
+    examples: Mapping[int, Example],
+    known: bool,
 ) -> None:
-    """Add the demonstrations that a shot adds, all of them where it has a pointer of its own."""
+    """Add the demonstrations that a shot adds, all of them where it has a pointer of its own.
+
+    Their kinds are in a column of their own where they are `known`.
+    """
     said = (
         Text(f"{answered.answer} {'✓' if answered.right else '✗'}"),
         f"{answered.score:.2f}",
     )
     if not answered.pointer:
-        table.add_row(str(answered.shot), "", "", "", "", *said)
+        table.add_row(str(answered.shot), *[""] * (len(HEADS) - 1 + known), *said)
         return
     first = answered.shot - 1 if choice.nested else 0
     for place in range(first, len(answered.pointer)):
@@ -94,6 +107,7 @@ def _add_shot(
             Text(shown.question),
             Text(shown.answer),
             log_prob,
+            *answered.kinds[place : place + 1],
             *(said if ends else ("", "")),
         )
 

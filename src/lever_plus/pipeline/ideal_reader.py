@@ -1,0 +1,112 @@
+"""What the ideal reader of the embedded data set says of the evaluated pointers, for the report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from lever_plus.data.examples import Example
+from lever_plus.data.pools import Pools
+from lever_plus.errors import UserError
+from lever_plus.evaluation.methods import VOTE
+from lever_plus.evaluation.summary import images_of, shot_rows
+from lever_plus.house_words.ideal import KINDS, IdealReader
+from lever_plus.house_words.maker import read_latent
+from lever_plus.pipeline.paths import Paths
+
+Row = dict[str, Any]
+
+
+def open_reader(paths: Paths, examples: Mapping[int, Example]) -> IdealReader:
+    """Return the reader; UserError where an example's hidden meaning is not known."""
+    hidden = read_latent(paths.source)
+    unknown = sorted(examples.keys() - hidden.keys())
+    if unknown:
+        raise UserError(
+            f"{paths.source} does not say what question {unknown[0]} hides: run `dvc repro "
+            "prepare`."
+        )
+    return IdealReader(hidden, examples)
+
+
+def reader_numbers(
+    reader: IdealReader,
+    scores: pd.DataFrame,
+    summary: Mapping[str, Any],
+    pools: Pools,
+    resamples: int,
+) -> dict[str, Any]:
+    """Return what the reader says of the test questions and of every method's pointers.
+
+    Args:
+        reader: Of the examples.
+        scores: The table of `evaluate`; methods that do not ask the VLM are left out.
+        summary: metrics/summary.json, which has the measured accuracies.
+        pools: Of the test questions.
+        resamples: Bootstrap resamples.
+
+    Returns:
+        questions: how many; needed: of the demonstrations that a question needs ("none": so many
+        are not enough), the share of questions with its interval; accuracy: rows as those of the
+        summary, with the accuracy that was measured beside the reader's; picks: for every method
+        and position of its longest pointers, the share of each kind with its interval.
+    """
+    asked = scores[scores["method"] != VOTE]
+    ideal = [
+        reader.accuracy(int(query), [int(i) for i in pointer])
+        for query, pointer in zip(asked["query_id"], asked["pointer"], strict=True)
+    ]
+    rows = shot_rows(asked.assign(vqa_acc_score=ideal), resamples)
+    measured = {
+        (row["method"], row["shots"]): {key: row[key] for key in ("accuracy", "ci95")}
+        for row in summary["rows"]
+    }
+    return {
+        "questions": asked["query_id"].nunique(),
+        "needed": _needed(reader, asked, pools, resamples),
+        "accuracy": [{**row, "measured": measured[row["method"], row["shots"]]} for row in rows],
+        "picks": _picks(reader, asked, resamples),
+    }
+
+
+def _needed(
+    reader: IdealReader, scores: pd.DataFrame, pools: Pools, resamples: int
+) -> dict[str, Row]:
+    """Return the share of the questions that need each number of demonstrations."""
+    most = int(scores["shot"].max())
+    questions = images_of(scores).reset_index().assign(seed=0, shot=0)
+    asked = [int(query) for query in questions["query_id"]]
+    counts = [reader.needed(query, pools.of(query), most) for query in asked]
+    found = {}
+    for count in (*range(most + 1), None):
+        name = "none" if count is None else str(count)
+        right = [float(each == count) for each in counts]
+        (row,) = shot_rows(questions.assign(method=name, vqa_acc_score=right), resamples)
+        found[name] = _share(row)
+    return found
+
+
+def _picks(reader: IdealReader, scores: pd.DataFrame, resamples: int) -> list[Row]:
+    """Return the share of each kind of pick, a row a method and position."""
+    last = scores.groupby("method")["shot"].transform("max")
+    longest = scores[(scores["shot"] == last) & (scores["shot"] > 0)]
+    kinds = [
+        reader.kinds(int(query), [int(i) for i in pointer])
+        for query, pointer in zip(longest["query_id"], longest["pointer"], strict=True)
+    ]
+    picks = longest.loc[longest.index.repeat(longest["shot"])].assign(
+        shot=[place for each in kinds for place in range(1, len(each) + 1)],
+        kind=[kind for each in kinds for kind in each],
+    )
+    found: dict[tuple[str, int], Row] = {}
+    for kind in KINDS:
+        of_kind = (picks["kind"] == kind).astype(float)
+        for row in shot_rows(picks.assign(vqa_acc_score=of_kind), resamples):
+            key = str(row["method"]), int(str(row["shots"]))
+            whole = {"method": key[0], "position": key[1], "n": row["n"], "seeds": row["seeds"]}
+            found.setdefault(key, whole)[kind] = _share(row)
+    return list(found.values())
+
+
+def _share(row: Row) -> Row:
+    return {"share": row["accuracy"], "ci95": row["ci95"]}
