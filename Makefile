@@ -9,7 +9,7 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
 INSTALLED := .venv/.installed
 
-.PHONY: help install repro ablations study dashboard test lint types pytest mutants deps ui clean
+.PHONY: help install repro ablations world study dashboard test lint types pytest mutants deps ui clean
 
 help: ## Show this help
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -28,6 +28,11 @@ repro: $(INSTALLED) ## Run the whole pipeline (what is up to date is not run aga
 ablations: $(INSTALLED) ## Run the variants of ablations/variants.yaml (40 minutes), print their tables
 	dvc repro ablations/dvc.yaml
 	dvc repro --single-item --force report
+
+world: $(INSTALLED) ## Make the shipped models from nothing (two hours), print what they read in context
+	dvc repro recipes/house_words/dvc.yaml
+	lever-plus world ship
+	cat recipes/house_words/in_context.json
 
 study: $(INSTALLED) ## Search around the RCE-only baseline (search/params.yaml); again to go on
 	dvc repro search/dvc.yaml

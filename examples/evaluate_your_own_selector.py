@@ -32,7 +32,7 @@ class SharedWords:
 def main(
     questions: Path | None = None,
     pool: Path | None = None,
-    vlm: Path = Path("artifacts/pretrain/vlm"),
+    vlm: str = "shipped:vlm",
     checkpoint: Path | None = None,
     shots: int = 2,
     allow_fallback: bool = False,

@@ -27,7 +27,7 @@ def main(
     rl_data: Path = Path("artifacts/rl_data"),
     pools: Path = Path("artifacts/pool"),
     features: Path = Path("artifacts/embed"),
-    encoder: Path = Path("artifacts/pretrain/clip"),
+    encoder: str = "shipped:clip",
     out: Path = Path("my-selector"),
 ) -> None:
     """Print the figures of every epoch, and what the policy of the best one chooses."""
@@ -44,7 +44,7 @@ def main(
     config = CheckpointConfig(
         architecture=policy.config,
         feature_space=work.space.sha256,
-        encoder=EncoderFacts(sha256=work.space.encoder, path=str(encoder)),
+        encoder=EncoderFacts(sha256=work.space.encoder, path=encoder),
         pool_sha256=work.pools.sha256,
         vlm=work.vlm.identity,
         prompt={"style": work.vlm.prompt.style, "instruction": work.vlm.prompt.instruction},

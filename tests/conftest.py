@@ -41,21 +41,23 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Folders:
-    """A tiny CLIP and a tiny VLM with random weights, saved as ordinary folders."""
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """A tiny CLIP and a tiny VLM with random weights, as large as the shipped ones."""
     import torch
 
     from lever_plus.house_words import clip as tiny_clip
     from lever_plus.house_words import vlm as tiny_vlm
+    from lever_plus.house_words.recipe.places import Places, read_recipe
 
     torch.manual_seed(0)
+    recipe = read_recipe(Places(ROOT).params)
     root = tmp_path_factory.mktemp("models")
     processor = tiny_clip.make_processor()
-    clip = tiny_clip.make_model(params.pretrain.clip, processor)
+    clip = tiny_clip.make_model(recipe.clip, processor)
     clip.save_pretrained(root / "clip")
     processor.save_pretrained(root / "clip")
     vlm_processor = tiny_vlm.make_processor(processor, tiny_clip.PATCH_SIZE)
-    tiny_vlm.make_model(params.pretrain.vlm, clip, vlm_processor).save_pretrained(root / "vlm")
+    tiny_vlm.make_model(recipe.vlms["vlm"], clip, vlm_processor).save_pretrained(root / "vlm")
     vlm_processor.save_pretrained(root / "vlm")
     return Folders(root / "clip", root / "vlm")
 

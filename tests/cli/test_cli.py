@@ -16,7 +16,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_help_lists_every_stage_and_loads_no_heavy_library(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path)
-    for stage in ("prepare", "pretrain", "sft_data", "rl_data", "rce", "grpo", "evaluate"):
+    for stage in ("prepare", "embed", "sft_data", "rl_data", "rce", "grpo", "evaluate"):
         assert stage in done.stdout
     heavy = "{'torch', 'mlflow', 'transformers'}"
     code = f"import sys, lever_plus.cli.main; print({heavy} & {{*sys.modules}})"

@@ -52,6 +52,15 @@ def test_the_embedded_run_lacks_nothing(params: Params) -> None:
     assert missing(examine(params)) == {}
 
 
+def test_a_shipped_model_that_there_is_not_is_named(params: Params) -> None:
+    embed = params.embed.model_copy(update={"path": "shipped:clap"})
+    other = with_vlm(params, path="shipped:../x").model_copy(update={"embed": embed})
+    notes = missing(examine(other))
+    assert notes.keys() == {"VLM", "encoder"}
+    assert "shipped:../x is no model of the package, which has shipped:clip" in notes["VLM"]
+    assert "shipped:clap is no model" in notes["encoder"]
+
+
 def with_vlm(params: Params, **changes: object) -> Params:
     assert isinstance(params.vlm, HuggingFaceVlmParams)
     return params.model_copy(update={"vlm": params.vlm.model_copy(update=changes)})

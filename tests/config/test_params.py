@@ -104,18 +104,29 @@ data:
 
 
 def test_files_need_models_of_their_own(path: Path, tmp_path: Path) -> None:
-    """The tiny models would answer VQAv2 with house words."""
+    """The shipped VLM would answer VQAv2 with house words, which the encoder does not know."""
     preset = tmp_path / "preset.yaml"
-    preset.write_text(FILES)
-    with pytest.raises(UserError, match=r"set vlm.path \(or a server\) and embed.path"):
-        overlay(path, preset)
+    for models in ("", "vlm: {path: vlm}\n", "embed: {path: clip}\n"):
+        preset.write_text(FILES + models)
+        with pytest.raises(UserError, match=r"set vlm.path \(or a server\) and embed.path"):
+            overlay(path, preset)
     models = "vlm: {path: vlm}\nembed: {path: clip}\n"
     preset.write_text(FILES + models)
     with pytest.raises(UserError, match=r"pool\.scarcity .* embedded data set: set it to 0\.0"):
         overlay(path, preset)
     preset.write_text(FILES + models + "pool: {scarcity: 0.0}\n")
     overlay(path, preset)
-    assert not load_params(path).needs_pretraining
+    assert load_params(path).embed.path == "clip"
+
+
+@pytest.mark.parametrize("section", ["vlm", "embed"])
+def test_null_is_no_model_and_the_shipped_ones_are_named(
+    path: Path, tmp_path: Path, section: str
+) -> None:
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(f"{section}: {{path: null}}\n")
+    with pytest.raises(UserError, match=rf"{section}\.path: it names no model: .*shipped:vlm"):
+        overlay(path, preset)
 
 
 def test_a_bad_overlay_leaves_the_file_alone(path: Path, tmp_path: Path) -> None:

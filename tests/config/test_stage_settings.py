@@ -19,7 +19,6 @@ from lever_plus.pipeline import (
     offline,
     pool,
     prepare,
-    pretrain,
     report,
     rl_data,
     sft,
@@ -29,7 +28,6 @@ from tiny_world import ROOT
 
 SETTINGS = {
     "prepare": prepare.Settings,
-    "pretrain": pretrain.Settings,
     "in_context": in_context.Settings,
     "embed": embed.Settings,
     "pool": pool.Settings,
@@ -141,7 +139,7 @@ def test_every_source_is_a_parameter_of_some_kind(stage: str) -> None:
 
 def test_where_answers_are_kept_is_free_wherever_it_is_read() -> None:
     readers = {stage for stage, kind in SETTINGS.items() if "scoring" in sources(kind)}
-    asking = "pretrain in_context sft_data sft rl_data rce grpo evaluate"
+    asking = "in_context sft_data sft rl_data rce grpo evaluate"
     assert readers == set(asking.split())
     assert all("scoring" not in keys_read(SETTINGS[stage]) for stage in readers)
     assert "scoring" in Params.model_fields

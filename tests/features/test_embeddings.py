@@ -1,5 +1,6 @@
 """Embeddings: unit and whitened features, whitened by the training split alone."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,3 +195,21 @@ def test_a_siglip_folder_works_like_a_clip(world: World, tmp_path: Path) -> None
     np.testing.assert_allclose(np.linalg.norm(features.unit["question"], axis=1), 1, atol=1e-5)
     one, two = features.unit["question"][:2]
     assert not np.allclose(one, two, atol=1e-3)
+
+
+def test_weights_kept_in_float16_are_computed_with_in_float32(
+    world: World, folders: Folders, tmp_path: Path
+) -> None:
+    """In float16 a processor without such arithmetic is slow, and features differ in digit 3."""
+    from transformers import AutoModel
+
+    folder = Path(shutil.copytree(folders.clip, tmp_path / "half"))
+    half = AutoModel.from_pretrained(folders.clip).half()
+    half.save_pretrained(folder)
+    half.float().save_pretrained(tmp_path / "float")
+    for path in folders.clip.iterdir():
+        if not (tmp_path / "float" / path.name).exists():
+            shutil.copy(path, tmp_path / "float")
+    images = [example.image for example in world.splits["dev"]]
+    expected = load(tmp_path / "float").images(images, InMemory())
+    np.testing.assert_allclose(load(folder).images(images, InMemory()), expected, atol=1e-6)

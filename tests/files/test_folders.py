@@ -14,7 +14,9 @@ from lever_plus.config.file import load_with_preset
 from lever_plus.config.settings import settings_of
 from lever_plus.errors import UserError
 from lever_plus.files.writing import replacing_folders
-from lever_plus.pipeline import prepare, pretrain
+from lever_plus.house_words.recipe import clip
+from lever_plus.house_words.recipe.places import Places, read_recipe
+from lever_plus.pipeline import prepare
 from lever_plus.pipeline.paths import Paths
 from tiny_world import ROOT
 
@@ -140,8 +142,8 @@ def test_the_embedded_data_and_models_are_whole_or_as_they_were(
     """A disk that was full while they were made once left half a data set, and half a model."""
     monkeypatch.chdir(tmp_path)
     params, paths = load_with_preset(ROOT / "params.yaml", ROOT / "presets" / "smoke.yaml"), Paths()
-    folders = [paths.prepare, paths.images, paths.of("pretrain")]
-    for folder in folders:
+    recipe, places = read_recipe(Places(ROOT).params), Places()
+    for folder in (paths.prepare, paths.images, places.clip):
         folder.mkdir(parents=True)
         (folder / "old").write_text("old")
     before = contents(tmp_path)
@@ -150,11 +152,8 @@ def test_the_embedded_data_and_models_are_whole_or_as_they_were(
         small_files(),
     ):
         prepare.run(settings_of(prepare.Settings, params), paths)
-    settings = settings_of(pretrain.Settings, params)
-    clip = settings.pretrain.clip.model_copy(update={"cards": 8, "batch_size": 2, "steps": 1})
-    few = settings.model_copy(
-        update={"pretrain": settings.pretrain.model_copy(update={"clip": clip})}
-    )
-    with pytest.raises(UserError, match=r"^artifacts/pretrain can't be written"), small_files():
-        pretrain.run(few, paths)
+    few = recipe.clip.model_copy(update={"cards": 8, "batch_size": 2, "steps": 1})
+    with pytest.raises(UserError, match=r"^artifacts/house_words/clip can't"), small_files():
+        clip.run(recipe.model_copy(update={"clip": few}), places)
+    places.log("clip").unlink()
     assert contents(tmp_path) == before

@@ -1,5 +1,6 @@
 """Every setting gets values that are no good: refused by its name, or a value that can work."""
 
+import copy
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,10 @@ from ruamel.yaml import YAML
 from texts import changed
 
 from lever_plus.config.file import changed_params, load_params, load_with_preset
+from lever_plus.config.house_words import RecipeParams
 from lever_plus.config.params import Params
+from lever_plus.files.checking import checked
+from lever_plus.house_words.recipe.places import Places, read_recipe
 from pipeline.params_table import SETTINGS
 from tiny_world import ROOT
 
@@ -25,7 +29,7 @@ LARGEST: Final = 2**32
 SHARES: Final = ("share", "scarcity", "dropout", "min_informative", "diverse_relevance")
 LISTS: Final = ("rl_data.scores", "evaluate.selectors")
 TABLES: Final = ("rl_data.samples", "rl_data.stochastic_beam")
-OPTIONAL: Final = ("path", "revision", "address", "patience", "_bits", "_methods", "_target")
+OPTIONAL: Final = ("revision", "address", "patience", "_bits", "_methods", "_target")
 TEXTS: Final = ("path", "revision", "address", "store", "instruction")
 
 
@@ -77,6 +81,40 @@ def test_settings_that_cannot_work() -> None:
     try_all("settings", (bad(key, value) for key in SETTINGS for value in VALUES))
 
 
+def test_a_recipe_that_cannot_work() -> None:
+    """All settings of the shipped models are numbers, but for the names of the VLMs."""
+    places = Places(ROOT)
+    content = read_recipe(places.params).model_dump()
+
+    def recipe(key: str, value: Any) -> Bad:
+        def run() -> None:
+            other = copy.deepcopy(content)
+            section = other
+            *parents, name = key.split(".")
+            for parent in parents:
+                section = section[parent]
+            section[name] = value
+            made = checked(RecipeParams, other, "recipe", "look")
+            check_can_work(key, dict(leaves(made.model_dump()))[key])
+
+        return Bad(f"{key} is {value!r:.40}", run, (key, key.rpartition(".")[2]))
+
+    def named(name: str) -> Bad:
+        vlms = {name: content["vlms"]["vlm"]}
+
+        def run() -> None:
+            checked(RecipeParams, {**content, "vlms": vlms}, "recipe", "look")
+            assert name.isascii()
+            assert name.isalnum()
+
+        return Bad(f"a VLM {name!r:.40}", run, ("vlms",))
+
+    keys = [key for key, _ in leaves(content)]
+    names = [value for value in (*VALUES, "clip", "Clip", "../x", "a/b") if isinstance(value, str)]
+    settings = (recipe(key, value) for key in keys for value in VALUES)
+    try_all("recipe", (*settings, *map(named, names)))
+
+
 MODE: Final = {"mode": "legacy", "alpha": 0.5, "beta": 1.0, "correctness_mode": "01"}
 KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "files and a server": {
@@ -104,7 +142,7 @@ def test_settings_of_other_kinds_that_cannot_work(kind: str) -> None:
     def made(name: str, changes: Mapping[str, Any]) -> Bad:
         def run() -> None:
             params = changed_params(PARAMS, changes)
-            for key, value in leaves(params.model_dump(exclude={"pretrain"})):
+            for key, value in leaves(params.model_dump()):
                 if isinstance(value, int | float):
                     assert abs(value) <= LARGEST or key.startswith("vlm.options"), key
                 assert not isinstance(value, str) or "\0" not in value or "options" in key, key

@@ -47,7 +47,7 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(tmp_path: Path) -> 
 
 
 def test_no_scan_is_in_two_splits_and_all_are_used() -> None:
-    parts = split_scans(1)
+    parts = split_scans()
     for first, second in combinations(parts.values(), 2):
         assert not set(first) & set(second)
     assert sorted(np.concatenate(list(parts.values()))) == list(range(1797))

@@ -25,7 +25,7 @@ class Leaf(NamedTuple):
 
 
 HUGGINGFACE: Final = "tests/vlm/test_huggingface.py::"
-ASKS: Final = "pretrain in_context sft_data sft rl_data rce grpo evaluate"
+ASKS: Final = "in_context sft_data sft rl_data rce grpo evaluate"
 MODEL: Final = "no model answers in the formula world"
 EXACT: Final = "it changes speed or memory, and no result"
 
@@ -67,30 +67,21 @@ def _agro() -> dict[str, Leaf]:
     }
 
 
-def _pretrained(model: str, **values: Any) -> dict[str, Leaf]:
-    return {
-        f"pretrain.{model}.{name}": Leaf("pretrain", value, "pretrain")
-        for name, value in values.items()
-    }
-
-
 SETTINGS: Final[dict[str, Leaf]] = {
-    "seed": Leaf(
-        "prepare pretrain in_context pool sft rl_data evaluate report", 2, "pool rl_data evaluate"
-    ),
+    "seed": Leaf("prepare in_context pool sft rl_data evaluate report", 2, "pool rl_data evaluate"),
     "training_seeds": Leaf("evaluate report", [2], "evaluate report"),
     "threads": Leaf(
-        "pretrain embed rce grpo",
+        "embed rce grpo",
         3,
         "tests/hub/test_threads.py::test_threads_are_set_for_the_process",
         why=EXACT,
     ),
-    "data.source.kind": Leaf("prepare pretrain in_context report", "embedded", "prepare"),
-    "data.source.train": Leaf("prepare pretrain", 30, "prepare:train.jsonl"),
-    "data.source.dev": Leaf("prepare pretrain", 9, "prepare:dev.jsonl"),
-    "data.source.test": Leaf("prepare pretrain", 9, "prepare"),
-    "data.source.plain_share": Leaf("prepare pretrain", 0.9, "prepare"),
-    "data.source.image_size": Leaf("prepare pretrain", 80, "prepare"),
+    "data.source.kind": Leaf("prepare in_context report", "embedded", "prepare"),
+    "data.source.train": Leaf("prepare", 30, "prepare:train.jsonl"),
+    "data.source.dev": Leaf("prepare", 9, "prepare:dev.jsonl"),
+    "data.source.test": Leaf("prepare", 9, "prepare"),
+    "data.source.plain_share": Leaf("prepare", 0.9, "prepare"),
+    "data.source.image_size": Leaf("prepare", 80, "prepare"),
     "data.rl_queries": Leaf("prepare pool rl_data", 60, "pool rl_data"),
     "data.sft_queries": Leaf("sft_data", 20, "sft_data"),
     "data.near_duplicate_bits": Leaf("prepare", 8, "prepare:near_duplicates.jsonl"),
@@ -105,19 +96,6 @@ SETTINGS: Final[dict[str, Leaf]] = {
     ),
     "pool.size": Leaf("pool", 13, "pool"),
     "pool.scarcity": Leaf("pool", 0.0, "pool"),
-    **_pretrained(
-        "clip",
-        **{"cards": 30, "width": 24, "vision_width": 24, "text_layers": 2, "vision_layers": 3},
-        **{"projection": 20, "learning_rate": 1.0e-2, "batch_size": 10, "hard_groups": 3},
-        steps=5,
-    ),
-    **_pretrained(
-        "vlm",
-        **{"width": 24, "mlp_width": 24, "layers": 2, "heads": 4, "learning_rate": 1.0e-2},
-        **{"warmup": 3, "plain_steps": 3, "steps": 3, "batch_size": 3, "episode_length": 4},
-        **{"plain_share": 1.0, "theme_share": 0.0},
-    ),
-    "pretrain.probes": Leaf("pretrain", 4, "pretrain:pretrain.json"),
     "vlm.kind": Leaf(
         ASKS,
         "openai",
@@ -171,7 +149,7 @@ SETTINGS: Final[dict[str, Leaf]] = {
     "scoring.ray.num_cpus": _scoring("test_ray.py::test_more_than_the_cluster_has_is_refused", 2.0),
     "scoring.ray.num_gpus": _scoring("test_ray.py::test_more_than_the_cluster_has_is_refused", 1.0),
     "in_context.probes": Leaf("in_context", 4, "in_context"),
-    "embed.path": Leaf("pretrain embed", "other", "embed:feature_space.safetensors"),
+    "embed.path": Leaf("embed", "other", "embed:feature_space.safetensors"),
     "embed.revision": Leaf("embed", "main", "embed:feature_space.safetensors"),
     "embed.device": Leaf(
         "embed",

@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 
 from lever_plus.config.file import TABLES, changed_params
 from lever_plus.config.params import Params
-from lever_plus.config.settings import keys_read, settings_of
-from lever_plus.pipeline import in_context, pretrain
+from lever_plus.config.settings import keys_read
+from lever_plus.pipeline import in_context
 from lever_plus.pipeline.paths import Paths
 from pipeline.formula_world import SEEDED, STAGES, Ran, World
 from pipeline.params_table import SETTINGS, Leaf
@@ -29,28 +29,17 @@ EMBEDDED: Mapping[str, Any] = {
         **{"rl_queries": 20, "sft_queries": 10},
     },
     "pool": {"scarcity": 1.0},
-    "vlm": {"path": None},
-    "embed": {"path": None},
-    "pretrain": {
-        "clip": {
-            **{"cards": 24, "width": 16, "vision_width": 16, "vision_layers": 2},
-            **{"projection": 16, "batch_size": 8, "hard_groups": 2, "steps": 4},
-        },
-        "vlm": {
-            **{"width": 16, "mlp_width": 16, "layers": 1, "heads": 2, "warmup": 1},
-            **{"plain_steps": 2, "steps": 2, "batch_size": 2, "episode_length": 3},
-        },
-        "probes": 3,
-    },
+    "in_context": {"probes": 3},
+    "vlm": {"path": "shipped:vlm"},
+    "embed": {"path": "shipped:clip"},
 }
 """The embedded data set, very small; its leaves have no effect on files of one's own."""
-OF_EMBEDDED = ("data.source.", "pool.scarcity", "pretrain.", "in_context.")
+OF_EMBEDDED = ("data.source.", "pool.scarcity", "in_context.")
 MAIN = {
     "prepare": "test.jsonl",
     "in_context": "in_context.json",
     "embed": "white.npy",
     "pool": "pools.jsonl",
-    "pretrain": ".safetensors",
     "sft_data": "sequences.jsonl",
     "sft": "policy.safetensors",
     "rl_data": "records.jsonl",
@@ -106,7 +95,7 @@ def test_the_table_has_every_leaf_of_params_yaml_and_no_other() -> None:
 def test_a_leaf_is_read_by_its_stages_alone_and_has_another_value(key: str) -> None:
     reading = [
         stage
-        for stage, module in {"pretrain": pretrain, **STAGES}.items()
+        for stage, module in STAGES.items()
         for read in keys_read(module.Settings)
         if f"{key}.".startswith(f"{read}.")
     ]
@@ -140,12 +129,8 @@ def run(world: World, stage: str, params: Params, root: Path) -> dict[str, str]:
     other = World(Paths(root), params)
     with pytest.MonkeyPatch.context() as patch:
         probes = lambda *given: {"probes": float(given[4])}  # noqa: E731
-        patch.setattr(pretrain, "in_context_table", probes)
         patch.setattr(in_context, "in_context_table", probes)
-        if stage == "pretrain":
-            pretrain.run(settings_of(pretrain.Settings, params), other.paths)
-        else:
-            other.run(stage, 1 if stage in SEEDED else None)
+        other.run(stage, 1 if stage in SEEDED else None)
     found = hashes(root, world.paths.root)
     shutil.rmtree(root)
     return found

@@ -399,6 +399,17 @@ def test_the_card_says_what_somebody_must_know_who_finds_the_folder(
         f"pools: sha256 {POOL}",
         "- method: grpo\n- seed: 7\n",
         "dev_reward: 0.625",
-        "load_selector(",
+        'load_selector("PATH OF THIS FOLDER", encoder="PATH OF THE ENCODER")',
     ):
         assert fact in card
+
+
+def test_the_card_of_a_policy_in_the_shipped_encoder_s_space_asks_for_no_other(
+    trained: Policy, tmp_path: Path
+) -> None:
+    space = make_space()
+    encoder = EncoderFacts(sha256=ENCODER, path="shipped:clip")
+    save_checkpoint(tmp_path, trained, space, describe(trained, space, encoder=encoder))
+    card = (tmp_path / CARD).read_text(encoding="utf-8")
+    assert 'load_selector("PATH OF THIS FOLDER")\n' in card
+    assert f"sha256 {ENCODER}, shipped with the package as shipped:clip\n" in card

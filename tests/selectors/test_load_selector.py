@@ -114,15 +114,35 @@ def test_it_selects_the_same_after_it_was_copied_with_its_encoder(
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
+def name_encoder(checkpoint: Path, path: str) -> None:
+    """Let a checkpoint say that its encoder was elsewhere when it was trained."""
+    config = checkpoint / "config.json"
+    facts = CheckpointConfig.model_validate_json(config.read_text(encoding="utf-8"))
+    facts = facts.model_copy(update={"encoder": facts.encoder.model_copy(update={"path": path})})
+    config.write_text(facts.model_dump_json(), encoding="utf-8")
+
+
+def test_one_trained_with_the_shipped_encoder_needs_the_package_alone(
+    trained: LearnedSelector,
+    checkpoint: Path,
+    folders: Folders,
+    asked: tuple[list[Query], list[list[Example]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lever_plus.hub.folder.MODELS", tmp_path / "package")
+    copytree(folders.clip, tmp_path / "package" / "clip")
+    name_encoder(checkpoint, "shipped:clip")
+    monkeypatch.chdir(tmp_path)
+    found = load_selector(checkpoint).select_all(*asked, SHOTS)
+    assert_same(found, trained.select_all(*asked, SHOTS))
+
+
 def test_without_its_encoder_it_says_which_one_it_needs(
     trained: LearnedSelector, checkpoint: Path, tmp_path: Path
 ) -> None:
-    config = checkpoint / "config.json"
     gone = str(tmp_path / "gone")
-    text = config.read_text(encoding="utf-8")
-    facts = CheckpointConfig.model_validate_json(text)
-    facts = facts.model_copy(update={"encoder": facts.encoder.model_copy(update={"path": gone})})
-    config.write_text(facts.model_dump_json(), encoding="utf-8")
+    name_encoder(checkpoint, gone)
     identity = trained.features._space.encoder[:12]
     with pytest.raises(
         UserError,

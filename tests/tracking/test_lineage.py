@@ -1,5 +1,6 @@
 """A stage can't be up to date though its code changed: dvc.yaml lists the import closures."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_a_dependency_that_is_missing_is_added(package: Path) -> None:
     assert "src/lever_plus/a.py" in after
     assert "data.json" in after
     assert "old.py" not in after
+
+
+def test_shipped_models_are_data_wherever_code_is_listed_and_part_of_no_other_dependency(
+    package: Path,
+) -> None:
+    models = "src/lever_plus/house_words/models"
+    text = f"stages:\n  one:\n    deps:\n    - {models}\n"
+    assert f"- {models}\n" in with_code_deps(text, package.parent)
+    for path in PIPELINES:
+        listed = re.findall(r"- (src/\S+)", (ROOT / path).read_text(encoding="utf-8"))
+        assert {dep for dep in listed if f"{models}/".startswith(f"{dep}/")} <= {models}
 
 
 def test_a_folder_stands_for_its_files_where_all_of_them_are_imported(package: Path) -> None:

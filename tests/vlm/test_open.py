@@ -84,7 +84,7 @@ def settings(factory: str, **options: object) -> PluginVlmParams:
 
 
 def opened(params: Params, vlm: PluginVlmParams) -> Backend:
-    return open_backend(vlm, params.scoring, Path("no-such-folder"), None)
+    return open_backend(vlm, params.scoring, None)
 
 
 def test_a_back_end_of_the_user_s_own_answers(params: Params, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Bench:
             raise UserError("bench scoring times a VLM on this machine: set vlm.kind: huggingface.")
         self.settings = params.vlm
         paths = Paths()
-        self.path = params.vlm.path or str(paths.vlm)
+        self.path = params.vlm.path
         self.splits = read_splits(paths.prepare)
         self.examples: Mapping[int, Example] = by_id(self.splits)
         self.pools: Pools = read_pools(paths.pools)

@@ -14,8 +14,9 @@ from lever_plus.config.vlm import HuggingFaceVlmParams, OpenAiVlmParams, PluginV
 from lever_plus.data.pools import SAMPLERS
 from lever_plus.errors import UserError
 from lever_plus.files.json_files import read_object
+from lever_plus.files.names import SHIPPED
 from lever_plus.files.secrets import without_secrets
-from lever_plus.hub.folder import check_folder
+from lever_plus.hub.folder import check_folder, find_folder
 from lever_plus.vlm.backends.words import quoted
 
 VQA: Final = "https://visualqa.org/download.html"
@@ -92,7 +93,7 @@ def _texts(source: VqaFilesSource, vlm: VlmParams) -> Iterator[Item]:
     except UserError as error:
         yield Item("data, texts", found=False, note=str(error))
         return
-    here = isinstance(vlm, HuggingFaceVlmParams) and vlm.path and Path(vlm.path).is_dir()
+    here = isinstance(vlm, HuggingFaceVlmParams) and Path(vlm.path).is_dir()
     if here and reader.processor is None:
         yield Item("data, texts", found=False, note=f"the VLM reads none: {reader.why}")
         return
@@ -114,9 +115,6 @@ def _vlm(params: Params) -> Iterator[Item]:
         return
     if isinstance(vlm, PluginVlmParams):
         yield _own(vlm)
-        return
-    if vlm.path is None:
-        yield Item("VLM", found=True, note="the tiny VLM is made by the pretrain stage")
         return
     yield _model("VLM", vlm.path, "vlm.path")
     yield _device("VLM device", vlm.device)
@@ -147,16 +145,16 @@ def _package(name: str, needs_it: str, extra: str) -> Item:
 
 def _encoder(params: Params) -> Iterator[Item]:
     embed = params.embed
-    if embed.path is None:
-        yield Item("encoder", found=True, note="the tiny CLIP is made by the pretrain stage")
-        return
     yield _model("encoder", embed.path, "embed.path")
     yield _device("encoder device", embed.device)
 
 
 def _model(name: str, path: str, key: str) -> Item:
     """Check a folder: its configuration, its processor, and every weight file that it names."""
-    folder = Path(path)
+    try:
+        folder = _folder(path)
+    except UserError as error:
+        return Item(name, found=False, note=str(error))
     get = (
         f"get a checkpoint from https://huggingface.co/models and set {key} to its folder, or to a "
         "hub id with HF_HUB_OFFLINE=0 where there is a network"
@@ -173,17 +171,18 @@ def _model(name: str, path: str, key: str) -> Item:
         check_folder(folder, weights=True)
     except UserError as error:
         return Item(name, found=False, note=f"{error} Or {get}")
-    return Item(name, found=True, note=f"{folder}, {_config(path).get('model_type', 'model')}")
+    return Item(name, found=True, note=f"{path}, {_config(path).get('model_type', 'model')}")
+
+
+def _folder(path: str) -> Path:
+    """Return a folder, there or not; UserError if the path names a model that is not shipped."""
+    return find_folder(path, None) if path.startswith(SHIPPED) else Path(path)
 
 
 def _config(path: str) -> dict[str, Any]:
-    return _json(Path(path) / "config.json")
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """Return a JSON file's content, nothing if it is missing or damaged."""
+    """Return the configuration of a model, nothing if it is missing or damaged."""
     try:
-        return read_object(file, "")
+        return read_object(_folder(path) / "config.json", "")
     except UserError:
         return {}
 

@@ -16,6 +16,7 @@ from lever_plus.cli.stages import stages
 from lever_plus.cli.study import study_app
 from lever_plus.cli.tools import tools
 from lever_plus.cli.track import track_app
+from lever_plus.cli.world import world_app
 from lever_plus.errors import UserError
 from lever_plus.files.secrets import without_secrets
 
@@ -46,6 +47,7 @@ app.add_typer(params_app, name="params")
 app.add_typer(tools)
 app.add_typer(track_app, name="track")
 app.add_typer(study_app, name="study")
+app.add_typer(world_app, name="world")
 
 
 @params_app.command("check")

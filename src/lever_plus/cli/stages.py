@@ -19,6 +19,7 @@ stages = typer.Typer()
 PIPELINES: Final = {
     Path("dvc.yaml"): "pipeline",
     Path("ablations") / "dvc.yaml": "experiments.ablation",
+    Path("recipes") / "house_words" / "dvc.yaml": "house_words.recipe",
 }
 """Files of stages, and the room of each."""
 Seed = Annotated[int, typer.Option(help="Training seed: order of batches and sampling.")]
@@ -84,12 +85,6 @@ def prepare() -> None:
 def pool() -> None:
     """Draw the pool of every query."""
     _run("pool")
-
-
-@stages.command()
-def pretrain() -> None:
-    """Train the tiny CLIP and the tiny VLM of the embedded data set."""
-    _run("pretrain")
 
 
 @stages.command("in_context")

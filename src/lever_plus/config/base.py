@@ -6,9 +6,9 @@ overflows a float32, a 32-bit count or a machine, not what is unusual.
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from lever_plus.files.checking import Row
 
@@ -38,6 +38,15 @@ def _writable(text: str) -> str:
         if unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t":
             raise ValueError(f"it holds the control character {letter!r}")
     return text
+
+
+def _named(path: Any) -> Any:
+    if path is None:
+        raise ValueError(
+            "it names no model: write a folder, a hub id, or one that is shipped (shipped:vlm, "
+            "shipped:clip)"
+        )
+    return path
 
 
 def _effective(number: float) -> float:
@@ -92,6 +101,10 @@ LearningRate = Annotated[float, Field(ge=1e-9, le=10)]
 
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
 """A path, a name, an address: not empty, on one line or more, without control characters."""
+
+
+ModelPath = Annotated[Text, BeforeValidator(_named)]
+"""A Hugging Face folder, a hub id, or the name of a shipped model."""
 
 
 Prose = Annotated[str, AfterValidator(_writable)]

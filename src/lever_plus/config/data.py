@@ -9,6 +9,14 @@ from lever_plus.files.names import ImageName
 
 Items = Annotated[int, Field(ge=1, le=1_000_000)]
 """Of a split of the embedded data set: the ids of the next split start after a million."""
+ImageSize = Annotated[
+    int,
+    Field(
+        ge=40,
+        le=4096,
+        description="side of the rendered cards, pixels; on smaller ones a digit has no room",
+    ),
+]
 
 
 class EmbeddedSource(Section):
@@ -19,9 +27,7 @@ class EmbeddedSource(Section):
     dev: Items = Field(description="items that choices (epochs, settings) are made on")
     test: Items = Field(description="items that are only reported")
     plain_share: Share = Field(description="probability of a plain word, per word slot")
-    image_size: Annotated[int, Field(ge=40, le=4096)] = Field(
-        description="side of the rendered cards, pixels; on smaller ones a digit has no room"
-    )
+    image_size: ImageSize
 
 
 class VqaSplit(Section):

@@ -4,13 +4,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lever_plus.config.base import Count, Device, Section, Text
+from lever_plus.config.base import Count, Device, ModelPath, Section, Text
 
 
 class EmbedParams(Section):
     """CLIP features."""
 
-    path: Text | None = Field(description="Hugging Face folder or hub id of a CLIP or SigLIP")
+    path: ModelPath = Field(
+        description="Hugging Face folder or hub id of a CLIP or SigLIP, or a shipped one"
+    )
     revision: Text | None = Field(description="commit of a hub id; null for a folder")
     device: Device
     batch_size: Count = Field(description="images or texts in one forward pass")

@@ -1,11 +1,15 @@
-"""How the tiny models of the embedded world are trained."""
+"""How the shipped models of the embedded world are made: recipes/house_words/params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from lever_plus.config.base import MOST, Count, Few, LearningRate, Section, Share, Width
+from lever_plus.config.base import MOST, Count, Few, LearningRate, Section, Seed, Share, Width
+from lever_plus.config.data import ImageSize
+from lever_plus.files.names import Name, check_apart
 
+CLIP: Final = "clip"
+"""Name of the shipped encoder; no VLM has it."""
 TowerWidth = Annotated[Width, Field(multiple_of=4)]
 """A tower has four heads."""
 
@@ -69,11 +73,27 @@ class VlmPretrainParams(Section):
         return self
 
 
-class PretrainParams(Section):
-    """The tiny models of the embedded world."""
+class ShippedVlmParams(VlmPretrainParams):
+    """A shipped VLM."""
 
+    seed: Seed = Field(description="of its weights and its episodes")
+
+
+def _apart(vlms: dict[str, ShippedVlmParams]) -> dict[str, ShippedVlmParams]:
+    check_apart(vlms, (CLIP,))
+    return vlms
+
+
+class RecipeParams(Section):
+    """The whole file."""
+
+    seed: Seed = Field(description="of the cards, the tiny CLIP and the in-context table")
+    threads: Few = Field(description="torch threads")
+    image_size: ImageSize
     clip: ClipPretrainParams
-    vlm: VlmPretrainParams
+    vlms: Annotated[dict[Name, ShippedVlmParams], AfterValidator(_apart)] = Field(
+        min_length=1, description="{name: how it is trained}; it is shipped as shipped:<name>"
+    )
     probes: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         description="questions per row of the in-context table"
     )

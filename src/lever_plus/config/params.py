@@ -15,7 +15,6 @@ from lever_plus.config.data import DataParams
 from lever_plus.config.evaluate import SELECTORS, EvaluateParams
 from lever_plus.config.features import EmbedParams
 from lever_plus.config.grpo import GrpoParams
-from lever_plus.config.house_words import PretrainParams
 from lever_plus.config.in_context import InContextParams
 from lever_plus.config.names import AGRO, check_methods
 from lever_plus.config.offline import AgroParams, RceParams, RlParams
@@ -26,8 +25,8 @@ from lever_plus.config.reward import RewardParams, needed_scores
 from lever_plus.config.rl_data import RlDataParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.sft import SftDataParams, SftParams
-from lever_plus.config.vlm import VlmParams, needs_pretraining
-from lever_plus.files.names import check_name
+from lever_plus.config.vlm import HuggingFaceVlmParams, VlmParams
+from lever_plus.files.names import SHIPPED, check_name
 from lever_plus.files.secrets import has_secrets
 
 
@@ -39,11 +38,10 @@ class Params(Section):
         min_length=1, description="seeds of RCE and GRPO runs"
     )
     threads: Few = Field(
-        description="torch threads of pretraining and embedding; parts of an RL batch side by side"
+        description="torch threads of embedding; parts of an RL batch side by side"
     )
     data: DataParams
     pool: PoolParams
-    pretrain: PretrainParams
     vlm: VlmParams
     scoring: ScoringParams
     in_context: InContextParams
@@ -139,9 +137,10 @@ class Params(Section):
     def _answerable(self) -> "Params":
         if self.data.source.kind == "embedded":
             return self
-        if self.needs_pretraining:
+        local = [self.vlm.path] if isinstance(self.vlm, HuggingFaceVlmParams) else []
+        if any(path.startswith(SHIPPED) for path in (*local, self.embed.path)):
             raise ValueError(
-                "the pretrained tiny models know the embedded data set alone: set vlm.path (or a "
+                "the shipped tiny models know the embedded data set alone: set vlm.path (or a "
                 "server) and embed.path"
             )
         if self.pool.scarcity > 0:
@@ -158,11 +157,6 @@ class Params(Section):
                     "them: leave it out, and read it from an environment variable"
                 )
         return self
-
-    @property
-    def needs_pretraining(self) -> bool:
-        """Whether a tiny model is used: of the VLM or of the encoder."""
-        return needs_pretraining(self.vlm, self.embed.path)
 
 
 def _texts(values: Any, place: str) -> Iterator[tuple[str, str, str]]:

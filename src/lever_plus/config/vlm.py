@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from lever_plus.config.base import Count, Device, Few, Prose, Section, Text
+from lever_plus.config.base import Count, Device, Few, ModelPath, Prose, Section, Text
 from lever_plus.files.secrets import has_secrets
 
 LONGEST_URL: Final = 2000
@@ -56,7 +56,7 @@ class HuggingFaceVlmParams(Section):
     """A frozen vision-language model on this machine."""
 
     kind: Literal["huggingface"]
-    path: Text | None = Field(description="Hugging Face folder or hub id; null: the pretrained one")
+    path: ModelPath = Field(description="Hugging Face folder or hub id, or a shipped one")
     revision: Text | None = Field(description="commit of a hub id; null for a folder")
     device: Device
     dtype: Literal["float32", "float16", "bfloat16"]
@@ -113,8 +113,3 @@ VlmParams = Annotated[
     HuggingFaceVlmParams | OpenAiVlmParams | PluginVlmParams, Field(discriminator="kind")
 ]
 """The frozen vision-language model."""
-
-
-def needs_pretraining(vlm: VlmParams, encoder: str | None) -> bool:
-    """Return whether a tiny model is used: of the VLM, or of the encoder at path `encoder`."""
-    return encoder is None or (isinstance(vlm, HuggingFaceVlmParams) and vlm.path is None)

@@ -54,10 +54,10 @@ class ClipEncoder:
     """A CLIP or SigLIP."""
 
     def __init__(self, path: str, revision: str | None, device: str, batch_size: int) -> None:
-        """Load the encoder.
+        """Load the encoder, which computes in float32 whatever its weights are kept in.
 
         Args:
-            path: Hugging Face folder or hub id.
+            path: Hugging Face folder, hub id or "shipped:clip".
             revision: Commit of a hub id; None for a folder.
             device: Such as "cpu" or "cuda".
             batch_size: Images or texts in one forward pass.
@@ -69,7 +69,9 @@ class ClipEncoder:
 
         _, self.identity = identify(path, revision)
         self._processor = load_processor(AutoProcessor, path, revision)
-        self._model = load_model(AutoModel, path, revision, device, identity=self.identity)
+        self._model = load_model(
+            AutoModel, path, revision, device, identity=self.identity, dtype=torch.float32
+        )
         self._batch_size = batch_size
 
     def images(self, paths: Sequence[str], kept: Kept) -> Array:

@@ -10,6 +10,8 @@ from pydantic import AfterValidator
 from lever_plus.errors import UserError
 
 LONGEST: Final = 100
+SHIPPED: Final = "shipped:"
+"""In front of the name of a model that is in the package, where a setting names a folder."""
 _FORMAT = re.compile(r"(0?[1-9][0-9]?)?d?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 

@@ -37,6 +37,7 @@ IMAGE_NAME: Final = "{image_id:012d}.png"
 SLIP_RATE: Final = 0.3
 SCAN_SHARES: Final = {"train": 0.6, "dev": 0.1, "test": 0.3}
 """Share of the 1,797 scans that each split may show; no scan is in two splits."""
+SCAN_SEED: Final = 1
 HALVES: Final = ("attribute", "language")
 """The halves of a meaning: each has a word of its own in the question."""
 
@@ -125,9 +126,12 @@ class Latent(Row):
         return VALUES[attribute][language][self.values[attribute]]
 
 
-def split_scans(seed: int) -> dict[str, NDArray[np.int64]]:
-    """Divide the scans' row numbers among the splits, without overlap."""
-    order = np.random.default_rng([seed, 0]).permutation(len(scans()[1]))
+def split_scans() -> dict[str, NDArray[np.int64]]:
+    """Divide the scans' row numbers among the splits, without overlap.
+
+    Always in the same way: the shipped models have seen the training scans, and no others.
+    """
+    order = np.random.default_rng([SCAN_SEED, 0]).permutation(len(scans()[1]))
     ends = np.cumsum([round(share * len(order)) for share in SCAN_SHARES.values()])[:-1]
     return dict(zip(SCAN_SHARES, np.split(order, ends), strict=True))
 
@@ -200,7 +204,7 @@ def make_embedded(
     """
     latent: dict[str, dict[str, Any]] = {}
     folder.mkdir(parents=True, exist_ok=True)
-    scan_ids = split_scans(seed)
+    scan_ids = split_scans()
     for number, (split, size) in enumerate(sizes.items(), start=1):
         rng = np.random.default_rng([seed, number])
         (images / split).mkdir(parents=True, exist_ok=True)

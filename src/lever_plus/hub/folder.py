@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from lever_plus.errors import UserError
 from lever_plus.files.json_files import read_object
+from lever_plus.files.names import SHIPPED
 from lever_plus.files.reading import read_bytes
 from lever_plus.files.secrets import without_secrets
 from lever_plus.files.tensors import read_header
@@ -42,6 +43,8 @@ SHA256: Final = 64
 LONGEST: Final = 300
 """Characters of what the hub says of a download that failed."""
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
+MODELS: Final = Path(__file__).parents[1] / "house_words" / "models"
+"""Where the shipped models are, in a checkout as in an installed package."""
 DOWNLOADED: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 
 
@@ -49,22 +52,31 @@ def find_folder(path: str, revision: str | None) -> Path:
     """Return the folder of a model.
 
     Args:
-        path: Folder, or hub id: found in the local cache, or fetched where the environment allows
-            it (`HF_HUB_OFFLINE=0`).
+        path: Folder, hub id (found in the local cache, or fetched where the environment allows it:
+            `HF_HUB_OFFLINE=0`), or "shipped:NAME".
         revision: Commit of a hub id; None for a folder.
 
     Raises:
         UserError: There is none.
     """
+    if path.startswith(SHIPPED):
+        return _shipped(path)
     folder = Path(path)
     here = folder.is_dir() or (folder / "config.json").is_file()
     if not here and HUB_ID.fullmatch(path) and not Path(path.partition("/")[0]).exists():
         folder = _cached(path, revision)
     if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{path} holds no model: correct the path in params.yaml, or run `dvc repro pretrain`."
-        )
+        raise UserError(f"{path} holds no model: correct the path in params.yaml.")
     return folder
+
+
+def _shipped(path: str) -> Path:
+    """Return the folder of a model in the package: a name that is listed, so no path out of it."""
+    there = {SHIPPED + config.parent.name: config.parent for config in MODELS.glob("*/config.json")}
+    if path not in there:
+        listed = ", ".join(sorted(there)) or "none: install it again"
+        raise UserError(f"{path} is no model of the package, which has {listed}.")
+    return there[path]
 
 
 def _cached(name: str, revision: str | None) -> Path:

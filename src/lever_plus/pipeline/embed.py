@@ -22,7 +22,7 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     """Encode every example of every split."""
     use_threads(settings.threads)
     splits, embed = read_splits(paths.prepare, paths.root), settings.embed
-    path = found_model(embed.path, paths) if embed.path else str(paths.clip)
+    path = found_model(embed.path, paths)
     encoder = ClipEncoder(path, embed.revision, embed.device, embed.batch_size)
     embed_examples(paths.embed, paths.cache / "embed", encoder, splits, embed.variance)
     return Outcome(f"{sum(map(len, splits.values()))} examples embedded in {paths.embed}")

@@ -50,16 +50,6 @@ class Paths:
         return self.of("pool") / "pools.jsonl"
 
     @property
-    def clip(self) -> Path:
-        """The tiny CLIP."""
-        return self.of("pretrain") / "clip"
-
-    @property
-    def vlm(self) -> Path:
-        """The tiny VLM."""
-        return self.of("pretrain") / "vlm"
-
-    @property
     def embed(self) -> Path:
         """Features of all examples."""
         return self.of("embed")

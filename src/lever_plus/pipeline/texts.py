@@ -37,8 +37,6 @@ class Reader(NamedTuple):
 def reader_of(vlm: VlmParams) -> Reader:
     """Return how the VLM of params.yaml reads prompts.
 
-    The embedded world's VLM, which reads that world's words alone, is trained later.
-
     Raises:
         UserError: No prompt can be made with its processor: it has no chat template and the style
             is "chat", its template fails, or the instruction is no text.
@@ -49,8 +47,6 @@ def reader_of(vlm: VlmParams) -> Reader:
     if not isinstance(vlm, HuggingFaceVlmParams):
         return Reader(CHAT, None, "your own code renders its prompts")
     prompt = PromptFormat(vlm.prompt.style, vlm.prompt.instruction)
-    if vlm.path is None:
-        return Reader(prompt, None, "")
     from transformers import AutoProcessor
 
     try:

@@ -13,7 +13,7 @@ from lever_plus.config.reward import RewardParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.settings import From
 from lever_plus.config.vlm import VlmParams
-from lever_plus.pipeline.paths import HISTORY, Paths
+from lever_plus.pipeline.paths import HISTORY
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.checkpoint import CheckpointConfig, EncoderFacts, save_checkpoint
 from lever_plus.policy.files import POLICY
@@ -34,7 +34,7 @@ class TrainingSettings(Section):
     reward: RewardParams
     vlm: VlmParams
     scoring: Annotated[ScoringParams, From("scoring", free=True)]
-    encoder: Annotated[str | None, From("embed.path", free=True)]
+    encoder: Annotated[str, From("embed.path", free=True)]
     encoder_revision: Annotated[str | None, From("embed.revision", free=True)]
 
 
@@ -98,7 +98,7 @@ def _save(
     settings = training.settings
     encoder = EncoderFacts(
         sha256=workspace.space.encoder,
-        path=settings.encoder or str(Paths().clip),
+        path=settings.encoder,
         revision=settings.encoder_revision,
     )
     prompt = workspace.vlm.prompt

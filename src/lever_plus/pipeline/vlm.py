@@ -2,6 +2,7 @@
 
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.vlm import HuggingFaceVlmParams, VlmParams
+from lever_plus.files.names import SHIPPED
 from lever_plus.files.reading import found_in, own_root
 from lever_plus.pipeline.paths import Paths
 from lever_plus.vlm.backends.open import open_backend
@@ -13,12 +14,14 @@ def open_vlm(vlm: VlmParams, scoring: ScoringParams, paths: Paths) -> StoredVlm:
     """Name the VLM and open the answer store; weights are loaded when something must be asked."""
     # In an experiment's temporary folder, what was asked before is in the project's own.
     store = Store((own_root() or paths.root) / scoring.store)
-    if isinstance(vlm, HuggingFaceVlmParams) and vlm.path is not None:
+    if isinstance(vlm, HuggingFaceVlmParams):
         vlm = vlm.model_copy(update={"path": found_model(vlm.path, paths)})
-    return StoredVlm(open_backend(vlm, scoring, paths.vlm, store), store)
+    return StoredVlm(open_backend(vlm, scoring, store), store)
 
 
 def found_model(path: str, paths: Paths) -> str:
-    """Return the path of a model's folder; hub ids, which are no folder, stay as they are."""
+    """Return the path of a model's folder; hub ids and shipped models stay as they are."""
+    if path.startswith(SHIPPED):
+        return path
     folder = found_in(paths.root, path)
     return str(folder) if folder.exists() else path

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lever_plus.files.names import SHIPPED
+
 LIMITS = """- It chooses demonstrations; it answers no question itself. What it chooses may lead
   the VLM to a wrong answer.
 - It was trained for the VLM and the prompt above. With others it may help less, or not at all:
@@ -18,6 +20,10 @@ def card(facts: dict[str, Any], parameters: int) -> str:
     """
     vlm, architecture = facts["vlm"], facts["architecture"]
     trained = "".join(f"- {name}: {value}\n" for name, value in sorted(facts["training"].items()))
+    encoder = str(facts["encoder"]["path"])
+    shipped = encoder.startswith(SHIPPED)
+    place = "" if shipped else ', encoder="PATH OF THE ENCODER"'
+    where = f", shipped with the package as {encoder}" if shipped else ""
     prompt = ", ".join(f"{name} {value!r}" for name, value in sorted(facts["prompt"].items()))
     return f"""# A demonstration selector
 
@@ -27,7 +33,7 @@ vision-language model, one after the other, from any pool of examples.
 ```python
 from lever_plus import Query, load_selector, read_pool
 
-selector = load_selector("PATH OF THIS FOLDER", encoder="PATH OF THE ENCODER")
+selector = load_selector("PATH OF THIS FOLDER"{place})
 chosen = selector.select(Query("photo.jpg", "What is it?"), read_pool("pool.jsonl"), 2)
 ```
 
@@ -39,7 +45,7 @@ chosen = selector.select(Query("photo.jpg", "What is it?"), read_pool("pool.json
 
 ## Needs
 
-- encoder: sha256 {facts["encoder"]["sha256"]}
+- encoder: sha256 {facts["encoder"]["sha256"]}{where}
 - feature space: sha256 {facts["feature_space"]} (in this folder)
 
 ## Network

@@ -97,7 +97,8 @@ def load_selector(
 
     Args:
         checkpoint: Folder that a training wrote.
-        encoder: Folder of the CLIP; None: where it was when the selector was trained.
+        encoder: Folder of the CLIP; None: where it was when the selector was trained, or the
+            shipped one.
         device: Where the encoder runs, such as "cpu" or "cuda".
         batch_size: Images or texts in one forward pass of the encoder.
         features: Folder in which encoded images and texts outlive the process; None for nowhere.

@@ -11,9 +11,11 @@ from ruamel.yaml.comments import CommentedSeq
 from lever_plus.config.names import RCE
 from lever_plus.errors import UserError
 from lever_plus.files.yaml_files import dump_yaml, parse_yaml
+from lever_plus.hub.folder import MODELS
 
 PACKAGE = "lever_plus"
 SOURCE = Path("src")
+SHIPPED = SOURCE / MODELS.relative_to(MODELS.parents[2])
 MODULES = {RCE: "offline"}
 """Stages whose module has another name: users know the stage by its first method."""
 
@@ -91,6 +93,11 @@ def _folded(code: list[Path]) -> list[Path]:
     return sorted(folded)
 
 
+def _is_code(dep: Path, root: Path) -> bool:
+    """Return whether a dependency is in the package, and is no shipped model."""
+    return dep.is_relative_to(root / SOURCE) and not dep.is_relative_to(root / SHIPPED)
+
+
 def with_code_deps(
     dvc_yaml: str,
     root: Path,
@@ -111,7 +118,7 @@ def with_code_deps(
         raise UserError("dvc.yaml has no stages: restore it.")
     for stage, whole in stages.items():
         entry = whole.get("do", whole)
-        data = [dep for dep in entry["deps"] if not str(dep).startswith(f"{SOURCE}/")]
+        data = [dep for dep in entry["deps"] if not _is_code(root / str(dep), root)]
         code = import_closure(f"{PACKAGE}.{module_of(package, stage)}", root / SOURCE)
         entry["deps"] = [*data, *(str(path.relative_to(root)) for path in _folded(code))]
         if params_of is not None:

@@ -37,8 +37,8 @@ def open_vlm(
     """Open a frozen VLM; its weights are loaded when it is first asked.
 
     Args:
-        model: Hugging Face folder or hub id; with `url`, the name that the server offers it under;
-            or a back end of your own, for which `store` is the only setting.
+        model: Hugging Face folder, hub id or "shipped:vlm"; with `url`, the name that the server
+            offers it under; or a back end of your own, for which `store` is the only setting.
         url: Base URL of an OpenAI-compatible server, such as "http://127.0.0.1:8000/v1".
         store: SQLite file in which answers are kept, so that nothing is asked twice.
         revision: Commit of a hub id; with `url`, what identifies the weights.
@@ -96,7 +96,7 @@ def open_vlm(
             retries=3,
         )
     kept = None if store is None else Store(Path(store))
-    return StoredVlm(open_backend(settings, scoring, Path(str(model)), kept), kept)
+    return StoredVlm(open_backend(settings, scoring, kept), kept)
 
 
 def _made(made: type[Settings], /, **values: Any) -> Settings:

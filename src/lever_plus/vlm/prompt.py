@@ -1,4 +1,4 @@
-"""The one module that renders prompts: SFT data, RL data, evaluation and pretraining all use it.
+"""The one module that renders prompts: SFT data, RL data, evaluation and the tiny VLMs use it.
 
 Style `chat`: demonstrations are real turns of the model's own chat template (user: image and
 question, assistant: answer); the query is the last user turn, followed by the generation prompt.

@@ -1,7 +1,5 @@
 """Which back end a `vlm` section of params.yaml names."""
 
-from pathlib import Path
-
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.vlm import OpenAiVlmParams, PluginVlmParams, VlmParams
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
@@ -11,15 +9,12 @@ from lever_plus.vlm.request import Backend
 from lever_plus.vlm.store.answers import Store
 
 
-def open_backend(
-    vlm: VlmParams, scoring: ScoringParams, pretrained: Path, store: Store | None
-) -> Backend:
+def open_backend(vlm: VlmParams, scoring: ScoringParams, store: Store | None) -> Backend:
     """Name the VLM; weights are loaded when something must be asked.
 
     Args:
         vlm: Which VLM.
         scoring: Where it computes.
-        pretrained: Folder of the tiny VLM, where the settings name none.
         store: Where image features outlive the process; None for nowhere.
 
     Raises:
@@ -30,9 +25,8 @@ def open_backend(
         return OpenAiVlm(vlm)
     if isinstance(vlm, PluginVlmParams):
         return make_backend(vlm)
-    path = vlm.path or str(pretrained)
     if scoring.executor == "ray":
         from lever_plus.vlm.backends.ray import RayVlm
 
-        return RayVlm(path, vlm, scoring.ray)
-    return HuggingFaceVlm(path, vlm, store, scoring.features_megabytes)
+        return RayVlm(vlm.path, vlm, scoring.ray)
+    return HuggingFaceVlm(vlm.path, vlm, store, scoring.features_megabytes)

@@ -15,6 +15,7 @@ from lever_plus.config.scoring import RayParams
 from lever_plus.config.vlm import HuggingFaceVlmParams
 from lever_plus.errors import UserError, needs
 from lever_plus.files.addresses import is_loopback
+from lever_plus.files.names import SHIPPED
 from lever_plus.files.secrets import without_secrets
 from lever_plus.hub.threads import use_threads
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
@@ -108,7 +109,8 @@ class RayVlm:
                     f"scoring.ray asks for {need:g} {name}s, the cluster has "
                     f"{there.get(name, 0):g}: lower actors, num_cpus or num_gpus."
                 )
-        path = str(Path(self._path).resolve()) if Path(self._path).exists() else self._path
+        here = not self._path.startswith(SHIPPED) and Path(self._path).exists()
+        path = str(Path(self._path).resolve()) if here else self._path
         workers = max(1, int(settings.num_cpus))
         params = self._params.model_copy(update={"workers": workers})
         remote = ray.remote(Actor).options(

@@ -102,10 +102,15 @@ def test_kinds_are_drawn_as_often_as_asked_and_the_last_asks_in_house_words() ->
 
 def test_the_share_of_right_answers_reads_the_last_answer_alone() -> None:
     tokenizer = make_tokenizer(sentence_marks=False)
-    ids = torch.tensor([tokenizer.convert_tokens_to_ids(row.split()) for row in (
-        "<user> what <assistant> rot </s> <user> what <assistant> blau </s>",
-        "<user> what <assistant> rot </s> <user> what <assistant> grün </s>",
-    )])
+    ids = torch.tensor(
+        [
+            tokenizer.convert_tokens_to_ids(row.split())
+            for row in (
+                "<user> what <assistant> rot </s> <user> what <assistant> blau </s>",
+                "<user> what <assistant> rot </s> <user> what <assistant> grün </s>",
+            )
+        ]
+    )
     given = torch.nn.functional.one_hot(ids.roll(-1, 1), len(tokenizer)).float()
     wrong = given.clone()
     wrong[0, 7] = wrong[0, 2]  # says "rot" again
@@ -118,7 +123,7 @@ def test_the_share_of_right_answers_reads_the_last_answer_alone() -> None:
             processor = SimpleNamespace(tokenizer=tokenizer)
             super().__init__(model, processor, CARDS, hidden)  # type: ignore[arg-type]
 
-        def _forward(self, episodes: object) -> tuple[torch.Tensor, torch.Tensor]:
+        def _forward(self, _episodes: object) -> tuple[torch.Tensor, torch.Tensor]:
             return ids, self.features
 
     assert Told(given).share_right(["both"], 2, 1) == 1.0
@@ -132,7 +137,8 @@ def test_a_saved_vlm_has_the_keys_of_published_checkpoints_and_loads_with_every_
     save(model, LlavaProcessor.from_pretrained(folders.vlm), tmp_path)
     names = load_file(tmp_path / "model.safetensors")
     tower = [name for name in names if name.startswith("vision_tower.")]
-    assert tower and all(name.startswith("vision_tower.vision_model.") for name in tower)
+    assert tower
+    assert all(name.startswith("vision_tower.vision_model.") for name in tower)
     assert {tensor.dtype for tensor in names.values()} == {torch.float16}
     loaded = load_model(LlavaForConditionalGeneration, str(tmp_path), None, "cpu")
     for name, tensor in model.state_dict().items():

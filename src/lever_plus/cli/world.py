@@ -1,0 +1,43 @@
+"""`lever-plus world`: the stages of the recipe that makes the shipped models."""
+
+from importlib import import_module
+
+import typer
+
+from lever_plus.tracking.lineage import PACKAGE
+
+world_app = typer.Typer(
+    help="The recipe of the shipped models: `make world` runs all of it.", no_args_is_help=True
+)
+
+
+def _run(stage: str, *given: str) -> None:
+    from lever_plus.house_words.recipe.places import Places, read_recipe
+
+    places = Places()
+    module = import_module(f"{PACKAGE}.house_words.recipe.{stage}")
+    typer.echo(f"{stage}: {module.run(read_recipe(places.params), places, *given)}")
+
+
+@world_app.command("clip")
+def world_clip() -> None:
+    """Train the tiny CLIP."""
+    _run("clip")
+
+
+@world_app.command("vlm")
+def world_vlm(name: str) -> None:
+    """Train one of the tiny VLMs of recipes/house_words/params.yaml, on the tiny CLIP."""
+    _run("vlm", name)
+
+
+@world_app.command("table")
+def world_table() -> None:
+    """Ask the tiny VLMs what they read from demonstrations."""
+    _run("table")
+
+
+@world_app.command("ship")
+def world_ship() -> None:
+    """Put the models that the recipe made into the package."""
+    _run("ship")
