@@ -13,10 +13,10 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from lever_plus import open_vlm
-from lever_plus.vlm.request import Request
 from lever_plus.data.examples import Example, read_splits
 from lever_plus.house_words.maker import Latent, read_latent
 from lever_plus.pipeline.paths import Paths
+from lever_plus.vlm.request import Request
 
 RIGHT, WRONG = "#1a7f37", "#b42318"
 SHOWN = ("no demonstration", "only the first", "only the second", "both")

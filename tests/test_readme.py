@@ -48,8 +48,12 @@ def supported() -> str:
     return "\n".join([*rows, "", *data, "", f"Pools: one for all queries, or per query: {pools}."])
 
 
+def _metrics(name: str) -> Any:
+    return json.loads((ROOT / "metrics" / f"{name}.json").read_text("utf-8"))
+
+
 def _summary() -> tables.Summary:
-    found: tables.Summary = json.loads((ROOT / "metrics" / "summary.json").read_text("utf-8"))
+    found: tables.Summary = _metrics("summary")
     return found
 
 
@@ -68,6 +72,56 @@ def differences() -> str:
     """Return the paired differences of the last run."""
     heads = ["method", "minus SFT [95 %]", "minus RCE [95 %]"]
     return _table(heads, list(tables.difference_rows(_summary())))
+
+
+def gains() -> str:
+    """Return what each further demonstration adds."""
+    return _table(tables.gain_header(_summary()), list(tables.gain_rows(_summary())))
+
+
+IN_CONTEXT = {
+    "plain": "none, and the question in plain words",
+    "none": "none",
+    "two_random": "two at random",
+    "half_attribute": "one that explains the attribute",
+    "half_language": "one that explains the language",
+    "two_same_halves": "two that explain the same half",
+    "both_halves": "one for each half",
+    "both_halves_reversed": "the same in the other order",
+    "both_halves_then_other": "... and one with house words of other meanings",
+    "twin": "one that explains both (no pool has such a twin)",
+}
+
+
+def in_context() -> str:
+    """Return what the VLM reads from demonstrations."""
+    found = _metrics("in_context")
+    rows = [[text, f"{100 * found[key]:.1f} %"] for key, text in IN_CONTEXT.items()]
+    return _table(["shown before a question in two house words", "right"], rows)
+
+
+def needed() -> str:
+    """Return how many demonstrations the ideal reader needs, and what the picks of methods are."""
+    found = _metrics("ideal_reader")
+    most = max(int(count) for count in found["needed"] if count != "none")
+    shares = [
+        f"{100 * row['share']:.1f} % "
+        + (f"need {count}" if count != "none" else f"cannot be explained by {most}")
+        for count, row in found["needed"].items()
+    ]
+    kinds = ["complement", "duplicate", "harmful", "idle"]
+    rows = [
+        [
+            row["method"],
+            str(row["position"]),
+            *(f"{100 * row[kind]['share']:.1f}" for kind in kinds),
+        ]
+        for row in found["picks"]
+        if row["position"] <= 2 and row["method"] in ("random", "sttr", "sft", "grpo", "oracle")
+    ]
+    sentence = f"Of the {found['questions']:,} test questions, with what their pools offer: "
+    table = _table(["method", "pick", *(f"{kind} %" for kind in kinds)], rows)
+    return sentence + ", ".join(shares) + ".\n\n" + table
 
 
 def commands() -> str:
@@ -92,7 +146,7 @@ def glossary() -> str:
     return _table(["metric", "meaning"], rows)
 
 
-MEASURED: tuple[Callable[[], str], ...] = (results, differences)
+MEASURED: tuple[Callable[[], str], ...] = (in_context, results, differences, gains, needed)
 WRITTEN: tuple[Callable[[], str], ...] = (supported, commands, glossary)
 
 

@@ -64,6 +64,25 @@ def test_differences_are_paired_on_the_questions_of_the_method() -> None:
     assert ("sft", "sft", 1) not in differences
 
 
+def test_a_gain_is_what_one_more_demonstration_adds_on_the_questions_of_the_method() -> None:
+    zero = table("zero-shot", 0, {1: [0.0], 2: [0.3], 3: [0.3]}).assign(shot=0)
+    few = table("oracle", 0, {1: [1.0, 1.0], 3: [0.6, 1.0]})
+    gains = summarise(pd.concat([zero, table("sft", 1, SFT), few]), REGISTRY, 200)["gains"]
+    assert [(r["method"], r["shots"], r["n"]) for r in gains] == [
+        *(("sft", 1, 3), ("sft", 2, 3), ("oracle", 1, 2), ("oracle", 2, 2)),
+    ]
+    expected = [(1.0 + 0.0 - 0.3) / 3, (-1.0 + 0.0 + 0.6) / 3, (1.0 + 0.3) / 2, (0.0 + 0.4) / 2]
+    assert [r["difference"] for r in gains] == pytest.approx(expected, abs=1e-6)
+    ours, before = np.array([1.0, 0.6]), np.array([0.0, 0.3])
+    estimate = paired(ours, before, 200, np.array([1, 3]))
+    assert gains[2]["ci95"] == pytest.approx([estimate.low, estimate.high], abs=1e-6)
+
+
+def test_without_zero_shot_the_first_demonstration_has_no_gain() -> None:
+    gains = summarise(table("sft", 1, SFT), REGISTRY, 100)["gains"]
+    assert [(r["method"], r["shots"]) for r in gains] == [("sft", 2)]
+
+
 def test_a_missing_or_repeated_question_is_refused() -> None:
     whole = table("sft", 1, SFT)
     with pytest.raises(UserError, match=r"method sft, shot 1, seed 1: question 1 is missing"):

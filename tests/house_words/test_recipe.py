@@ -50,6 +50,7 @@ def test_every_stage_runs_and_ships_models_that_load(
     params = read_recipe(places.params)
     monkeypatch.setattr(table, "SIZES", {"train": 500, "dev": 40})
     monkeypatch.setattr(ship, "MODELS", tmp_path / "package")
+    monkeypatch.setattr(vlm, "EPISODES", 4)
     clip.run(params, places)
     for name in params.vlms:
         vlm.run(params, places, name)
@@ -67,6 +68,9 @@ def test_every_stage_runs_and_ships_models_that_load(
         assert rows[0]["step"] == 0
         assert rows[-1]["step"] == (2 if name == "clip" else 3)
         assert all(float(row["loss"]) > 0 for row in rows)
+        looked = set(vlm.LOOKS) if name != "clip" else set()
+        assert set(rows[-1]) == {"step", "loss", *looked}
+        assert all(0 <= float(rows[-1][look]) <= 1 for look in looked)
     shares = json.loads(places.table.read_text())
     rules = set(shares["vlm"])
     assert {name: set(found) for name, found in shares.items()} == dict.fromkeys(params.vlms, rules)

@@ -45,6 +45,7 @@ def test_the_sections_stand_in_the_order_in_which_they_are_asked(html: str) -> N
         "Accuracy",
         "Paired differences",
         "Accuracy over shots",
+        "What each demonstration adds",
         "How far to the oracle",
         "The ideal reader",
         "Headroom",

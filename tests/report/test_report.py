@@ -56,6 +56,15 @@ def test_differences_that_do_not_separate_say_so(summary: tables.Summary) -> Non
     assert tables.points(row) == "+1.0 [-1.0, +3.0] not separable"
 
 
+def test_every_gain_stands_under_its_demonstration(summary: tables.Summary) -> None:
+    assert tables.gain_header(summary) == ["method", "1st [95 %]", "2nd [95 %]"]
+    assert list(tables.gain_rows(summary)) == [
+        ["sft", "-60.0 [-60.0, -60.0]", "+0.0 [+0.0, +0.0] n.s."],
+        ["rce", "-30.0 [-30.0, -30.0]", "+0.0 [+0.0, +0.0] n.s."],
+    ]
+    assert list(tables.gain_rows({**summary, "gains": []})) == []
+
+
 def test_equal_data_draw_equal_bytes(summary: tables.Summary) -> None:
     frame = plots.curve_frame(summary)
     assert plots.curve_svg(frame) == plots.curve_svg(frame)

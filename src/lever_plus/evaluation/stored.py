@@ -73,6 +73,17 @@ class DifferencePart(Part):
     ties: Whole
 
 
+class AddedPart(Part):
+    """What one more demonstration adds to a method."""
+
+    method: str
+    shots: Count
+    difference: Gain
+    ci95: tuple[Gain, Gain]
+    n: Count
+    separable: bool
+
+
 class SummaryPart(Part):
     """The summary."""
 
@@ -80,6 +91,7 @@ class SummaryPart(Part):
     rows: Annotated[tuple[ShotPart, ...], Field(min_length=1)]
     means: tuple[MeanPart, ...]
     differences: tuple[DifferencePart, ...]
+    gains: tuple[AddedPart, ...] = ()
 
 
 class OrderPart(Part):
@@ -148,6 +160,7 @@ def read_summary(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: method {method} lacks a shot, or has one twice: {ADVICE}.")
     known = {method.name for method in summary.methods} or found.keys()
     named = [*found, *means, *(m for row in summary.differences for m in (row.method, row.versus))]
+    named += [row.method for row in summary.gains]
     unknown = next((name for name in named if name not in known or name not in found), None)
     if unknown is not None:
         raise UserError(f"{path}: method {unknown} is not described, or has no rows: {ADVICE}.")

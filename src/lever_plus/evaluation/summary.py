@@ -40,7 +40,9 @@ def summarise(
         methods: name, stage, kind and label of each; rows: accuracy of every method at every shot;
         means: over shots 1..K; differences: of every method to those of
         `versus`, paired by question, at every shot and over all ("mean"), with wins, losses and
-        ties, and p-values corrected for the number of methods (Holm).
+        ties, and p-values corrected for the number of methods (Holm); gains: what each
+        further demonstration adds to a method, paired by question with one fewer (zero-shot for the
+        first).
 
     Raises:
         UserError: The table is not complete, has a method that the registry does not know, or
@@ -64,7 +66,13 @@ def summarise(
     differences = list(_differences(table, versus or registry.references, images, resamples))
     described: list[Row] = [asdict(method) for method in known]
     rows = shot_rows(scores, resamples)
-    return {"methods": described, "rows": rows, "means": means, "differences": differences}
+    return {
+        "methods": described,
+        "rows": rows,
+        "means": means,
+        "differences": differences,
+        "gains": list(_gains(table, images, resamples)),
+    }
 
 
 def shot_rows(scores: pd.DataFrame, resamples: int) -> list[Row]:
@@ -213,6 +221,29 @@ def _difference(
         "deviation": _round(float((ours - others).std(ddof=1))) if len(ours) > 1 else 0.0,
         **tally(ours, others)._asdict(),
     }
+
+
+def _gains(
+    table: dict[str, pd.DataFrame], images: "pd.Series[int]", resamples: int
+) -> Iterator[Row]:
+    without = next((values[0] for values in table.values() if list(values) == [0]), None)
+    for method, values in table.items():
+        if list(values) == [0]:
+            continue
+        before = None if without is None else without.loc[values.index]
+        for shot, after in _columns(values):
+            if before is not None:
+                clusters = _clusters(images, after)
+                estimate = paired(_array(after), _array(before), resamples, clusters)
+                yield {
+                    "method": method,
+                    "shots": shot,
+                    "difference": _round(estimate.mean),
+                    **_interval(estimate),
+                    "n": len(after),
+                    "separable": estimate.low > 0 or estimate.high < 0,
+                }
+            before = after
 
 
 def _clusters(images: "pd.Series[int]", values: "pd.Series[float]") -> Clusters:

@@ -185,6 +185,7 @@ def _sections(
         + folded("The methods", table(tables.METHOD_HEADER, list(tables.method_rows(summary)))),
         "Paired differences": sections.paired_section(summary),
         "Accuracy over shots": _curves(curve, summary, methods),
+        "What each demonstration adds": sections.gain_section(summary),
         "How far to the oracle": sections.way_section(
             findings.way_to_oracle(scores, methods, resamples), methods
         ),

@@ -30,6 +30,18 @@ def paired_section(summary: Summary) -> str:
     return note(text) + whole + folded("At every shot", "".join(single))
 
 
+def gain_section(summary: Summary) -> str:
+    """Return what each further demonstration adds to every method."""
+    rows = list(tables.gain_rows(summary))
+    if not rows:
+        return note("It is not known: zero-shot is missing.")
+    text = (
+        "Points of VQA accuracy x 100 that one more demonstration adds, paired by question: the "
+        "first to zero-shot, the second to the first, and so on."
+    )
+    return note(text) + table(tables.gain_header(summary), rows)
+
+
 def way_section(way: Way | None, methods: Methods) -> str:
     """Return how much of the way from the best baseline to the oracle each trained method goes."""
     if way is None:

@@ -1,7 +1,7 @@
 """The results table, for the terminal and for Markdown."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from lever_plus.evaluation.methods import methods_in
 
+NUMERALS: Final = {1: "1st", 2: "2nd", 3: "3rd"}
 Summary = dict[str, Any]
 
 
@@ -58,6 +59,19 @@ def difference_rows(summary: Summary) -> Iterator[list[str]]:
     for method in dict.fromkeys(row["method"] for row in means):
         versus = {row["versus"]: points(row) for row in means if row["method"] == method}
         yield [method, *(versus.get(reference, "") for reference in _references(summary))]
+
+
+def gain_header(summary: Summary) -> list[str]:
+    """Return the heads of `gain_rows`."""
+    return ["method", *(f"{NUMERALS.get(shot, f'{shot}th')} [95 %]" for shot in shots_of(summary))]
+
+
+def gain_rows(summary: Summary) -> Iterator[list[str]]:
+    """Yield one line a method: what each further demonstration adds, in points."""
+    gains = summary.get("gains", [])
+    for method in dict.fromkeys(row["method"] for row in gains):
+        added = {row["shots"]: points(row) for row in gains if row["method"] == method}
+        yield [method, *(added.get(shot, "") for shot in shots_of(summary))]
 
 
 def paired_rows(summary: Summary, shots: int | str = "mean") -> Iterator[list[str]]:
