@@ -61,7 +61,7 @@ def main() -> None:
             break
     else:
         raise SystemExit("no question needs both of its demonstrations")
-    figure, axes = plt.subplots(1, 4, figsize=(11, 3.4), width_ratios=(1, 1, 1, 1.15))
+    figure, axes = plt.subplots(1, 4, figsize=(11, 3.9), width_ratios=(1, 1, 1, 1.15))
     titles = ("demonstration 1", "demonstration 2", "question")
     for axis, example, title in zip(axes, (first, second, query), titles, strict=False):
         with Image.open(example.image) as image:

@@ -75,8 +75,14 @@ def differences() -> str:
 
 
 def gains() -> str:
-    """Return what each further demonstration adds."""
-    return _table(tables.gain_header(_summary()), list(tables.gain_rows(_summary())))
+    """Return what each further demonstration adds to some methods."""
+    shown = ("random", "sttr", "fixed", "sft", "rce", "agro", "grpo", "oracle")
+    rows = [
+        [cell.removesuffix(" not separable") for cell in row]
+        for row in tables.gain_rows(_summary())
+        if row[0] in shown
+    ]
+    return _table(tables.gain_header(_summary()), rows)
 
 
 IN_CONTEXT = {
@@ -100,14 +106,17 @@ def in_context() -> str:
     return _table(["shown before a question in two house words", "right"], rows)
 
 
+COUNTS = {
+    **{"0": "no demonstration", "1": "one", "2": "two", "3": "three", "4": "four"},
+    "none": "more",
+}
+
+
 def needed() -> str:
     """Return how many demonstrations the ideal reader needs, and what the picks of methods are."""
     found = _metrics("ideal_reader")
-    most = max(int(count) for count in found["needed"] if count != "none")
     shares = [
-        f"{100 * row['share']:.1f} % "
-        + (f"need {count}" if count != "none" else f"cannot be explained by {most}")
-        for count, row in found["needed"].items()
+        f"{100 * row['share']:.1f} % need {COUNTS[count]}" for count, row in found["needed"].items()
     ]
     kinds = ["complement", "duplicate", "harmful", "idle"]
     rows = [
@@ -119,7 +128,7 @@ def needed() -> str:
         for row in found["picks"]
         if row["position"] <= 2 and row["method"] in ("random", "sttr", "sft", "grpo", "oracle")
     ]
-    sentence = f"Of the {found['questions']:,} test questions, with what their pools offer: "
+    sentence = f"With what their pools offer, of the {found['questions']:,} test questions "
     table = _table(["method", "pick", *(f"{kind} %" for kind in kinds)], rows)
     return sentence + ", ".join(shares) + ".\n\n" + table
 
