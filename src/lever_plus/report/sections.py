@@ -37,7 +37,8 @@ def gain_section(summary: Summary) -> str:
         return note("It is not known: zero-shot is missing.")
     text = (
         "Points of VQA accuracy x 100 that one more demonstration adds, paired by question: the "
-        "first to zero-shot, the second to the first, and so on."
+        "first to zero-shot, the second to the first, and so on. Where the interval holds 0, it "
+        "may add nothing."
     )
     return note(text) + table(tables.gain_header(summary), rows)
 

@@ -26,9 +26,12 @@ def percent(row: dict[str, Any]) -> str:
 
 def points(row: dict[str, Any]) -> str:
     """Return "+6.0 [+4.4, +7.8]" from a difference, marked where it does not separate."""
+    return _signed(row) if row["separable"] else f"{_signed(row)} not separable"
+
+
+def _signed(row: dict[str, Any]) -> str:
     low, high = row["ci95"]
-    text = f"{100 * row['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return text if row["separable"] else f"{text} not separable"
+    return f"{100 * row['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def accuracy_rows(summary: Summary) -> Iterator[list[str]]:
@@ -70,7 +73,7 @@ def gain_rows(summary: Summary) -> Iterator[list[str]]:
     """Yield one line a method: what each further demonstration adds, in points."""
     gains = summary.get("gains", [])
     for method in dict.fromkeys(row["method"] for row in gains):
-        added = {row["shots"]: points(row) for row in gains if row["method"] == method}
+        added = {row["shots"]: _signed(row) for row in gains if row["method"] == method}
         yield [method, *(added.get(shot, "") for shot in shots_of(summary))]
 
 
