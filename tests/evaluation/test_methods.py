@@ -32,7 +32,6 @@ OTHER_THINGS = {
     },
     "config/pool.py": {"random"},  # a sampler of pools
     "data/pools.py": {"random", "mixed"},  # samplers of pools
-    "house_words/probe.py": {"random"},  # demonstrations of a probe
     "training/rl_data/candidates.py": {"random"},  # a generator of candidates
     "training/rl_data/legacy_parts.py": {"random"},  # the same in the older system's files
 }
