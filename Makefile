@@ -29,7 +29,7 @@ ablations: $(INSTALLED) ## Run the variants of ablations/variants.yaml (40 minut
 	dvc repro ablations/dvc.yaml
 	dvc repro --single-item --force report
 
-world: $(INSTALLED) ## Make the shipped models from nothing (two hours), print what they read in context
+world: $(INSTALLED) ## Make the shipped models from nothing (40 minutes), print what they read in context
 	dvc repro recipes/house_words/dvc.yaml
 	lever-plus world ship
 	cat recipes/house_words/in_context.json

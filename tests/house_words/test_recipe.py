@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from ruamel.yaml import YAML
 
+from lever_plus.cli.world import world_app
 from lever_plus.errors import UserError
 from lever_plus.house_words.recipe import clip, ship, table, vlm
 from lever_plus.house_words.recipe.places import Places, read_recipe
@@ -112,6 +114,22 @@ def test_nothing_is_shipped_where_a_model_is_missing(
     with pytest.raises(UserError, match=r"clip is missing: run `make world`"):
         ship.run(read_recipe(places.params), places)
     assert not (tmp_path / "package").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "lacks"), [("vlm vlm", "clip"), ("table", "vlm"), ("ship", "clip")]
+)
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_stage_before_its_turn_says_how_the_models_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, lacks: str, *, empty: bool
+) -> None:
+    """It once said that a path in params.yaml, which has none of them, must be corrected."""
+    places = small_recipe(tmp_path)
+    if empty:
+        places.model(lacks).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"^artifacts/house_words/{lacks} is missing: run `make"):
+        typer.main.get_command(world_app).main(stage.split(), standalone_mode=False)
 
 
 def pipeline(name: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def select(
     ] = None,
     vlm: Annotated[
         Path | None,
-        typer.Option(help="Folder of the VLM for --answer; that of params.yaml if none."),
+        typer.Option(help="VLM for --answer: a folder or shipped:vlm; if none, params.yaml's."),
     ] = None,
     features: Annotated[
         Path, typer.Option(help="Folder in which encoded images and texts are kept.")

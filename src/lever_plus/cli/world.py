@@ -12,11 +12,15 @@ world_app = typer.Typer(
 
 
 def _run(stage: str, *given: str) -> None:
+    from lever_plus.config.house_words import CLIP
     from lever_plus.house_words.recipe.places import Places, read_recipe
+    from lever_plus.house_words.recipe.ship import check_made
 
     places = Places()
+    params = read_recipe(places.params)
+    check_made({"vlm": (CLIP,), "table": (*params.vlms,)}.get(stage, ()), places)
     module = import_module(f"{PACKAGE}.house_words.recipe.{stage}")
-    typer.echo(f"{stage}: {module.run(read_recipe(places.params), places, *given)}")
+    typer.echo(f"{stage}: {module.run(params, places, *given)}")
 
 
 @world_app.command("clip")
