@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from lever_plus.cli.main import app  # noqa: E402
 from lever_plus.data.pools import SAMPLERS  # noqa: E402
-from lever_plus.report import tables  # noqa: E402
+from lever_plus.report import sections, tables  # noqa: E402
 from lever_plus.tracking.glossary import GLOSSARY  # noqa: E402
 from vlm.model_zoo import FAMILIES  # noqa: E402
 
@@ -81,25 +81,9 @@ def gains() -> str:
     return _table(tables.gain_header(_summary()), rows)
 
 
-IN_CONTEXT = {
-    "plain": "none, and the question in plain words",
-    "none": "none",
-    "two_random": "two at random",
-    "half_attribute": "one that explains the attribute",
-    "half_language": "one that explains the language",
-    "two_same_halves": "two that explain the same half",
-    "both_halves": "one for each half",
-    "both_halves_reversed": "the same in the other order",
-    "both_halves_then_other": "... and one with house words of other meanings",
-    "twin": "one that explains both (no pool has such a twin)",
-}
-
-
 def in_context() -> str:
     """Return what the VLM reads from demonstrations."""
-    found = _metrics("in_context")
-    rows = [[text, f"{100 * found[key]:.1f} %"] for key, text in IN_CONTEXT.items()]
-    return _table(["shown before a question in two house words", "right"], rows)
+    return _table(sections.IN_CONTEXT_HEADER, sections.in_context_rows(_metrics("in_context")))
 
 
 COUNTS = {

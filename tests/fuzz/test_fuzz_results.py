@@ -22,7 +22,9 @@ from lever_plus.evaluation.stored import (
 from lever_plus.evaluation.summary import summarise
 from lever_plus.house_words.maker import read_twins
 from lever_plus.metric.check import compare
+from lever_plus.pipeline.report import read_in_context
 from lever_plus.pipeline.sequences import check_sequences, read_sequences, write_sequences
+from lever_plus.report.sections import IN_CONTEXT
 from lever_plus.report.tables import accuracy_rows, difference_rows, method_rows, paired_rows
 from lever_plus.selectors.infoscore import ScoredSequence
 from tiny_world import REGISTRY
@@ -131,6 +133,10 @@ def test_diagnostics_and_ablations(tmp_path: Path) -> None:
     other = tmp_path / "ablations.json"
     inputs += files(
         other, texts({"rows": [ABLATION]}, rng), lambda: _has({"rows": read_ablations(other)})
+    )
+    table = tmp_path / "in_context.json"
+    inputs += files(
+        table, texts(dict.fromkeys(IN_CONTEXT, 0.5), rng), lambda: _has(read_in_context(table))
     )
     try_all("other metrics", inputs)
 

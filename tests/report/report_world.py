@@ -21,6 +21,7 @@ from lever_plus.pipeline.report import Settings
 from lever_plus.pipeline.runs import training_runs
 from lever_plus.policy.checkpoint import CheckpointConfig, EncoderFacts, save_checkpoint
 from lever_plus.policy.network import PolicyConfig
+from lever_plus.report.sections import IN_CONTEXT
 from lever_plus.training.rl_data.records import Candidate, Meta, QueryRecord, Shot, write_rl_data
 from lever_plus.vlm.request import VlmIdentity
 from tiny_world import REGISTRY, ROOT, random_policy
@@ -82,6 +83,7 @@ def make(folder: Path) -> Made:
     scores.to_parquet(paths.scores, index=False)
     write_metrics(paths.summary, summarise(scores, REGISTRY, 100))
     write_metrics(paths.metrics / "diagnostics.json", _diagnostics())
+    write_metrics(paths.in_context, {row: i / 20 for i, row in enumerate(IN_CONTEXT)})
     _rl_data(paths)
     pools = write_pools(paths.pools, dict.fromkeys(QUESTIONS, POOL)).sha256
     space = _space()

@@ -14,9 +14,11 @@ from PIL import Image
 from report_world import NASTY, ORACLE, QUESTIONS, Made
 
 from lever_plus.data.images import open_image
+from lever_plus.house_words.probe import RULES
 from lever_plus.pipeline import report
 from lever_plus.report import sections, tables
 from lever_plus.report.page import page, table
+from lever_plus.report.sections import IN_CONTEXT
 from lever_plus.report.thumbnails import thumbnails
 from lever_plus.tracking.lineage import import_closure
 from tiny_world import ROOT
@@ -43,6 +45,7 @@ def test_the_sections_stand_in_the_order_in_which_they_are_asked(html: str) -> N
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", html) == [
         "In short",
         "Accuracy",
+        "What the VLM reads",
         "Paired differences",
         "Accuracy over shots",
         "What each demonstration adds",
@@ -175,14 +178,27 @@ def test_the_ideal_reader_is_shown_beside_what_was_measured(html: str, project: 
     assert ["grpo", *shares] in rows
 
 
+def test_what_the_vlm_reads_is_said_in_words(html: str) -> None:
+    rows = cells(section(html, "What the VLM reads"))
+    assert ["none, and the question in plain words", "0.0 %"] in rows
+    assert ["one for each half", "30.0 %"] in rows
+    assert len(rows) == 11
+
+
+def test_every_row_of_the_in_context_table_has_words() -> None:
+    assert set(IN_CONTEXT) == {"plain", *RULES}
+
+
 def test_other_data_have_no_ideal_reader(project: Made, tmp_path: Path) -> None:
     paths = replace(project.paths, moved={"report": tmp_path}, metrics_in=tmp_path)
     shutil.copytree(project.paths.metrics, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "in_context.json").write_text("{}")
     settings = project.settings.model_copy(update={"source": "vqa_files"})
     report.run(settings, paths)
     assert json.loads((tmp_path / "ideal_reader.json").read_text()) == {}
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "The ideal reader" not in html
+    assert "What the VLM reads" not in html
     assert '"needs":""' in html
     assert "must be told" not in html
 

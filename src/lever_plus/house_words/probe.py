@@ -118,7 +118,7 @@ class _Demonstrations:
                 raise UserError(
                     f"the in-context table needs demonstrations of kind {kind!r} for every dev "
                     "question, and the training split has too few for one of them: raise "
-                    "data.source.train."
+                    "data.source.train, or move data.source.plain_share towards 0.5."
                 )
             picked.append(fitting[int(rng.integers(len(fitting)))])
         return tuple(picked)

@@ -1,5 +1,6 @@
 """Stage report: results, histories and RL data -> tables, plot data, the HTML page, model cards."""
 
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
@@ -15,9 +16,12 @@ from lever_plus.data.pools import Pools, check_pools, read_pools
 from lever_plus.errors import UserError
 from lever_plus.evaluation import stored
 from lever_plus.evaluation.methods import ZERO_SHOT, Methods, methods_in, methods_of
+from lever_plus.files.checking import checked
+from lever_plus.files.json_files import read_object
 from lever_plus.files.writing import write_text
 from lever_plus.house_words.ideal import IdealReader
 from lever_plus.house_words.maker import LATENT
+from lever_plus.house_words.probe import RULES
 from lever_plus.pipeline.ideal_reader import open_reader, reader_numbers
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
@@ -149,6 +153,19 @@ def _read(settings: Settings, paths: Paths) -> Found:
     return Found(summary, scores, splits, histories, pools, meta, records, reader)
 
 
+def read_in_context(path: Path) -> dict[str, float]:
+    """Return {row: share of right answers}; nothing where the data are not embedded.
+
+    Raises:
+        UserError: The file is missing or damaged, or has other rows than `in_context` writes.
+    """
+    advice = "run `dvc repro in_context`"
+    shares = checked(dict[str, stored.Share], read_object(path, advice), str(path), advice)
+    if shares and set(shares) != {"plain", *RULES}:
+        raise UserError(f"{path} has not the rows of the in-context table: {advice}.")
+    return shares
+
+
 def _ideal(settings: Settings, found: Found) -> dict[str, Any]:
     """Return what the ideal reader says; nothing where no meaning is known."""
     if found.reader is None:
@@ -183,6 +200,7 @@ def _sections(
         "Accuracy": note("VQA accuracy x 100 on test questions, by number of shots.")
         + table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary)))
         + folded("The methods", table(tables.METHOD_HEADER, list(tables.method_rows(summary)))),
+        "What the VLM reads": sections.in_context_section(read_in_context(paths.in_context)),
         "Paired differences": sections.paired_section(summary),
         "Accuracy over shots": _curves(curve, summary, methods),
         "What each demonstration adds": sections.gain_section(summary),

@@ -1,7 +1,7 @@
 """The sections of the page that are tables and text: each turns results into HTML."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from lever_plus.evaluation.methods import Methods
 from lever_plus.report import tables
@@ -13,6 +13,37 @@ from lever_plus.training.rl_data.headroom import Headroom
 
 Row = dict[str, Any]
 NUMBERS = {"0": "no demonstration", "1": "one", "2": "two", "3": "three", "4": "four"}
+
+IN_CONTEXT: Final = {
+    "plain": "none, and the question in plain words",
+    "none": "none",
+    "two_random": "two at random",
+    "half_attribute": "one that explains the attribute",
+    "half_language": "one that explains the language",
+    "two_same_halves": "two that explain the same half",
+    "both_halves": "one for each half",
+    "both_halves_reversed": "the same in the other order",
+    "both_halves_then_other": "one for each half, then one with house words of other meanings",
+    "twin": "one that explains both (no pool has such a twin)",
+}
+"""{row of metrics/in_context.json: which demonstrations are shown}, in the order of the story."""
+IN_CONTEXT_HEADER: Final = ["shown before a question in two house words", "right"]
+
+
+def in_context_rows(shares: Mapping[str, float]) -> list[list[str]]:
+    """Return one line for each kind of demonstrations: what is shown, and how many are right."""
+    return [[text, f"{100 * shares[key]:.1f} %"] for key, text in IN_CONTEXT.items()]
+
+
+def in_context_section(shares: Mapping[str, float]) -> str:
+    """Return what the VLM reads from demonstrations of the embedded data set; "" for other data."""
+    if not shares:
+        return ""
+    text = (
+        "Share of right answers to dev questions. The demonstrations are drawn by rules that know "
+        "what the house words mean; the VLM can only read it from them."
+    )
+    return note(text) + table(IN_CONTEXT_HEADER, in_context_rows(shares))
 
 
 def paired_section(summary: Summary) -> str:
@@ -76,8 +107,8 @@ def ideal_section(numbers: Mapping[str, Any]) -> str:
         "house word from the demonstrations that have a house word for the same half of the "
         "question (attribute or language), and guesses what nothing explains. So its accuracy says "
         "how much a method's demonstrations explain. Where the measured accuracy is lower, the VLM "
-        "reads badly; where it is higher, the VLM takes hints that the ideal reader does not, such "
-        "as an example in plain words that asks for the same."
+        "reads badly; where it is higher, the VLM guesses better than by chance, or the method has "
+        "learned or searched what it guesses."
     )
     needed = dict(numbers["needed"])
     short, most = needed.pop("none"), max(map(int, needed))
