@@ -95,6 +95,7 @@ def _make(paths: Paths, questions: int, records: int) -> int:
     scores.to_parquet(paths.scores, index=False)
     write_metrics(paths.summary, summarise(scores, registry, SETTINGS.resamples))
     _write_diagnostics(paths, scores, examples)
+    write_metrics(paths.in_context, {})  # photographs: no question's meaning is known
     _write_trainings(paths)
     return len(scores)
 
