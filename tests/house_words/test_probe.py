@@ -156,6 +156,6 @@ def test_a_demonstration_that_does_not_exist_is_named_instead_of_looked_for_with
 
 
 def test_a_dev_split_without_house_words_is_refused(made: Made) -> None:
-    plain = [e for e in made.examples if made.meanings[e.question_id].in_plain_words]
+    plain = [e for e in made.examples if not made.meanings[e.question_id].needs]
     with pytest.raises(UserError, match=r"questions in house words, .* data\.source\.dev"):
         in_context_table(Reader(made), plain, plain, made.meanings, 1, seed=1)

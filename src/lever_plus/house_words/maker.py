@@ -67,11 +67,6 @@ class Meaning:
         """Whether both words are house words."""
         return self.needs == HALVES
 
-    @property
-    def in_plain_words(self) -> bool:
-        """Whether both words are plain, so that no demonstration is needed."""
-        return not self.needs
-
     def answer(self, card: Card) -> str:
         """Return the one-word answer for a card."""
         return VALUES[self.attribute][self.language][card.value(self.attribute)]
@@ -136,15 +131,10 @@ def split_scans() -> dict[str, NDArray[np.int64]]:
     return dict(zip(SCAN_SHARES, np.split(order, ends), strict=True))
 
 
-def draw_meaning(
-    rng: np.random.Generator,
-    plain_share: float,
-    house_attributes: Mapping[str, Sequence[str]] = HOUSE_ATTRIBUTES,
-    house_styles: Mapping[str, Sequence[str]] = HOUSE_STYLES,
-) -> Meaning:
+def draw_meaning(rng: np.random.Generator, plain_share: float) -> Meaning:
     """Draw an attribute, a language and a word for each: plain with probability `plain_share`."""
     attribute, language = str(rng.choice(ATTRIBUTES)), str(rng.choice(LANGUAGES))
-    return word_meaning(rng, attribute, language, plain_share, house_attributes, house_styles)
+    return word_meaning(rng, attribute, language, plain_share)
 
 
 def word_meaning(
@@ -152,8 +142,6 @@ def word_meaning(
     attribute: str,
     language: str,
     plain_share: float,
-    house_attributes: Mapping[str, Sequence[str]] = HOUSE_ATTRIBUTES,
-    house_styles: Mapping[str, Sequence[str]] = HOUSE_STYLES,
 ) -> Meaning:
     """Draw the words for a given attribute and language."""
     plain_attribute, plain_language = rng.random(2) < plain_share
@@ -162,10 +150,10 @@ def word_meaning(
         language=language,
         attribute_word=attribute
         if plain_attribute
-        else str(rng.choice(house_attributes[attribute])),
+        else str(rng.choice(HOUSE_ATTRIBUTES[attribute])),
         style_word=plain_style(language)
         if plain_language
-        else str(rng.choice(house_styles[language])),
+        else str(rng.choice(HOUSE_STYLES[language])),
     )
 
 
