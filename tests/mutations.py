@@ -176,9 +176,9 @@ MUTATIONS: Final = (
         "the VLM sees the demonstrations in another order than the table says",
     ),
     Mutation(
-        "evaluation/summary.py",
-        'return scores.pivot_table(index="query_id", columns="shot", values="vqa_acc_score")',
-        'return scores.pivot_table(index="query_id", columns="shot", values="vqa_correct")',
+        "evaluation/scored.py",
+        'whole = part.pivot(index="query_id", columns=["shot", "seed"], values="vqa_acc_score")',
+        'whole = part.pivot(index="query_id", columns=["shot", "seed"], values="vqa_correct")',
         "the summary averages the hard score",
     ),
     Mutation(

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,28 +57,33 @@ def _summary() -> tables.Summary:
     return found
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
+def _table(heads: list[str], rows: list[list[str]], notes: Sequence[str] = ()) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join([table, *([" ".join(notes)] if notes else [])])
 
 
 def results() -> str:
     """Return the accuracies of the last run."""
     summary = _summary()
-    return _table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary)))
+    notes = tables.notes(summary["means"])
+    return _table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary)), notes)
 
 
 def differences() -> str:
     """Return the paired differences of the last run."""
-    heads = ["method", "minus SFT [95 %]", "minus RCE [95 %]"]
-    return _table(heads, list(tables.difference_rows(_summary())))
+    summary, heads = _summary(), ["method", "minus SFT [95 %]", "minus RCE [95 %]"]
+    notes = tables.notes(tables.mean_differences(summary))
+    return _table(heads, list(tables.difference_rows(summary)), notes)
 
 
 def gains() -> str:
     """Return what each further demonstration adds to some methods."""
     shown = ("random", "sttr", "fixed", "sft", "rce", "agro", "grpo", "oracle")
-    rows = [row for row in tables.gain_rows(_summary()) if row[0] in shown]
-    return _table(tables.gain_header(_summary()), rows)
+    summary = _summary()
+    rows = [row for row in tables.gain_rows(summary) if row[0] in shown]
+    notes = tables.notes(row for row in summary["gains"] if row["method"] in shown)
+    return _table(tables.gain_header(summary), rows, notes)
 
 
 def in_context() -> str:

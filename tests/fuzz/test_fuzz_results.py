@@ -117,10 +117,15 @@ COPY: Final = {
     **{"method": "sft", "shots": 1, "copied": 0.5, "copied_last": 0.5, "shown": 0.1},
     **{"accuracy_shown": None, "accuracy_not_shown": 0.2},
 }
+DIFFERENCE: Final = {
+    **{"difference": 0.1, "ci95": [0.0, 0.2], "n": 3, "trainings": 3, "one_training": False},
+    **{"spread": {"trainings": 0.01, "questions": 0.2, "noise": 0.1}, "p": 0.1, "p_holm": 0.2},
+    **{"separable": False, "trainings_needed": 5},
+}
 ABLATION: Final = {
     **{"variant": "v", "method": "rce", "shots": {"1": 0.5}, "accuracy": 0.5, "ci95": [0.4, 0.6]},
-    **{"n": 3, "seed_accuracies": [0.5], "versus": "default/rce", "reward_std": None},
-    "difference": {"difference": 0.1, "ci95": [0.0, 0.2], "separable": False},
+    **{"n": 3, "one_training": True, "seed_accuracies": [0.5], "versus": "default/rce"},
+    **{"reward_std": None, "difference": DIFFERENCE},
 }
 
 

@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 
 from lever_plus.config.file import changed_params
 from lever_plus.data.examples import Example
-from lever_plus.evaluation.statistics import Estimate, over_runs
+from lever_plus.evaluation.statistics import Estimate
+from lever_plus.evaluation.trainings import over_runs
 from lever_plus.experiments.ablation import table
 from lever_plus.experiments.ablation.variant import run as run_variant
 from lever_plus.experiments.study.objective import Measured, Trials
@@ -176,10 +177,9 @@ def test_promotion_repeats_a_trial_on_fresh_seeds_and_takes_their_mean(
     difference = np.random.default_rng(0).normal(0.05, 0.3, 40)
     candidate, stub = repeated(ran, tmp_path, difference)
     assert set(stub.seeds) == {11, 12}
-    resamples = ran.world.params.evaluate.resamples
     seeds = np.stack([difference - 0.1, difference + 0.1])
     # Chosen among the one trial with GRPO; images have two questions each.
-    estimate = over_runs(seeds, np.arange(40) // 2, resamples, comparisons=1)
+    estimate = over_runs(seeds, np.arange(40) // 2, comparisons=1, repeated=1)
     assert candidate.difference == pytest.approx(tuple(estimate))
     assert candidate.kl == pytest.approx(0.1 * candidate.trial.params["epochs"])
 

@@ -8,7 +8,7 @@ import pytest
 from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.methods import methods_of
 from lever_plus.evaluation.summary import summarise
-from lever_plus.report.findings import difference, sentences, way_to_oracle
+from lever_plus.report.findings import differences, sentences, way_to_oracle
 from lever_plus.report.tables import Summary
 from tiny_world import REGISTRY
 
@@ -42,7 +42,7 @@ def test_the_best_method_is_named_with_its_differences() -> None:
         "grpo minus zero-shot",
     ]
     assert "+20.0 points" in told[1]
-    assert told[1].endswith("better.")
+    assert told[1].endswith("better (one training: the interval does not include training).")
     assert "+30.0 points" in told[3]
     assert "+50.0 points" in told[4]
 
@@ -53,7 +53,7 @@ def test_a_baseline_that_beats_all_similarities_is_named_too() -> None:
     assert "sft minus fixed (one pointer for all queries, chosen on dev: the best" in told
     assert "the best baseline of all, 60.0 [" in told
     assert "-10.0 points" in told
-    assert "worse." in told
+    assert ": worse (" in told
     assert "oracle" not in told
 
 
@@ -62,18 +62,40 @@ def test_what_does_not_separate_is_said() -> None:
     told = list(sentences(summary_of(scores), scores, 200))
     assert told[0].startswith("Of the trained methods, rce answers best")
     assert "rce minus SFT: +0.5 points" in told[1]
-    assert told[1].endswith("not separable, the interval contains 0.")
+    assert ": n.s. (" in told[1]
     assert told[-1].startswith("grpo minus RCE: -0.5 points")
 
 
 def test_a_difference_is_the_summarys_or_computed_alike() -> None:
     scores = table({"zero-shot": 0.2, "sft": 0.4, "rce": 0.5, "sttr": 0.3})
     summary = summary_of(scores)
-    known = difference(summary, scores, "rce", "sft", 200)
-    again = difference({**summary, "differences": []}, scores, "rce", "sft", 200)
-    assert known in summary["differences"]
-    assert again["ci95"] == pytest.approx(known["ci95"], abs=1e-6)
-    assert again["difference"] == pytest.approx(known["difference"], abs=1e-6)
+    pairs = [("rce", "sft"), ("sttr", "rce")]
+    known = differences(summary, scores, pairs, 200)
+    again = differences({**summary, "differences": []}, scores, pairs, 200)
+    assert all(row in summary["differences"] for row in known)
+    for mine, theirs in zip(again, known, strict=True):
+        shared = mine.keys() - {"p_holm"}
+        assert {key: mine[key] for key in shared} == {key: theirs[key] for key in shared}
+
+
+def test_the_share_of_the_way_has_the_spread_of_trainings() -> None:
+    """Three trainings on either side of the one, far apart: the mean share is alike."""
+    even = table({"sttr": 0.2, "grpo": 0.35, "oracle": 0.5})
+    grpo = even[even["method"] == "grpo"]
+    others = []
+    for seed, accuracy in ((2, 0.25), (3, 0.45)):
+        right = (grpo["query_id"] < 200 * accuracy).astype(float)
+        others.append(grpo.assign(seed=seed, vqa_acc_score=right))
+    alone, apart = (
+        way_to_oracle(scores, REGISTRY, 500) for scores in (even, pd.concat([even, *others]))
+    )
+    assert alone
+    assert apart
+    assert apart.closed[0].share == pytest.approx(alone.closed[0].share)
+    first, second = alone.closed[0].interval, apart.closed[0].interval
+    assert first
+    assert second
+    assert second[1] - second[0] > 2 * (first[1] - first[0])
 
 
 def test_the_way_is_counted_on_the_oracles_questions() -> None:

@@ -224,10 +224,14 @@ def test_ablations_stand_there_and_say_when_they_are_old(project: Made) -> None:
         "difference": None,
         "reward_std": None,
     }
-    told = {"difference": 0.02, "ci95": [-0.01, 0.05], "separable": False}
+    told = {
+        **{"difference": 0.02, "ci95": [-0.01, 0.05], "separable": False, "trainings": 3},
+        **{"one_training": False, "trainings_needed": 9},
+    }
     other = {**row, "variant": "no-kl", "versus": "default/grpo", "difference": told}
     text = sections.ablation_section([row, other], summary)
-    assert "+2.0 [-1.0, +5.0] not separable" in text
+    assert "+2.0 [-1.0, +5.0] not settled by 3 trainings (9 would)" in text
+    assert tables.UNSETTLED in unescape(text)
     assert "again" not in text
     assert "again" in sections.ablation_section([{**row, "accuracy": 0.1}], summary)
     assert sections.ablation_section([], summary) == ""

@@ -50,17 +50,35 @@ def test_the_results_of_an_older_version_say_what_to_run(summary: tables.Summary
 
 def test_differences_that_do_not_separate_say_so(summary: tables.Summary) -> None:
     rows = {row[0]: row for row in tables.difference_rows(summary)}
-    assert rows["rce"] == ["rce", "+30.0 [+30.0, +30.0]", ""]
+    assert rows["rce"] == ["rce", "+30.0 [+30.0, +30.0]†", ""]
     assert tables.difference_header(summary) == ["method", "minus SFT [95 %]", "minus RCE [95 %]"]
-    row = {"difference": 0.01, "ci95": [-0.01, 0.03], "separable": False}
-    assert tables.points(row) == "+1.0 [-1.0, +3.0] not separable"
+    row = {
+        **{"difference": 0.01, "ci95": [-0.01, 0.03], "separable": False, "trainings": 3},
+        **{"one_training": False, "trainings_needed": None},
+    }
+    assert tables.points(row) == "+1.0 [-1.0, +3.0] n.s."
+    assert tables.notes([row]) == [f"n.s.: {tables.CHANCE}"]
+    more = {**row, "trainings_needed": 7}
+    assert tables.points(more) == "+1.0 [-1.0, +3.0] not settled by 3 trainings (7 would)"
+    assert tables.notes([row, more])[-1] == tables.UNSETTLED
+    assert tables.notes([{**row, "separable": True}]) == []
+
+
+def test_what_was_trained_once_is_marked_and_the_mark_explained(summary: tables.Summary) -> None:
+    rows = {row[0]: row for row in tables.accuracy_rows(summary)}
+    assert [rows[name][3].endswith("]†") for name in ("sft", "rce", "zero-shot")] == [
+        *(True, False, False)
+    ]
+    stream = io.StringIO()
+    tables.print_tables(summary, Console(file=stream, width=150))
+    assert stream.getvalue().count("† one training: the interval does not include training.") == 2
 
 
 def test_every_gain_stands_under_its_demonstration(summary: tables.Summary) -> None:
     assert tables.gain_header(summary) == ["method", "1st [95 %]", "2nd [95 %]"]
     assert list(tables.gain_rows(summary)) == [
-        ["sft", "-60.0 [-60.0, -60.0]", "+0.0 [+0.0, +0.0]"],
-        ["rce", "-30.0 [-30.0, -30.0]", "+0.0 [+0.0, +0.0]"],
+        ["sft", "-60.0 [-60.0, -60.0]†", "+0.0 [+0.0, +0.0]† n.s."],
+        ["rce", "-30.0 [-30.0, -30.0]", "+0.0 [+0.0, +0.0] n.s."],
     ]
     assert list(tables.gain_rows({**summary, "gains": []})) == []
 

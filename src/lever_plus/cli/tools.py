@@ -67,7 +67,7 @@ def power(
         float, typer.Option(min=0.01, max=100.0, help="True difference, in points.")
     ] = 0.5,
 ) -> None:
-    """Say how many questions a difference needs, and what the test questions can show."""
+    """Say how many trainings and questions a difference needs, and what the results can show."""
     from lever_plus.pipeline.paths import Paths
     from lever_plus.pipeline.report import read_summary
     from lever_plus.report.terminal import print_power

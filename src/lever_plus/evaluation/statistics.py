@@ -1,8 +1,7 @@
-"""Intervals: every accuracy with its noise, every difference paired by question.
+"""Intervals over questions: every accuracy with its noise, every difference paired by question.
 
 The bootstrap resamples images with all their questions: questions about one image are no
-independent observations. Scores of several training seeds are averaged per question first; the
-interval over training seeds stands beside that over questions: it answers another question.
+independent observations. What differs between trainings is not in these intervals, see `trainings`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,6 @@ Scores = NDArray[np.float64]
 Clusters = NDArray[np.int64]
 Draws = NDArray[np.float64] | NDArray[np.uint8] | NDArray[np.int64]
 LEVEL = 0.95
-POWER = 0.8
 LARGEST_TABLE = 10_000_000
 """Numbers of draws that are kept as they are used, in 8 bytes each."""
 LARGEST_KEPT = 400_000_000
@@ -152,61 +150,6 @@ def tally(scores: Scores, versus: Scores) -> Tally:
     return Tally(int((sign > 0).sum()), int((sign < 0).sum()), int((sign == 0).sum()))
 
 
-def over_seeds(accuracies: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean over training seeds (Student's t); None of one seed."""
-    if len(accuracies) < 2:
-        return None
-    error = stats.sem(accuracies)
-    if error == 0:
-        return accuracies[0], accuracies[0]
-    low, high = stats.t.interval(LEVEL, len(accuracies) - 1, np.mean(accuracies), error)
-    return float(low), float(high)
-
-
-def over_runs(
-    differences: Scores, clusters: Clusters, resamples: int, comparisons: int = 1, seed: int = 0
-) -> Estimate:
-    """Return a mean over training runs and questions, with an interval that covers both.
-
-    Runs and questions are crossed: every run is scored on the same questions. The variance of the
-    mean is that between the runs' means plus that of the questions' means, clusters resampled
-    whole; what both count (noise of a single run on a single question) makes it too large rather
-    than too small (Cameron, Gelbach and Miller 2011). Student's t has the degrees of freedom of
-    Satterthwaite 1946; with several comparisons the level is divided by their number (Bonferroni).
-
-    Args:
-        differences: Paired differences, float [runs, n], in [-1, 1].
-        clusters: What is resampled as a whole, such as the image of each question, int [n].
-        resamples: Number of resamples.
-        comparisons: How many such means the best one is chosen from.
-        seed: Of the resamples.
-
-    Returns:
-        The mean, the interval at level 1 - 0.05 / comparisons, and a p-value that is corrected
-        alike.
-    """
-    runs, groups = len(differences), len(np.unique(clusters))
-    if runs < 2 or groups < 2:  # nothing tells how much they vary: all that a difference can be
-        return Estimate(float(differences.mean()), -1.0, 1.0, 1.0)
-    between_runs = float(differences.mean(axis=1).var(ddof=1)) / runs
-    of_questions = _variance(differences.mean(axis=0), clusters, resamples, seed)
-    mean, variance = float(differences.mean()), between_runs + of_questions
-    if variance == 0:
-        return Estimate(mean, mean, mean, _p_value(mean, 0.0))
-    parts = between_runs**2 / (runs - 1) + of_questions**2 / (groups - 1)
-    freedom, error = variance**2 / parts, float(np.sqrt(variance))
-    reach = float(stats.t.isf((1 - LEVEL) / 2 / comparisons, freedom)) * error
-    p = min(1.0, comparisons * float(2 * stats.t.sf(abs(mean) / error, freedom)))
-    return Estimate(mean, mean - reach, mean + reach, p)
-
-
-def _variance(scores: Scores, clusters: Clusters, resamples: int, seed: int) -> float:
-    """Return the bootstrap variance of a mean, with clusters resampled whole."""
-    groups = len(np.unique(clusters))
-    few = groups / (groups - 1)  # resamples of a few clusters vary too little
-    return float(resampled_means(scores, resamples, clusters, seed).var()) * few
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for the number of comparisons (Holm 1979), in the same order."""
     order = np.argsort(p_values)
@@ -215,24 +158,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty(len(p_values))
     corrected[order] = np.minimum(raised, 1.0)
     return [float(value) for value in corrected]
-
-
-def questions_needed(deviation: float, delta: float) -> int:
-    """Return how many questions show a true paired difference, with a power of 80 %.
-
-    n = ((z_.975 + z_.8) sd / delta)^2, at a two-sided level of 5 %.
-
-    Args:
-        deviation: Standard deviation of the paired differences of single questions.
-        delta: The difference, in the same unit.
-    """
-    return int(np.ceil((_z_total() * deviation / delta) ** 2))
-
-
-def smallest_difference(deviation: float, questions: int) -> float:
-    """Return the true paired difference that so many questions show with a power of 80 %."""
-    return float(_z_total() * deviation / np.sqrt(questions))
-
-
-def _z_total() -> float:
-    return float(stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER))

@@ -20,6 +20,7 @@ ADVICE: Final = "run `dvc repro evaluate`"
 INTEGERS: Final = ("seed", "query_id", "image_id", "shot", "vqa_correct")
 Share = Annotated[float, Field(ge=0, le=1)]
 Gain = Annotated[float, Field(ge=-1, le=1)]
+Deviation = Annotated[float, Field(ge=0)]
 Whole = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -47,6 +48,7 @@ class MeanPart(Part):
     ci95: tuple[Share, Share]
     n: Count
     seeds: Count
+    one_training: bool
     seed_accuracies: Annotated[tuple[Share, ...], Field(min_length=1)]
 
 
@@ -56,32 +58,45 @@ class ShotPart(MeanPart):
     shots: Whole
 
 
-class DifferencePart(Part):
+class SpreadPart(Part):
+    """What a difference varies by."""
+
+    trainings: Deviation
+    questions: Deviation
+    noise: Deviation
+
+
+class GainPart(Part):
+    """A paired difference, with what the other comparisons of its table leave of it."""
+
+    difference: Gain
+    ci95: tuple[Gain, Gain]
+    n: Count
+    trainings: Whole
+    one_training: bool
+    spread: SpreadPart
+    p: Share
+    p_holm: Share
+    separable: bool
+    trainings_needed: Count | None
+
+
+class DifferencePart(GainPart):
     """The paired difference of two methods."""
 
     method: str
     versus: str
     shots: Whole | Literal["mean"]
-    difference: Gain
-    ci95: tuple[Gain, Gain]
-    n: Count
-    separable: bool
-    p: Share
-    p_holm: Share
     wins: Whole
     losses: Whole
     ties: Whole
 
 
-class AddedPart(Part):
+class AddedPart(GainPart):
     """What one more demonstration adds to a method."""
 
     method: str
     shots: Count
-    difference: Gain
-    ci95: tuple[Gain, Gain]
-    n: Count
-    separable: bool
 
 
 class SummaryPart(Part):
@@ -123,14 +138,6 @@ class DiagnosticsPart(Part):
     copy_: Annotated[tuple[CopyPart, ...], Field(alias="copy")]
 
 
-class GainPart(Part):
-    """A paired difference, as the ablations have it."""
-
-    difference: Gain
-    ci95: tuple[Gain, Gain]
-    separable: bool
-
-
 class AblationPart(Part):
     """Accuracy of a method of a variant."""
 
@@ -140,9 +147,10 @@ class AblationPart(Part):
     accuracy: Share
     ci95: tuple[Share, Share]
     n: Count
+    one_training: bool
     difference: GainPart | None
     versus: str
-    reward_std: Annotated[float, Field(ge=0)] | None
+    reward_std: Deviation | None
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """metrics/summary.json: accuracies and paired differences, computed from the score table alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -8,18 +8,10 @@ import pandas as pd
 
 from lever_plus.errors import UserError
 from lever_plus.evaluation.methods import Methods
-from lever_plus.evaluation.statistics import (
-    Clusters,
-    Estimate,
-    Scores,
-    bootstrap,
-    holm,
-    over_seeds,
-    paired,
-    tally,
-)
+from lever_plus.evaluation.scored import Row, Table, accuracy, corrected, difference
+from lever_plus.evaluation.statistics import Clusters, tally
 
-Row = dict[str, object]
+Tables = dict[str, Table]
 
 
 def summarise(
@@ -40,55 +32,62 @@ def summarise(
         methods: name, stage, kind and label of each; rows: accuracy of every method at every shot;
         means: over shots 1..K; differences: of every method to those of
         `versus`, paired by question, at every shot and over all ("mean"), with wins, losses and
-        ties, and p-values corrected for the number of methods (Holm); gains: what each
+        ties, and p-values corrected for all that is compared at that shot (Holm); gains: what each
         further demonstration adds to a method, paired by question with one fewer (zero-shot for the
-        first).
+        first), corrected for those of the method. Intervals of trained methods cover their
+        trainings, where there are several.
 
     Raises:
         UserError: The table is not complete, has a method that the registry does not know, or
             methods that answered different questions.
     """
     check_complete(scores)
-    methods = list(dict.fromkeys(scores["method"]))
-    known = registry.part(methods)
-    parts = {method: scores[scores["method"] == method] for method in methods}
-    table = {method: per_question(part) for method, part in parts.items()}
-    _check_comparable(table, known)
+    known = registry.part(dict.fromkeys(scores["method"]))
+    tables = _tables(scores, known.names("trained"))
+    _check_comparable(tables, known)
     images = images_of(scores)
     means = [
-        {
-            "method": method,
-            **_accuracy(parts[method], None, table[method].mean(axis=1), images, resamples),
-        }
-        for method in methods
-        if list(table[method]) != [0]
+        {"method": method, **accuracy(table.at("mean"), _clusters(images, table), resamples)}
+        for method, table in tables.items()
+        if not table.zero_shot
     ]
-    differences = list(_differences(table, versus or registry.references, images, resamples))
+    differences = list(_differences(tables, versus or registry.references, images, resamples))
     described: list[Row] = [asdict(method) for method in known]
-    rows = shot_rows(scores, resamples)
     return {
         "methods": described,
-        "rows": rows,
+        "rows": _shot_rows(tables, images, resamples),
         "means": means,
         "differences": differences,
-        "gains": list(_gains(table, images, resamples)),
+        "gains": list(_gains(tables, images, resamples)),
     }
 
 
-def shot_rows(scores: pd.DataFrame, resamples: int) -> list[Row]:
+def shot_rows(scores: pd.DataFrame, resamples: int, trained: Collection[str] = ()) -> list[Row]:
     """Return the mean score of every method at every shot, with its intervals.
 
     Args:
         scores: A complete table with the columns of `evaluate`'s; what is averaged is in
             `vqa_acc_score`.
         resamples: Bootstrap resamples.
+        trained: Methods whose seeds are trainings.
     """
-    images = images_of(scores)
+    return _shot_rows(_tables(scores, trained), images_of(scores), resamples)
+
+
+def _shot_rows(tables: Tables, images: "pd.Series[int]", resamples: int) -> list[Row]:
     return [
-        {"method": method, "shots": shot, **_accuracy(part, shot, values, images, resamples)}
-        for method, part in scores.groupby("method", sort=False)
-        for shot, values in _columns(per_question(part))
+        {"method": method, "shots": shot, **accuracy(scored, _clusters(images, table), resamples)}
+        for method, table in tables.items()
+        for shot, scored in table.each()
     ]
+
+
+def _tables(scores: pd.DataFrame, trained: Collection[str]) -> Tables:
+    """Return the scores of every method, in the order of the table."""
+    return {
+        str(method): Table(part, trained=method in trained)
+        for method, part in scores.groupby("method", sort=False)
+    }
 
 
 def accuracies(summary: Mapping[str, list[Row]]) -> dict[str, dict[str, object]]:
@@ -109,16 +108,6 @@ def images_of(scores: pd.DataFrame) -> "pd.Series[int]":
     return scores.drop_duplicates("query_id").set_index("query_id")["image_id"]
 
 
-def _columns(table: pd.DataFrame) -> "Iterator[tuple[int, pd.Series[float]]]":
-    for shot in table.columns:
-        yield int(shot), table[shot]
-
-
-def per_question(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return accuracies [question, shot], averaged over seeds."""
-    return scores.pivot_table(index="query_id", columns="shot", values="vqa_acc_score")
-
-
 def check_complete(scores: pd.DataFrame) -> None:
     """Refuse a table in which a method has not every question once for each of its seeds and shots.
 
@@ -137,130 +126,78 @@ def check_complete(scores: pd.DataFrame) -> None:
             )
 
 
-def _check_comparable(tables: Mapping[str, pd.DataFrame], known: Methods) -> None:
+def _check_comparable(tables: Tables, known: Methods) -> None:
     """Refuse methods that answered other questions or shots; a ceiling may have some of them."""
     whole = [method for method in tables if known[method].kind != "ceiling"] or [*tables]
-    first = tables[whole[0]].index
-    shots = next((list(table) for table in tables.values() if list(table) != [0]), [0])
+    first = tables[whole[0]].questions
+    shots = next((table.shots for table in tables.values() if not table.zero_shot), [0])
     for method, table in tables.items():
-        other = table.index.difference(first)
+        other = table.questions.difference(first)
         if method in whole:
-            other = other.union(first.difference(table.index))
+            other = other.union(first.difference(table.questions))
         if len(other):
             raise UserError(
                 f"method {method} and method {whole[0]} did not answer the same questions (such as "
                 f"{other[0]}). Run `dvc repro evaluate` again."
             )
-        if list(table) not in ([0], shots):
+        if table.shots not in ([0], shots):
             raise UserError(
-                f"method {method} was evaluated at shots {list(table)}, others at {shots}. Run "
+                f"method {method} was evaluated at shots {table.shots}, others at {shots}. Run "
                 "`dvc repro evaluate` again."
             )
 
 
-def _accuracy(
-    part: pd.DataFrame,
-    shot: int | None,
-    values: "pd.Series[float]",
-    images: "pd.Series[int]",
-    resamples: int,
-) -> Row:
-    part = part if shot is None else part[part["shot"] == shot]
-    by_seed = part.groupby("seed")["vqa_acc_score"].mean()
-    return {
-        "accuracy": _round(values.mean()),
-        **_interval(bootstrap(_array(values), resamples, _clusters(images, values))),
-        "n": len(values),
-        "seeds": len(by_seed),
-        "seeds_ci95": _rounded(over_seeds(list(by_seed))),
-        "seed_accuracies": [_round(value) for value in by_seed],
-    }
-
-
 def _differences(
-    table: dict[str, pd.DataFrame],
-    references: Sequence[str],
-    images: "pd.Series[int]",
-    resamples: int,
+    tables: Tables, references: Sequence[str], images: "pd.Series[int]", resamples: int
 ) -> Iterator[Row]:
-    for reference in references:
-        compared = [m for m, v in table.items() if m != reference and list(v) != [0]]
-        if reference not in table or not compared:
-            continue
-        shots = [*table[reference].columns, "mean"]
-        for shot in shots:
-            rows = [_difference(table, m, reference, shot, images, resamples) for m in compared]
-            corrected = holm([float(str(row["p"])) for row in rows])
-            yield from (
-                {**row, "p_holm": _round(p)} for row, p in zip(rows, corrected, strict=True)
-            )
+    """Yield the rows of all references at a shot, then those of the next: each is one table."""
+    known = [reference for reference in references if reference in tables]
+    pairs = [
+        (method, reference)
+        for reference in known
+        for method, table in tables.items()
+        if method != reference and not table.zero_shot
+    ]
+    shots: list[int | str] = [*tables[known[0]].shots, "mean"] if pairs else []
+    for shot in shots:
+        rows = [_difference(tables, *pair, shot, images, resamples) for pair in pairs]
+        yield from corrected(rows, [frozenset(pair) for pair in pairs])
 
 
 def _difference(
-    table: dict[str, pd.DataFrame],
+    tables: Tables,
     method: str,
     reference: str,
     shot: int | str,
     images: "pd.Series[int]",
     resamples: int,
 ) -> Row:
-    values = table[method]
-    versus = table[reference].loc[values.index]
-    mine, theirs = (v.mean(axis=1) if shot == "mean" else v[shot] for v in (values, versus))
-    ours, others = _array(mine), _array(theirs)
-    estimate = paired(ours, others, resamples, _clusters(images, mine))
+    table, other = tables[method], tables[reference]
+    ours, theirs = table.at(shot), other.at(shot).of(other.places(table.questions))
     return {
         "method": method,
         "versus": reference,
         "shots": shot,
-        "difference": _round(estimate.mean),
-        **_interval(estimate),
-        "n": len(ours),
-        "separable": estimate.low > 0 or estimate.high < 0,
-        "p": _round(estimate.p),
-        "deviation": _round(float((ours - others).std(ddof=1))) if len(ours) > 1 else 0.0,
-        **tally(ours, others)._asdict(),
+        **difference(ours, theirs, _clusters(images, table), resamples),
+        **tally(ours.by_question, theirs.by_question)._asdict(),
     }
 
 
-def _gains(
-    table: dict[str, pd.DataFrame], images: "pd.Series[int]", resamples: int
-) -> Iterator[Row]:
-    without = next((values[0] for values in table.values() if list(values) == [0]), None)
-    for method, values in table.items():
-        if list(values) == [0]:
+def _gains(tables: Tables, images: "pd.Series[int]", resamples: int) -> Iterator[Row]:
+    """Yield the rows of every method: how many demonstrations help it is one question."""
+    without = next((table for table in tables.values() if table.zero_shot), None)
+    for method, table in tables.items():
+        if table.zero_shot:
             continue
-        before = None if without is None else without.loc[values.index]
-        for shot, after in _columns(values):
+        rows: list[Row] = []
+        before = None if without is None else without.at(0).of(without.places(table.questions))
+        for shot, after in table.each():
             if before is not None:
-                clusters = _clusters(images, after)
-                estimate = paired(_array(after), _array(before), resamples, clusters)
-                yield {
-                    "method": method,
-                    "shots": shot,
-                    "difference": _round(estimate.mean),
-                    **_interval(estimate),
-                    "n": len(after),
-                    "separable": estimate.low > 0 or estimate.high < 0,
-                }
+                added = difference(after, before, _clusters(images, table), resamples)
+                rows.append({"method": method, "shots": shot, **added})
             before = after
+        yield from corrected(rows)
 
 
-def _clusters(images: "pd.Series[int]", values: "pd.Series[float]") -> Clusters:
-    return np.asarray(images.loc[values.index], dtype=np.int64)
-
-
-def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
-    return None if interval is None else [_round(value) for value in interval]
-
-
-def _interval(estimate: Estimate) -> Row:
-    return {"ci95": [_round(estimate.low), _round(estimate.high)]}
-
-
-def _array(values: "pd.Series[float]") -> Scores:
-    return np.asarray(values, dtype=np.float64)
-
-
-def _round(value: float) -> float:
-    return round(float(value), 6)
+def _clusters(images: "pd.Series[int]", table: Table) -> Clusters:
+    return np.asarray(images.loc[table.questions], dtype=np.int64)

@@ -1,6 +1,6 @@
 """What the ideal reader of the embedded data set says of the evaluated pointers, for the report."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,7 +8,7 @@ import pandas as pd
 from lever_plus.data.examples import Example
 from lever_plus.data.pools import Pools
 from lever_plus.errors import UserError
-from lever_plus.evaluation.methods import VOTE
+from lever_plus.evaluation.methods import VOTE, methods_in
 from lever_plus.evaluation.summary import images_of, shot_rows
 from lever_plus.house_words.ideal import KINDS, IdealReader
 from lever_plus.house_words.maker import read_latent
@@ -56,7 +56,8 @@ def reader_numbers(
         reader.accuracy(int(query), [int(i) for i in pointer])
         for query, pointer in zip(asked["query_id"], asked["pointer"], strict=True)
     ]
-    rows = shot_rows(asked.assign(vqa_acc_score=ideal), resamples)
+    trained = methods_in(summary).names("trained")
+    rows = shot_rows(asked.assign(vqa_acc_score=ideal), resamples, trained)
     measured = {
         (row["method"], row["shots"]): {key: row[key] for key in ("accuracy", "ci95")}
         for row in summary["rows"]
@@ -65,7 +66,7 @@ def reader_numbers(
         "questions": asked["query_id"].nunique(),
         "needed": _needed(reader, asked, pools, resamples),
         "accuracy": [{**row, "measured": measured[row["method"], row["shots"]]} for row in rows],
-        "picks": _picks(reader, asked, resamples),
+        "picks": _picks(reader, asked, resamples, trained),
     }
 
 
@@ -86,7 +87,9 @@ def _needed(
     return found
 
 
-def _picks(reader: IdealReader, scores: pd.DataFrame, resamples: int) -> list[Row]:
+def _picks(
+    reader: IdealReader, scores: pd.DataFrame, resamples: int, trained: Collection[str]
+) -> list[Row]:
     """Return the share of each kind of pick, a row a method and position."""
     last = scores.groupby("method")["shot"].transform("max")
     longest = scores[(scores["shot"] == last) & (scores["shot"] > 0)]
@@ -101,7 +104,7 @@ def _picks(reader: IdealReader, scores: pd.DataFrame, resamples: int) -> list[Ro
     found: dict[tuple[str, int], Row] = {}
     for kind in KINDS:
         of_kind = (picks["kind"] == kind).astype(float)
-        for row in shot_rows(picks.assign(vqa_acc_score=of_kind), resamples):
+        for row in shot_rows(picks.assign(vqa_acc_score=of_kind), resamples, trained):
             key = str(row["method"]), int(str(row["shots"]))
             whole = {"method": key[0], "position": key[1], "n": row["n"], "seeds": row["seeds"]}
             found.setdefault(key, whole)[kind] = _share(row)

@@ -45,9 +45,10 @@ TRACES = {
     "entropy": "Entropy per step, nats",
 }
 LEAD = (
-    "Intervals are 95 % bootstrap intervals over the images of test questions, training seeds "
-    "averaged per question; differences are paired by question. The oracle searches with the true "
-    "answer on its first n questions. Epochs are chosen on dev; test questions choose nothing."
+    "Intervals are 95 % intervals over the images of test questions, and over trainings where a "
+    "method is trained several times; differences are paired by question, and by training seed. "
+    "The oracle searches with the true answer on its first n questions. Epochs are chosen on dev; "
+    "test questions choose nothing."
 )
 DECISIONS = 60
 """Test questions that the page shows."""
@@ -191,13 +192,14 @@ def _sections(
     rewards = rewards_by_method(meter.watching(found.records), found.pools, settings.reward)
     trained = methods_of(settings.schedules).names("trained")
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
+    marks = tables.notes([*summary["rows"], *summary["means"]])
     diagnostics = stored.read_diagnostics(paths.metrics / "diagnostics.json")
     ablations = paths.ablations  # only where `make ablations` was run
     rows = stored.read_ablations(ablations) if ablations.is_file() else []
     shown = sample(gather(scores, examples, methods, found.reader), DECISIONS)
     return {
         "In short": bullets(list(told)),
-        "Accuracy": note("VQA accuracy x 100 on test questions, by number of shots.")
+        "Accuracy": note(" ".join(["VQA accuracy x 100 on test questions, by shots.", *marks]))
         + table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary)))
         + folded("The methods", table(tables.METHOD_HEADER, list(tables.method_rows(summary)))),
         "What the VLM reads": sections.in_context_section(read_in_context(paths.in_context)),

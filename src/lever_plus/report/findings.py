@@ -1,70 +1,61 @@
 """What the results say, in sentences, and how much of the way to the oracle each method goes."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from lever_plus.config.names import GRPO
 from lever_plus.evaluation.methods import ORACLE, ZERO_SHOT, Methods, methods_in
-from lever_plus.evaluation.statistics import (
-    LARGEST_TABLE,
-    LEVEL,
-    Clusters,
-    Scores,
-    draws,
-    paired,
+from lever_plus.evaluation.scored import Row, Scored, Table, corrected, difference
+from lever_plus.evaluation.statistics import LARGEST_TABLE, LEVEL, Clusters, Scores, draws
+from lever_plus.evaluation.summary import images_of
+from lever_plus.evaluation.trainings import over_runs
+from lever_plus.report.tables import (
+    ONE_TRAINING,
+    Summary,
+    doubt,
+    mean_differences,
+    percent,
+    shots_of,
 )
-from lever_plus.evaluation.summary import images_of, per_question
-from lever_plus.report.tables import Summary, percent, shots_of
 
-Row = dict[str, Any]
+Pair = tuple[str, str]
 
 
-def difference(
-    summary: Summary, scores: pd.DataFrame, method: str, versus: str, resamples: int
-) -> Row:
-    """Return the paired difference of two methods' means over shots.
+def differences(
+    summary: Summary, scores: pd.DataFrame, pairs: Sequence[Pair], resamples: int
+) -> list[Row]:
+    """Return the paired differences of some methods' means over shots.
 
-    The summary's where it has it, computed from the scores in the same way where it has not.
-    """
-    for row in summary["differences"]:
-        if (row["method"], row["versus"], row["shots"]) == (method, versus, "mean"):
-            known: Row = row
-            return known
-    return compared(_means(scores, method), _means(scores, versus), scores, resamples)
-
-
-def compared(
-    mine: "pd.Series[float]", theirs: "pd.Series[float]", scores: pd.DataFrame, resamples: int
-) -> Row:
-    """Return the paired difference of accuracies by question, as a row of the summary.
+    The summary's where it has them. Others are computed from the scores in the same way, and
+    corrected for all of the pairs.
 
     Args:
-        mine: Accuracies by query id.
-        theirs: The same; questions that only one of them has are left out.
-        scores: The table of `evaluate`, which knows the images.
+        summary: metrics/summary.json.
+        scores: The table of `evaluate`.
+        pairs: Methods, and what each is compared with.
         resamples: Bootstrap resamples.
     """
-    shared = mine.index.intersection(theirs.index)
-    ours, others = (np.asarray(v.loc[shared], dtype=np.float64) for v in (mine, theirs))
-    found = paired(ours, others, resamples, clusters(scores, shared))
-    return {
-        "difference": found.mean,
-        "ci95": [found.low, found.high],
-        "n": len(shared),
-        "separable": found.low > 0 or found.high < 0,
-    }
+    known = {(row["method"], row["versus"]): row for row in mean_differences(summary)}
+    trained = methods_in(summary).names("trained")
+    found = [known.get(pair) or _difference(scores, pair, trained, resamples) for pair in pairs]
+    return [known.get(pair, row) for pair, row in zip(pairs, corrected(found), strict=True)]
+
+
+def _difference(scores: pd.DataFrame, pair: Pair, trained: Collection[str], resamples: int) -> Row:
+    mine, theirs = (
+        Table(scores[scores["method"] == method], trained=method in trained) for method in pair
+    )
+    shared = mine.questions.intersection(theirs.questions)
+    ours, others = (table.at("mean").of(table.places(shared)) for table in (mine, theirs))
+    return difference(ours, others, clusters(scores, shared), resamples)
 
 
 def clusters(scores: pd.DataFrame, questions: pd.Index) -> Clusters:
     """Return the image of every question: what a bootstrap resamples as a whole."""
     return np.asarray(images_of(scores).loc[questions], dtype=np.int64)
-
-
-def _means(scores: pd.DataFrame, method: str) -> "pd.Series[float]":
-    return per_question(scores[scores["method"] == method]).mean(axis=1)
 
 
 def best(summary: Summary, methods: Collection[str]) -> Row | None:
@@ -93,13 +84,14 @@ def sentences(summary: Summary, scores: pd.DataFrame, resamples: int) -> Iterato
         f"shots {shots[0]} to {shots[-1]}, {top['n']} test questions, {seeds}. It is the best "
         "after the fact: a small lead over the other trained methods may be chance."
     )
-    for other, label in _others(summary, methods).items():
-        if other != name:
-            yield _compared(name, label, difference(summary, scores, name, other, resamples))
+    others = _others(summary, methods)
+    labels = {(name, other): label for other, label in others.items() if other != name}
     before = methods.offline
     if name != GRPO and GRPO in methods and before:
-        row = difference(summary, scores, GRPO, before, resamples)
-        yield _compared(GRPO, before.upper(), row)
+        labels[GRPO, before] = before.upper()
+    found = differences(summary, scores, list(labels), resamples)
+    for ((method, _), label), row in zip(labels.items(), found, strict=True):
+        yield _compared(method, label, row)
 
 
 def _others(summary: Summary, methods: Methods) -> dict[str, str]:
@@ -123,9 +115,9 @@ def _others(summary: Summary, methods: Methods) -> dict[str, str]:
 def _compared(method: str, label: str, row: Row) -> str:
     low, high = row["ci95"]
     size = f"{100 * row['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-    word = "better" if row["difference"] > 0 else "worse"
-    reading = word if row["separable"] else "not separable, the interval contains 0"
-    return f"{method} minus {label}: {size}: {reading}."
+    reading = doubt(row) or ("better" if row["difference"] > 0 else "worse")
+    once = f" ({ONE_TRAINING.rstrip('.')})" if row["one_training"] else ""
+    return f"{method} minus {label}: {size}: {reading}{once}."
 
 
 class Closed(NamedTuple):
@@ -153,7 +145,8 @@ def way_to_oracle(
     """Return the share (trained - baseline) / (oracle - baseline) of accuracies at one shot.
 
     The baseline is the best by similarity on all its questions; the rest is counted on the
-    oracle's questions. The interval resamples images, all three accuracies together.
+    oracle's questions. The interval covers images, all three accuracies together, and trainings
+    where there are several.
 
     Args:
         scores: The table of `evaluate`.
@@ -176,22 +169,30 @@ def way_to_oracle(
     if high <= low:
         return None
     images = clusters(scores, part.index)
-    trained = [name for name in methods.names("trained") if name in part]
-    closed = tuple(_closed(part, name, baseline, images, resamples) for name in trained)
-    return Way(shot, baseline, low, high, len(part), closed)
+    closed = []
+    for name in (name for name in methods.names("trained") if name in part):
+        table_ = Table(at[at["method"] == name], trained=True)
+        scored = table_.at(shot).of(table_.places(part.index))
+        closed.append(Closed(name, *_share(part, scored, baseline, images, resamples)))
+    return Way(shot, baseline, low, high, len(part), tuple(closed))
 
 
-def _closed(
-    part: pd.DataFrame, method: str, baseline: str, images: Clusters, resamples: int
-) -> Closed:
-    gain = (part[method] - part[baseline]).to_numpy()
+def _share(
+    part: pd.DataFrame, scored: Scored, baseline: str, images: Clusters, resamples: int
+) -> tuple[float, tuple[float, float] | None]:
+    """Return a share of the way, and its interval."""
+    gains = scored.scores - part[baseline].to_numpy()
     whole = (part[ORACLE] - part[baseline]).to_numpy()
-    share = float(gain.sum() / whole.sum())
-    gains, wholes = _resampled([gain, whole], images, resamples)
+    share = float(gains.mean() / whole.mean())
+    drawn, wholes = _resampled([gains.mean(axis=0), whole], images, resamples)
     if (wholes <= 0).any():  # the oracle may not be better at all: the share has no bounds
-        return Closed(method, share, None)
-    low, high = np.quantile(gains / wholes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Closed(method, share, (float(low), float(high)))
+        return share, None
+    if scored.varies:
+        # To first order, the share varies as the mean of these does.
+        found = over_runs(share + (gains - share * whole) / whole.mean(), images)
+        return share, (found.low, found.high)
+    low, high = np.quantile(drawn / wholes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return share, (float(low), float(high))
 
 
 def _resampled(columns: Sequence[Scores], images: Clusters, resamples: int) -> list[Scores]:

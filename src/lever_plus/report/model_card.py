@@ -5,17 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lever_plus.config.names import SFT
 from lever_plus.errors import UserError
 from lever_plus.evaluation.methods import Methods
-from lever_plus.evaluation.statistics import bootstrap
-from lever_plus.evaluation.summary import per_question
+from lever_plus.evaluation.scored import Table, accuracy, corrected, difference
 from lever_plus.files.tensors import read_header
 from lever_plus.policy.checkpoint import CheckpointConfig, read_config
-from lever_plus.report.findings import clusters, compared
+from lever_plus.report.findings import clusters
 from lever_plus.report.tables import markdown, percent, points
 from lever_plus.tracking.history import Row
 from lever_plus.training.rl_data.records import Meta
@@ -139,33 +137,39 @@ def _facts(policy: Trained, config: CheckpointConfig) -> dict[str, Any]:
 def _results(policy: Trained, scores: pd.DataFrame, methods: Methods, resamples: int) -> str:
     """Return the accuracies of this very seed, and its differences to the references."""
     of_method = scores[scores["method"] == policy.method]
-    table = per_question(of_method[of_method["seed"] == policy.seed])
-    if table.empty:
+    part = of_method[of_method["seed"] == policy.seed]
+    if part.empty:
         return "It was not evaluated."
-    rows, images = [], clusters(scores, table.index)
-    for shot, values in (*table.items(), ("mean", table.mean(axis=1))):
-        accuracies = np.asarray(values, dtype=np.float64)
-        found = bootstrap(accuracies, resamples, images)
-        accuracy = {"accuracy": found.mean, "ci95": [found.low, found.high]}
-        rows.append([str(shot), percent(accuracy), str(len(accuracies))])
+    # This very policy: whatever another training would have given is no part of its noise.
+    table = Table(part, trained=False)
+    rows, images = [], clusters(scores, table.questions)
+    shots: list[int | str] = [*table.shots, "mean"]
+    for shot in shots:
+        found = accuracy(table.at(shot), images, resamples)
+        rows.append([str(shot), percent(found), str(found["n"])])
     header = ["shots", "accuracy [95 %]", "questions"]
-    told = "VQA accuracy x 100 of this seed on test questions.\n\n" + markdown(header, rows)
+    told = "VQA accuracy x 100 of this seed on test questions; intervals over questions alone.\n\n"
+    told += markdown(header, rows)
+    compared: dict[str, dict[str, Any]] = {}
     for versus, other in _references(policy, scores, methods):
-        row = compared(table.mean(axis=1), other.mean(axis=1), scores, resamples)
+        theirs = other.at("mean").of(other.places(table.questions))
+        compared[versus] = difference(table.at("mean"), theirs, images, resamples)
+    for versus, row in zip(compared, corrected(list(compared.values())), strict=True):
         told += f"\nMean over shots minus {versus}, paired by question: {points(row)}.\n"
     return told
 
 
 def _references(
     policy: Trained, scores: pd.DataFrame, methods: Methods
-) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield SFT, and the RCE policy of the same seed, where they are not the policy itself."""
+) -> Iterator[tuple[str, Table]]:
+    """Yield SFT and RCE of the same seed, or the one SFT, where they are not the policy itself."""
     for method in methods.references:
-        part = scores[scores["method"] == method]
-        if method != SFT:
-            part = part[part["seed"] == policy.seed]
+        whole = scores[scores["method"] == method]
+        part = whole[whole["seed"] == policy.seed]
+        if method == SFT and part.empty:
+            part = whole
         if method != policy.method and not part.empty:
-            yield f"{method}, seed {part['seed'].iloc[0]}", per_question(part)
+            yield f"{method}, seed {part['seed'].iloc[0]}", Table(part, trained=False)
 
 
 def _items(facts: dict[str, Any]) -> str:

@@ -50,15 +50,16 @@ def paired_section(summary: Summary) -> str:
     """Return the paired differences of the mean over shots, and those at every shot, folded."""
     text = (
         "Points of VQA accuracy x 100, paired by question. Wins, losses and ties count questions. "
-        "p (Holm) is corrected for the number of methods that are compared with one reference."
+        "p (Holm) is corrected for all that one table compares."
     )
+    marks = tables.notes(summary["differences"])
     whole = table(tables.PAIRED_HEADER, list(tables.paired_rows(summary)))
     single = [
         f"<h3>{shots}-shot</h3>"
         + table(tables.PAIRED_HEADER, list(tables.paired_rows(summary, shots)))
         for shots in tables.shots_of(summary)
     ]
-    return note(text) + whole + folded("At every shot", "".join(single))
+    return note(" ".join([text, *marks])) + whole + folded("At every shot", "".join(single))
 
 
 def gain_section(summary: Summary) -> str:
@@ -68,10 +69,11 @@ def gain_section(summary: Summary) -> str:
         return note("It is not known: zero-shot is missing.")
     text = (
         "Points of VQA accuracy x 100 that one more demonstration adds, paired by question: the "
-        "first to zero-shot, the second to the first, and so on. Where the interval holds 0, it "
-        "may add nothing."
+        "first to zero-shot, the second to the first, and so on; corrected for the demonstrations "
+        "of a method."
     )
-    return note(text) + table(tables.gain_header(summary), rows)
+    marks = tables.notes(summary["gains"])
+    return note(" ".join([text, *marks])) + table(tables.gain_header(summary), rows)
 
 
 def way_section(way: Way | None, methods: Methods) -> str:
@@ -257,4 +259,7 @@ def ablation_section(rows: Sequence[Row], summary: Summary) -> str:
         for row in rows
     ]
     html = table([*header, "reward std in groups"], cells)
+    told = tables.notes([*rows, *(row["difference"] for row in rows if row["difference"])])
+    corrected = "Differences are corrected for those that ask the same question."
+    html = note(" ".join([corrected, *told])) + html
     return (f"<p><strong>{warning}</strong></p>" if old else "") + html

@@ -1,6 +1,6 @@
 """The results table, for the terminal and for Markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from rich import box
@@ -11,6 +11,16 @@ from lever_plus.evaluation.methods import methods_in
 
 NUMERALS: Final = {1: "1st", 2: "2nd", 3: "3rd"}
 Summary = dict[str, Any]
+ONCE: Final = "†"
+NOT_SEPARABLE: Final = "n.s."
+ONE_TRAINING: Final = "one training: the interval does not include training."
+CHANCE: Final = (
+    "may be chance, given all that is compared (Holm, 5 %); an interval is that of one comparison."
+)
+UNSETTLED: Final = (
+    "Not settled: may be chance too, but so many trainings of each method would show a difference "
+    "of this size on these questions, four times in five."
+)
 
 
 def shots_of(summary: Summary) -> list[int]:
@@ -19,19 +29,43 @@ def shots_of(summary: Summary) -> list[int]:
 
 
 def percent(row: dict[str, Any]) -> str:
-    """Return "66.8 [64.1, 69.4]" from a row of the summary."""
+    """Return "66.8 [64.1, 69.4]" from a row of the summary, marked where it was trained once."""
     low, high = row["ci95"]
-    return f"{100 * row['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    mark = ONCE if row.get("one_training") else ""
+    return f"{100 * row['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]{mark}"
 
 
 def points(row: dict[str, Any]) -> str:
-    """Return "+6.0 [+4.4, +7.8]" from a difference, marked where it does not separate."""
-    return _signed(row) if row["separable"] else f"{_signed(row)} not separable"
-
-
-def _signed(row: dict[str, Any]) -> str:
+    """Return "+6.0 [+4.4, +7.8]" from a difference, marked where it may be chance."""
     low, high = row["ci95"]
-    return f"{100 * row['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    mark = ONCE if row["one_training"] else ""
+    shown = f"{100 * row['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]{mark}"
+    return " ".join(filter(None, (shown, doubt(row))))
+
+
+def doubt(row: dict[str, Any]) -> str:
+    """Return why a difference is none yet: chance, or too few trainings; "" if it is one."""
+    if row["separable"]:
+        return ""
+    if row["trainings_needed"] is None:
+        return NOT_SEPARABLE
+    return f"not settled by {row['trainings']} trainings ({row['trainings_needed']} would)"
+
+
+def notes(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Return what the marks in a table mean, of those that it has.
+
+    Args:
+        rows: Accuracies or differences, as the summary has them.
+    """
+    shown = list(rows)
+    doubts = [row for row in shown if not row.get("separable", True)]
+    unsettled = any(row["trainings_needed"] for row in doubts)
+    return [
+        *([f"{ONCE} {ONE_TRAINING}"] if any(row.get("one_training") for row in shown) else []),
+        *([f"{NOT_SEPARABLE}: {CHANCE}"] if doubts else []),
+        *([UNSETTLED] if unsettled else []),
+    ]
 
 
 def accuracy_rows(summary: Summary) -> Iterator[list[str]]:
@@ -56,9 +90,14 @@ def _seeds(row: dict[str, Any]) -> str:
     return f"{len(values)} ({min(values):.1f}-{max(values):.1f})"
 
 
+def mean_differences(summary: Summary) -> list[dict[str, Any]]:
+    """Return the differences of the mean over shots."""
+    return [row for row in summary["differences"] if row["shots"] == "mean"]
+
+
 def difference_rows(summary: Summary) -> Iterator[list[str]]:
     """Yield one line a method: its paired differences of the mean over shots."""
-    means = [row for row in summary["differences"] if row["shots"] == "mean"]
+    means = mean_differences(summary)
     for method in dict.fromkeys(row["method"] for row in means):
         versus = {row["versus"]: points(row) for row in means if row["method"] == method}
         yield [method, *(versus.get(reference, "") for reference in _references(summary))]
@@ -73,7 +112,7 @@ def gain_rows(summary: Summary) -> Iterator[list[str]]:
     """Yield one line a method: what each further demonstration adds, in points."""
     gains = summary.get("gains", [])
     for method in dict.fromkeys(row["method"] for row in gains):
-        added = {row["shots"]: _signed(row) for row in gains if row["method"] == method}
+        added = {row["shots"]: points(row) for row in gains if row["method"] == method}
         yield [method, *(added.get(shot, "") for shot in shots_of(summary))]
 
 
@@ -129,20 +168,22 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def print_tables(summary: Summary, console: Console) -> None:
     """Print both tables to a terminal, and what the methods are."""
-    tables = (
+    tables: tuple[tuple[str, list[str], Iterator[list[str]], list[str]], ...] = (
         (
             "VQA accuracy x 100 on test questions, by number of shots",
             accuracy_header(summary),
             accuracy_rows(summary),
+            notes([*summary["rows"], *summary["means"]]),
         ),
         (
             "Differences of the mean over shots, points, paired by question",
             difference_header(summary),
             difference_rows(summary),
+            notes(mean_differences(summary)),
         ),
-        ("Methods", METHOD_HEADER, method_rows(summary)),
+        ("Methods", METHOD_HEADER, method_rows(summary), []),
     )
-    for title, header, rows in tables:
+    for title, header, rows, told in tables:
         table = Table(
             title=title,
             title_justify="left",
@@ -159,3 +200,5 @@ def print_tables(summary: Summary, console: Console) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+        for line in told:
+            console.print(line)

@@ -1,21 +1,27 @@
 """What commands print beside the results: headroom, power, and the decisions about one question."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lever_plus.data.examples import Example
-from lever_plus.evaluation.statistics import questions_needed, smallest_difference
+from lever_plus.evaluation.methods import methods_in
+from lever_plus.evaluation.scored import Row
+from lever_plus.evaluation.trainings import Spread, questions_needed, smallest_difference
 from lever_plus.report.decisions import Answered, Choice, Decision, given_answers, said_needs
 from lever_plus.report.rl_data import headroom_rows
-from lever_plus.report.tables import Summary, points
+from lever_plus.report.tables import Summary, mean_differences, notes, points
 from lever_plus.training.rl_data.headroom import Headroom
 
 HEADS: Final = ("shot", "example", "question", "answer", "log-prob")
+PAIR_HEADS: Final = ("methods", "n", "trainings", "shown now", "n needed", "measured")
+PLANNED_TRAININGS: Final = (2, 3, 5, 10)
+PLANNED_QUESTIONS: Final = (300, 1_000, 3_000, 10_000)
 SAID: Final = ("the VLM says", "score")
 
 
@@ -32,22 +38,70 @@ def print_headroom(found: Headroom) -> None:
 
 
 def print_power(summary: Summary, delta: float) -> None:
-    """Print how many questions differences of the mean over shots need, with a power of 80 %."""
-    table = _table(f"A true difference of {delta} points in the mean over shots, power 80 %")
-    heads = ["methods", "n", "s.d.", f"n for {delta}", "shown by n", "measured"]
-    for head in heads:
-        table.add_column(head, justify="left" if head == "methods" else "right")
-    for row in summary["differences"]:
-        if row["shots"] == "mean":
-            table.add_row(
-                f"{row['method']} - {row['versus']}",
-                str(row["n"]),
-                f"{100 * row['deviation']:.1f}",
-                f"{questions_needed(100 * row['deviation'], delta):,}",
-                f"{smallest_difference(100 * row['deviation'], row['n']):.1f}",
-                points(row),
-            )
-    Console().print(table)
+    """Print what shows differences of the mean over shots, with a power of 80 %.
+
+    What trained methods need goes by the typical spread of two of them: that of one pair is hardly
+    known from a few trainings.
+
+    Args:
+        summary: metrics/summary.json.
+        delta: A true difference, in points.
+    """
+    rows, console = mean_differences(summary), Console()
+    table = _table(f"Differences of the mean over shots, power 80 %; n for {delta:g} points")
+    for head in PAIR_HEADS:
+        justify: Literal["left", "right"] = "left" if head == PAIR_HEADS[0] else "right"
+        table.add_column(head, justify=justify, no_wrap=head in (PAIR_HEADS[0], PAIR_HEADS[-1]))
+    for row in rows:
+        spread = _in_points(row)
+        needed = questions_needed(spread, delta, row["trainings"])
+        table.add_row(
+            f"{row['method']} - {row['versus']}",
+            str(row["n"]),
+            str(row["trainings"] or ""),
+            f"{smallest_difference(spread, row['trainings'], row['n']):.1f}",
+            _count(needed),
+            points(row),
+        )
+    console.print(table)
+    for line in notes(rows):
+        console.print(line)
+    known = methods_in(summary)
+    trained = [
+        _in_points(row)
+        for row in rows
+        if row["trainings"] and all(known[row[m]].kind == "trained" for m in ("method", "versus"))
+    ]
+    if not trained:
+        console.print("How much trainings differ is not known: no method was trained twice.")
+        return
+    typical = Spread(*np.sqrt(np.mean(np.square(trained), axis=0)))
+    console.print(_plan(typical, delta))
+    console.print(
+        f"Typical standard deviations, points: {typical.trainings:.1f} between trainings, "
+        f"{typical.questions:.1f} between questions, {typical.noise:.1f} of one training on one "
+        "question."
+    )
+
+
+def _plan(spread: Spread, delta: float) -> Table:
+    """Return what numbers of trainings and questions show, and what a difference needs."""
+    table = _table("Two trained methods: smallest difference that is shown, in points")
+    for head in ("trainings", *(f"{n:,} questions" for n in PLANNED_QUESTIONS)):
+        table.add_column(head, justify="right")
+    table.add_column(f"questions for {delta:g}", justify="right")
+    for runs in PLANNED_TRAININGS:
+        shown = (f"{smallest_difference(spread, runs, n):.1f}" for n in PLANNED_QUESTIONS)
+        table.add_row(str(runs), *shown, _count(questions_needed(spread, delta, runs)))
+    return table
+
+
+def _in_points(row: Row) -> Spread:
+    return Spread(**{name: 100 * value for name, value in row["spread"].items()})
+
+
+def _count(needed: int | None) -> str:
+    return "more trainings" if needed is None else f"{needed:,}"
 
 
 def print_decision(

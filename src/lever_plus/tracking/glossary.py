@@ -36,8 +36,8 @@ GLOSSARY: Final = {
     "train/list_ess": "agro: effective sample size of a list under the policy, as a share of it",
     "eval/acc/shot_<k>": "official VQA accuracy on the test questions with k demonstrations, "
     "of the run's own seed",
-    "eval/acc/shot_<k>_ci95_<bound>": "bounds of the 95 % bootstrap interval of the mean over "
-    "seeds, clustered by image",
+    "eval/acc/shot_<k>_ci95_<bound>": "bounds of the 95 % interval of the mean over seeds, over "
+    "images, and over trainings where there are several",
     "eval/acc/mean": "the mean over shots 1..K, of the run's own seed",
     "eval/acc/ci95_<bound>": "bounds of the interval of the mean over seeds",
     "curve/acc": "the accuracies again, with the number of shots as MLflow step",

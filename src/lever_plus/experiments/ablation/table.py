@@ -3,7 +3,7 @@
 Computed from the score tables alone. The pipeline's own rows stand in as variant `default`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -13,8 +13,11 @@ from pydantic import BaseModel, ConfigDict
 
 from lever_plus.config.base import NonNegative
 from lever_plus.errors import UserError
-from lever_plus.evaluation.statistics import Clusters, bootstrap, paired
-from lever_plus.evaluation.summary import check_complete, images_of, per_question
+from lever_plus.evaluation.methods import methods_in
+from lever_plus.evaluation.scored import Table, accuracy, corrected, difference, rounded
+from lever_plus.evaluation.statistics import Clusters
+from lever_plus.evaluation.stored import read_summary
+from lever_plus.evaluation.summary import check_complete, images_of
 from lever_plus.experiments.ablation.variants import (
     DEFAULT,
     FACTS,
@@ -26,7 +29,7 @@ from lever_plus.files.json_files import read_json_as
 from lever_plus.files.reading import check_file
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
-from lever_plus.report.tables import markdown, percent, points
+from lever_plus.report.tables import markdown, notes, percent, points
 
 Row = dict[str, Any]
 COLUMNS: Final = {
@@ -36,16 +39,32 @@ COLUMNS: Final = {
 """Columns of a score table that are read here, and the kinds of numbers or texts in them."""
 
 
+class Tables:
+    """The score tables of the variants, and of the pipeline."""
+
+    def __init__(self, scores: Mapping[str, pd.DataFrame], untrained: Collection[str]) -> None:
+        """Keep the tables by variant, and the names of the methods that nothing trains."""
+        self._scores, self._untrained = scores, untrained
+
+    def of(self, key: str) -> tuple[Table, Clusters]:
+        """Return what <variant>/<method> scored, and the image of every question."""
+        name, _, method = key.partition("/")
+        if name not in self._scores or method not in set(self._scores[name]["method"]):
+            raise UserError(f"ablations/variants.yaml compares with {key}, which is not evaluated.")
+        scores = self._scores[name]
+        table = Table(scores[scores["method"] == method], trained=method not in self._untrained)
+        return table, np.asarray(images_of(scores).loc[table.questions], dtype=np.int64)
+
+
 def run(paths: Paths, resamples: int) -> Outcome:
     """Write metrics/ablations.json and print the tables."""
     variants = read_variants(paths.root).variants
-    tables = {name: _scores(paths, name) for name in (DEFAULT, *variants)}
-    rows = [
-        _row(paths, name, method, variant, tables, resamples)
-        for name, variant in variants.items()
-        for method in variant.methods
-    ]
+    untrained = {m.name for m in methods_in(read_summary(paths.summary)) if m.kind != "trained"}
+    tables = Tables({name: _scores(paths, name) for name in (DEFAULT, *variants)}, untrained)
     asked = dict.fromkeys(variant.asks for variant in variants.values())
+    rows = [
+        row for question in asked for row in _answers(paths, variants, question, tables, resamples)
+    ]
     shown = {(row["variant"], row["method"]) for row in rows}
     compared = dict.fromkeys(row["versus"] for row in rows)
     rows += [
@@ -59,6 +78,20 @@ def run(paths: Paths, resamples: int) -> Outcome:
     return Outcome(f"{len(rows)} rows in {paths.ablations}")
 
 
+def _answers(
+    paths: Paths, variants: Mapping[str, Variant], question: str, tables: Tables, resamples: int
+) -> list[Row]:
+    """Return the rows of the variants that ask a question; they are one table, and one family."""
+    rows = [
+        _row(paths, name, method, variant, tables, resamples)
+        for name, variant in variants.items()
+        for method in variant.methods
+        if variant.asks == question
+    ]
+    found = corrected([row["difference"] for row in rows])
+    return [{**row, "difference": each} for row, each in zip(rows, found, strict=True)]
+
+
 def as_markdown(rows: list[Row], variants: Mapping[str, Variant], question: str) -> str:
     """Return the table of one question: its variants, and what they are compared with."""
     names = [name for name, variant in variants.items() if variant.asks == question]
@@ -68,7 +101,9 @@ def as_markdown(rows: list[Row], variants: Mapping[str, Variant], question: str)
     distinct = list({(row["variant"], row["method"]): row for row in shown}.values())
     shots = [str(shot) for shot in distinct[0]["shots"]]
     header = ["variant", "method", *shots, "mean [95 %]", "seeds", "difference [95 %]", "to"]
-    return markdown([*header, "reward std in groups"], [_cells(row) for row in distinct])
+    told = notes([*distinct, *(row["difference"] for row in distinct if row["difference"])])
+    table = markdown([*header, "reward std in groups"], [_cells(row) for row in distinct])
+    return "\n".join([table, *told])
 
 
 def _cells(row: Row) -> list[str]:
@@ -90,65 +125,44 @@ def _row(
     name: str,
     method: str,
     variant: Variant | None,
-    tables: Mapping[str, pd.DataFrame],
+    tables: Tables,
     resamples: int,
 ) -> Row:
-    part = _of(tables, f"{name}/{method}")
-    table = per_question(part)
-    if table.isna().any(axis=None):
-        raise UserError(f"{name}/{method}: a shot lacks questions: run `make ablations` again.")
-    means = table.mean(axis=1).to_numpy()
-    images = np.asarray(images_of(part).loc[table.index], dtype=np.int64)
-    estimate = bootstrap(means, resamples, images)
-    by_seed = part.groupby("seed")["vqa_acc_score"].mean()
+    table, images = tables.of(f"{name}/{method}")
+    found = accuracy(table.at("mean"), images, resamples)
     versus = variant.compared(method) if variant else ""
-    other = per_question(_of(tables, versus)) if versus else None
-    if other is not None:
-        _check_pairs(table, other, f"{name}/{method}", versus)
     return {
         "variant": name,
         "method": method,
-        "shots": {str(shot): round(float(table[shot].mean()), 6) for shot in table},
-        "accuracy": round(estimate.mean, 6),
-        "ci95": [round(estimate.low, 6), round(estimate.high, 6)],
-        "n": len(means),
-        "seed_accuracies": [round(float(value), 6) for value in by_seed],
+        "shots": {str(shot): rounded(scored.scores.mean()) for shot, scored in table.each()},
+        **found,
         "versus": versus,
-        "difference": None if other is None else _difference(table, other, images, resamples),
+        "difference": _difference(tables, f"{name}/{method}", versus, resamples)
+        if versus
+        else None,
         "reward_std": _spread(paths, name),
     }
 
 
-def _difference(table: pd.DataFrame, other: pd.DataFrame, images: Clusters, resamples: int) -> Row:
-    mine, theirs = (t.mean(axis=1) for t in (table, other.loc[table.index]))
-    found = paired(mine.to_numpy(), theirs.to_numpy(), resamples, images)
-    return {
-        "difference": round(found.mean, 6),
-        "ci95": [round(found.low, 6), round(found.high, 6)],
-        "separable": found.low > 0 or found.high < 0,
-    }
+def _difference(tables: Tables, key: str, versus: str, resamples: int) -> Row:
+    (table, images), (other, _) = tables.of(key), tables.of(versus)
+    _check_pairs(table, other, key, versus)
+    theirs = other.at("mean").of(other.places(table.questions))
+    return difference(table.at("mean"), theirs, images, resamples)
 
 
-def _check_pairs(table: pd.DataFrame, other: pd.DataFrame, key: str, versus: str) -> None:
+def _check_pairs(table: Table, other: Table, key: str, versus: str) -> None:
     """Refuse to compare what was asked other questions, or with other demonstrations."""
-    if set(table.index) != set(other.index):
+    if set(table.questions) != set(other.questions):
         raise UserError(
-            f"{key} was evaluated on {len(table)} questions and {versus} on {len(other)}, not the "
-            "same ones: run `make ablations` again."
+            f"{key} was evaluated on {len(table.questions)} questions and {versus} on "
+            f"{len(other.questions)}, not the same ones: run `make ablations` again."
         )
-    if list(table) != list(other) and list(other) != [0]:
+    if table.shots != other.shots and not other.zero_shot:
         raise UserError(
-            f"{key} was evaluated at shots {list(table)} and {versus} at {list(other)}: a variant "
+            f"{key} was evaluated at shots {table.shots} and {versus} at {other.shots}: a variant "
             "that changes pointer.shots can be compared with one that does too (versus)."
         )
-
-
-def _of(tables: Mapping[str, pd.DataFrame], key: str) -> pd.DataFrame:
-    name, _, method = key.partition("/")
-    if name not in tables or method not in set(tables[name]["method"]):
-        raise UserError(f"ablations/variants.yaml compares with {key}, which is not evaluated.")
-    table = tables[name]
-    return table[table["method"] == method]
 
 
 def _scores(paths: Paths, name: str) -> pd.DataFrame:

@@ -2,9 +2,10 @@
 
 The best of many trials is an optimistic choice on dev: of training runs that went well, and of dev
 questions that suit it. Fresh training seeds, which no trial has seen, take the first away. The
-second stays, for the questions are the same: so the interval of each repeated trial is widened for
-the number of all trials that the choice was made among (Bonferroni; Dunn 1961), not only of those
-that are repeated. It covers questions, images resampled whole, and training runs. The best repeated
+second stays, for the questions are the same. The interval of each repeated trial covers both: its
+part of questions, images taken whole, is widened for the number of all trials that the choice was
+made among, its part of training runs for those that are repeated (Bonferroni; Dunn 1961). The best
+repeated
 trial is accepted if its KL keeps the budget and its interval is above zero. Otherwise the baseline
 stands. Test questions are read by the pipeline afterwards, once.
 """
@@ -19,7 +20,8 @@ from optuna.trial import FrozenTrial
 from lever_plus.config.file import changed_params, overlay
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
-from lever_plus.evaluation.statistics import Estimate, over_runs
+from lever_plus.evaluation.statistics import Estimate
+from lever_plus.evaluation.trainings import over_runs
 from lever_plus.experiments.study.fingerprint import check_made_with, made_with
 from lever_plus.experiments.study.objective import Trials
 from lever_plus.experiments.study.record import best_trials, competing
@@ -63,11 +65,16 @@ def repeat_best(
             "raise kl_budget in search/params.yaml."
         )
     among = len(competing(study))
-    return [_repeat(trial, params, settings, trials, among) for trial in found]
+    return [_repeat(trial, params, settings, trials, among, len(found)) for trial in found]
 
 
 def _repeat(
-    trial: FrozenTrial, params: Params, settings: StudySettings, trials: Trials, among: int
+    trial: FrozenTrial,
+    params: Params,
+    settings: StudySettings,
+    trials: Trials,
+    among: int,
+    repeated: int,
 ) -> Candidate:
     changed = changed_params(params, changes(trial.params, params, settings.space))
     epochs = int(trial.params["epochs"])
@@ -76,7 +83,7 @@ def _repeat(
         for seed in settings.fresh_seeds
     ]
     differences = np.stack([m.difference for m in measured])
-    estimate = over_runs(differences, trials.dev_images, params.evaluate.resamples, among)
+    estimate = over_runs(differences, trials.dev_images, among, repeated)
     return Candidate(trial, estimate, float(np.mean([m.kl for m in measured])))
 
 
