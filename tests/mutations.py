@@ -182,6 +182,24 @@ MUTATIONS: Final = (
         "the summary averages the hard score",
     ),
     Mutation(
+        "evaluation/trainings.py",
+        "return Runs(count, float(by_run.var(ddof=1)) / count, noise)",
+        "return Runs(count, noise, noise)",
+        "intervals leave out what differs between trainings",
+    ),
+    Mutation(
+        "evaluation/scored.py",
+        "separable, needed = p_holm < 1 - LEVEL, None",
+        'separable, needed = row["p"] < 1 - LEVEL, None',
+        "tables call different what the correction does not",
+    ),
+    Mutation(
+        "evaluation/scored.py",
+        "if len(varying) == 2 and ours.seeds == theirs.seeds:",
+        "if len(varying) == 3:",
+        "trainings of one chain are not paired",
+    ),
+    Mutation(
         "experiments/study/objective.py",
         'return self.workspace.queries("dev")',
         'return self.workspace.queries("test")',

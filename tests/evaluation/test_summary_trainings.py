@@ -112,6 +112,18 @@ def test_p_values_are_corrected_for_all_that_a_table_compares() -> None:
         assert row["separable"] == (row["p_holm"] < 0.05)
 
 
+def test_gains_are_corrected_for_the_demonstrations_of_their_method() -> None:
+    sft, rce = table("sft", [1, 2, 3], 0.4), table("rce", [1, 2, 3], 0.42)
+    shots = [sft.assign(shot=k, vqa_acc_score=sft["vqa_acc_score"] ** k) for k in (1, 2, 3)]
+    shots += [rce.assign(shot=k) for k in (1, 2, 3)]
+    gains = summarise(pd.concat(shots), REGISTRY, 300)["gains"]
+    for method in ("sft", "rce"):
+        own = [row for row in gains if row["method"] == method]
+        expected = holm([row["p"] for row in own])
+        assert len(own) == 2
+        assert [row["p_holm"] for row in own] == pytest.approx(expected, abs=1e-5)
+
+
 def test_what_is_called_different_follows_the_corrected_p_value() -> None:
     """Alone the interval would do; among five comparisons it does not."""
     spread = {"trainings": 0.0, "questions": 0.2, "noise": 0.0}
