@@ -67,8 +67,8 @@ class Table:
         """Take the rows of one method of a complete score table."""
         whole = part.pivot(index="query_id", columns=["shot", "seed"], values="vqa_acc_score")
         self.questions, self._trained = whole.index, trained
-        self.shots = sorted({int(shot) for shot in part["shot"]})
-        self.seeds = tuple(sorted({int(seed) for seed in part["seed"]}))
+        self.shots = sorted(int(shot) for shot in part["shot"].unique())
+        self.seeds = tuple(sorted(int(seed) for seed in part["seed"].unique()))
         ordered = whole.sort_index(axis=1).to_numpy(dtype=np.float64).T
         self._scores = np.ascontiguousarray(ordered).reshape(len(self.shots), len(self.seeds), -1)
 
