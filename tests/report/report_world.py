@@ -142,7 +142,10 @@ def _latent(key: int) -> dict[str, object]:
 
 def _scores() -> pd.DataFrame:
     rows = [
-        Row(method, seed, query, query, shot, *_shown(method, query, shot), *_said(method, query))
+        Row(
+            *(method, seed, query, query, shot),
+            *(*_shown(method, query, shot), *_said(method, query), 10 + 15 * shot),
+        )
         for method, seeds in METHODS.items()
         for seed in seeds
         for query in (ORACLE if method == "oracle" else QUESTIONS)
