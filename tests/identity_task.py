@@ -30,12 +30,14 @@ class MarkScorer:
 
     marks: dict[int, int]
     asked: set[int] = field(default_factory=set)
+    requests: int = 0
 
     def score_pointers(
         self, examples: Sequence[Example], pointers: Sequence[Sequence[Example]], description: str
     ) -> list[list[ShotScore]]:
         assert description
         self.asked.update(example.question_id for example in examples)
+        self.requests += sum(map(len, pointers))
         return [
             [self._score(self.marks[e.question_id] == t) for t, e in enumerate(p, start=1)]
             for p in pointers

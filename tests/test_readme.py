@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from lever_plus.cli.main import app  # noqa: E402
 from lever_plus.data.pools import SAMPLERS  # noqa: E402
+from lever_plus.evaluation import stored  # noqa: E402
 from lever_plus.report import sections, tables  # noqa: E402
 from lever_plus.tracking.glossary import GLOSSARY  # noqa: E402
 from vlm.model_zoo import FAMILIES  # noqa: E402
@@ -75,6 +76,12 @@ def differences() -> str:
     summary, heads = _summary(), ["method", "minus SFT [95 %]", "minus RCE [95 %]"]
     notes = tables.notes(tables.mean_differences(summary))
     return _table(heads, list(tables.difference_rows(summary)), notes)
+
+
+def costs() -> str:
+    """Return what each method costs; the times are those of the machine of the last run."""
+    timing = stored.read_timing(ROOT / "metrics" / "timing.json")
+    return _table(tables.COST_HEADER, list(tables.cost_rows(_summary(), timing)))
 
 
 def gains() -> str:
@@ -140,7 +147,14 @@ def glossary() -> str:
     return _table(["metric", "meaning"], rows)
 
 
-MEASURED: tuple[Callable[[], str], ...] = (in_context, results, differences, gains, needed)
+MEASURED: tuple[Callable[[], str], ...] = (
+    in_context,
+    results,
+    costs,
+    differences,
+    gains,
+    needed,
+)
 WRITTEN: tuple[Callable[[], str], ...] = (supported, commands, glossary)
 
 

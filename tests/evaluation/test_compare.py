@@ -38,6 +38,9 @@ class FormulaVlm:
     def log_likelihoods(self, requests: Sequence[Request], *, description: str) -> list[float]:
         raise AssertionError((requests, description))
 
+    def prompt_tokens(self, requests: Sequence[Request]) -> list[int]:
+        return [10 + 15 * len(request.demonstrations) for request in requests]
+
 
 class First:
     """Shows the examples with an answer first, for questions whose number a test allows."""

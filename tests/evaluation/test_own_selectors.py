@@ -61,6 +61,9 @@ class CountingVlm:
     def log_likelihoods(self, requests: Sequence[Request], *, description: str) -> list[float]:
         raise AssertionError((requests, description))
 
+    def prompt_tokens(self, requests: Sequence[Request]) -> list[int]:
+        return [10 + 15 * len(request.demonstrations) for request in requests]
+
 
 @pytest.fixture(autouse=True)
 def _on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

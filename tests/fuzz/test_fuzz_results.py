@@ -12,12 +12,14 @@ from doors import Bad, try_all
 from texts import changed, damaged, json_lines
 
 from lever_plus.data.pools import Pools
+from lever_plus.evaluation.costs import with_costs
 from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.stored import (
     read_ablations,
     read_diagnostics,
     read_scores,
     read_summary,
+    read_timing,
 )
 from lever_plus.evaluation.summary import summarise
 from lever_plus.house_words.maker import read_twins
@@ -25,14 +27,20 @@ from lever_plus.metric.check import compare
 from lever_plus.pipeline.report import read_in_context
 from lever_plus.pipeline.sequences import check_sequences, read_sequences, write_sequences
 from lever_plus.report.sections import IN_CONTEXT
-from lever_plus.report.tables import accuracy_rows, difference_rows, method_rows, paired_rows
+from lever_plus.report.tables import (
+    accuracy_rows,
+    cost_rows,
+    difference_rows,
+    method_rows,
+    paired_rows,
+)
 from lever_plus.selectors.infoscore import ScoredSequence
 from tiny_world import REGISTRY
 
 
 def table() -> pd.DataFrame:
     rows = [
-        Row(method, 1, query, query, shot, list(range(9, 9 - shot, -1)), [], "x", 1, 0.6, False)
+        Row(method, 1, query, query, shot, list(range(9, 9 - shot, -1)), [], "x", 1, 0.6, False, 9)
         for method in ("sft", "rce")
         for query in (1, 2, 3)
         for shot in (1, 2)
@@ -99,10 +107,11 @@ def test_score_tables(tmp_path: Path) -> None:
 
 def test_summaries(tmp_path: Path) -> None:
     path, rng = tmp_path / "summary.json", random.Random(2)
-    summary = summarise(table(), REGISTRY, 100)
+    summary = with_costs(summarise(table(), REGISTRY, 100), table(), {"rce": [9]})
 
     def read() -> None:
         found = read_summary(path)
+        list(cost_rows(found, {"rce": 0.5}))
         for rows in (accuracy_rows, difference_rows, paired_rows):
             list(rows(found))
         if "methods" in found:
@@ -142,6 +151,10 @@ def test_diagnostics_and_ablations(tmp_path: Path) -> None:
     table = tmp_path / "in_context.json"
     inputs += files(
         table, texts(dict.fromkeys(IN_CONTEXT, 0.5), rng), lambda: _has(read_in_context(table))
+    )
+    timing = tmp_path / "timing.json"
+    inputs += files(
+        timing, texts({"random": 0.5, "sft": 2}, rng), lambda: _has(read_timing(timing))
     )
     try_all("other metrics", inputs)
 

@@ -204,7 +204,7 @@ SETTINGS: Final[dict[str, Leaf]] = {
     "agro.rounds": Leaf("rce", 1, "rce"),
     "agro.group_size": Leaf("rce", 2, "rce", {"agro": {"rounds": 1}}),
     **_optimiser("grpo"),
-    "grpo.start": Leaf("grpo", "agro", "grpo"),
+    "grpo.start": Leaf("grpo evaluate", "agro", "grpo"),
     "grpo.rounds": Leaf("grpo", 2, "grpo:history.jsonl"),
     "grpo.group_size": Leaf("grpo", 4, "grpo"),
     "grpo.credit": Leaf("grpo", "total", "grpo"),

@@ -54,7 +54,7 @@ def test_rce_and_grpo_run_once_for_every_training_seed() -> None:
 def test_only_grpo_evaluate_and_report_depend_on_grpo_params() -> None:
     uses = {stage for stage, e in STAGES.items() if any("grpo" in key for key in e["params"])}
     reads = {stage for stage, e in STAGES.items() if "artifacts/grpo" in e["deps"]}
-    assert uses == {"grpo"}
+    assert uses == {"grpo", "evaluate"}
     assert reads == {"evaluate", "report"}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lever_plus.pipeline.paths import HISTORY
+from lever_plus.pipeline.paths import HISTORY, Paths
 from pipeline.formula_world import SEEDED, Ran
 from pipeline.zygote import Zygote
 
@@ -30,7 +30,8 @@ def zygote() -> Iterator[Zygote]:
 def contents(root: Path) -> dict[str, bytes]:
     """Return all outs of a project."""
     folders = [root / name for name in ("artifacts", "metrics", "plots")]
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    files = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+    files -= {Paths(root).timing}  # no output: it is never the same twice
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 

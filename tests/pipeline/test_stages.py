@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lever_plus.data.examples import Example
+from lever_plus.errors import UserError
 from lever_plus.pipeline import rl_data
 from lever_plus.pipeline.paths import HISTORY, weights_of
 from lever_plus.pipeline.sft import read_sequences
@@ -242,6 +243,64 @@ def test_a_metrics_file_says_which_epoch_is_best_on_dev(ran: Ran) -> None:
         assert rows[said["best_epoch"]]["dev_reward"] == pytest.approx(said["dev_reward"])
 
 
+def own_requests(world: World, method: str, seed: int) -> int:
+    """Return what one training asked, by its stage's metrics file."""
+    name = {"sft": "sft.json", "grpo": f"grpo/seed{seed}.json"}.get(method)
+    said = metrics(world, name or f"rce/seed{seed}.json")
+    return int((said if name else said[method])["vlm_requests"])
+
+
+def test_metrics_files_count_what_was_asked(ran: Ran) -> None:
+    """There is no store before the formula: what it was asked is all that there was to ask."""
+    stages = {"sft": ("sft",), "rce": ("rce", "rce-seed", "agro"), "grpo": ("grpo",)}
+    for stage, methods in stages.items():
+        trained = [one for one in TRAINED if one[0] in methods]
+        said = [own_requests(ran.world, *one) for one in trained]
+        assert sum(said) == len(ran.asked[stage])
+        assert [rows_of(ran.world, *one)[-1]["vlm_requests"] for one in trained] == said
+    for stage in ("sft_data", "rl_data"):
+        assert metrics(ran.world, f"{stage}.json")["vlm_requests"] == len(ran.asked[stage])
+
+
+def test_what_a_method_costs_is_all_that_it_is_made_of(ran: Ran) -> None:
+    means = metrics(ran.world, "summary.json")["means"]
+    said = {row["method"]: row.get("vlm_requests") for row in means}
+    imitation = len(ran.asked["sft_data"]) + len(ran.asked["sft"])
+    lists = imitation + len(ran.asked["rl_data"])
+
+    def own(method: str) -> float:
+        return float(np.mean([own_requests(ran.world, method, seed) for seed in (1, 2)]))
+
+    assert said["sft"] == imitation
+    for method in ("rce", "rce-seed", "agro"):
+        assert said[method] == lists + own(method)
+    start = ran.world.params.grpo.start
+    assert said["grpo"] == lists + own(start) + own("grpo")
+    assert said["fixed"] == sum(card_of(r.query).split == "dev" for r in ran.asked["evaluate"])
+    assert said["random"] == said["sttr"] == said["vote"] == 0
+    (without,) = [r for r in metrics(ran.world, "summary.json")["rows"] if r["shots"] == 0]
+    assert (without["demonstrations"], without["vlm_requests"]) == (0, 0)
+    assert said["oracle"] is said["best-of-4"] is None
+    assert {row["demonstrations"] for row in means} == {1.5}
+    # A formula has no tokens; the vote has no prompt.
+    tokens = {row["method"]: row["prompt_tokens"] for row in means}
+    assert {method for method, value in tokens.items() if value is not None} == {"vote"}
+    assert tokens["vote"] == 0
+
+
+def test_selections_are_timed_where_no_true_answer_is_seen(ran: Ran) -> None:
+    timing = metrics(ran.world, "timing.json")
+    methods = {row["method"] for row in metrics(ran.world, "summary.json")["means"]}
+    assert timing.keys() == methods - {"vote", "oracle", "best-of-4"}
+    assert all(0 < milliseconds < 1000 for milliseconds in timing.values())
+
+
+def test_the_evaluation_needs_to_know_what_training_asked(ran: Ran, tmp_path: Path) -> None:
+    world = ran.world.changed({}, {"evaluate": tmp_path / "evaluate"}, tmp_path)
+    with pytest.raises(UserError, match=r"sft_data\.json.*dvc repro evaluate"):
+        world.run("evaluate")
+
+
 def test_every_rce_schedule_trains_with_its_own_tau(ran: Ran) -> None:
     for method, (start, end) in {"rce": (0.4, 0.1), "rce-seed": (2.0, 0.5)}.items():
         for seed in (1, 2):
@@ -373,6 +432,8 @@ def test_a_resumed_training_ends_with_the_bytes_of_one_that_was_not_stopped(
     again = world.paths.sft if stage == "sft" else world.paths.of(stage) / "seed2"
     files = {p.relative_to(first): p.read_bytes() for p in first.rglob("*") if p.is_file()}
     assert {p.relative_to(again): p.read_bytes() for p in again.rglob("*") if p.is_file()} == files
+    name = "sft.json" if stage == "sft" else f"{stage}/seed2.json"
+    assert metrics(world, name) == metrics(ran.world, name)  # what it asked before the end as well
 
 
 def test_a_killed_training_leaves_no_policy_of_an_earlier_one(ran: Ran, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from lever_plus.config.file import load_params
 from lever_plus.config.settings import settings_of
 from lever_plus.data.examples import Example, write_examples
 from lever_plus.data.pools import write_pools
+from lever_plus.evaluation.costs import with_costs
 from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.summary import summarise
 from lever_plus.features.whitening import PARTS, FeatureSpace, Whitening
@@ -81,7 +82,10 @@ def make(folder: Path) -> Made:
     scores = _scores()
     paths.scores.parent.mkdir(parents=True)
     scores.to_parquet(paths.scores, index=False)
-    write_metrics(paths.summary, summarise(scores, REGISTRY, 100))
+    requests = {method: [1000 * seed for seed in SEEDS] for method in TRAINED}
+    summary = with_costs(summarise(scores, REGISTRY, 100), scores, requests)
+    write_metrics(paths.summary, summary)
+    write_metrics(paths.timing, {"rce": 0.5})
     write_metrics(paths.metrics / "diagnostics.json", _diagnostics())
     write_metrics(paths.in_context, {row: i / 20 for i, row in enumerate(IN_CONTEXT)})
     _rl_data(paths)
@@ -142,7 +146,10 @@ def _latent(key: int) -> dict[str, object]:
 
 def _scores() -> pd.DataFrame:
     rows = [
-        Row(method, seed, query, query, shot, *_shown(method, query, shot), *_said(method, query))
+        Row(
+            *(method, seed, query, query, shot),
+            *(*_shown(method, query, shot), *_said(method, query), 10 + 15 * shot),
+        )
         for method, seeds in METHODS.items()
         for seed in seeds
         for query in (ORACLE if method == "oracle" else QUESTIONS)

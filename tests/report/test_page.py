@@ -45,6 +45,7 @@ def test_the_sections_stand_in_the_order_in_which_they_are_asked(html: str) -> N
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", html) == [
         "In short",
         "Accuracy",
+        "What each method costs",
         "What the VLM reads",
         "Paired differences",
         "Accuracy over shots",
@@ -67,6 +68,10 @@ def test_the_tables_hold_the_summarys_numbers(html: str, project: Made) -> None:
     assert rows == [heads, *accuracies, tables.METHOD_HEADER, *methods]
     assert [row[0] for row in methods] == [row[0] for row in accuracies]
     assert ["sttr", "similarity", "nearest by question text"] in methods
+    costs = cells(section(html, "What each method costs"))
+    assert costs == [tables.COST_HEADER, *tables.cost_rows(summary, {"rce": 0.5})]
+    assert costs[0][0] == "method"
+    assert {row[0]: row[2:] for row in costs}["rce"] == ["2.50", "47.5", "1,500", "0.50"]
     shown = cells(section(html, "Paired differences"))
     for row in summary["differences"]:
         expected = [

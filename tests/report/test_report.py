@@ -37,7 +37,7 @@ def test_a_row_shows_every_shot_the_interval_and_the_seeds(summary: tables.Summa
 
 def test_the_terminal_says_what_the_methods_are(summary: tables.Summary) -> None:
     stream = io.StringIO()
-    tables.print_tables(summary, Console(file=stream, width=150))
+    tables.print_tables(summary, Console(file=stream, width=150), {})
     assert "zero-shot  baseline  the VLM without demonstrations" in stream.getvalue()
 
 
@@ -45,7 +45,24 @@ def test_the_results_of_an_older_version_say_what_to_run(summary: tables.Summary
     older = {key: value for key, value in summary.items() if key != "methods"}
     assert list(tables.accuracy_rows(older)) == list(tables.accuracy_rows(summary))
     with pytest.raises(UserError, match="run `dvc repro evaluate`"):
-        tables.print_tables(older, Console(file=io.StringIO()))
+        tables.print_tables(older, Console(file=io.StringIO()), {})
+
+
+def test_what_is_known_of_the_costs_stands_beside_the_accuracy(summary: tables.Summary) -> None:
+    assert list(tables.cost_rows(summary, {"sft": 0.1})) == [], "an older version says nothing"
+    costs = {"demonstrations": 1.5, "prompt_tokens": 41.25, "vlm_requests": 52_000.0}
+    rows = [{**row, "demonstrations": 0, "prompt_tokens": None} for row in summary["rows"]]
+    means = [{**row, **costs} for row in summary["means"]]
+    known = {**summary, "rows": rows, "means": means}
+    found = {row[0]: row[1:] for row in tables.cost_rows(known, {"sft": 0.123, "other": 1.0})}
+    accuracy = {row["method"]: tables.percent(row) for row in means}
+    assert found["zero-shot"][1:] == ["0.00", "", "", ""]
+    assert found["sft"] == [accuracy["sft"], "1.50", "41.2", "52,000", "0.12"]
+    assert found["rce"] == [accuracy["rce"], "1.50", "41.2", "52,000", ""]
+    stream = io.StringIO()
+    tables.print_tables(known, Console(file=stream, width=80), {"sft": 0.123})
+    assert "on this machine" in stream.getvalue()
+    assert "52,000  0.12" in stream.getvalue()
 
 
 def test_differences_that_do_not_separate_say_so(summary: tables.Summary) -> None:

@@ -60,6 +60,7 @@ def assert_equal(one: Outcome, other: Outcome) -> None:
     assert one.weights.equal(other.weights)
     assert one.trained.best_epoch == other.trained.best_epoch
     assert one.trained.best_reward == other.trained.best_reward
+    assert one.trained.requests == other.trained.requests > 0
     for name, weight in one.trained.best().state_dict().items():
         assert weight.equal(other.trained.best().state_dict()[name]), name
 

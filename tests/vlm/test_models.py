@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lever_plus.hub.processing import process
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.prompt import render
 from lever_plus.vlm.request import Request, scored_answer
+from lever_plus.vlm.store.cached import StoredVlm
 from lever_plus.vlm.turns import turn
 from tiny_world import World
 from vlm.model_zoo import FAMILIES, Family, save
@@ -138,3 +140,19 @@ def test_demonstrations_are_turns_in_order(vlm: HuggingFaceVlm, world: World) ->
     assert places == sorted(places)
     assert text.count(first.answer) >= 1
     assert not text.rstrip().endswith(query.answer)
+
+
+def test_prompts_are_counted_as_the_processor_makes_them(
+    vlm: HuggingFaceVlm, requests: list[Request], world: World, tmp_path: Path
+) -> None:
+    """Tokens of images included, whatever their size."""
+    shown, counted = [], StoredVlm(vlm, None)
+    for number, size in enumerate([(90, 40), (40, 90), (64, 64), (90, 40)]):
+        example = world.splits["train"][number]
+        path = tmp_path / f"{number}.png"
+        open_image(example.image).resize(size).save(path)
+        shown.append(replace(example, image=str(path), image_sha256=""))
+    sized = [Request(tuple(shown[:count]), shown[-1].query) for count in range(4)]
+    for asked in (requests, sized):
+        whole = [vlm.plain.inputs([request])["input_ids"].shape[1] for request in asked]
+        assert counted.prompt_tokens(asked) == whole

@@ -202,6 +202,7 @@ def score_table(questions: int, methods: list[str]) -> pd.DataFrame:
             "vqa_correct": right,
             "vqa_acc_score": 0.9 * right,
             "fallback": False,
+            "prompt_tokens": 14 + 14 * (index % SHOTS + 1),
         }
     )
 

@@ -90,7 +90,7 @@ def import_rl(
     file: Path,
     pool: Annotated[Path, typer.Option(help="Pool file that the pointers belong to.")],
     index_space: Annotated[
-        IndexSpace | None, typer.Option(help="What pointers count: example ids, or positions.")
+        IndexSpace | None, typer.Option(help="What pointers count, if the file does not say it.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that gets the RL data.")] = Path("imported"),
 ) -> None:
@@ -110,18 +110,25 @@ def import_rl(
 
 @tools.command("export-rl")
 def export_rl(
-    folder: Path, file: Path, pool: Annotated[Path, typer.Option(help="Its pool file.")]
+    folder: Path,
+    file: Path,
+    pool: Annotated[Path, typer.Option(help="Its pool file.")],
+    shot: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cut pointers to so many picks, with the scores of that shot."),
+    ] = None,
 ) -> None:
-    """Write RL data as the older system's JSON; pointers are example ids."""
+    """Write RL data as the older system's JSON: pools, positions and ids, every shot's scores."""
     from lever_plus.data.pools import read_pools
-    from lever_plus.training.rl_data.legacy_json import write_exchange
+    from lever_plus.training.rl_data.legacy_export import write_exchange
     from lever_plus.training.rl_data.records import read_rl_data
 
     if file.resolve().parent == folder.resolve() or file.resolve() == pool.resolve():
         raise UserError(f"{file} is a file of the data that are exported: name another one.")
     _, records = read_rl_data(folder, read_pools(pool))
-    count = write_exchange(file, records)
-    typer.echo(f"{count} queries in {file}; its pointers are example ids (global)")
+    count = write_exchange(file, records, shot)
+    picks = "whole pointers" if shot is None else f"pointers cut to {shot}"
+    typer.echo(f"{count} queries in {file}, {picks}: positions (pointer) and ids (pointer_global)")
 
 
 @metric_app.command("check")

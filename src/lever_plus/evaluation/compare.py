@@ -8,6 +8,7 @@ import pandas as pd
 
 from lever_plus.data.examples import Example, hashed
 from lever_plus.errors import UserError
+from lever_plus.evaluation.costs import with_costs
 from lever_plus.evaluation.evaluate import evaluate_selector, evaluate_zero_shot
 from lever_plus.evaluation.methods import EVALUATE, ZERO_SHOT, Method, Methods
 from lever_plus.evaluation.summary import summarise
@@ -27,7 +28,8 @@ class Evaluation:
     Attributes:
         scores: A row a question, method and number of demonstrations.
         rows: Accuracy (official VQA accuracy in [0, 1]) of every method at every number of
-            demonstrations, with n and 95 % interval: `method`, `shots`, `accuracy`, `ci95`, `n`.
+            demonstrations, with n and 95 % interval: `method`, `shots`, `accuracy`, `ci95`, `n`,
+            and the mean length of its prompts, `demonstrations` and `prompt_tokens`.
         means: The same over 1..K demonstrations.
         differences: Of every method to the first one, paired by question, with 95 % interval:
             `method`, `versus`, `shots`, `difference`, `ci95`, `n`, `p`.
@@ -93,7 +95,7 @@ def evaluate(
     own = [Method(name, EVALUATE, "selector", "a selector of your own") for name in selectors]
     zero = Method(ZERO_SHOT, EVALUATE, "baseline", "the VLM without demonstrations")
     first = [next(iter(selectors))]
-    found = summarise(scores, Methods([zero, *own]), resamples, versus=first)
+    found = with_costs(summarise(scores, Methods([zero, *own]), resamples, versus=first), scores)
     return Evaluation(scores, found["rows"], found["means"], found["differences"])
 
 

@@ -4,8 +4,9 @@ Shot k is the prompt of the first k demonstrations. The result is one table, a r
 method, seed and shot, from which everything else is computed.
 """
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -18,7 +19,8 @@ from lever_plus.vlm.scorer import Asked, Scorer, ShotScore, score_answer
 class Row(NamedTuple):
     """One answer: who chose what for which question, and what came of it.
 
-    pointer: ids of the demonstrations; step_log_probs: of every pick, where a policy made them.
+    pointer: ids of the demonstrations; step_log_probs: of every pick, where a policy made them;
+    prompt_tokens: length of the prompt, None where the VLM does not say.
     """
 
     method: str
@@ -32,6 +34,7 @@ class Row(NamedTuple):
     vqa_correct: int
     vqa_acc_score: float
     fallback: bool
+    prompt_tokens: int | None = None
 
 
 def evaluate_selector(
@@ -42,6 +45,7 @@ def evaluate_selector(
     examples: Sequence[Example],
     pools: Sequence[Sequence[Example]],
     shots: int,
+    took: Callable[[float], object] | None = None,
 ) -> pd.DataFrame:
     """Score what a selector chooses for every example at every shot 1..K.
 
@@ -53,26 +57,30 @@ def evaluate_selector(
         examples: Questions with their human answers.
         pools: Pool of each.
         shots: Largest number of demonstrations.
+        took: Gets the seconds that the selection took.
 
     Raises:
         PointerError: The selector chose an example outside a pool, or one twice.
     """
+    begun = time.perf_counter()
     chosen = _chosen(selector, examples, pools, shots)
+    if took is not None:
+        took(time.perf_counter() - begun)
     asked = [Asked(selection.examples, example) for example, selection in chosen]
-    scores = scorer.score(asked, method)
+    scores, tokens = scorer.score(asked, method), _tokens(scorer, asked)
     return _table(
-        _row(method, seed, example, selection, score)
-        for (example, selection), score in zip(chosen, scores, strict=True)
+        _row(method, seed, example, selection, score, length)
+        for (example, selection), score, length in zip(chosen, scores, tokens, strict=True)
     )
 
 
 def evaluate_zero_shot(scorer: Scorer, method: str, examples: Sequence[Example]) -> pd.DataFrame:
     """Score every example without demonstrations."""
-    scores = scorer.score([Asked((), example) for example in examples], method)
-    nothing = Selection(())
+    asked, nothing = [Asked((), example) for example in examples], Selection(())
+    scores, tokens = scorer.score(asked, method), _tokens(scorer, asked)
     return _table(
-        _row(method, 0, example, nothing, score)
-        for example, score in zip(examples, scores, strict=True)
+        _row(method, 0, example, nothing, score, length)
+        for example, score, length in zip(examples, scores, tokens, strict=True)
     )
 
 
@@ -83,7 +91,7 @@ def evaluate_vote(
     pools: Sequence[Sequence[Example]],
     shots: int,
 ) -> pd.DataFrame:
-    """Score the most frequent answer among the ICDs, without the VLM; ties go to the first."""
+    """Score the most frequent answer among the ICDs; ties go to the first. There is no prompt."""
 
     def voted(selection: Selection) -> str:
         return Counter(shown.answer for shown in selection.examples).most_common(1)[0][0]
@@ -95,6 +103,7 @@ def evaluate_vote(
             example,
             Selection(selection.examples),
             score_answer(voted(selection), example),
+            0,
         )
         for example, selection in _chosen(selector, examples, pools, shots)
     )
@@ -115,7 +124,19 @@ def _chosen(
     ]
 
 
-def _row(method: str, seed: int, example: Example, selection: Selection, score: ShotScore) -> Row:
+def _tokens(scorer: Scorer, asked: Sequence[Asked]) -> Sequence[int | None]:
+    """Return the length of each prompt; None of each where the VLM does not say."""
+    return scorer.prompt_tokens(asked) or [None] * len(asked)
+
+
+def _row(
+    method: str,
+    seed: int,
+    example: Example,
+    selection: Selection,
+    score: ShotScore,
+    tokens: int | None,
+) -> Row:
     return Row(
         method,
         seed,
@@ -128,8 +149,10 @@ def _row(method: str, seed: int, example: Example, selection: Selection, score: 
         score.vqa_correct,
         score.vqa_acc_score,
         score.fallback,
+        tokens,
     )
 
 
 def _table(rows: Iterable[Row]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=list(Row._fields))
+    table = pd.DataFrame(list(rows), columns=list(Row._fields))
+    return table.astype({"prompt_tokens": "Int64"})  # which also holds that nothing is known

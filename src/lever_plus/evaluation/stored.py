@@ -17,12 +17,13 @@ from lever_plus.files.json_files import read_object
 from lever_plus.files.reading import check_file
 
 ADVICE: Final = "run `dvc repro evaluate`"
-INTEGERS: Final = ("seed", "query_id", "image_id", "shot", "vqa_correct")
+INTEGERS: Final = ("seed", "query_id", "image_id", "shot", "vqa_correct", "prompt_tokens")
 Share = Annotated[float, Field(ge=0, le=1)]
 Gain = Annotated[float, Field(ge=-1, le=1)]
 Deviation = Annotated[float, Field(ge=0)]
 Whole = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Cost = Annotated[float, Field(ge=0)]
 
 
 class Part(BaseModel):
@@ -41,7 +42,7 @@ class MethodPart(Part):
 
 
 class MeanPart(Part):
-    """Accuracy of a method over shots 1..K."""
+    """Accuracy of a method over shots 1..K, and what it costs where that is known."""
 
     method: str
     accuracy: Share
@@ -50,6 +51,9 @@ class MeanPart(Part):
     seeds: Count
     one_training: bool
     seed_accuracies: Annotated[tuple[Share, ...], Field(min_length=1)]
+    demonstrations: Cost | None = None
+    prompt_tokens: Cost | None = None
+    vlm_requests: Cost | None = None
 
 
 class ShotPart(MeanPart):
@@ -173,6 +177,17 @@ def read_summary(path: Path) -> dict[str, Any]:
     if unknown is not None:
         raise UserError(f"{path}: method {unknown} is not described, or has no rows: {ADVICE}.")
     return content
+
+
+def read_timing(path: Path) -> dict[str, float]:
+    """Return {method: milliseconds to select}; nothing where no evaluation has run here.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    return checked(dict[str, Cost], read_object(path, ADVICE), str(path), ADVICE)
 
 
 def read_diagnostics(path: Path) -> dict[str, Any]:

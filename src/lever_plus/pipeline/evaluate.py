@@ -15,6 +15,7 @@ from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.settings import From
 from lever_plus.config.vlm import VlmParams
 from lever_plus.data.examples import Example
+from lever_plus.evaluation.costs import Costs, with_costs
 from lever_plus.evaluation.diagnostics import copy_rates, order_and_choice
 from lever_plus.evaluation.evaluate import evaluate_selector, evaluate_vote, evaluate_zero_shot
 from lever_plus.evaluation.methods import (
@@ -30,6 +31,7 @@ from lever_plus.evaluation.methods import (
 from lever_plus.evaluation.summary import accuracies, summarise
 from lever_plus.features.similarities import SIMILARITIES, STTR
 from lever_plus.files.writing import replacing_all
+from lever_plus.pipeline.costs import requests_to_train
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.workspace import Workspace
@@ -61,27 +63,33 @@ class Settings(Section):
     vlm: VlmParams
     scoring: Annotated[ScoringParams, From("scoring", free=True)]
     schedules: Annotated[dict[str, TauSchedule], From("rce.tau")]
+    start: Annotated[str, From("grpo.start")]
     pool_policy: Annotated[str, From("pool.policy")]
 
 
 class Entry(NamedTuple):
-    """A row of the tables: a selector under a name and a seed, on some of the questions."""
+    """A row of the tables: a selector under a name and a seed, on some of the questions.
+
+    requests: What training or choosing it asked the VLM; None where that is not known.
+    """
 
     method: str
     seed: int
     selector: Selector
     questions: list[Example]
+    requests: int | None = 0
 
 
 def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
     """Score every method on the test questions; nothing is chosen on them."""
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
-    scores = pd.concat(_tables(settings, workspace), ignore_index=True)
+    costs = Costs()
+    scores = pd.concat(_tables(settings, workspace, costs), ignore_index=True)
     made_with: dict[Any, Any] = {"vlm": workspace.vlm.identity, "metric": METRIC}
     scores.attrs = made_with  # kept in the file's metadata
     evaluate = settings.evaluate
     methods = methods_of(settings.schedules, evaluate.best_of, selector_names(evaluate.selectors))
-    summary = summarise(scores, methods, evaluate.resamples)
+    summary = with_costs(summarise(scores, methods, evaluate.resamples), scores, costs.requests)
     marked = {"fallback_scores": int(scores["fallback"].sum())}
     diagnostics = _diagnostics(settings, workspace, scores)
     files = {
@@ -93,20 +101,32 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
         scores.to_parquet(table, index=False)
         for path, values in zip(metrics, files.values(), strict=True):
             write_metrics(path, values)
+    write_metrics(paths.timing, costs.timing())
     return Outcome(f"{len(scores)} scores in {paths.scores}", workspace.vlm.usage)
 
 
-def _tables(settings: Settings, workspace: Workspace) -> Iterator[pd.DataFrame]:
+def _tables(settings: Settings, workspace: Workspace, costs: Costs) -> Iterator[pd.DataFrame]:
+    """Yield the scores of all methods, and note what they took."""
     questions, shots = workspace.of_split("test"), settings.pointer.shots
     ids = (question.question_id for question in questions)
     pool_of = dict(zip(ids, workspace.pools_of(questions), strict=True))
     yield evaluate_zero_shot(workspace.scorer, ZERO_SHOT, questions)
+    costs.requests[ZERO_SHOT] = [0]
     for entry in _entries(settings, workspace, questions):
-        method, seed, selector, asked = entry
+        method, seed, selector, asked, requests = entry
         pools = [pool_of[question.question_id] for question in asked]
-        yield evaluate_selector(workspace.scorer, method, seed, selector, asked, pools, shots)
+        seconds: list[float] = []
+        yield evaluate_selector(
+            workspace.scorer, method, seed, selector, asked, pools, shots, seconds.append
+        )
+        if requests is not None:
+            costs.requests.setdefault(method, []).append(requests)
+        if method not in (best_of_name(settings.evaluate.best_of), ORACLE):
+            milliseconds = 1000 * seconds[0] / len(asked)
+            costs.milliseconds.setdefault(method, []).append(milliseconds)
         if method == STTR:
             yield evaluate_vote(VOTE, selector, asked, pools, shots)
+            costs.requests[VOTE] = [0]
 
 
 def _entries(settings: Settings, workspace: Workspace, questions: list[Example]) -> Iterator[Entry]:
@@ -118,23 +138,27 @@ def _entries(settings: Settings, workspace: Workspace, questions: list[Example])
         yield Entry(similarity, 0, SimilaritySelector(features, similarity), questions)
     diverse = DiverseSelector(features, evaluate.diverse_relevance)
     yield Entry(DIVERSE, 0, diverse, questions)
-    yield Entry(FIXED, 0, _best_fixed(settings, workspace), questions)
+    before = workspace.scorer.requests
+    fixed = _best_fixed(settings, workspace)
+    yield Entry(FIXED, 0, fixed, questions, workspace.scorer.requests - before)
     context = Context(features, workspace.vlm, settings.seed)
     for own in evaluate.selectors:
         (name,) = selector_names([own])
-        yield Entry(name, 0, make_selector(own, context), questions)
+        yield Entry(name, 0, make_selector(own, context), questions, None)
     trained = [(SFT, settings.seed)]
     offline = (*settings.schedules, AGRO, GRPO)
     trained += [(method, seed) for method in offline for seed in settings.training_seeds]
     for method, seed in trained:
         selector = workspace.selector(workspace.paths.trained(method, seed))
-        yield Entry(method, seed, selector, questions)
+        requests = requests_to_train(workspace.paths, method, seed, settings.start)
+        yield Entry(method, seed, selector, questions, requests)
     # What sees the true answers, on the first questions.
     few = questions[: evaluate.oracle_queries]
     learned = workspace.selector(workspace.paths.sft)
     best = BestOfSamples(learned, workspace.scorer, few, evaluate.best_of, settings.seed)
-    yield Entry(best_of_name(evaluate.best_of), 0, best, few)
-    yield Entry(ORACLE, 0, InfoScoreSearch(workspace.vlm, few, evaluate.oracle_beam), few)
+    yield Entry(best_of_name(evaluate.best_of), 0, best, few, None)
+    search = InfoScoreSearch(workspace.vlm, few, evaluate.oracle_beam)
+    yield Entry(ORACLE, 0, search, few, None)
 
 
 def _best_fixed(settings: Settings, workspace: Workspace) -> FixedSelector:

@@ -110,6 +110,11 @@ class Paths:
         return self.metrics / "summary.json"
 
     @property
+    def timing(self) -> Path:
+        """How long selections took on this machine: no output, as it is never the same twice."""
+        return self.metrics / "timing.json"
+
+    @property
     def in_context(self) -> Path:
         """What the VLM reads from demonstrations."""
         return self.metrics / "in_context.json"

@@ -105,7 +105,7 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     cards = _write_cards(settings, paths, found)
     write_text(paths.report / "index.html", html)
     write_metrics(paths.ideal_reader, ideal)
-    tables.print_tables(found.summary, Console())
+    tables.print_tables(found.summary, Console(), read_timing(paths))
     return Outcome(f"open {paths.report / 'index.html'}; {cards} model cards beside it")
 
 
@@ -135,6 +135,11 @@ def show(paths: Paths, question_id: int) -> None:
 def read_summary(paths: Paths) -> tables.Summary:
     """Read metrics/summary.json; UserError if it is missing or damaged."""
     return stored.read_summary(paths.summary)
+
+
+def read_timing(paths: Paths) -> dict[str, float]:
+    """Read metrics/timing.json; nothing where no evaluation has run on this machine."""
+    return stored.read_timing(paths.timing)
 
 
 def read_scores(paths: Paths) -> pd.DataFrame:
@@ -202,6 +207,7 @@ def _sections(
         "Accuracy": note(" ".join(["VQA accuracy x 100 on test questions, by shots.", *marks]))
         + table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary)))
         + folded("The methods", table(tables.METHOD_HEADER, list(tables.method_rows(summary)))),
+        "What each method costs": sections.cost_section(summary, read_timing(paths)),
         "What the VLM reads": sections.in_context_section(read_in_context(paths.in_context)),
         "Paired differences": sections.paired_section(summary),
         "Accuracy over shots": _curves(curve, summary, methods),

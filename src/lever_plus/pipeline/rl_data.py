@@ -57,7 +57,8 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
     meter = Meter()
     write_rl_data(paths.rl_data, meta, meter.watching(records))
     headroom = meter.headroom()
-    write_metrics(paths.metrics / "rl_data.json", headroom.as_dict())
+    requests = {"vlm_requests": workspace.scorer.requests}
+    write_metrics(paths.metrics / "rl_data.json", {**headroom.as_dict(), **requests})
     return Outcome(f"{len(queries)} queries. {headroom.verdict}", workspace.vlm.usage)
 
 

@@ -10,7 +10,7 @@ from lever_plus.config.vlm import VlmParams
 from lever_plus.data.examples import by_id, read_splits
 from lever_plus.data.pools import check_pools, read_pools
 from lever_plus.errors import UserError
-from lever_plus.pipeline.outputs import Outcome
+from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.sequences import write_sequences
 from lever_plus.pipeline.vlm import open_vlm
@@ -34,7 +34,7 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
     examples, queries = by_id(splits), splits["train"][: settings.sft_queries]
     vlm = vlm or open_vlm(settings.vlm, settings.scoring, paths)
     vlm.check(examples.values())
-    shots, beam = settings.sft_data.shots, settings.sft_data.beam
+    shots, beam, before = settings.sft_data.shots, settings.sft_data.beam, vlm.usage.requests
     steps = beam_search(
         vlm,
         [(query.query, query.answer) for query in queries],
@@ -53,4 +53,6 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
             f"of {shots} examples: lower it."
         )
     write_sequences(paths.sequences, found, vlm.identity, pools)
+    requests = vlm.usage.requests - before
+    write_metrics(paths.metrics / "sft_data.json", {"vlm_requests": requests})
     return Outcome(f"{len(queries)} queries x {beam} sequences in {paths.sequences}", vlm.usage)

@@ -89,7 +89,7 @@ def train(
         best = {"dev_reward": trained.best_reward, "best_epoch": trained.best_epoch}
         _save(workspace, training, trained.best(), best)
     kept.unlink(missing_ok=True)
-    return best
+    return {**best, "vlm_requests": trained.requests}
 
 
 def _save(

@@ -62,6 +62,12 @@ def paired_section(summary: Summary) -> str:
     return note(" ".join([text, *marks])) + whole + folded("At every shot", "".join(single))
 
 
+def cost_section(summary: Summary, milliseconds: Mapping[str, float]) -> str:
+    """Return what each method costs beside its accuracy; "" for a summary without costs."""
+    rows = list(tables.cost_rows(summary, milliseconds))
+    return note(tables.COST_NOTE) + table(tables.COST_HEADER, rows) if rows else ""
+
+
 def gain_section(summary: Summary) -> str:
     """Return what each further demonstration adds to every method."""
     rows = list(tables.gain_rows(summary))

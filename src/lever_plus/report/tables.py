@@ -1,6 +1,6 @@
 """The results table, for the terminal and for Markdown."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from rich import box
@@ -141,6 +141,31 @@ def difference_header(summary: Summary) -> list[str]:
     return ["method", *(f"minus {name.upper()} [95 %]" for name in _references(summary))]
 
 
+def cost_rows(summary: Summary, milliseconds: Mapping[str, float]) -> Iterator[list[str]]:
+    """Yield one line a method: its mean accuracy, and what it costs; "" where that is not known.
+
+    Args:
+        summary: One of an older version says nothing about costs, and yields nothing.
+        milliseconds: {method: time to select}, of this machine.
+    """
+    means = {row["method"]: row for row in summary["means"]}
+    rows = {row["method"]: means.get(row["method"], row) for row in summary["rows"]}
+    for method, row in rows.items():
+        if row.get("demonstrations") is not None:
+            yield [
+                method,
+                percent(row),
+                f"{row['demonstrations']:.2f}",
+                _known(row.get("prompt_tokens"), ",.1f"),
+                _known(row.get("vlm_requests"), ",.0f"),
+                _known(milliseconds.get(method), ".2f"),
+            ]
+
+
+def _known(value: float | None, digits: str) -> str:
+    return "" if value is None else format(value, digits)
+
+
 def _references(summary: Summary) -> list[str]:
     """Return what the others are compared with, in the summary's order."""
     return list(dict.fromkeys(row["versus"] for row in summary["differences"]))
@@ -156,6 +181,14 @@ def method_rows(summary: Summary) -> Iterator[list[str]]:
         yield [method.name, method.kind, method.label]
 
 
+COST_HEADER = ["method", "mean [95 %]", "shown", "prompt tokens", "requests to train", "ms"]
+COST_NOTE: Final = (
+    "Beside the mean accuracy, of the same prompts: demonstrations shown, and prompt tokens, those "
+    "of images included. Requests to train are all that the VLM is asked for what a method is made "
+    "of, as if nothing else were trained and nothing stored; for the fixed pointer, to choose it. "
+    "ms: to select the demonstrations of one query, features given, in batches on one core of the "
+    "machine that evaluated; what sees the true answers is not timed."
+)
 METHOD_HEADER = ["method", "kind", "what it is"]
 PAIRED_HEADER = ["methods", "points [95 %]", "wins", "losses", "ties", "p", "p (Holm)", "n"]
 
@@ -166,8 +199,8 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def print_tables(summary: Summary, console: Console) -> None:
-    """Print both tables to a terminal, and what the methods are."""
+def print_tables(summary: Summary, console: Console, milliseconds: Mapping[str, float]) -> None:
+    """Print the tables to a terminal: accuracies, differences, costs, and what the methods are."""
     tables: tuple[tuple[str, list[str], Iterator[list[str]], list[str]], ...] = (
         (
             "VQA accuracy x 100 on test questions, by number of shots",
@@ -181,9 +214,18 @@ def print_tables(summary: Summary, console: Console) -> None:
             difference_rows(summary),
             notes(mean_differences(summary)),
         ),
+        (
+            "What each method costs (ms: to select for one query, on this machine)",
+            COST_HEADER,
+            cost_rows(summary, milliseconds),
+            [],
+        ),
         ("Methods", METHOD_HEADER, method_rows(summary), []),
     )
-    for title, header, rows, told in tables:
+    for title, header, lines, told in tables:
+        rows = list(lines)
+        if not rows:
+            continue
         table = Table(
             title=title,
             title_justify="left",

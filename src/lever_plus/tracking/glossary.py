@@ -17,6 +17,8 @@ GLOSSARY: Final = {
     "train/entropy": "entropy of the step distributions along the dev pointers, nats, mean",
     "train/entropy_step_<t>": "the same of step t",
     "train/epoch": "epochs done (the MLflow step counts optimiser steps)",
+    "train/vlm_requests": "requests to the VLM of this training so far, those that the store "
+    "answered included",
     "train/loss": "mean of the training loss over the epoch's batches",
     "train/uniform_loss": "sft, rce, agro: the loss of a policy that picks at random",
     "train/grad_norm": "norm of the gradient before clipping, mean over the epoch",

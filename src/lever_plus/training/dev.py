@@ -42,6 +42,11 @@ class DevEvaluator:
         self._environment, self._dev, self._reference = environment, dev, reference
         self._before: Pointers | None = None
 
+    @property
+    def requests(self) -> int:
+        """How many requests the VLM had so far, whatever they were for."""
+        return self._environment.scorer.requests
+
     def evaluate(self, policy: Policy) -> Row:
         """Return what a history row says about a policy on dev.
 

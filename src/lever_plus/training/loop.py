@@ -34,6 +34,8 @@ class Trained:
         step: Optimiser steps taken.
         best_epoch: The epoch that won on dev.
         best_reward: Its realised reward there.
+        requests: What the training asked the VLM, those epochs included that an earlier process did
+            before it was killed, and what the store answered.
         weights: Its weights, by name.
     """
 
@@ -41,6 +43,7 @@ class Trained:
     step: int
     best_epoch: int
     best_reward: float
+    requests: int
     weights: Mapping[str, Tensor]
 
     def best(self) -> Policy:
@@ -80,6 +83,8 @@ class Loop:
             **own,
         }
         self._epoch, self._rows = 0, list[Row]()
+        # What others asked before; less than 0 where epochs of another process are taken over.
+        self._asked_before = evaluator.requests
 
     def begin(self) -> None:
         """Go on where an interrupted training was, or else score the policy as it is: epoch 0."""
@@ -123,7 +128,12 @@ class Loop:
     def finish(self, epoch: int, row: Mapping[str, float | int | str]) -> None:
         """Write an epoch's row and keep the state."""
         self._epoch = epoch
-        whole: Row = {"step": self._trainer.step, "epoch": epoch, **row}
+        whole: Row = {
+            "step": self._trainer.step,
+            "epoch": epoch,
+            "vlm_requests": self._requests,
+            **row,
+        }
         self._rows.append(whole)
         self._run.observe(whole)
         if self._run.kept:
@@ -132,7 +142,13 @@ class Loop:
     def trained(self) -> Trained:
         """Return what the training has come to."""
         best, trainer = self._best, self._trainer
-        return Trained(trainer.policy, trainer.step, best.epoch, best.reward, best.weights)
+        step, requests = trainer.step, self._requests
+        return Trained(trainer.policy, step, best.epoch, best.reward, requests, best.weights)
+
+    @property
+    def _requests(self) -> int:
+        """Requests of this training so far."""
+        return self._evaluator.requests - self._asked_before
 
     def state_dict(self) -> StateDict:
         """Return the states of all parts, the epoch and the history."""
@@ -146,3 +162,4 @@ class Loop:
         for name, part in self._parts.items():
             part.load_state_dict(unprefixed(name, state))
         self._epoch, self._rows = state["epoch"], state["rows"]
+        self._asked_before = self._evaluator.requests - int(self._rows[-1]["vlm_requests"])

@@ -136,3 +136,7 @@ class Vlm(Protocol):
     def log_likelihoods(self, requests: Sequence[Request], *, description: str) -> list[float]:
         """Return the mean log-probability of the tokens of each request's answer."""
         ...
+
+    def prompt_tokens(self, requests: Sequence[Request]) -> list[int] | None:
+        """Return how many tokens each prompt has; None where that is not known."""
+        ...

@@ -41,22 +41,35 @@ class ShotScore:
 
 
 class Scorer:
-    """Asks a VLM and scores its answers."""
+    """Asks a VLM and scores its answers.
+
+    Attributes:
+        vlm: It remembers answers if there is a store before it.
+        requests: How many the VLM was asked so far, equal ones of one call once; those that a store
+            answered count like others, so that equal settings give equal numbers.
+    """
 
     def __init__(self, vlm: Vlm) -> None:
-        """Keep the VLM; it remembers answers if there is a store before it."""
-        self.vlm = vlm
+        """Keep the VLM."""
+        self.vlm, self.requests = vlm, 0
 
     def score(self, asked: Sequence[Asked], description: str = "answers") -> list[ShotScore]:
         """Score prompts; those that are here twice are asked once."""
         distinct, places = _distinct(asked)
         queries = _queries(distinct)
         requests = [Request(one.demonstrations, queries[one.example]) for one in distinct]
+        self.requests += len(requests)
         answers = self.vlm.answers(requests, description=description)
         scores = [
             score_answer(answer, one.example) for one, answer in zip(distinct, answers, strict=True)
         ]
         return [scores[place] for place in places]
+
+    def prompt_tokens(self, asked: Sequence[Asked]) -> list[int] | None:
+        """Return how many tokens each prompt has; None where the VLM does not say. Asks nothing."""
+        queries = _queries(asked)
+        requests = [Request(one.demonstrations, queries[one.example]) for one in asked]
+        return self.vlm.prompt_tokens(requests)
 
     def score_pointers(
         self,
@@ -93,6 +106,7 @@ class Scorer:
             Request(one.demonstrations, queries[one.example], one.example.answer)
             for one in distinct
         ]
+        self.requests += len(requests)
         values = self.vlm.log_likelihoods(requests, description=description)
         flat = np.exp(values)[places].astype(np.float32)
         return flat.reshape(len(pointers), -1)

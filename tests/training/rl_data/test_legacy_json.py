@@ -11,8 +11,9 @@ from lever_plus.config.reward import RewardParams
 from lever_plus.data.pools import Pools
 from lever_plus.errors import PointerError, UserError
 from lever_plus.training.groups import groups_from_records
-from lever_plus.training.rl_data.legacy_json import read_exchange, variant_of, write_exchange
-from lever_plus.training.rl_data.records import QueryRecord
+from lever_plus.training.rl_data.legacy_export import write_exchange
+from lever_plus.training.rl_data.legacy_json import read_exchange, variant_of
+from lever_plus.training.rl_data.records import Candidate, QueryRecord, Shot
 
 POOLS = Pools(ids={7: (10, 11, 12, 13), 3: (13, 12, 10, 14)}, sha256="p" * 64)
 Content = dict[str, Any]
@@ -58,12 +59,35 @@ def test_a_variant_is_known_by_its_keys(letter: str) -> None:
     assert variant_of(VARIANTS[letter]) == letter
 
 
-@pytest.mark.parametrize("letter", VARIANTS)
+@pytest.mark.parametrize("letter", sorted(VARIANTS.keys() - {"D"}))
 def test_without_an_index_space_it_is_refused_with_an_explanation(
     tmp_path: Path, letter: str
 ) -> None:
     with pytest.raises(UserError, match=f"is variant {letter}: .*--index-space global"):
         read_exchange(write(tmp_path, VARIANTS[letter]), None, POOLS)
+
+
+def test_a_file_with_positions_and_ids_says_itself_what_its_pointers_count(tmp_path: Path) -> None:
+    (record,) = read_exchange(write(tmp_path, D), None, POOLS).records
+    assert record.candidates[0].pointer == (12, 10)
+
+
+@pytest.mark.parametrize("lacking", ["pointer_global", "candidate_pool_ids"])
+def test_positions_or_ids_alone_leave_it_open(tmp_path: Path, lacking: str) -> None:
+    """One candidate without them, or a query without its pool, may be of another tool."""
+    content = json.loads(json.dumps(D))
+    content["7"]["pointer_candidates"].append(candidate([1, 3], pointer_global=[11, 13]))
+    holder = content["7"]["pointer_candidates"][1] if "global" in lacking else content["7"]
+    del holder[lacking]
+    with pytest.raises(UserError, match="is variant D: .*--index-space global"):
+        read_exchange(write(tmp_path, content), None, POOLS)
+
+
+def test_ids_that_are_not_at_the_positions_are_refused(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(D))
+    content["7"]["pointer_candidates"][0]["pointer_global"] = [12, 11]
+    with pytest.raises(UserError, match=r"pointer_global \[12, 11\] is not what pointer means"):
+        read_exchange(write(tmp_path, content), None, POOLS)
 
 
 @pytest.mark.parametrize("letter", VARIANTS)
@@ -207,25 +231,116 @@ def test_an_export_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.json", "rl.json"]
 
 
-def test_an_export_can_be_imported_again(tmp_path: Path) -> None:
-    first = read_exchange(write(tmp_path, A), "pool", POOLS)
-    write_exchange(tmp_path / "out.json", first.records)
-    again = read_exchange(tmp_path / "out.json", "global", POOLS)
-    assert again.records == first.records
-    keys = json.loads((tmp_path / "out.json").read_text())["7"]["pointer_candidates"][0]
-    assert {"pointer", "gen_method", "vqa_correct", "vqa_acc_score"} <= keys.keys()
+def scored(pointer: tuple[int, ...], *scores: float, **more: Any) -> Candidate:
+    """Return a candidate with an outcome at every shot."""
+    shots = tuple(
+        Shot(
+            shot=number,
+            answer=f"answer {number}",
+            vqa_correct=1 if score else 0,
+            vqa_acc_score=score,
+            fallback=number == 3,
+            vqa_gt_prob=score / 2,
+            vqa_rel_score=None if number == 1 else 0.25,
+        )
+        for number, score in enumerate(scores, start=1)
+    )
+    known: dict[str, Any] = {"gen_method": "sample", "temperature": 1.3, "step_log_probs": None}
+    return Candidate(pointer=pointer, shots=shots, **{**known, **more})
+
+
+RECORDS = [
+    QueryRecord(
+        query_id=7,
+        question_id=70,
+        pool=POOLS.of(7),
+        candidates=(
+            scored((12, 10, 13), 0.3, 1.0, 0.0, step_log_probs=(-0.5, -0.1, -0.7)),
+            scored((12, 10), 0.3, 1.0, gen_method="beam", temperature=None, log_prob=-2.5),
+            scored((12, 10, 11), 0.3, 1.0, 0.9, gen_method="stochastic_beam"),
+        ),
+    ),
+    QueryRecord(
+        query_id=3, question_id=3, pool=POOLS.of(3), candidates=(scored((14, 13), 0.0, 0.6),)
+    ),
+]
+
+
+def test_an_export_comes_back_as_it_was(tmp_path: Path) -> None:
+    """Pools, every shot, the origin of every pointer and the log-probabilities of its picks."""
+    assert write_exchange(tmp_path / "out.json", RECORDS) == 2
+    again = read_exchange(tmp_path / "out.json", None, POOLS)
+    assert (again.variant, again.skipped) == ("D", 0)
+    assert again.records == RECORDS
+
+
+def test_an_export_is_what_the_older_system_reads(tmp_path: Path) -> None:
+    write_exchange(tmp_path / "out.json", RECORDS)
+    group = json.loads((tmp_path / "out.json").read_text())["7"]
+    assert group["candidate_pool_ids"] == [10, 11, 12, 13]
+    assert group["query"] == {"query_id": 7, "question_id": 70}
+    first = group["pointer_candidates"][0]
+    assert (first["pointer"], first["pointer_global"]) == ([2, 0, 3], [12, 10, 13])
+    own = {key: first[key] for key in ("vqa_pred_answer", "vqa_correct", "vqa_acc_score")}
+    assert own == {"vqa_pred_answer": "answer 3", "vqa_correct": 0, "vqa_acc_score": 0.0}
+    assert first["vqa_eval_mode"] == "fallback"
+
+
+def test_an_export_cut_to_two_picks_has_the_scores_of_the_second(tmp_path: Path) -> None:
+    """The older system trains on pairs; pointers that begin alike become the same pair."""
+    write_exchange(tmp_path / "out.json", RECORDS, shot=2)
+    cut = read_exchange(tmp_path / "out.json", None, POOLS).records
+    assert [c.pointer for c in cut[0].candidates] == [(12, 10)] * 3
+    for before, after in zip(RECORDS[0].candidates, cut[0].candidates, strict=True):
+        assert after.shots == before.shots[:2]
+    assert [c.step_log_probs for c in cut[0].candidates] == [(-0.5, -0.1), None, None]
+    assert [c.log_prob for c in cut[0].candidates] == [None, -2.5, None]
+    assert cut[1] == RECORDS[1]
+
+
+def test_an_export_is_not_cut_where_there_is_no_score(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"query 7: pointer \[12, 10\] has no score at shot 3"):
+        write_exchange(tmp_path / "out.json", RECORDS, shot=3)
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda c: c.update(vqa_pred_answer="other"), "the last of its shots is not"),
+        (lambda c: c.update(vqa_eval_mode="vqaEval"), "the last of its shots is not"),
+        (lambda c: c["shots"].pop(), "the last of its shots is not"),
+        (lambda c: c["shots"].clear(), "shots: "),
+        (lambda c: c["shots"].pop(0) and c["shots"].reverse(), "the last of its shots is not"),
+        (lambda c: c["shots"][0].update(shot=2), r"shots are \[2, 2, 3\]"),
+        (lambda c: c["shots"][0].update(vqa_correct=0), "shot 1 has vqa_correct 0"),
+        (lambda c: c["shots"][1].update(vqa_correct=True), r"shots\.1\.vqa_correct: .* not True"),
+        (lambda c: c["shots"][1].pop("fallback"), r"shots\.1\.fallback is missing"),
+        (lambda c: c["step_log_probs"].pop(), "that of its steps is"),
+        (lambda c: c.update(step_log_probs=[-1.3], logprob_score=None), "differ in length"),
+        (lambda c: c.update(logprob_score=-1.0), "that of its steps is -1.29"),
+    ],
+)
+def test_a_damaged_export_is_refused(
+    tmp_path: Path, damage: Callable[[Content], object], reason: str
+) -> None:
+    write_exchange(tmp_path / "out.json", RECORDS)
+    content = json.loads((tmp_path / "out.json").read_text())
+    damage(content["7"]["pointer_candidates"][0])
+    with pytest.raises(UserError, match=rf"rl.json: 7\.pointer_candidates\.0: .*{reason}"):
+        read_exchange(write(tmp_path, content), None, POOLS)
 
 
 def test_candidates_without_a_known_origin_come_back_from_an_export(tmp_path: Path) -> None:
     first = read_exchange(write(tmp_path, F), "pool", POOLS)
     assert first.records[0].candidates[0].gen_method == "augmented"
     write_exchange(tmp_path / "out.json", first.records)
-    assert read_exchange(tmp_path / "out.json", "global", POOLS).records == first.records
+    assert read_exchange(tmp_path / "out.json", None, POOLS).records == first.records
 
 
 @pytest.mark.invariant
 def test_optional_scores_and_the_total_log_prob_come_through(tmp_path: Path) -> None:
-    """They are what rewards of other modes are made of; step log-probs are not in such files."""
+    """They are what rewards of other modes are made of."""
     scores = {"vqa_gt_prob": 0.25, "vqa_rel_score": 0.5, "temperature": 1.3}
     content = plain([2, 0], beam_score=None, logprob_score=-2.5, **scores)
     (record,) = read_exchange(write(tmp_path, content), "pool", POOLS).records

@@ -1,4 +1,4 @@
-"""RL data from and to the JSON of the system that this project grew out of.
+"""RL data from the JSON of the system that this project grew out of; `legacy_export` writes it.
 
 Its files map a query to `pointer_candidates`; six variants are told apart by their keys:
     A  pointer, gen_method, vqa_pred_answer, vqa_correct, vqa_acc_score
@@ -7,13 +7,15 @@ Its files map a query to `pointer_candidates`; six variants are told apart by th
     D  candidate_pool_ids a query; candidates with pointer_global
     E  gen_method aug_diverse, or vqa_eval_mode train or val
     F  pointer, vqa_pred_answer and vqa_acc_score alone
-What `pointer` counts (ids, or positions in the query's pool) differs from file to file and cannot
-be seen from it, so it must be said. Scores exist for the whole pointer only.
+What `pointer` counts (ids, or positions in the query's pool) differs from file to file. It must be
+said, unless the file has both everywhere: pools, and `pointer_global` beside every pointer. Scores
+exist for the whole pointer only, but in this project's own exports, which have `shots`.
 """
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
@@ -24,7 +26,6 @@ from lever_plus.errors import PointerError, UserError
 from lever_plus.files.checking import explained
 from lever_plus.files.json_files import parse_json
 from lever_plus.files.reading import read_bytes
-from lever_plus.files.writing import replacing
 from lever_plus.training.rl_data.legacy_parts import (
     METHODS,
     UNKNOWN,
@@ -91,12 +92,12 @@ def read_exchange(path: Path, index_space: IndexSpace | None, pools: Pools) -> I
     Args:
         path: The file.
         index_space: What `pointer` counts: "global" (example ids, as in the pools) or "pool"
-            (positions in the query's pool).
+            (positions in the query's pool). None: the file has both.
         pools: Pools that hold every candidate.
 
     Raises:
         UserError: The file is none of the known variants, a part of it is damaged (its place in the
-            file is named), `index_space` is not stated, or the pointers contradict it.
+            file is named), it needs an `index_space`, or its pointers contradict it.
         PointerError: A pointer leaves its query's pool.
     """
     advice = "name the file of RL JSON that the older system wrote"
@@ -107,7 +108,7 @@ def read_exchange(path: Path, index_space: IndexSpace | None, pools: Pools) -> I
         variant = variant_of(content)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    if index_space is None:
+    if index_space is None and not _has_both(content):
         raise UserError(
             f"{path} is variant {variant}: {VARIANTS[variant]}. The file itself does not say what "
             "its pointers count, and guessing would score other demonstrations: state "
@@ -118,7 +119,7 @@ def read_exchange(path: Path, index_space: IndexSpace | None, pools: Pools) -> I
     for key in list(content):
         # What is imported is let go, so that a file of some gigabytes is not held twice.
         group = _checked(Group, content.pop(key), f"{path}: {key}")
-        record, left_out = _record(f"{path}: {key}", key, group, index_space, pools)
+        record, left_out = _record(f"{path}: {key}", key, group, index_space or "pool", pools)
         skipped += left_out
         if record is not None:
             records.append(record)
@@ -142,33 +143,14 @@ def read_exchange(path: Path, index_space: IndexSpace | None, pools: Pools) -> I
     return Imported(meta, records, variant, skipped)
 
 
-def write_exchange(path: Path, records: Iterable[QueryRecord]) -> int:
-    """Write RL data as {"<query id>": {"pointer_candidates": [...]}}; return how many queries.
-
-    Pointers are example ids. Records are written as they come, and the file whole or not at all.
-
-    Raises:
-        UserError: See `Records`; or the file can't be written.
-    """
-    count = 0
-    with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
-        for record in records:
-            group: dict[str, Any] = {
-                "pointer_candidates": [_exported(candidate) for candidate in record.candidates]
-            }
-            if record.question_id != record.query_id:
-                group["query"] = {"question_id": record.question_id}
-            text = json.dumps(
-                {str(record.query_id): group},
-                ensure_ascii=False,
-                indent=1,
-                sort_keys=True,
-                allow_nan=False,
-            )
-            file.write((",\n" if count else "{\n") + text.removeprefix("{\n").removesuffix("\n}"))
-            count += 1
-        file.write("\n}\n" if count else "{}\n")
-    return count
+def _has_both(content: Mapping[str, Any]) -> bool:
+    """Return whether positions, pools and ids are there for every pointer, to be compared."""
+    groups = [group for key, group in content.items() if key != "_meta"]
+    return all(
+        group.get("candidate_pool_ids") is not None
+        and all(c.get("pointer_global") is not None for c in group["pointer_candidates"])
+        for group in groups
+    )
 
 
 def _record(
@@ -184,7 +166,7 @@ def _record(
         _check_pool(where, query, group, pool)
         for number, candidate in enumerate(group.pointer_candidates):
             place = f"{where}.pointer_candidates.{number}"
-            if _checked(Judged, candidate, place).official:
+            if _checked(Judged, candidate, place).counts:
                 scored = _checked(Scored, candidate, place)
                 candidates.append(_candidate(place, query, scored, pool, index_space, pools))
             else:
@@ -241,29 +223,52 @@ def _candidate(
                 f"--index-space {index_space}, which gives {list(meant)}: state the other index "
                 "space, or use the pools that the data were made with."
             )
-    score = candidate.vqa_acc_score
-    shot = _made(
-        Shot,
-        where,
-        shot=len(pointer),
-        answer=candidate.vqa_pred_answer,
-        vqa_correct=int(score > 0) if candidate.vqa_correct is None else candidate.vqa_correct,
-        vqa_acc_score=score,
-        fallback=False,
-        vqa_gt_prob=candidate.vqa_gt_prob,
-        vqa_rel_score=candidate.vqa_rel_score,
-    )
-    known = (candidate.beam_score, candidate.logprob_score)
     return _made(
         Candidate,
         where,
         pointer=pointer,
         gen_method=METHODS[candidate.gen_method] if candidate.gen_method else "augmented",
         temperature=candidate.temperature,
-        step_log_probs=None,
-        log_prob=next((value for value in known if value is not None), None),
-        shots=(shot,),
+        step_log_probs=candidate.step_log_probs,
+        log_prob=_log_prob(where, candidate),
+        shots=_shots(where, candidate),
     )
+
+
+def _log_prob(where: str, candidate: Scored) -> float | None:
+    """Return the log-probability of the whole pointer, where those of its steps are not known."""
+    known = (candidate.beam_score, candidate.logprob_score)
+    whole = next((value for value in known if value is not None), None)
+    steps = candidate.step_log_probs
+    if steps is None:
+        return whole
+    if whole is not None and not math.isclose(whole, sum(steps), abs_tol=1e-9):
+        raise UserError(
+            f"{where}: its log-probability is {whole}, that of its steps is {sum(steps)}: {MEND}."
+        )
+    return None
+
+
+def _shots(where: str, candidate: Scored) -> tuple[Shot, ...]:
+    """Return the outcome at every shot that has one; the last is the candidate's own."""
+    score = candidate.vqa_acc_score
+    last = _made(
+        Shot,
+        where,
+        shot=len(candidate.pointer),
+        answer=candidate.vqa_pred_answer,
+        vqa_correct=int(score > 0) if candidate.vqa_correct is None else candidate.vqa_correct,
+        vqa_acc_score=score,
+        fallback=candidate.vqa_eval_mode == "fallback",
+        vqa_gt_prob=candidate.vqa_gt_prob,
+        vqa_rel_score=candidate.vqa_rel_score,
+    )
+    shots = (last,) if candidate.shots is None else candidate.shots
+    if shots[-1] != last:
+        raise UserError(
+            f"{where}: the last of its shots is not the candidate's own answer and scores: {MEND}."
+        )
+    return shots
 
 
 def _checked(kind: type[Part], content: Any, where: str) -> Part:
@@ -276,19 +281,3 @@ def _checked(kind: type[Part], content: Any, where: str) -> Part:
 
 def _made(kind: type[Part], where: str, **fields: Any) -> Part:
     return _checked(kind, fields, where)
-
-
-def _exported(candidate: Candidate) -> dict[str, Any]:
-    last = candidate.shots[-1]
-    asked_for = {"vqa_gt_prob": last.vqa_gt_prob, "vqa_rel_score": last.vqa_rel_score}
-    return {
-        **{name: score for name, score in asked_for.items() if score is not None},
-        "pointer": list(candidate.pointer),
-        "gen_method": candidate.gen_method,
-        "temperature": candidate.temperature,
-        "logprob_score": candidate.total_log_prob,
-        "vqa_pred_answer": last.answer,
-        "vqa_correct": last.vqa_correct,
-        "vqa_acc_score": last.vqa_acc_score,
-        "vqa_eval_mode": "fallback" if last.fallback else "vqaEval",
-    }

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lever_plus.config.rl_data import GenMethod
-from lever_plus.training.rl_data.records import Listed, Share, whole
+from lever_plus.training.rl_data.records import Listed, Share, Shot, whole
 
 OldMethod = Literal[
     "beam", "sample", "stochastic_beam", "random", "retrieval", "aug_diverse", "augmented"
@@ -25,6 +25,7 @@ METHODS: Final[Mapping[OldMethod, GenMethod]] = {
     "augmented": "augmented",
 }
 UNKNOWN: Final = "unknown (imported)"
+EvalMode = Literal["file", "vqaEval", "train", "val", "fallback", "error"]
 Ids = Annotated[tuple[int, ...], Listed]
 
 
@@ -35,7 +36,7 @@ class Given(BaseModel):
 
 
 class Scored(Given):
-    """A candidate with an official score."""
+    """A candidate with a score; `step_log_probs` and `shots` are this project's own keys."""
 
     pointer: Ids
     pointer_pos: Ids | None = None
@@ -49,18 +50,26 @@ class Scored(Given):
     vqa_acc_score: Share
     vqa_gt_prob: Share | None = None
     vqa_rel_score: Share | None = None
+    vqa_eval_mode: EvalMode | None = None
+    step_log_probs: Annotated[tuple[float, ...], Listed] | None = None
+    shots: Annotated[tuple[Shot, ...], Field(min_length=1), Listed] | None = None
 
 
 class Judged(Given):
-    """What says of a candidate whether its score is official."""
+    """What says of a candidate whether its score counts."""
 
     eval_failed: bool | None = None
-    vqa_eval_mode: Literal["file", "vqaEval", "train", "val", "fallback", "error"] | None = None
+    vqa_eval_mode: EvalMode | None = None
+    shots: Any = None
 
     @property
-    def official(self) -> bool:
-        """Whether it was scored by the metric, not by string matching or not at all."""
-        return not self.eval_failed and self.vqa_eval_mode not in {"fallback", "error"}
+    def counts(self) -> bool:
+        """Whether it was scored by the metric, not by string matching or not at all.
+
+        This project's own exports, which have `shots`, mark exact matches as its RL data do.
+        """
+        matched = self.vqa_eval_mode == "fallback" and self.shots is None
+        return not self.eval_failed and self.vqa_eval_mode != "error" and not matched
 
 
 class Query(Given):

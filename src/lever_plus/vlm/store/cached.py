@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from tqdm import tqdm
 
@@ -12,6 +12,9 @@ from lever_plus.vlm.prompt import PromptFormat, check_examples, extract_answer
 from lever_plus.vlm.request import Ask, Backend, Request, VlmIdentity, prefix_order
 from lever_plus.vlm.store.answers import Keys, Kind, Store, is_value
 from lever_plus.vlm.usage import Usage
+
+if TYPE_CHECKING:
+    from lever_plus.vlm.lengths import Lengths
 
 Value = TypeVar("Value", str, float)
 BLOCK: Final = 20_000
@@ -36,6 +39,7 @@ class StoredVlm:
         self._backend, self._store = backend, store
         self._keys: dict[Kind, Keys] = {}
         self._checked: set[Example | Query] = set()
+        self._lengths: Lengths | None = None
         self.usage: Usage = backend.usage
         self._bar = tqdm(total=0, unit="ans", leave=False, disable=None)
 
@@ -67,6 +71,25 @@ class StoredVlm:
             UserError: One of them is no finite number; those before it are stored.
         """
         return self._all("log_likelihood", requests, self._backend.log_likelihoods, description)
+
+    def prompt_tokens(self, requests: Sequence[Request]) -> list[int] | None:
+        """Return how many tokens each prompt has, image tokens included; nothing is asked.
+
+        None where that is not known: a server's tokens are its own (an answer from the store does
+        not say how many there were), and so are those of a back end of one's own; and where a
+        processor's prompts are not the sum of their turns.
+
+        Raises:
+            UserError: A text cannot be in a prompt, or an image cannot be read.
+        """
+        processor = getattr(self._backend, "processor", None)
+        if processor is None:
+            return None
+        if self._lengths is None:
+            from lever_plus.vlm.lengths import Lengths  # needs torch, which servers do not
+
+            self._lengths = Lengths(processor, self.prompt)
+        return self._lengths.of(requests)
 
     def check(self, examples: Iterable[Example | Query]) -> None:
         """Refuse texts that would be more than text in a prompt, before anything is asked.

@@ -1,0 +1,51 @@
+"""What training a method asked the VLM, its whole chain: read from the stages' metrics files."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lever_plus.config.names import GRPO, SFT
+from lever_plus.files.checking import checked
+from lever_plus.files.json_files import read_object
+from lever_plus.pipeline.paths import Paths
+
+ADVICE: Final = "run `dvc repro evaluate`"
+
+
+class _Asked(BaseModel):
+    """How many requests a stage had, or one training of it; what else it says is not read here."""
+
+    model_config = ConfigDict(strict=True)
+
+    vlm_requests: Annotated[int, Field(ge=0)]
+
+
+def requests_to_train(paths: Paths, method: str, seed: int, start: str) -> int:
+    """Return the requests of all that a method is made from, as if nothing else were trained.
+
+    Args:
+        paths: Of the project.
+        method: A trained one.
+        seed: Of its training.
+        start: `grpo.start`.
+
+    Raises:
+        UserError: A metrics file is missing, or does not say it.
+    """
+    if method == GRPO:
+        own = _asked(paths.metrics / "grpo" / f"seed{seed}.json")
+        return own + requests_to_train(paths, start, seed, start)
+    imitation = _asked(paths.metrics / "sft_data.json") + _asked(paths.metrics / "sft.json")
+    if method == SFT:
+        return imitation
+    own = _asked(paths.metrics / "rce" / f"seed{seed}.json", method)
+    return imitation + _asked(paths.metrics / "rl_data.json") + own
+
+
+def _asked(path: Path, method: str | None = None) -> int:
+    """Return what a metrics file says about a stage, or about one of its methods."""
+    found = read_object(path, ADVICE)
+    if method is None:
+        return checked(_Asked, found, str(path), ADVICE).vlm_requests
+    return checked(_Asked, found.get(method), f"{path}, {method}", ADVICE).vlm_requests
