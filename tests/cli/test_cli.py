@@ -50,11 +50,12 @@ def test_a_stage_without_its_inputs_says_what_to_run(
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_training_seed_lists_the_known_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["sft", "rl_data", "rce", "headroom"])
+def test_an_unknown_training_seed_lists_the_known_ones(command: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text(encoding="utf-8"))
-    done = run("rce", "--seed", "77", cwd=tmp_path)
-    assert "no run rce/*/seed77" in done.stderr
+    done = run(command, "--seed", "77", cwd=tmp_path)
+    assert "no training seed 77: training_seeds has 1, 2, 3." in done.stderr
 
 
 SHOWN = """

@@ -45,7 +45,7 @@ class Trained:
         seed: Training seed.
         checkpoint: The policy's file.
         history: The rows of its training.
-        made_with: What the RL data were made with; the VLM and metric are those of all stages.
+        made_with: What its seed's RL data were made with; VLM and metric are those of all stages.
         embedded: Whether the data set is the embedded one.
         command: What trains it again.
     """
@@ -159,13 +159,11 @@ def _results(policy: Trained, scores: pd.DataFrame, methods: Methods, resamples:
 def _references(
     policy: Trained, scores: pd.DataFrame, methods: Methods
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield SFT, and the RCE policy of the same seed, where they are not the policy itself."""
+    """Yield the SFT and the RCE policy of the same seed, where they are not the policy itself."""
     for method in methods.references:
-        part = scores[scores["method"] == method]
-        if method != SFT:
-            part = part[part["seed"] == policy.seed]
+        part = scores[(scores["method"] == method) & (scores["seed"] == policy.seed)]
         if method != policy.method and not part.empty:
-            yield f"{method}, seed {part['seed'].iloc[0]}", per_question(part)
+            yield f"{method}, seed {policy.seed}", per_question(part)
 
 
 def _items(facts: dict[str, Any]) -> str:

@@ -4,9 +4,10 @@ The best of many trials is an optimistic choice on dev: of training runs that we
 questions that suit it. Fresh training seeds, which no trial has seen, take the first away. The
 second stays, for the questions are the same: so the interval of each repeated trial is widened for
 the number of all trials that the choice was made among (Bonferroni; Dunn 1961), not only of those
-that are repeated. It covers questions, images resampled whole, and training runs. The best repeated
-trial is accepted if its KL keeps the budget and its interval is above zero. Otherwise the baseline
-stands. Test questions are read by the pipeline afterwards, once.
+that are repeated. It covers questions, images resampled whole, and runs of RCE and GRPO from the
+one SFT policy and RL data that all trials share (see `objective`). The best repeated trial is
+accepted if its KL keeps the budget and its interval is above zero. Otherwise the baseline stands.
+Test questions are read by the pipeline afterwards, once.
 """
 
 from pathlib import Path
