@@ -109,6 +109,12 @@ MUTATIONS: Final = (
         "the off-line policies of every seed learn from the first seed's RL data",
     ),
     Mutation(
+        "pipeline/grpo.py",
+        "groups = workspace.groups(paths.rl_data(seed),",
+        "groups = workspace.groups(paths.rl_data(1),",
+        "GRPO of every seed takes the first seed's RL data",
+    ),
+    Mutation(
         "pipeline/rl_data.py",
         "proposer = paths.trained(SFT, seed)",
         "proposer = paths.trained(SFT, 1)",

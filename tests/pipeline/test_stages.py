@@ -7,6 +7,7 @@ number of the tables is that of the checkpoint and the setting that it names.
 import hashlib
 import itertools
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -241,6 +242,23 @@ def test_a_training_starts_from_the_best_epoch_of_the_one_before(ran: Ran) -> No
             off_line["rce"]["dev_reward"]
         )
         assert off_line["rce"]["dev_reward"] != off_line["agro"]["dev_reward"]
+
+
+def test_a_seed_s_chain_reads_nothing_of_another_seed(ran: Ran, tmp_path: Path) -> None:
+    """Where the outputs of seed 1 are missing, seed 2 ends with the same bytes."""
+    chain = ("sft", "rl_data", "rce", "grpo")
+    alone = ran.world.changed({}, {stage: tmp_path / stage for stage in chain}, tmp_path)
+    first, again = (world.paths.trained("sft", 2) for world in (ran.world, alone))
+    shutil.copytree(first, again)
+    for stage in chain[1:]:
+        alone.run(stage, seed=2)
+    for stage in chain:
+        assert [path.name for path in (tmp_path / stage).iterdir()] == ["seed2"]
+    whole, own = ran.world.paths, alone.paths
+    assert own.records(2).read_bytes() == whole.records(2).read_bytes()
+    for method in ("rce", "rce-seed", "agro", "grpo"):
+        mine = weights_of(own.trained(method, 2)).read_bytes()
+        assert mine == weights_of(whole.trained(method, 2)).read_bytes()
 
 
 def test_a_metrics_file_says_which_epoch_is_best_on_dev(ran: Ran) -> None:
