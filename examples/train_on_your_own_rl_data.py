@@ -24,23 +24,23 @@ from lever_plus.training.trainer import Run
 
 
 def main(
-    rl_data: Path = Path("artifacts/rl_data"),
+    rl_data: Path = Path("artifacts/rl_data/seed1"),
     pools: Path = Path("artifacts/pool"),
     features: Path = Path("artifacts/embed"),
     encoder: str = "shipped:clip",
     out: Path = Path("my-selector"),
 ) -> None:
     """Print the figures of every epoch, and what the policy of the best one chooses."""
-    params, moved = load_params(), {"rl_data": rl_data, "pool": pools, "embed": features}
-    work = Workspace(Paths(moved=moved), params.vlm, params.scoring)
-    shots = params.pointer.shots
+    params, paths = load_params(), Paths(moved={"pool": pools, "embed": features})
+    work, shots = Workspace(paths, params.vlm, params.scoring), params.pointer.shots
     sizes = {"query_size": work.space.query_size, "candidate_size": work.space.candidate_size}
     torch.manual_seed(params.seed)
     policy = build_policy(configure(params.policy, **sizes, shots=shots))
     run = Run(params.seed, observe=typer.echo)
     environment = work.environment(shots, params.reward)
-    groups, tau = work.groups(params.reward, params.rl), next(iter(params.rce.tau.values()))
-    trained = train_rce(policy, environment, groups, work.queries("dev"), params.rce, tau, run)
+    groups, dev = work.groups(rl_data, params.reward, params.rl), work.queries("dev")
+    tau = next(iter(params.rce.tau.values()))
+    trained = train_rce(policy, environment, groups, dev, params.rce, tau, run)
     config = CheckpointConfig(
         architecture=policy.config,
         feature_space=work.space.sha256,

@@ -61,14 +61,14 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "pipeline/grpo.py",
-        "start = paths.offline(settings.grpo.start, seed)",
-        'start = paths.offline("rce", seed)',
+        "start = paths.trained(settings.grpo.start, seed)",
+        'start = paths.trained("rce", seed)',
         "grpo.start is ignored",
     ),
     Mutation(
         "pipeline/grpo.py",
-        "start = paths.offline(settings.grpo.start, seed)",
-        "start = paths.offline(settings.grpo.start, 1)",
+        "start = paths.trained(settings.grpo.start, seed)",
+        "start = paths.trained(settings.grpo.start, 1)",
         "GRPO starts from the first seed's policy",
     ),
     Mutation(
@@ -97,6 +97,42 @@ MUTATIONS: Final = (
         "RCE starts from a random policy",
     ),
     Mutation(
+        "pipeline/offline.py",
+        "start = paths.trained(SFT, seed)",
+        "start = paths.trained(SFT, 1)",
+        "RCE of every seed starts from the first seed's SFT policy",
+    ),
+    Mutation(
+        "pipeline/offline.py",
+        "groups = workspace.groups(paths.rl_data(seed),",
+        "groups = workspace.groups(paths.rl_data(1),",
+        "the off-line policies of every seed learn from the first seed's RL data",
+    ),
+    Mutation(
+        "pipeline/grpo.py",
+        "groups = workspace.groups(paths.rl_data(seed),",
+        "groups = workspace.groups(paths.rl_data(1),",
+        "GRPO of every seed takes the first seed's RL data",
+    ),
+    Mutation(
+        "pipeline/rl_data.py",
+        "proposer = paths.trained(SFT, seed)",
+        "proposer = paths.trained(SFT, 1)",
+        "the first seed's SFT policy proposes the RL data of every seed",
+    ),
+    Mutation(
+        "pipeline/rl_data.py",
+        "proposals = propose(environment, policy, queries, settings.rl_data, seed)",
+        "proposals = propose(environment, policy, queries, settings.rl_data, 1)",
+        "the RL data of every seed are drawn with the first",
+    ),
+    Mutation(
+        "experiments/study/objective.py",
+        "same = seed == self.first_seed and all(",
+        "same = all(",
+        "a trial starts from an RCE policy that other RL data taught",
+    ),
+    Mutation(
         "pipeline/sft_data.py",
         'splits["train"][: settings.sft_queries]',
         'splits["train"][: settings.sft_queries // 2]',
@@ -104,8 +140,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "pipeline/rl_data.py",
-        "policy = workspace.load_policy(paths.sft)",
-        "policy = workspace.load_policy(paths.sft).apply("
+        "policy = workspace.load_policy(proposer)",
+        "policy = workspace.load_policy(proposer).apply("
         'lambda m: getattr(m, "reset_parameters", int)())',
         "candidates come from a random policy",
     ),

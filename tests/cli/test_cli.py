@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from lever_plus.bench.growth import make_rl_data
+from lever_plus.pipeline.paths import Paths
+
 CLI = [sys.executable, "-m", "lever_plus.cli.main"]
 
 
@@ -50,11 +53,12 @@ def test_a_stage_without_its_inputs_says_what_to_run(
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_training_seed_lists_the_known_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["sft", "rl_data", "rce", "headroom"])
+def test_an_unknown_training_seed_lists_the_known_ones(command: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text(encoding="utf-8"))
-    done = run("rce", "--seed", "77", cwd=tmp_path)
-    assert "no run rce/*/seed77" in done.stderr
+    done = run(command, "--seed", "77", cwd=tmp_path)
+    assert "no training seed 77: training_seeds has 1, 2, 3." in done.stderr
 
 
 SHOWN = """
@@ -86,6 +90,17 @@ def test_no_error_and_no_warning_shows_a_password(error: str, tmp_path: Path) ->
     assert "(***)" in done.stderr
     assert "T0psecret" not in done.stderr + done.stdout
     assert "k3y" not in done.stderr + done.stdout
+
+
+def test_imported_rl_data_are_where_the_seed_s_rce_reads_them(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text(encoding="utf-8"))
+    make_rl_data(tmp_path, 2)
+    pool = ("--pool", "pools.jsonl")
+    run("export-rl", ".", "rl/out.json", *pool, cwd=tmp_path)
+    run("import-rl", "rl/out.json", *pool, "--index-space", "global", "--seed", "2", cwd=tmp_path)
+    assert Paths(tmp_path).records(2).is_file()
+    assert not Paths(tmp_path).rl_data(1).exists()
 
 
 def test_an_export_does_not_replace_what_it_exports(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_the_kinds_cover_the_methods(params: Params) -> None:
     assert groups["selector"] == ["mine"]
     assert groups["trained"] == ["sft", "rce", "rce-seed", "agro", "grpo"]
     assert groups["ceiling"] == ["best-of-3", "oracle"]
-    runs = training_runs(Paths(), 1, [1, 2], params.rce.tau)
+    runs = training_runs(Paths(), [1, 2], params.rce.tau)
     assert groups["trained"] == list(dict.fromkeys(run.method for run in runs))
 
 

@@ -138,7 +138,7 @@ def test_damaged_lock_files(tmp_path: Path) -> None:
         def run() -> None:
             path.write_bytes(content)
             assert all(isinstance(each, str) for each in locked_outputs(tmp_path).values())
-            assert len(data_inputs("grpo", tmp_path)) <= 1
+            assert len(data_inputs("grpo", 1, tmp_path)) <= 1
 
         return Bad(name, run, (path.name,))
 

@@ -83,7 +83,7 @@ def test_damaged_variants(project: Path) -> None:
     rng = random.Random(8)
     places = ("variants.yaml", "variant")
     small = copy.deepcopy(CONTENT)
-    keep = ("stateful", "seed-v3", "reward-soft")
+    keep = ("v2", "seed-v3", "reward-soft")
     small["variants"] = {name: small["variants"][name] for name in keep}
     inputs = [_bad(n, project, c, places) for n, c in damaged(dump_yaml(small).encode(), rng, 100)]
     for name, content in changed(small, rng, 120):
@@ -93,7 +93,8 @@ def test_damaged_variants(project: Path) -> None:
 
 def _named(root: Path) -> Iterator[Bad]:
     def one(**fields: Any) -> bytes:
-        plain = {"asks": "?", "methods": ["grpo"], "versus": "default", "anew": "grpo", **fields}
+        other = {"params": {"grpo": {"epochs": 1}}}
+        plain = {"asks": "?", "methods": ["grpo"], "versus": "default", **other, **fields}
         return json.dumps({"seeds": [1], "variants": {"plain": plain}}).encode()
 
     for name in (*NAMES, "default", "Default", "DEFAULT"):
@@ -118,8 +119,7 @@ def _named(root: Path) -> Iterator[Bad]:
         {"methods": []},
         {"methods": ["grpo", "grpo"]},
         {"methods": ["grpo", "GRPO"]},
-        {"anew": "evaluate"},
-        {"anew": None},
+        {"params": {}},
         {"asks": ""},
         {"params": {"seed": 9}},
         {"params": {"grpo": None}},

@@ -65,7 +65,7 @@ STAGES: Final[Mapping[str, Any]] = {
 }
 ASKING: Final = ("in_context", "sft_data", "sft", "rl_data", "rce", "grpo", "evaluate")
 TRAINING: Final = ("sft", "rce", "grpo")
-SEEDED: Final = ("rce", "grpo")
+SEEDED: Final = ("sft", "rl_data", "rce", "grpo")
 
 
 def split_files(split: str) -> dict[str, Any]:
@@ -151,12 +151,13 @@ class World:
         seeds = self.params.training_seeds if seed is None else [seed]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(embed, "ClipEncoder", FormulaEncoder)
-            for number in seeds if stage in SEEDED else [self.params.seed]:
+            if stage not in SEEDED:
+                STAGES[stage].run(self.settings(stage), self.paths, **given)
+                return self.backend.requests[begin:]
+            for number in seeds:
                 if stage in TRAINING:
                     given |= {"track": self.track(stage, number)}
-                if stage in SEEDED:
-                    given |= {"seed": number}
-                STAGES[stage].run(self.settings(stage), self.paths, **given)
+                STAGES[stage].run(self.settings(stage), self.paths, seed=number, **given)
         return self.backend.requests[begin:]
 
     def track(self, stage: str, seed: int) -> Callable[[str], Any]:

@@ -68,7 +68,7 @@ def _agro() -> dict[str, Leaf]:
 
 
 SETTINGS: Final[dict[str, Leaf]] = {
-    "seed": Leaf("prepare in_context pool sft rl_data evaluate report", 2, "pool rl_data evaluate"),
+    "seed": Leaf("prepare in_context pool evaluate", 2, "pool evaluate"),
     "training_seeds": Leaf("evaluate report", [2], "evaluate report"),
     "threads": Leaf(
         "embed rce grpo",

@@ -16,6 +16,7 @@ from tiny_world import ROOT
 YAML_ = YAML(typ="safe")
 PIPELINE: dict[str, Any] = YAML_.load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES = PIPELINE["stages"]
+CHAIN = ("sft", "rl_data", "rce", "grpo")
 VALUES: dict[str, Any] = YAML_.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
@@ -46,9 +47,17 @@ def test_every_param_is_a_dependency_of_some_stage() -> None:
     assert used == set(Params.model_fields) - {"scoring"}
 
 
-def test_rce_and_grpo_run_once_for_every_training_seed() -> None:
-    for stage in ("rce", "grpo"):
-        assert STAGES[stage]["matrix"] == {"seed": "${training_seeds}"}
+def test_a_training_seed_is_that_of_a_whole_chain() -> None:
+    """Every stage of the chain runs once a seed and reads the outputs of its own seed alone."""
+    for number, stage in enumerate(CHAIN):
+        entry = STAGES[stage]
+        assert entry["matrix"] == {"seed": "${training_seeds}"}
+        assert entry["cmd"] == f"lever-plus {stage} --seed ${{item.seed}}"
+        assert entry["outs"] == [f"artifacts/{stage}/seed${{item.seed}}"]
+        assert list(entry["metrics"][0]) == [f"metrics/{stage}/seed${{item.seed}}.json"]
+        before = [dep for dep in entry["deps"] if place(dep).removeprefix("artifacts/") in CHAIN]
+        assert len(before) == min(number, 2)
+        assert all("/seed${item.seed}" in dep for dep in before)
 
 
 def test_only_grpo_evaluate_and_report_depend_on_grpo_params() -> None:

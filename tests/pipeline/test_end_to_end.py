@@ -79,7 +79,7 @@ def test_the_policies_that_are_compared_have_learned_something(project: Project)
     assert offline["agro"]["best_epoch"] > 0
     assert online["best_epoch"] > 0
     made = project.folder / "artifacts"
-    trained = ("sft", "rce/seed1/agro", "grpo/seed1")
+    trained = ("sft/seed1", "rce/seed1/agro", "grpo/seed1")
     weights = {(made / folder / "policy.safetensors").read_bytes() for folder in trained}
     assert len(weights) == len(trained)
 
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
     assert {p.name for p in files} >= {"records.jsonl", "policy.safetensors", "history.jsonl"}
     before = {path: path.read_bytes() for path in files}
     shutil.rmtree(project.folder / "cache")  # nothing may come from the store
-    stages = ("sft_data", "sft", "rl_data", "rce --seed 1", "grpo --seed 1")
+    stages = ("sft_data", *(f"{stage} --seed 1" for stage in ("sft", "rl_data", "rce", "grpo")))
     for command in stages:
         project.cli(*command.split())
     changed = [str(path) for path in files if path.read_bytes() != before[path]]
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
 
 def test_the_rl_data_are_valid_and_inside_their_pools(project: Project) -> None:
     pools = read_pools(project.folder / "artifacts" / "pool" / "pools.jsonl")
-    meta, records = read_rl_data(project.folder / "artifacts" / "rl_data", pools)
+    meta, records = read_rl_data(project.folder / "artifacts" / "rl_data" / "seed1", pools)
     assert meta.records == len(records) == 120
     assert {c.gen_method for r in records for c in r.candidates} == {"beam", "sample", "random"}
     assert all(len(c.shots) == 4 for r in records for c in r.candidates)
@@ -124,7 +124,7 @@ def test_a_stage_that_runs_again_asks_nothing(project: Project) -> None:
 
 
 def test_dvc_shows_the_metrics_and_the_report_is_there(project: Project) -> None:
-    assert "metrics/sft.json" in project.dvc("metrics", "show")
+    assert "metrics/sft/seed1.json" in project.dvc("metrics", "show")
     page = (project.folder / "artifacts" / "report" / "index.html").read_text(encoding="utf-8")
     assert all(method in page for method in METHODS)
     assert "grpo" in project.cli("results")
@@ -134,7 +134,7 @@ def test_a_variant_is_trained_evaluated_tracked_and_compared(project: Project) -
     """Its RL data are its own, the pipeline's stay; its runs are in the MLflow store."""
     variants = project.folder / "ablations" / "variants.yaml"
     variants.write_text(VARIANTS, encoding="utf-8")
-    records = project.folder / "artifacts" / "rl_data" / "records.jsonl"
+    records = project.folder / "artifacts" / "rl_data" / "seed1" / "records.jsonl"
     before = records.read_bytes()
     said = project.dvc("repro", "ablations/dvc.yaml")
     assert "fewer: rl_data, rce, grpo run anew; 1 seeds" in said

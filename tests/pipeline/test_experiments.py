@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from lever_plus.config.file import changed_params
 from lever_plus.data.examples import Example
+from lever_plus.errors import UserError
 from lever_plus.evaluation.statistics import Estimate
 from lever_plus.evaluation.trainings import over_runs
 from lever_plus.experiments.ablation import table
@@ -24,23 +25,25 @@ from lever_plus.experiments.study.space import baseline, changes
 from lever_plus.experiments.study.storage import open_study
 from lever_plus.experiments.study.worker import run_worker
 from lever_plus.pipeline.paths import Paths, weights_of
+from lever_plus.policy.network import Policy
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.training.grpo import train_grpo
+from lever_plus.training.rce import train_rce
 from lever_plus.training.trainer import Row, Run
 from lever_plus.vlm.store.cached import StoredVlm
 from pipeline.formula import FormulaVlm, accuracy, splits_of
 from pipeline.formula_world import Ran, World
 from tiny_world import ROOT
 
+FROM_AGRO = {"agro": {"beta": 0.1}, "grpo": {"start": "agro"}}
 VARIANTS = {
     "seeds": [1, 2],
     "variants": {
         "from-agro": {
             "asks": "Does it matter where GRPO starts?",
-            "methods": ["agro", "grpo"],
+            "methods": ["rce", "grpo"],
             "versus": "default",
-            "params": {"grpo": {"start": "agro"}},
-            "anew": "rce",
+            "params": FROM_AGRO,
         }
     },
 }
@@ -48,6 +51,20 @@ VARIANTS = {
 
 def quiet(_epoch: int, _row: Row) -> None:
     """Take a report."""
+
+
+def rce_on_the_first_chain(world: World, seed: int) -> Policy:
+    """Train RCE with a seed from the SFT policy and the RL data of the first training seed."""
+    workspace, params = world.workspace(), world.params
+    return train_rce(
+        workspace.load_policy(world.paths.trained("sft", 1)),
+        workspace.environment(2, params.reward),
+        workspace.groups(world.paths.rl_data(1), params.reward, params.rl),
+        workspace.queries("dev"),
+        params.rce,
+        params.rce.tau["rce"],
+        Run(seed, lambda _row: None),
+    ).best()
 
 
 def study_settings(folder: Path, **update: Any) -> StudySettings:
@@ -85,7 +102,11 @@ def on_dev(world: World, selector: LearnedSelector) -> np.ndarray:
 def test_a_trial_is_measured_by_what_grpo_adds_to_rce_on_dev(
     ran: Ran, tmp_path: Path, seed: int
 ) -> None:
-    """By question, trial minus RCE, of the same seed; the KL is that of the best epoch."""
+    """By question, trial minus RCE, of the same seed; the KL is that of the best epoch.
+
+    Both stand on the SFT policy and the RL data of the first training seed: only there, the
+    pipeline's RCE policy is the baseline.
+    """
     world, settings = ran.world, study_settings(tmp_path)
     params = changed_params(
         world.params, changes(values(world, settings), world.params, settings.space)
@@ -94,15 +115,15 @@ def test_a_trial_is_measured_by_what_grpo_adds_to_rce_on_dev(
     workspace = world.workspace()
     rows: list[Row] = []
     trained = train_grpo(
-        workspace.load_policy(world.paths.offline("rce", seed)),
+        rce_on_the_first_chain(world, seed),
         workspace.environment(2, params.reward),
-        workspace.groups(params.reward, params.rl),
+        workspace.groups(world.paths.rl_data(1), params.reward, params.rl),
         workspace.queries("dev"),
         params.grpo,
         Run(seed, rows.append),
     )
     mine = on_dev(world, LearnedSelector(trained.best(), workspace.features))
-    theirs = on_dev(world, workspace.selector(world.paths.offline("rce", seed)))
+    theirs = on_dev(world, LearnedSelector(rce_on_the_first_chain(world, seed), workspace.features))
     assert measured.difference == pytest.approx(mine - theirs, abs=1e-6)
     assert measured.difference.any()
     assert np.mean(measured.accuracies) == pytest.approx(mine.mean(), abs=1e-6)
@@ -226,16 +247,31 @@ def copy(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Ran:
 def test_a_variant_trains_what_the_stages_would_with_its_params(
     ran: Ran, copy: Ran, tmp_path: Path
 ) -> None:
-    other = ran.world.changed({"grpo": {"start": "agro"}}, {"grpo": tmp_path / "grpo"}, tmp_path)
-    other.run("grpo")
+    """What it does not change is what the pipeline made with the same seed."""
+    moved = {stage: tmp_path / stage for stage in ("rce", "grpo")}
+    other = ran.world.changed(FROM_AGRO, moved, tmp_path)
+    for stage in moved:
+        other.run(stage)
     paths = copy.world.paths
     for seed in (1, 2):
-        grpo, agro = (paths.variant("from-agro", m, seed) for m in ("grpo", "agro"))
+        grpo, rce = (paths.variant("from-agro", m, seed) for m in ("grpo", "rce"))
         mine = weights_of(grpo).read_bytes()
-        assert mine == weights_of(other.paths.grpo(seed)).read_bytes()
-        assert mine != weights_of(ran.world.paths.grpo(seed)).read_bytes()
-        own = weights_of(ran.world.paths.offline("agro", seed)).read_bytes()
-        assert weights_of(agro).read_bytes() == own
+        assert mine == weights_of(other.paths.trained("grpo", seed)).read_bytes()
+        assert mine != weights_of(ran.world.paths.trained("grpo", seed)).read_bytes()
+        own = weights_of(ran.world.paths.trained("rce", seed)).read_bytes()
+        assert weights_of(rce).read_bytes() == own
+
+
+def test_a_variant_s_seed_must_be_one_that_the_pipeline_trains_with(
+    ran: Ran, tmp_path: Path
+) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ran.world.paths.root / name, tmp_path)
+    (tmp_path / "ablations").mkdir()
+    with (tmp_path / "ablations" / "variants.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump({**VARIANTS, "seeds": [1, 3]}, file)
+    with pytest.raises(UserError, match=r"seeds: 3 is not one of training_seeds .*\(1, 2\)"):
+        run_variant("from-agro", Paths(tmp_path), None)  # type: ignore[arg-type]
 
 
 def test_a_variant_s_rows_are_those_of_its_own_checkpoints_on_test(copy: Ran) -> None:
@@ -243,7 +279,7 @@ def test_a_variant_s_rows_are_those_of_its_own_checkpoints_on_test(copy: Ran) ->
     assert splits_of(copy.asked["from-agro"]) == ({"train", "dev", "test"}, {"train"})
     scores = pd.read_parquet(world.paths.variant("from-agro") / "scores.parquet")
     test = workspace.of_split("test")
-    for method in ("agro", "grpo"):
+    for method in ("rce", "grpo"):
         for seed in (1, 2):
             selector = workspace.selector(world.paths.variant("from-agro", method, seed))
             found = selector.select_all([e.query for e in test], workspace.pools_of(test), 2)
@@ -266,7 +302,7 @@ def test_a_variant_leaves_the_pipeline_s_outputs_as_they_are(ran: Ran, copy: Ran
 
 
 def test_the_table_pairs_a_variant_with_the_pipeline(copy: Ran) -> None:
-    """Same AGRO, no difference; another GRPO, the difference of the tables."""
+    """Same RCE, no difference; another GRPO, the difference of the tables."""
     paths = copy.world.paths
     table.run(paths, 100)
     rows = {
@@ -274,7 +310,7 @@ def test_the_table_pairs_a_variant_with_the_pipeline(copy: Ran) -> None:
         for row in json.loads(paths.ablations.read_text())["rows"]
     }
     paths.ablations.unlink()
-    assert rows["from-agro", "agro"]["difference"]["difference"] == 0
+    assert rows["from-agro", "rce"]["difference"]["difference"] == 0
     assert rows["from-agro", "grpo"]["difference"]["difference"] == pytest.approx(
         rows["from-agro", "grpo"]["accuracy"] - rows["default", "grpo"]["accuracy"], abs=2e-6
     )

@@ -62,10 +62,10 @@ def test_no_image_is_in_two_splits_or_beside_its_own_question(project: Project) 
 
 def test_rl_data_leave_and_come_back_as_the_older_format(project: Project) -> None:
     pools = "artifacts/pool/pools.jsonl"
-    project.cli("export-rl", "artifacts/rl_data", "rl.json", "--pool", pools)
-    said = project.cli("import-rl", "rl.json", "--pool", pools)
+    project.cli("export-rl", "artifacts/rl_data/seed1", "rl.json", "--pool", pools)
+    said = project.cli("import-rl", "rl.json", "--pool", pools, "--out", "imported")
     assert "variant D: 10 queries" in said
-    first = (project.folder / "artifacts" / "rl_data" / "records.jsonl").read_text()
+    first = (project.folder / "artifacts" / "rl_data" / "seed1" / "records.jsonl").read_text()
     again = (project.folder / "imported" / "records.jsonl").read_text()
     assert again == first
 

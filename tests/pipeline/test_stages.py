@@ -7,6 +7,7 @@ number of the tables is that of the checkpoint and the setting that it names.
 import hashlib
 import itertools
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from lever_plus.vlm.request import Request
 from pipeline.formula import accuracy, card_of, likelihood, reachable, splits_of
 from pipeline.formula_world import KilledError, Ran, World
 
-TRAINED = [("sft", 1), *itertools.product(("rce", "rce-seed", "agro", "grpo"), (1, 2))]
+TRAINED = [*itertools.product(("sft", "rce", "rce-seed", "agro", "grpo"), (1, 2))]
 
 
 def table(world: World) -> pd.DataFrame:
@@ -146,13 +147,17 @@ def test_the_searched_sequences_have_the_infoscore_of_the_formula(ran: Ran) -> N
         )
 
 
-def test_the_rl_data_are_scored_by_the_formula_and_come_from_the_sft_policy(ran: Ran) -> None:
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_rl_data_are_scored_by_the_formula_and_come_from_the_seed_s_sft_policy(
+    ran: Ran, seed: int
+) -> None:
     world, workspace = ran.world, ran.world.workspace()
-    meta, records = read_rl_data(world.paths.rl_data, workspace.pools)
-    own = weights_of(world.paths.sft).read_bytes()
+    proposer = world.paths.trained("sft", seed)
+    meta, records = read_rl_data(world.paths.rl_data(seed), workspace.pools)
+    own = weights_of(proposer).read_bytes()
     assert meta.policy_sha256 == hashlib.sha256(own).hexdigest()
     asked = [workspace.examples[record.query_id] for record in records]
-    decoded = workspace.selector(world.paths.sft).decode(
+    decoded = workspace.selector(proposer).decode(
         [example.query for example in asked],
         workspace.pools_of(asked),
         2,
@@ -184,11 +189,22 @@ def test_rl_data_made_part_by_part_are_the_same_and_no_part_asks_more(
     monkeypatch.setattr(rl_data, "PART", 10)
     monkeypatch.setattr(Environment, "score", counted)
     moved = ran.world.changed({}, {"rl_data": tmp_path / "rl_data"}, tmp_path)
-    moved.run("rl_data")
+    moved.run("rl_data", seed=1)
     assert sizes == [10] * 7 + [2]
     for name in ("records.jsonl", "meta.json", "schema.json"):
-        whole = (ran.world.paths.rl_data / name).read_bytes()
-        assert (tmp_path / "rl_data" / name).read_bytes() == whole
+        whole = (ran.world.paths.rl_data(1) / name).read_bytes()
+        assert (moved.paths.rl_data(1) / name).read_bytes() == whole
+
+
+def test_what_is_drawn_for_the_rl_data_is_drawn_with_the_training_seed(ran: Ran) -> None:
+    """Random candidates owe nothing to the policy that proposes the others."""
+    drawn = [
+        [c.pointer for r in records for c in r.candidates if c.gen_method == "random"]
+        for seed in (1, 2)
+        for _, records in [read_rl_data(ran.world.paths.rl_data(seed), ran.world.workspace().pools)]
+    ]
+    assert len(drawn[0]) == len(drawn[1]) == 3 * 72
+    assert drawn[0] != drawn[1]
 
 
 @pytest.mark.parametrize(("method", "seed"), TRAINED)
@@ -204,7 +220,7 @@ def test_a_training_changes_its_policy_and_reaches_more_than_its_start(
     assert random + 0.25 < mine < best
     assert max(row["dev_reward"] for row in rows) > rows[0]["dev_reward"]
     if method != "sft":
-        start = world.paths.offline("rce", seed) if method == "grpo" else world.paths.sft
+        start = world.paths.trained("rce" if method == "grpo" else "sft", seed)
         moved = weights(workspace, world.paths.trained(method, seed)) - weights(workspace, start)
         assert moved.abs().max() > 1e-3
 
@@ -218,8 +234,8 @@ def test_no_two_trainings_give_the_same_policy(ran: Ran) -> None:
 
 def test_a_training_starts_from_the_best_epoch_of_the_one_before(ran: Ran) -> None:
     world = ran.world
-    best = metrics(world, "sft.json")["dev_reward"]
     for seed in (1, 2):
+        best = metrics(world, f"sft/seed{seed}.json")["dev_reward"]
         for method in ("rce", "rce-seed", "agro"):
             assert rows_of(world, method, seed)[0]["dev_reward"] == pytest.approx(best)
         off_line = metrics(world, f"rce/seed{seed}.json")
@@ -229,14 +245,31 @@ def test_a_training_starts_from_the_best_epoch_of_the_one_before(ran: Ran) -> No
         assert off_line["rce"]["dev_reward"] != off_line["agro"]["dev_reward"]
 
 
+def test_a_seed_s_chain_reads_nothing_of_another_seed(ran: Ran, tmp_path: Path) -> None:
+    """Where the outputs of seed 1 are missing, seed 2 ends with the same bytes."""
+    chain = ("sft", "rl_data", "rce", "grpo")
+    alone = ran.world.changed({}, {stage: tmp_path / stage for stage in chain}, tmp_path)
+    first, again = (world.paths.trained("sft", 2) for world in (ran.world, alone))
+    shutil.copytree(first, again)
+    for stage in chain[1:]:
+        alone.run(stage, seed=2)
+    for stage in chain:
+        assert [path.name for path in (tmp_path / stage).iterdir()] == ["seed2"]
+    whole, own = ran.world.paths, alone.paths
+    assert own.records(2).read_bytes() == whole.records(2).read_bytes()
+    for method in ("rce", "rce-seed", "agro", "grpo"):
+        mine = weights_of(own.trained(method, 2)).read_bytes()
+        assert mine == weights_of(whole.trained(method, 2)).read_bytes()
+
+
 def test_a_metrics_file_says_which_epoch_is_best_on_dev(ran: Ran) -> None:
     """Its reward is that of the checkpoint, by the formula: hard and soft at both shots."""
     workspace = ran.world.workspace()
     dev = workspace.of_split("dev")
     for method, seed in TRAINED:
-        name = {"sft": "sft.json", "grpo": f"grpo/seed{seed}.json"}.get(method)
-        said = metrics(ran.world, name or f"rce/seed{seed}.json")
-        said = said if name else said[method]
+        alone = method in ("sft", "grpo")
+        said = metrics(ran.world, f"{method if alone else 'rce'}/seed{seed}.json")
+        said = said if alone else said[method]
         soft = accuracies(workspace, ran.world.paths.trained(method, seed), dev)
         assert said["dev_reward"] == pytest.approx((soft + (soft > 0)).mean(), abs=1e-5)
         rows = {row["epoch"]: row for row in rows_of(ran.world, method, seed)}
@@ -324,21 +357,21 @@ def test_only_candidates_of_the_named_generators_are_trained_on(ran: Ran, tmp_pa
     )
     filtered.run("rce", seed=1)
     workspace = ran.world.workspace()
-    meta, records = read_rl_data(ran.world.paths.rl_data, workspace.pools)
+    meta, records = read_rl_data(ran.world.paths.rl_data(1), workspace.pools)
     kept = [
         r.model_copy(
             update={"candidates": tuple(c for c in r.candidates if c.gen_method != "sample")}
         )
         for r in records
     ]
-    write_rl_data(tmp_path / "rl_data", meta, kept)
+    write_rl_data(tmp_path / "rl_data" / "seed1", meta, kept)
     moved = {"rce": tmp_path / "rce-by-hand", "rl_data": tmp_path / "rl_data"}
     by_hand = ran.world.changed({}, moved, tmp_path)
     by_hand.run("rce", seed=1)
     for method in ("rce", "rce-seed", "agro"):
-        mine = weights(workspace, filtered.paths.offline(method, 1))
-        assert mine.equal(weights(workspace, by_hand.paths.offline(method, 1)))
-        assert not mine.equal(weights(workspace, ran.world.paths.offline(method, 1)))
+        mine = weights(workspace, filtered.paths.trained(method, 1))
+        assert mine.equal(weights(workspace, by_hand.paths.trained(method, 1)))
+        assert not mine.equal(weights(workspace, ran.world.paths.trained(method, 1)))
 
 
 @pytest.mark.parametrize(("method", "seed"), TRAINED)
@@ -362,7 +395,7 @@ def test_best_of_n_is_the_best_of_n_samples_at_temperature_one(ran: Ran) -> None
     world, workspace = ran.world, ran.world.workspace()
     few = workspace.of_split("test", 10)
     generator = torch.Generator().manual_seed(1)
-    groups = workspace.selector(world.paths.sft).decode(
+    groups = workspace.selector(world.paths.trained("sft", 1)).decode(
         [e.query for e in few],
         workspace.pools_of(few),
         2,
@@ -422,14 +455,12 @@ def test_a_resumed_training_ends_with_the_bytes_of_one_that_was_not_stopped(
 ) -> None:
     world = ran.world.changed({}, {stage: tmp_path / stage}, tmp_path)
     world.killed_after = 2
-    seed = None if stage == "sft" else 2
     with pytest.raises(KilledError):
-        world.run(stage, seed)
+        world.run(stage, 2)
     world.killed_after = -1
-    asked = world.run(stage, seed)
-    assert len(asked) < len(world.run(stage, seed))  # the first epochs were not run again
-    first = ran.world.paths.sft if stage == "sft" else ran.world.paths.of(stage) / "seed2"
-    again = world.paths.sft if stage == "sft" else world.paths.of(stage) / "seed2"
+    asked = world.run(stage, 2)
+    assert len(asked) < len(world.run(stage, 2))  # the first epochs were not run again
+    first, again = (each.paths.of(stage) / "seed2" for each in (ran.world, world))
     files = {p.relative_to(first): p.read_bytes() for p in first.rglob("*") if p.is_file()}
     assert {p.relative_to(again): p.read_bytes() for p in again.rglob("*") if p.is_file()} == files
     name = "sft.json" if stage == "sft" else f"{stage}/seed2.json"
@@ -439,13 +470,13 @@ def test_a_resumed_training_ends_with_the_bytes_of_one_that_was_not_stopped(
 def test_a_killed_training_leaves_no_policy_of_an_earlier_one(ran: Ran, tmp_path: Path) -> None:
     """A history and a policy together say that a training has ended."""
     world = ran.world.changed({}, {"sft": tmp_path / "sft"}, tmp_path)
-    world.run("sft", None)
-    policy = world.paths.sft / "policy.safetensors"
+    world.run("sft", 1)
+    policy = weights_of(world.paths.trained("sft", 1))
     assert policy.is_file()
     world.killed_after = 2
     with pytest.raises(KilledError):
-        world.run("sft", None)
-    assert (world.paths.sft / HISTORY).is_file()
+        world.run("sft", 1)
+    assert policy.with_name(HISTORY).is_file()
     assert not policy.exists()
 
 

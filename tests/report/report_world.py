@@ -34,13 +34,13 @@ QUESTIONS = tuple(range(1000, 1100))
 ORACLE = QUESTIONS[:40]
 SHOTS = 4
 SEEDS = (1, 2)
-TRAINED = ("rce", "rce-seed", "agro", "grpo")
+TRAINED = ("sft", "rce", "rce-seed", "agro", "grpo")
+PROPOSERS = {1: "f" * 64, 2: "d" * 64}
 METHODS = {
     "zero-shot": (0,),
     "random": (0, 1),
     "sttr": (0,),
     "siir": (0,),
-    "sft": (1,),
     **dict.fromkeys(TRAINED, SEEDS),
     "oracle": (0,),
 }
@@ -101,7 +101,7 @@ def make(folder: Path) -> Made:
         prompt={"style": "chat", "instruction": ""},
         training={},
     )
-    for run in training_runs(paths, params.seed, params.training_seeds, params.rce.tau):
+    for run in training_runs(paths, params.training_seeds, params.rce.tau):
         save_checkpoint(run.checkpoint.parent, policy, space, config)
         rows = [
             {"step": 0, "epoch": 0, "dev_reward": 0.5, "entropy": 3.0, "kl": 0.0},
@@ -162,7 +162,7 @@ def _shown(method: str, query: int, shot: int) -> tuple[list[int], list[float]]:
     """The oracle searches anew at every shot; only policies know log-probs."""
     first = query * len(method) + (7 * shot if method == "oracle" else 0)
     pointer = [POOL[(first + 3 * i) % len(POOL)] for i in range(shot)]
-    return pointer, [-0.5 * (i + 1) for i in range(shot)] if method in ("sft", *TRAINED) else []
+    return pointer, [-0.5 * (i + 1) for i in range(shot)] if method in TRAINED else []
 
 
 def _said(method: str, query: int) -> tuple[str, int, float, bool]:
@@ -183,14 +183,6 @@ def _diagnostics() -> dict[str, object]:
 
 def _rl_data(paths: Paths) -> None:
     pools = write_pools(paths.pools, dict.fromkeys(QUESTIONS, POOL))
-    meta = Meta(
-        vlm=VLM,
-        metric="VQA accuracy",
-        pool_sha256=pools.sha256,
-        feature_space="5" * 64,
-        policy_sha256="f" * 64,
-        records=10,
-    )
     records = [
         QueryRecord(
             query_id=query,
@@ -200,7 +192,16 @@ def _rl_data(paths: Paths) -> None:
         )
         for query in QUESTIONS[:10]
     ]
-    write_rl_data(paths.rl_data, meta, records)
+    for seed, proposer in PROPOSERS.items():
+        meta = Meta(
+            vlm=VLM,
+            metric="VQA accuracy",
+            pool_sha256=pools.sha256,
+            feature_space="5" * 64,
+            policy_sha256=proposer,
+            records=10,
+        )
+        write_rl_data(paths.rl_data(seed), meta, records)
 
 
 def _candidate(query: int, number: int) -> Candidate:

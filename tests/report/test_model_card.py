@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from report_world import SEEDS, TRAINED, Made
+from report_world import PROPOSERS, SEEDS, TRAINED, Made
 
 from lever_plus.data.pools import read_pools
 from lever_plus.errors import UserError
@@ -19,16 +19,16 @@ def card(project: Made, name: str) -> str:
 
 def test_every_trained_policy_has_one(project: Made) -> None:
     names = {p.stem for p in (project.paths.report / "model_cards").iterdir()}
-    stages = {method: "grpo" if method == "grpo" else "rce" for method in TRAINED}
-    expected = {f"{stages[method]}-{method}-seed{seed}" for method in TRAINED for seed in SEEDS}
-    assert names == {"sft-sft-seed1", *expected}
+    stages = {method: method if method in ("sft", "grpo") else "rce" for method in TRAINED}
+    assert names == {f"{stages[method]}-{method}-seed{s}" for method in TRAINED for s in SEEDS}
 
 
 def test_the_facts_are_those_of_the_run(project: Made) -> None:
     text = card(project, "grpo-grpo-seed2")
     assert text.startswith("# grpo/grpo, seed 2\n")
-    parameters = count_parameters(weights_of(project.paths.grpo(2)))
-    config = read_config(project.paths.grpo(2))
+    checkpoint = project.paths.trained("grpo", 2)
+    parameters = count_parameters(weights_of(checkpoint))
+    config = read_config(checkpoint)
     for fact in (
         f"parameters: {parameters:,}",
         "hidden: 4",
@@ -38,14 +38,14 @@ def test_the_facts_are_those_of_the_run(project: Made) -> None:
         f"VLM: Tiny, revision {'r' * 64}, float32",
         "metric: VQA accuracy",
         "RL data: 10 queries",
-        f"sha256: {'f' * 64}",
+        f"policy that proposed the RL data, sha256: {PROPOSERS[2]}",
         "training seed: 2",
         "best epoch: 1 (chosen on dev: reward 0.7500)",
         "| mean | 45.0 [",
-        "minus sft, seed 1, paired by question: +22.5 [",
+        "minus sft, seed 2, paired by question: +22.5 [",
         "minus rce, seed 2, paired by question: +0.0 [",
         "say nothing about large VLMs",
-        f'load_selector("{project.paths.grpo(2).as_posix()}")',
+        f'load_selector("{checkpoint.as_posix()}")',
         "dvc repro grpo@2",
     ):
         assert fact in text
@@ -55,14 +55,14 @@ def test_a_policy_is_not_compared_with_itself(project: Made) -> None:
     sft, rce = card(project, "sft-sft-seed1"), card(project, "rce-rce-seed1")
     assert "minus sft" not in sft
     assert "minus rce" not in rce
-    assert "dvc repro sft\n" in sft
+    assert "dvc repro sft@1\n" in sft
     assert "RL data" not in sft.split("## Trained on")[1].split("##")[0]
 
 
 def test_the_parameters_are_counted_without_loading(project: Made) -> None:
     from safetensors.numpy import load_file
 
-    path = weights_of(project.paths.sft)
+    path = weights_of(project.paths.trained("sft", 1))
     assert count_parameters(path) == sum(weight.size for weight in load_file(path).values()) > 0
 
 

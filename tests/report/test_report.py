@@ -112,12 +112,12 @@ def test_histories_become_one_frame_per_quantity() -> None:
 
 
 def test_a_run_has_the_colour_of_its_method_and_the_line_of_its_seed() -> None:
-    runs = [f"{method} seed {seed}" for method in ("rce", "grpo") for seed in (1, 2, 3)]
-    histories = {run: [{"epoch": e, "kl": float(e)} for e in (0, 1)] for run in ["sft", *runs]}
+    runs = [f"{method} seed {seed}" for method in ("sft", "rce", "grpo") for seed in (1, 2, 3)]
+    histories = {run: [{"epoch": e, "kl": float(e)} for e in (0, 1)] for run in runs}
     svg = plots.trace_svg(plots.history_frame(histories, "kl"), "kl", "KL")
     curves = [part for part in svg.split('<g id="line2d_') if "stroke-width: 1.4" in part]
-    colours = [re.findall(r"stroke: (#[0-9a-f]{6})", part)[0] for part in curves[:7]]
-    assert colours == [plots.COLOURS[i] for i in (0, 1, 1, 1, 2, 2, 2)]
+    colours = [re.findall(r"stroke: (#[0-9a-f]{6})", part)[0] for part in curves[:9]]
+    assert colours == [plots.COLOURS[i] for i in (0, 0, 0, 1, 1, 1, 2, 2, 2)]
     for label in ("sft", "rce", "grpo", "seed 1", "seed 2", "seed 3"):
         assert f">{label}</text>" in svg
     assert ">rce seed 1<" not in svg

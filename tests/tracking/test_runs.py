@@ -206,14 +206,21 @@ def test_what_a_stage_s_answers_cost_is_logged_once(
     client: Any, params: Params, tmp_path: Path
 ) -> None:
     usage = tmp_path / "usage"
-    usage.mkdir()
+    (usage / "rl_data").mkdir(parents=True)
     figures = {"scoring/requests": 60, "scoring/store_hits": 20, "scoring/tokens_saved": 0.5}
-    (usage / "rl_data.json").write_text(json.dumps(figures))
+    for name in ("evaluate", "rl_data/seed1", "rl_data/seed2"):
+        (usage / f"{name}.json").write_text(json.dumps(figures))
     for _ in range(2):
         sync(params, [], tmp_path / "no-summary.json", usage)
-        (run,) = all_runs(client)
-    assert run.info.run_name == "rl_data/scoring"
-    assert {k: v for k, v in run.data.metrics.items() if k in figures} == figures
+        runs = all_runs(client)
+        named = {run.info.run_name: run.data.tags.get("pipeline.seed") for run in runs}
+        assert named == {
+            "evaluate/scoring": None,
+            "rl_data/scoring/seed1": "1",
+            "rl_data/scoring/seed2": "2",
+        }
+    for run in runs:
+        assert {k: v for k, v in run.data.metrics.items() if k in figures} == figures
 
 
 def test_a_training_run_has_its_scoring_figures(
@@ -235,10 +242,12 @@ def test_a_run_names_its_data_by_their_dvc_hashes_and_links_its_checkpoint(
 ) -> None:
     """The weights are not copied; the checkpoint's accuracies can be found by the model."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    (tmp_path / "dvc.yaml").write_text("stages: {grpo: {deps: [artifacts/rl_data, src/x.py]}}")
-    lock = "stages: {rl_data: {outs: [{path: artifacts/rl_data, md5: abc.dir}]}}"
+    deps = "['artifacts/rl_data/seed${item.seed}', src/x.py]"
+    (tmp_path / "dvc.yaml").write_text(f"stages: {{grpo: {{deps: {deps}}}}}")
+    of_seed = "rl_data@{0}: {{outs: [{{path: artifacts/rl_data/seed{0}, md5: abc{0}.dir}}]}}"
+    lock = f"stages: {{{of_seed.format(1)}, {of_seed.format(2)}}}"
     (tmp_path / "dvc.lock").write_text(lock)
-    run = grpo(tmp_path, 1)
+    run = grpo(tmp_path, 2)
     run.history.parent.mkdir()
     run.checkpoint.write_bytes(b"weights")
     train(params, run)
@@ -247,7 +256,7 @@ def test_a_run_names_its_data_by_their_dvc_hashes_and_links_its_checkpoint(
     sync(params, [run], summary, tmp_path / "usage")
     logged = next(r for r in all_runs(client) if r.info.run_name == run.name)
     ((dataset,),) = ([i.dataset for i in logged.inputs.dataset_inputs],)
-    assert (dataset.name, dataset.digest) == ("artifacts/rl_data", "abc.dir")
+    assert (dataset.name, dataset.digest) == ("artifacts/rl_data/seed2", "abc2.dir")
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     (model,) = client.search_logged_models([experiment])
     assert model.tags["dvc.path"] == str(run.checkpoint)

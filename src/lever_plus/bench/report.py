@@ -5,6 +5,7 @@ histories and checkpoints are all there; nothing is trained, and no VLM is asked
 """
 
 import json
+import shutil
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -41,7 +42,6 @@ VLM: Final = VlmIdentity(
     model="bench", revision="bench", dtype="bench", prompt_hash="bench", generation="bench"
 )
 SETTINGS: Final = report.Settings(
-    seed=1,
     training_seeds=list(range(1, growth.SEEDS + 1)),
     schedules={name: TauSchedule(start=0.4, end=0.1) for name in (RCE, f"{RCE}-seed")},
     reward=RewardParams(soft=1.0, clip=1.0, shot_weights=[1.0 / growth.SHOTS] * growth.SHOTS),
@@ -57,7 +57,7 @@ def run(folder: Path, questions: int, records: int = RECORDS) -> growth.Figures:
         Seconds of this process's processor time, so that other work on the machine does not count;
         peak memory in MB; the size of the page in kB.
     """
-    paths = Paths(folder, moved={"pool": folder / "made", "rl_data": folder / "made"})
+    paths = Paths(folder, moved={"pool": folder / "made"})
     scores = _make(paths, questions, records)
     before, start = peak_rss_mb(), process_time()
     with redirect_stdout(StringIO()):
@@ -87,7 +87,10 @@ def _make(paths: Paths, questions: int, records: int) -> int:
     splits = {"train": range(first - 1), "dev": range(first - 1, first), "test": test}
     for split, ids in splits.items():
         write_examples(paths.prepare / f"{split}.jsonl", [examples[i] for i in ids], paths.root)
-    growth.make_rl_data(paths.rl_data, records - 1, train, test)
+    made = paths.pools.parent
+    growth.make_rl_data(made, records - 1, train, test)
+    for seed in SETTINGS.training_seeds:
+        shutil.copytree(made, paths.rl_data(seed))
     registry = methods_of(SETTINGS.schedules, BEST_OF)
     scores = growth.score_table(questions, [m.name for m in registry if m.name != ZERO_SHOT])
     scores[["query_id", "image_id"]] += first
@@ -136,7 +139,6 @@ def _write_trainings(paths: Paths) -> None:
     )
     rows = [{"step": e, "epoch": e, "dev_reward": e / EPOCHS, "kl": 0.1} for e in range(EPOCHS)]
     history = "".join(json.dumps(row) + "\n" for row in rows)
-    trained = SETTINGS.seed, SETTINGS.training_seeds, SETTINGS.schedules
-    for each in training_runs(paths, *trained):
+    for each in training_runs(paths, SETTINGS.training_seeds, SETTINGS.schedules):
         save_checkpoint(each.checkpoint.parent, policy, space, config)
         write_text(each.history, history)

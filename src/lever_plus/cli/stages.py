@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from lever_plus.cli.tools import check_tables
+from lever_plus.cli.tools import Seed, check_tables, training_seed
 from lever_plus.cli.track import pipeline_runs, synchronise
 from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.errors import UserError
@@ -22,7 +22,6 @@ PIPELINES: Final = {
     Path("recipes") / "house_words" / "dvc.yaml": "house_words.recipe",
 }
 """Files of stages, and the room of each."""
-Seed = Annotated[int, typer.Option(help="Training seed: order of batches and sampling.")]
 
 
 def _stage(name: str) -> Any:
@@ -36,8 +35,13 @@ def params_read(stage: str) -> list[str]:
     return keys_read(_stage(stage).Settings)
 
 
-def _run(stage: str) -> None:
-    """Run one stage with the settings of params.yaml and print its summary."""
+def _run(stage: str, **given: int) -> None:
+    """Run one stage with the settings of params.yaml and print its summary.
+
+    Args:
+        stage: Its name.
+        given: A training seed, for a stage that runs once for each.
+    """
     from lever_plus.config.file import load_params
     from lever_plus.config.settings import settings_of
     from lever_plus.pipeline.outputs import write_metrics
@@ -46,15 +50,16 @@ def _run(stage: str) -> None:
     params, paths = load_params(), Paths()
     check_tables(f"lever-plus {stage}")
     module = _stage(stage)
-    text, usage = module.run(settings_of(module.Settings, params), paths)
+    text, usage = module.run(settings_of(module.Settings, params), paths, **given)
     typer.echo(f"{stage}: {text}")
     if usage is not None:
         typer.echo(f"{stage}: {usage.describe()}")
-        write_metrics(paths.usage / f"{stage}.json", usage.figures())
+        part = "".join(f"/{name}{value}" for name, value in given.items())
+        write_metrics(paths.usage / f"{stage}{part}.json", usage.figures())
 
 
-def _train(stage: str, seed: int) -> None:
-    """Run a training stage; the rows of each of its runs go to MLflow while it trains."""
+def _train(stage: str, given: int | None) -> None:
+    """Run a training stage of a seed; the rows of its runs go to MLflow while they train."""
     from lever_plus.config.file import load_params
     from lever_plus.config.settings import settings_of
     from lever_plus.pipeline.paths import Paths
@@ -62,8 +67,7 @@ def _train(stage: str, seed: int) -> None:
     from lever_plus.tracking.runs import live_run
 
     params, paths = load_params(), Paths()
-    runs = pipeline_runs(params, paths)
-    find_run(runs, stage, seed)
+    seed, runs = training_seed(params, given), pipeline_runs(params, paths)
 
     def track(method: str) -> Any:
         return live_run(params, find_run(runs, stage, seed, method))
@@ -106,27 +110,27 @@ def sft_data() -> None:
 
 
 @stages.command()
-def sft() -> None:
-    """Train the first policy by imitation."""
-    from lever_plus.config.file import load_params
-
-    _train(SFT, load_params().seed)
+def sft(seed: Seed = None) -> None:
+    """Train the first policy of a seed by imitation."""
+    _train(SFT, seed)
 
 
 @stages.command("rl_data")
-def rl_data() -> None:
-    """Propose candidates and score them: the RL data."""
-    _run("rl_data")
+def rl_data(seed: Seed = None) -> None:
+    """Propose candidates by the SFT policy of a seed and score them: its RL data."""
+    from lever_plus.config.file import load_params
+
+    _run("rl_data", seed=training_seed(load_params(), seed))
 
 
 @stages.command()
-def rce(seed: Seed = 1) -> None:
+def rce(seed: Seed = None) -> None:
     """Train the off-line policies of a seed: RCE with every schedule in rce.tau, and AGRO."""
     _train(RCE, seed)
 
 
 @stages.command()
-def grpo(seed: Seed = 1) -> None:
+def grpo(seed: Seed = None) -> None:
     """Train the GRPO policy, from the RCE policy of the same seed."""
     _train(GRPO, seed)
 

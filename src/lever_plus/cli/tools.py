@@ -16,6 +16,7 @@ bench_app = typer.Typer(help="Speed and memory, measured on this machine.", no_a
 tools.add_typer(metric_app, name="metric")
 tools.add_typer(store_app, name="store")
 tools.add_typer(bench_app, name="bench")
+Seed = Annotated[int | None, typer.Option(help="Training seed; the first of params.yaml if none.")]
 StoreFile = Annotated[Path | None, typer.Option(help="Store file; that of params.yaml if none.")]
 
 
@@ -30,6 +31,21 @@ def check_tables(command: str) -> None:
     """Refuse to start where the package is missing that reads and writes the pipeline's tables."""
     with needs("pipeline", command):
         import pyarrow  # noqa: F401
+
+
+def training_seed(params: Any, seed: int | None) -> int:
+    """Return a training seed of params.yaml, the first if none is named; UserError if unknown."""
+    from lever_plus.pipeline.runs import find_seed
+
+    return find_seed(params.training_seeds, seed)
+
+
+def _rl_data_of(seed: int | None) -> Path:
+    """Return the folder from which stage rce reads the RL data of a training seed."""
+    from lever_plus.config.file import load_params
+    from lever_plus.pipeline.paths import Paths
+
+    return Paths().rl_data(training_seed(load_params(), seed))
 
 
 @tools.command()
@@ -48,7 +64,7 @@ def doctor(params: Path = Path("params.yaml")) -> None:
 
 
 @tools.command()
-def headroom() -> None:
+def headroom(seed: Seed = None) -> None:
     """Say what the RL data hold to be learned, before anything is trained."""
     from lever_plus.data.pools import read_pools
     from lever_plus.pipeline.paths import Paths
@@ -56,8 +72,7 @@ def headroom() -> None:
     from lever_plus.training.rl_data.headroom import measure
     from lever_plus.training.rl_data.records import read_rl_data
 
-    paths = Paths()
-    _, records = read_rl_data(paths.rl_data, read_pools(paths.pools))
+    _, records = read_rl_data(_rl_data_of(seed), read_pools(Paths().pools))
     print_headroom(measure(records))
 
 
@@ -92,19 +107,24 @@ def import_rl(
     index_space: Annotated[
         IndexSpace | None, typer.Option(help="What pointers count, if the file does not say it.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder that gets the RL data.")] = Path("imported"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder that gets the RL data; where rce reads them if none."),
+    ] = None,
+    seed: Seed = None,
 ) -> None:
     """Read RL JSON of the older system into RL data."""
     from lever_plus.data.pools import read_pools
     from lever_plus.training.rl_data.legacy_json import read_exchange
     from lever_plus.training.rl_data.records import write_rl_data
 
+    folder = out or _rl_data_of(seed)
     found = read_exchange(file, index_space.value if index_space else None, read_pools(pool))
-    write_rl_data(out, found.meta, found.records)
+    write_rl_data(folder, found.meta, found.records)
     candidates = sum(len(record.candidates) for record in found.records)
     typer.echo(
-        f"variant {found.variant}: {len(found.records)} queries, {candidates} candidates in {out}; "
-        f"{found.skipped} candidates without an official score were left out"
+        f"variant {found.variant}: {len(found.records)} queries, {candidates} candidates in "
+        f"{folder}; {found.skipped} candidates without an official score were left out"
     )
 
 

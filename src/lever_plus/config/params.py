@@ -33,9 +33,9 @@ from lever_plus.files.secrets import has_secrets
 class Params(Section):
     """params.yaml."""
 
-    seed: Seed = Field(description="seed of data, pools, models and SFT")
+    seed: Seed = Field(description="seed of data, pools, and what evaluation draws")
     training_seeds: Annotated[list[Seed], Distinct] = Field(
-        min_length=1, description="seeds of RCE and GRPO runs"
+        min_length=1, description="seeds of whole trainings: SFT, RL data, RCE, GRPO"
     )
     threads: Few = Field(
         description="torch threads of embedding; parts of an RL batch side by side"

@@ -36,11 +36,13 @@ def requests_to_train(paths: Paths, method: str, seed: int, start: str) -> int:
     if method == GRPO:
         own = _asked(paths.metrics / "grpo" / f"seed{seed}.json")
         return own + requests_to_train(paths, start, seed, start)
-    imitation = _asked(paths.metrics / "sft_data.json") + _asked(paths.metrics / "sft.json")
+    trained = f"seed{seed}.json"
+    searched = _asked(paths.metrics / "sft_data.json")
+    imitation = searched + _asked(paths.metrics / SFT / trained)
     if method == SFT:
         return imitation
-    own = _asked(paths.metrics / "rce" / f"seed{seed}.json", method)
-    return imitation + _asked(paths.metrics / "rl_data.json") + own
+    own = _asked(paths.metrics / "rce" / trained, method)
+    return imitation + _asked(paths.metrics / "rl_data" / trained) + own
 
 
 def _asked(path: Path, method: str | None = None) -> int:

@@ -45,6 +45,7 @@ from lever_plus.selectors.baselines import (
 )
 from lever_plus.selectors.best_of import BestOfSamples
 from lever_plus.selectors.infoscore import InfoScoreSearch
+from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.selectors.registry import Context, make_selector, selector_names
 from lever_plus.vlm.scorer import METRIC
 from lever_plus.vlm.store.cached import StoredVlm
@@ -145,20 +146,27 @@ def _entries(settings: Settings, workspace: Workspace, questions: list[Example])
     for own in evaluate.selectors:
         (name,) = selector_names([own])
         yield Entry(name, 0, make_selector(own, context), questions, None)
-    trained = [(SFT, settings.seed)]
-    offline = (*settings.schedules, AGRO, GRPO)
-    trained += [(method, seed) for method in offline for seed in settings.training_seeds]
-    for method, seed in trained:
-        selector = workspace.selector(workspace.paths.trained(method, seed))
-        requests = requests_to_train(workspace.paths, method, seed, settings.start)
-        yield Entry(method, seed, selector, questions, requests)
+    for method in (SFT, *settings.schedules, AGRO, GRPO):
+        for seed in settings.training_seeds:
+            selector = workspace.selector(workspace.paths.trained(method, seed))
+            requests = requests_to_train(workspace.paths, method, seed, settings.start)
+            yield Entry(method, seed, selector, questions, requests)
     # What sees the true answers, on the first questions.
     few = questions[: evaluate.oracle_queries]
-    learned = workspace.selector(workspace.paths.sft)
+    learned = _first_sft(settings, workspace)
     best = BestOfSamples(learned, workspace.scorer, few, evaluate.best_of, settings.seed)
     yield Entry(best_of_name(evaluate.best_of), 0, best, few, None)
     search = InfoScoreSearch(workspace.vlm, few, evaluate.oracle_beam)
     yield Entry(ORACLE, 0, search, few, None)
+
+
+def _first_sft(settings: Settings, workspace: Workspace) -> LearnedSelector:
+    """Return the SFT selector of the first training seed.
+
+    Ceilings and diagnostics look at one: they compare no trainings, and each further one would ask
+    the VLM as much again.
+    """
+    return workspace.selector(workspace.paths.trained(SFT, settings.training_seeds[0]))
 
 
 def _best_fixed(settings: Settings, workspace: Workspace) -> FixedSelector:
@@ -180,7 +188,7 @@ def _best_fixed(settings: Settings, workspace: Workspace) -> FixedSelector:
 def _diagnostics(settings: Settings, workspace: Workspace, scores: pd.DataFrame) -> dict[str, Any]:
     """Return copy rates of all methods, and how much order matters beside choice."""
     few = workspace.of_split("test", settings.evaluate.order_queries)
-    pools, selector = workspace.pools_of(few), workspace.selector(workspace.paths.sft)
+    pools, selector = workspace.pools_of(few), _first_sft(settings, workspace)
     queries = [example.query for example in few]
     chosen = select_all(selector, queries, pools, settings.pointer.shots)
     sets = [selection.examples for selection in chosen]

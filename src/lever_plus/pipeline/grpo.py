@@ -25,18 +25,18 @@ def run(
 ) -> Outcome:
     """Train from an off-line policy of the same seed; its start is the reference of the KL."""
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
-    start = paths.offline(settings.grpo.start, seed)
+    start = paths.trained(settings.grpo.start, seed)
     training = Training(
         stage=GRPO,
         method=GRPO,
         seed=seed,
-        folder=paths.grpo(seed),
+        folder=paths.trained(GRPO, seed),
         settings=settings,
-        made_from=(weights_of(start), paths.records),
+        made_from=(weights_of(start), paths.records(seed)),
         threads=settings.threads,
     )
     environment = workspace.environment(settings.pointer.shots, settings.reward)
-    groups = workspace.groups(settings.reward, settings.rl)
+    groups = workspace.groups(paths.rl_data(seed), settings.reward, settings.rl)
     metrics = train(
         workspace,
         training,

@@ -7,7 +7,7 @@ as long as training.
 from collections.abc import Callable, Collection
 
 from lever_plus.config.base import Count
-from lever_plus.config.names import AGRO, RCE
+from lever_plus.config.names import AGRO, RCE, SFT
 from lever_plus.config.offline import AgroParams, RceParams, RlParams
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths, weights_of
@@ -37,11 +37,11 @@ def run(
     vlm: StoredVlm | None = None,
     methods: Collection[str] | None = None,
 ) -> Outcome:
-    """Train them (all, or some) from the SFT policy, which is AGRO's reference too."""
+    """Train them (all, or some) from the seed's SFT policy, which is AGRO's reference too."""
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
     metrics = {
         method: train(workspace, _training(settings, paths, method, seed), track, fit)
-        for method, fit in _fits(settings, workspace).items()
+        for method, fit in _fits(settings, workspace, seed).items()
         if methods is None or method in methods
     }
     write_metrics(paths.metrics / "rce" / f"seed{seed}.json", metrics)
@@ -54,18 +54,21 @@ def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Train
         stage=RCE,
         method=method,
         seed=seed,
-        folder=paths.offline(method, seed),
+        folder=paths.trained(method, seed),
         settings=settings,
-        made_from=(weights_of(paths.sft), paths.records),
+        made_from=(weights_of(paths.trained(SFT, seed)), paths.records(seed)),
         threads=settings.threads,
     )
 
 
-def _fits(settings: Settings, workspace: Workspace) -> dict[str, Callable[[Run], Trained]]:
+def _fits(
+    settings: Settings, workspace: Workspace, seed: int
+) -> dict[str, Callable[[Run], Trained]]:
     """Return {method: what trains it}."""
     environment = workspace.environment(settings.pointer.shots, settings.reward)
-    groups, dev = workspace.groups(settings.reward, settings.rl), workspace.queries("dev")
-    start = workspace.paths.sft
+    paths, dev = workspace.paths, workspace.queries("dev")
+    groups = workspace.groups(paths.rl_data(seed), settings.reward, settings.rl)
+    start = paths.trained(SFT, seed)
 
     def rce(method: str) -> Callable[[Run], Trained]:
         tau = settings.rce.tau[method]

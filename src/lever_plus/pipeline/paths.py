@@ -60,21 +60,6 @@ class Paths:
         return self.of("sft_data") / "sequences.jsonl"
 
     @property
-    def sft(self) -> Path:
-        """The SFT checkpoint."""
-        return self.of(SFT)
-
-    @property
-    def rl_data(self) -> Path:
-        """The RL data."""
-        return self.of("rl_data")
-
-    @property
-    def records(self) -> Path:
-        """The records of the RL data."""
-        return self.rl_data / "records.jsonl"
-
-    @property
     def scores(self) -> Path:
         """The score table of the evaluation."""
         return self.of("evaluate") / "scores.parquet"
@@ -144,18 +129,22 @@ class Paths:
         """Plot data."""
         return self.root / "plots"
 
-    def offline(self, method: str, seed: int) -> Path:
-        """Return the checkpoint of one run on the RL data: an RCE schedule, or AGRO."""
+    def trained(self, method: str, seed: int) -> Path:
+        """Return the checkpoint of a method that one training seed made.
+
+        What is neither SFT nor GRPO is trained on the RL data: an RCE schedule, or AGRO.
+        """
+        if method in (SFT, GRPO):
+            return self.of(method) / f"seed{seed}"
         return self.of(RCE) / f"seed{seed}" / method
 
-    def grpo(self, seed: int) -> Path:
-        """Return the checkpoint of one GRPO run."""
-        return self.of(GRPO) / f"seed{seed}"
+    def rl_data(self, seed: int) -> Path:
+        """Return the RL data that the SFT policy of a training seed proposed."""
+        return self.of("rl_data") / f"seed{seed}"
 
-    def trained(self, method: str, seed: int) -> Path:
-        """Return the checkpoint of any method."""
-        known = {SFT: self.sft, GRPO: self.grpo(seed)}
-        return known.get(method) or self.offline(method, seed)
+    def records(self, seed: int) -> Path:
+        """Return the records of the RL data of a training seed."""
+        return self.rl_data(seed) / "records.jsonl"
 
     def variant(self, variant: str, method: str | None = None, seed: int | None = None) -> Path:
         """Return the folder of an ablation's variant, or of one of its checkpoints."""

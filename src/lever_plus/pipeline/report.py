@@ -7,7 +7,6 @@ import pandas as pd
 from rich.console import Console
 
 from lever_plus.config.base import Section
-from lever_plus.config.names import SFT
 from lever_plus.config.offline import TauSchedule
 from lever_plus.config.reward import RewardParams
 from lever_plus.config.settings import From
@@ -55,14 +54,17 @@ DECISIONS = 60
 
 
 class Found(NamedTuple):
-    """What the earlier stages left."""
+    """What the earlier stages left.
+
+    metas: {training seed: what its RL data were made with}; records: those of the first seed.
+    """
 
     summary: tables.Summary
     scores: pd.DataFrame
     splits: dict[str, list[Example]]
     histories: dict[str, list[Row]]
     pools: Pools
-    meta: Meta
+    metas: dict[int, Meta]
     records: Records
     reader: IdealReader | None
 
@@ -80,7 +82,6 @@ class Found(NamedTuple):
 class Settings(Section):
     """What the stage reads of params.yaml."""
 
-    seed: int
     training_seeds: list[int]
     schedules: Annotated[dict[str, TauSchedule], From("rce.tau")]
     reward: RewardParams
@@ -149,14 +150,16 @@ def read_scores(paths: Paths) -> pd.DataFrame:
 
 def _read(settings: Settings, paths: Paths) -> Found:
     summary, scores, pools = read_summary(paths), read_scores(paths), read_pools(paths.pools)
-    meta, records = read_rl_data(paths.rl_data, pools)
+    data = {seed: read_rl_data(paths.rl_data(seed), pools) for seed in settings.training_seeds}
+    metas = {seed: meta for seed, (meta, _) in data.items()}
+    records = data[settings.training_seeds[0]][1]
     splits = read_splits(paths.prepare, paths.root)
     check_pools(pools, splits, paths.pools)
     examples = by_id(splits)
     stored.check_scores(scores, examples, paths.scores)
     reader = open_reader(paths, examples) if settings.source == "embedded" else None
     histories = _histories(settings, paths)
-    return Found(summary, scores, splits, histories, pools, meta, records, reader)
+    return Found(summary, scores, splits, histories, pools, metas, records, reader)
 
 
 def read_in_context(path: Path) -> dict[str, float]:
@@ -265,9 +268,9 @@ def _write_cards(settings: Settings, paths: Paths, found: Found) -> int:
             seed=run.seed,
             checkpoint=run.checkpoint,
             history=read_history(run.history),
-            made_with=found.meta,
+            made_with=found.metas[run.seed],
             embedded=settings.source == "embedded",
-            command=f"dvc repro {run.stage}" + ("" if run.stage == SFT else f"@{run.seed}"),
+            command=f"dvc repro {run.stage}@{run.seed}",
         )
         text = model_card(policy, found.scores, methods, settings.resamples)
         write_text(folder / f"{policy.name}.md", text)
@@ -277,12 +280,10 @@ def _write_cards(settings: Settings, paths: Paths, found: Found) -> int:
 def _histories(settings: Settings, paths: Paths) -> dict[str, list[Row]]:
     """Read exactly the histories that params.yaml names: {"<method> seed <k>": rows}."""
     return {
-        run.method if run.stage == SFT else f"{run.method}{plots.SEED}{run.seed}": read_history(
-            run.history
-        )
+        f"{run.method}{plots.SEED}{run.seed}": read_history(run.history)
         for run in _runs(settings, paths)
     }
 
 
 def _runs(settings: Settings, paths: Paths) -> list[TrainingRun]:
-    return training_runs(paths, settings.seed, settings.training_seeds, settings.schedules)
+    return training_runs(paths, settings.training_seeds, settings.schedules)

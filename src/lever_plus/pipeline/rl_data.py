@@ -1,4 +1,4 @@
-"""Stage rl_data: SFT policy + VLM -> scored candidates, the RL data."""
+"""Stage rl_data: SFT policy + VLM -> scored candidates, the RL data of one seed."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Annotated, Final
 
 from lever_plus.config.base import Count, Section
+from lever_plus.config.names import SFT
 from lever_plus.config.policy import PointerParams
 from lever_plus.config.rl_data import RlDataParams
 from lever_plus.config.scoring import ScoringParams
@@ -30,7 +31,6 @@ PART: Final = 8 * DECODE_BATCH
 class Settings(Section):
     """What the stage reads of params.yaml."""
 
-    seed: int
     rl_data: RlDataParams
     pointer: PointerParams
     vlm: VlmParams
@@ -38,27 +38,32 @@ class Settings(Section):
     rl_queries: Annotated[Count, From("data.rl_queries")]
 
 
-def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
-    """Propose candidates for every RL query and score each at every shot."""
+def run(settings: Settings, paths: Paths, seed: int, vlm: StoredVlm | None = None) -> Outcome:
+    """Propose candidates for every RL query and score each at every shot.
+
+    The SFT policy of the seed proposes; what is drawn is drawn with the seed too.
+    """
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
     queries = workspace.queries("train", settings.rl_queries)
-    policy = workspace.load_policy(paths.sft)
+    proposer = paths.trained(SFT, seed)
+    policy = workspace.load_policy(proposer)
     environment = workspace.environment(settings.pointer.shots)
-    proposals = propose(environment, policy, queries, settings.rl_data, settings.seed)
+    proposals = propose(environment, policy, queries, settings.rl_data, seed)
     records = _records(environment, queries, proposals, settings.rl_data.scores)
     meta = Meta(
         vlm=workspace.vlm.identity,
         metric=METRIC,
         pool_sha256=workspace.pools.sha256,
         feature_space=workspace.space.sha256,
-        policy_sha256=hashlib.sha256(weights_of(paths.sft).read_bytes()).hexdigest(),
+        policy_sha256=hashlib.sha256(weights_of(proposer).read_bytes()).hexdigest(),
         records=len(queries),
     )
     meter = Meter()
-    write_rl_data(paths.rl_data, meta, meter.watching(records))
+    write_rl_data(paths.rl_data(seed), meta, meter.watching(records))
     headroom = meter.headroom()
     requests = {"vlm_requests": workspace.scorer.requests}
-    write_metrics(paths.metrics / "rl_data.json", {**headroom.as_dict(), **requests})
+    metrics = paths.metrics / "rl_data" / f"seed{seed}.json"
+    write_metrics(metrics, {**headroom.as_dict(), **requests})
     return Outcome(f"{len(queries)} queries. {headroom.verdict}", workspace.vlm.usage)
 
 

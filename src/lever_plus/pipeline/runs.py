@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lever_plus.config.names import SFT
 from lever_plus.config.offline import TauSchedule
 from lever_plus.errors import UserError
 from lever_plus.evaluation.methods import Method, methods_of
@@ -12,26 +11,32 @@ from lever_plus.tracking.training_run import TrainingRun
 
 
 def training_runs(
-    paths: Paths, seed: int, training_seeds: Sequence[int], schedules: Mapping[str, TauSchedule]
+    paths: Paths, training_seeds: Sequence[int], schedules: Mapping[str, TauSchedule]
 ) -> list[TrainingRun]:
-    """Return all runs: SFT, and every RCE schedule, AGRO and GRPO for each training seed.
+    """Return all runs: SFT, every RCE schedule, AGRO and GRPO for each training seed.
 
     Args:
         paths: Where they are.
-        seed: Of SFT.
-        training_seeds: Of the others.
+        training_seeds: Those of params.yaml.
         schedules: `rce.tau`.
     """
     trained = [method for method in methods_of(schedules) if method.kind == "trained"]
-    runs = [_run(paths, method, seed) for method in trained if method.stage == SFT]
-    for number in training_seeds:
-        runs += [_run(paths, method, number) for method in trained if method.stage != SFT]
-    return runs
+    return [_run(paths, method, seed) for seed in training_seeds for method in trained]
 
 
 def _run(paths: Paths, method: Method, seed: int) -> TrainingRun:
     place = paths.trained(method.name, seed)
     return TrainingRun(method.stage, method.name, seed, place / HISTORY)
+
+
+def find_seed(training_seeds: Sequence[int], seed: int | None) -> int:
+    """Return a training seed, the first if none is named; UserError says which there are."""
+    if seed is None:
+        return training_seeds[0]
+    if seed not in training_seeds:
+        known = ", ".join(map(str, training_seeds))
+        raise UserError(f"params.yaml has no training seed {seed}: training_seeds has {known}.")
+    return seed
 
 
 def variant_run(

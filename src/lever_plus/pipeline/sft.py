@@ -1,4 +1,4 @@
-"""Stage sft: InfoScore sequences -> the first policy."""
+"""Stage sft: InfoScore sequences -> the first policy of one seed."""
 
 from typing import Annotated
 
@@ -22,7 +22,6 @@ from lever_plus.vlm.store.cached import StoredVlm
 class Settings(TrainingSettings):
     """What the stage reads of params.yaml."""
 
-    seed: int
     sft: SftParams
     policy: PolicyParams
     # What the sequences were made with: they are checked by it, and DVC knows them as a file.
@@ -31,17 +30,9 @@ class Settings(TrainingSettings):
 
 
 def run(
-    settings: Settings,
-    paths: Paths,
-    track: Track,
-    vlm: StoredVlm | None = None,
-    seed: int | None = None,
+    settings: Settings, paths: Paths, seed: int, track: Track, vlm: StoredVlm | None = None
 ) -> Outcome:
-    """Train the policy from scratch; its epoch is chosen by realised reward on dev.
-
-    The seed is that of the settings, if none is given.
-    """
-    seed = settings.seed if seed is None else seed
+    """Train the policy from scratch; its epoch is chosen by realised reward on dev."""
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
     torch.manual_seed(seed)
     config = configure(
@@ -55,7 +46,7 @@ def run(
         stage=SFT,
         method=SFT,
         seed=seed,
-        folder=paths.sft,
+        folder=paths.trained(SFT, seed),
         settings=settings,
         made_from=(paths.sequences,),
     )
@@ -82,5 +73,5 @@ def run(
             run,
         ),
     )
-    write_metrics(paths.metrics / "sft.json", metrics)
+    write_metrics(paths.metrics / SFT / f"seed{seed}.json", metrics)
     return Outcome(describe_best(metrics), workspace.vlm.usage)

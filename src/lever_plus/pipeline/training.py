@@ -45,7 +45,7 @@ class Training:
     Attributes:
         stage: Stage that trains it.
         method: Its name.
-        seed: Order of the batches, and sampling.
+        seed: Of the whole chain: first weights, order of the batches, dropout, sampling.
         folder: Gets the history and the checkpoint.
         settings: Those of the stage.
         made_from: Files that the training depends on, beside pools, features and settings.

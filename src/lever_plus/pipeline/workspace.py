@@ -99,9 +99,9 @@ class Workspace:
             reward=reward,
         )
 
-    def groups(self, reward: RewardParams, rl: RlParams) -> Groups:
-        """Read the RL data that params.yaml trains on; refused where they teach nothing."""
-        records = informative(read_rl_data(self.paths.rl_data, self.pools)[1], rl.min_informative)
+    def groups(self, rl_data: Path, reward: RewardParams, rl: RlParams) -> Groups:
+        """Read a folder of RL data to train on; refused where they teach nothing."""
+        records = informative(read_rl_data(rl_data, self.pools)[1], rl.min_informative)
         return groups_from_records(records, self.pools, reward, rl.filter_gen_methods)
 
     def of_split(self, split: str, count: int | None = None) -> list[Example]:

@@ -43,7 +43,7 @@ class Trained:
         seed: Training seed.
         checkpoint: The policy's file.
         history: The rows of its training.
-        made_with: What the RL data were made with; the VLM and metric are those of all stages.
+        made_with: What its seed's RL data were made with; VLM and metric are those of all stages.
         embedded: Whether the data set is the embedded one.
         command: What trains it again.
     """
@@ -162,14 +162,11 @@ def _results(policy: Trained, scores: pd.DataFrame, methods: Methods, resamples:
 def _references(
     policy: Trained, scores: pd.DataFrame, methods: Methods
 ) -> Iterator[tuple[str, Table]]:
-    """Yield SFT and RCE of the same seed, or the one SFT, where they are not the policy itself."""
+    """Yield the SFT and the RCE policy of the same seed, where they are not the policy itself."""
     for method in methods.references:
-        whole = scores[scores["method"] == method]
-        part = whole[whole["seed"] == policy.seed]
-        if method == SFT and part.empty:
-            part = whole
+        part = scores[(scores["method"] == method) & (scores["seed"] == policy.seed)]
         if method != policy.method and not part.empty:
-            yield f"{method}, seed {part['seed'].iloc[0]}", Table(part, trained=False)
+            yield f"{method}, seed {policy.seed}", Table(part, trained=False)
 
 
 def _items(facts: dict[str, Any]) -> str:

@@ -116,10 +116,10 @@ def trace_svg(frame: pd.DataFrame, key: str, label: str, known: Sequence[str] | 
     names = {str(run): str(run).partition(SEED) for run in frame["run"].drop_duplicates()}
     methods = list(dict.fromkeys(method for method, _, _ in names.values()))
     known = known or methods
-    seeds = list(dict.fromkeys(seed for _, _, seed in names.values() if seed))
+    seeds = list(dict.fromkeys(seed for _, _, seed in names.values()))
     for run, (method, _, seed) in names.items():
         part, look = frame[frame["run"] == run], _look(known.index(method))
-        style = STYLES[seeds.index(seed) % len(STYLES)] if seed else "-"
+        style = STYLES[seeds.index(seed) % len(STYLES)]
         axes.plot(part["epoch"], part[key], ls=style, lw=1.4, ms=4, **look)
     axes.set(title=label, xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 from lever_plus.files.yaml_files import read_yaml
 
 DATA = "artifacts/"
+ITEM: Final = "${item.seed}"
 ADVICE: Final = "take it back with `git checkout`, or run `dvc repro`"
 
 
@@ -16,16 +17,18 @@ class DataInput(NamedTuple):
     md5: str
 
 
-def data_inputs(stage: str, root: Path) -> list[DataInput]:
+def data_inputs(stage: str, seed: int, root: Path) -> list[DataInput]:
     """Return what a stage reads of earlier stages' outputs; those without a lock are left out.
 
     Args:
         stage: Name in dvc.yaml, such as "grpo"; of an unknown stage there are none.
+        seed: Training seed, which the paths of a stage's items name.
         root: Folder of dvc.yaml and dvc.lock.
     """
     entry = _stages(root / "dvc.yaml").get(stage, {})
     deps = entry.get("deps") if isinstance(entry, dict) else None
-    wanted = [str(dep) for dep in _list(deps) if str(dep).startswith(DATA)]
+    paths = [str(dep).replace(ITEM, str(seed)) for dep in _list(deps)]
+    wanted = [path for path in paths if path.startswith(DATA)]
     known = locked_outputs(root)
     return [DataInput(path, known[path]) for path in wanted if path in known]
 

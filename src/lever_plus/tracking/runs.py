@@ -72,7 +72,7 @@ def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]
 
 def _create(store: Store, params: Params, run: TrainingRun, if_lost: str) -> Run:
     opened = store.create(run.name, run.tags, flatten(params.model_dump()), if_lost)
-    opened.log_inputs(data_inputs(run.stage, project_root()))
+    opened.log_inputs(data_inputs(run.stage, run.seed, project_root()))
     return opened
 
 
@@ -116,8 +116,8 @@ def sync(
         store.clear_lost()
         view = results_view(params.pointer.shots, next(iter(params.rce.tau), AGRO))
         store.share_view(VIEW_TAG, view)
-        for path in sorted(usage.glob("*.json")):
-            _project_usage(store, params, path)
+        for path in sorted(usage.rglob("*.json")):
+            _project_usage(store, params, path, usage)
         made = sum(_project_history(store, params, run) for run in runs)
         evaluated = sum(
             _project_method(store, method, runs, evaluation, key)
@@ -127,14 +127,21 @@ def sync(
     return made, evaluated
 
 
-def _project_usage(store: Store, params: Params, path: Path) -> None:
-    """Log what asking the VLM cost a stage that has no training run of its own."""
-    stage = check_name(path.stem, f"{path}: the stage")
+def _project_usage(store: Store, params: Params, path: Path, usage: Path) -> None:
+    """Log what asking the VLM cost a stage that has no training run of its own.
+
+    Its file is `<stage>.json`, or `<stage>/seed<k>.json` where it runs once a training seed.
+    """
+    parts = path.relative_to(usage).with_suffix("").parts
+    stage, *item = (check_name(part, f"{path}: the stage, or its seed,") for part in parts)
+    name = "/".join((stage, "scoring", *item))
     tags = {"pipeline.stage": stage, "pipeline.method": "scoring"}
+    if item:
+        tags["pipeline.seed"] = item[0].removeprefix("seed")
     whole = {USAGE_MD5: md5(path)}
     if store.find({**tags, **whole}) is None:
         figures = read_usage(path)
-        opened = store.create(f"{stage}/scoring", tags, flatten(params.model_dump()))
+        opened = store.create(name, tags, flatten(params.model_dump()))
         opened.log(figures, 0)
         opened.end(tags=whole)
         store.keep_first({**tags, **whole})

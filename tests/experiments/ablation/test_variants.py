@@ -44,8 +44,7 @@ def test_it_runs_from_the_first_stage_it_changes_to_the_last_it_needs(
     assert stages(variant(methods=methods, params=params)) == expected
 
 
-def test_it_may_run_anew_without_a_change() -> None:
-    assert stages(variant(anew="rce")) == ["rce", "grpo"]
+def test_it_must_change_something() -> None:
     with pytest.raises(UserError, match="changes nothing that is trained"):
         stages(variant())
 

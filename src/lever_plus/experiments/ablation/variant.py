@@ -1,14 +1,16 @@
 """One variant with one seed after another: trained into a folder of its own, then evaluated.
 
 Everything that the variant does not change is read from the pipeline's outputs, so that variants
-share data, models, pools, and the answer store; the very stage functions run. SFT, where it runs
-anew, takes the training seed too: intervals over seeds then hold the whole training.
+share data, models, pools, and the answer store; the very stage functions run. A seed's SFT policy,
+RL data and off-line policies are those that the pipeline made with the same seed, so the seeds of
+variants are training seeds, and intervals over them hold the whole training.
 """
 
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -17,10 +19,12 @@ from lever_plus.config.file import load_params
 from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.config.params import Params
 from lever_plus.config.settings import settings_of
+from lever_plus.errors import UserError
 from lever_plus.evaluation.evaluate import evaluate_selector
 from lever_plus.experiments.ablation.variants import (
     FACTS,
     SCORES,
+    VARIANTS,
     find_variant,
     params_of,
     read_variants,
@@ -51,7 +55,8 @@ def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -
         vlm: The VLM, where it is open already.
 
     Raises:
-        UserError: The variant is not valid, or is being run by another process just now.
+        UserError: The variant is not valid, a seed of it is no training seed, or another process
+            is running it just now.
     """
     find_variant(name, paths.root)
     lock = paths.cache / "ablations" / f"{name}.lock"
@@ -65,12 +70,12 @@ def _run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None) -> Outc
     root, variant = paths.root, find_variant(name, paths.root)
     os.environ.setdefault("DVC_ROOT", str(root.resolve()))  # where the MLflow store is
     base, params = load_params(root / "params.yaml"), params_of(variant, root)
-    stages = stages_to_run(variant, base, params, root)
+    stages, seeds = stages_to_run(variant, base, params, root), _seeds(base, root)
     fresh = paths.cache / "ablations" / name / "out"
     shutil.rmtree(fresh, ignore_errors=True)
     scores: list[pd.DataFrame] = []
     facts: dict[str, dict[str, float]] = {}
-    for seed in read_variants(root).seeds:
+    for seed in seeds:
         work = paths.cache / "ablations" / name / f"seed{seed}"
         shutil.rmtree(work, ignore_errors=True)  # what a killed run has left
         moved = replace(
@@ -82,7 +87,7 @@ def _run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None) -> Outc
         scores += _evaluate(params, workspace, variant.methods, seed)
         facts[f"seed{seed}"] = {"vlm_requests": usage}
         if RCE in stages:
-            facts[f"seed{seed}"] |= _describe(params, workspace)
+            facts[f"seed{seed}"] |= _describe(params, workspace, seed)
         for method in variant.methods:
             shutil.copytree(moved.trained(method, seed), fresh / f"seed{seed}" / method)
         shutil.rmtree(work)
@@ -98,6 +103,19 @@ def _run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None) -> Outc
     return Outcome(f"{name}: {', '.join(stages)} run anew; {len(facts)} seeds in {out}")
 
 
+def _seeds(base: Params, root: Path) -> list[int]:
+    """Return the seeds of all variants; UserError if the pipeline has not trained with each."""
+    seeds = read_variants(root).seeds
+    other = [seed for seed in seeds if seed not in base.training_seeds]
+    if other:
+        raise UserError(
+            f"{VARIANTS}: seeds: {other[0]} is not one of training_seeds in params.yaml "
+            f"({', '.join(map(str, base.training_seeds))}), and a variant starts from what the "
+            "pipeline trained with its seed: add it there, or leave it out here."
+        )
+    return seeds
+
+
 def _train(
     params: Params,
     paths: Paths,
@@ -111,8 +129,8 @@ def _train(
     needed = {*methods, params.grpo.start}
     calls: dict[str, Callable[[], Outcome]] = {
         "sft_data": lambda: sft_data.run(settings_of(sft_data.Settings, params), paths, vlm),
-        SFT: lambda: sft.run(settings_of(sft.Settings, params), paths, track, vlm, seed),
-        "rl_data": lambda: rl_data.run(settings_of(rl_data.Settings, params), paths, vlm),
+        SFT: lambda: sft.run(settings_of(sft.Settings, params), paths, seed, track, vlm),
+        "rl_data": lambda: rl_data.run(settings_of(rl_data.Settings, params), paths, seed, vlm),
         RCE: lambda: offline.run(
             settings_of(offline.Settings, params), paths, seed, track, vlm, needed
         ),
@@ -135,9 +153,9 @@ def _evaluate(
     return tables
 
 
-def _describe(params: Params, workspace: Workspace) -> dict[str, float]:
+def _describe(params: Params, workspace: Workspace, seed: int) -> dict[str, float]:
     """Return what the candidates of the RL data give: reward and its spread inside groups."""
-    groups = workspace.groups(params.reward, params.rl)
+    groups = workspace.groups(workspace.paths.rl_data(seed), params.reward, params.rl)
     weights = workspace.environment(params.pointer.shots, params.reward).shot_weights
     returns = total(groups.rewards, torch.tensor(weights))
     return statistics(returns, leave_one_out(returns, groups.keep), groups.keep)

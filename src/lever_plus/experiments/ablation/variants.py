@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
@@ -53,9 +53,6 @@ class Variant(Section):
         "same method there; `default` is the pipeline"
     )
     preset: Name | None = Field(default=None, description="file in presets/, applied first")
-    anew: Literal["sft_data", "sft", "rl_data", "rce", "grpo"] | None = Field(
-        default=None, description="run anew from this stage, though nothing changes before it"
-    )
     params: dict[str, Any] = Field(default_factory=dict, description="changes to params.yaml")
 
     def compared(self, method: str) -> str:
@@ -67,7 +64,7 @@ class Variants(Section):
     """The whole file."""
 
     seeds: Annotated[list[Seed], Field(min_length=1), Distinct] = Field(
-        description="training seeds of every variant"
+        description="training seeds of every variant, some of those of params.yaml"
     )
     variants: dict[Name, Variant] = Field(min_length=1)
 
@@ -162,8 +159,6 @@ def stages_to_run(variant: Variant, base: Params, changed: Params, root: Path) -
     early = [stage for stage in touched if stage not in (*CHAIN, "evaluate", "report")]
     if early:
         raise UserError(f"this variant changes stage {early[0]}, which all variants share.")
-    if variant.anew:
-        touched.append(variant.anew)
     firsts = [CHAIN.index(stage) for stage in touched if stage in CHAIN]
     if not firsts:
         raise UserError("this variant changes nothing that is trained.")

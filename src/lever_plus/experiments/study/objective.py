@@ -3,6 +3,11 @@
 Objective: paired difference of dev accuracy (mean over shots), trial minus baseline, averaged over
 the same training seeds. The KL to the RCE policy is a constraint. All seeds' epochs are reported,
 so that a pruner may end a trial between epochs and between seeds. Test questions are not read.
+
+All trials stand on one SFT policy and one set of RL data, those of the first training seed. A seed
+of a trial, or of promotion, is that of RCE and GRPO alone, so what the study says of training runs
+leaves out how much SFT and the RL data differ from seed to seed; the pipeline's evaluation has
+that. The pipeline's RCE policy of another seed is another training, and no trial starts from it.
 """
 
 import hashlib
@@ -17,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lever_plus.config.names import RCE
+from lever_plus.config.names import RCE, SFT
 from lever_plus.config.params import Params
 from lever_plus.data.examples import Example
 from lever_plus.evaluation.statistics import Clusters
@@ -28,6 +33,7 @@ from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.checkpoint import read_config
 from lever_plus.policy.network import Policy
 from lever_plus.training.environment import Environment
+from lever_plus.training.groups import Groups
 from lever_plus.training.grpo import train_grpo
 from lever_plus.training.loop import Trained
 from lever_plus.training.rce import train_rce
@@ -40,7 +46,7 @@ Report = Callable[[int, Row], None]
 """Gets the number of a report and a history row; may raise to end the trial."""
 
 
-OBJECTIVE: Final = 2
+OBJECTIVE: Final = 3
 """Raised with every change of the code that gives a trial another result: studies do not mix."""
 
 
@@ -77,6 +83,11 @@ class Trials:
         self._baselines: dict[int, Accuracies] = {}
         self._trained: dict[tuple[str, int], Trained] = {}
 
+    @property
+    def first_seed(self) -> int:
+        """Training seed of the SFT policy and the RL data that all trials stand on."""
+        return self.params.training_seeds[0]
+
     @cached_property
     def dev(self) -> list[int]:
         """Dev queries."""
@@ -95,7 +106,8 @@ class Trials:
         """
         workspace, paths, (name, _) = self.workspace, self.paths, first_tau(self.params)
         examples = [workspace.of_split(split) for split in ("train", "dev")]
-        starts = {f"RCE policy of seed {seed}": paths.offline(name, seed) for seed in seeds}
+        first = self.first_seed
+        starts = {"RCE policy": paths.trained(name, first)} if first in seeds else {}
         return {
             "objective": OBJECTIVE,
             "metric": METRIC,
@@ -107,8 +119,8 @@ class Trials:
                 repr(list(workspace.embeddings.rows.items())).encode(),
                 read_bytes(paths.embed / "white.npy", "run `dvc repro embed`"),
             ),
-            "RL data": _digest(read_bytes(paths.records, "run `dvc repro rl_data`")),
-            "SFT policy": _policy(paths.sft),
+            "RL data": _digest(read_bytes(paths.records(first), "run `dvc repro rl_data`")),
+            "SFT policy": _policy(paths.trained(SFT, first)),
             **{what: _policy(folder) for what, folder in starts.items()},
         }
 
@@ -118,7 +130,7 @@ class Trials:
         Args:
             params: params.yaml with a trial's changes.
             epochs: Of GRPO; 0 stops at the RCE policy.
-            seed: Training seed.
+            seed: Of RCE and GRPO.
             report: Sees every epoch.
 
         Raises:
@@ -138,7 +150,7 @@ class Trials:
             trained = train_grpo(
                 policy,
                 self._environment(params),
-                self.workspace.groups(params.reward, params.rl),
+                self._groups(params),
                 self.dev,
                 params.grpo,
                 Run(seed, observe, threads=params.threads),
@@ -160,21 +172,25 @@ class Trials:
     def _environment(self, params: Params) -> Environment:
         return self.workspace.environment(params.pointer.shots, params.reward)
 
+    def _groups(self, params: Params) -> Groups:
+        rl_data = self.paths.rl_data(self.first_seed)
+        return self.workspace.groups(rl_data, params.reward, params.rl)
+
     def _rce(self, params: Params, seed: int) -> Policy:
         """Return the RCE policy: the pipeline's where nothing differs, else trained, once."""
-        workspace, paths = self.workspace, self.paths
-        name = first_tau(params)[0]
-        same = all(
+        workspace, name = self.workspace, first_tau(params)[0]
+        pipelines = self.paths.trained(name, seed)
+        same = seed == self.first_seed and all(
             getattr(params, part) == getattr(self.params, part) for part in (RCE, "reward", "rl")
         )
-        if same and weights_of(paths.offline(name, seed)).is_file():
-            return workspace.load_policy(paths.offline(name, seed))
+        if same and weights_of(pipelines).is_file():
+            return workspace.load_policy(pipelines)
         key = (repr((params.rce, params.reward, params.rl)), seed)
         if key not in self._trained:
             self._trained[key] = train_rce(
-                workspace.load_policy(paths.sft),
+                workspace.load_policy(self.paths.trained(SFT, self.first_seed)),
                 self._environment(params),
-                workspace.groups(params.reward, params.rl),
+                self._groups(params),
                 self.dev,
                 params.rce,
                 params.rce.tau[name],

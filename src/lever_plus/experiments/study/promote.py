@@ -2,12 +2,12 @@
 
 The best of many trials is an optimistic choice on dev: of training runs that went well, and of dev
 questions that suit it. Fresh training seeds, which no trial has seen, take the first away. The
-second stays, for the questions are the same. The interval of each repeated trial covers both: its
-part of questions, images taken whole, is widened for the number of all trials that the choice was
-made among, its part of training runs for those that are repeated (Bonferroni; Dunn 1961). The best
-repeated
-trial is accepted if its KL keeps the budget and its interval is above zero. Otherwise the baseline
-stands. Test questions are read by the pipeline afterwards, once.
+second stays, for the questions are the same. The interval of each repeated trial covers questions,
+images taken whole, and runs of RCE and GRPO from the one SFT policy and RL data that all trials
+share (see `objective`). Its part of questions is widened for the number of all trials that the
+choice was made among, its part of training runs for those that are repeated (Bonferroni; Dunn
+1961). The best repeated trial is accepted if its KL keeps the budget and its interval is above
+zero. Otherwise the baseline stands. Test questions are read by the pipeline afterwards, once.
 """
 
 from pathlib import Path

@@ -104,7 +104,7 @@ class StudySettings(Section):
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
         description="processes that `make study` starts"
     )
-    seeds: Seeds = Field(min_length=1, description="training seeds of every trial")
+    seeds: Seeds = Field(min_length=1, description="seeds of RCE and GRPO in every trial")
     sampler_seed: Seed
     startup_trials: Count = Field(description="random trials before TPE")
     kl_budget: Positive = Field(description="largest KL to RCE, nats a pointer: a constraint")
@@ -113,7 +113,7 @@ class StudySettings(Section):
     )
     storage: str = Field(description="journal file, or the URL of a database")
     top: Count = Field(description="trials that promotion trains again")
-    fresh_seeds: Seeds = Field(min_length=2, description="training seeds of promotion")
+    fresh_seeds: Seeds = Field(min_length=2, description="seeds of RCE and GRPO in promotion")
     space: Space
 
     @model_validator(mode="after")
