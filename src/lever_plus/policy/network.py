@@ -32,14 +32,14 @@ class PolicyConfig:
         hidden: Width.
         shots: Longest pointer.
         logit_clip: Of `stateful`: logits are clip * tanh(score / clip).
-        layers: Of `v2`: cross-attention layers.
-        temperature: Of `v2`: logits are cosines over this.
+        layers: Of `v2` and `residual`: cross-attention layers.
+        temperature: Of `v2` and `residual`: logits are cosines over this.
         dropout: Dropout in training mode (SFT only; RL compares log-probs in eval mode).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    kind: Literal["stateful", "v2"]
+    kind: Literal["residual", "stateful", "v2"]
     query_size: Size
     candidate_size: Size
     hidden: Size
@@ -187,6 +187,15 @@ def _closed(pointers: Tensor, steps: range) -> Tensor:
         torch.arange(steps.stop - 1, device=device) < torch.tensor(steps, device=device)[:, None]
     )
     return torch.where(before, picks, picks[..., :1])
+
+
+def gather_picked(candidates: Tensor, pointers: Tensor) -> Tensor:
+    """Return the rows [B, G, T, H] of candidates [B, K, H] that pointers [B, G, T] name."""
+    batch, pool, width = candidates.shape
+    rows = pointers + torch.arange(0, batch * pool, pool, device=pointers.device)[:, None, None]
+    # Its gradient is several times as fast as that of gather.
+    found = candidates.reshape(batch * pool, width).index_select(0, rows.flatten())
+    return found.view(*pointers.shape, width)
 
 
 def uniform_log_prob(sizes: Tensor, shots: int) -> Tensor:

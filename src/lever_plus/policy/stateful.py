@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lever_plus.hub.linear import OneDnnLinear, linear
-from lever_plus.policy.network import Encoded, Policy, PolicyConfig
+from lever_plus.policy.network import Encoded, Policy, PolicyConfig, gather_picked
 
 
 class StatefulPolicy(Policy):
@@ -47,7 +47,7 @@ class StatefulPolicy(Policy):
     def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return clipped products of every step's focus with the keys."""
         batch, group, _ = pointers.shape
-        picked = _gather(encoded.candidates, pointers[:, :, : steps.stop - 1])
+        picked = gather_picked(encoded.candidates, pointers[:, :, : steps.stop - 1])
         hidden = self.state(encoded.query, self._seen(picked, steps))
         # f . W_k u = (W_k' f) . u: W_k and the scale are merged into the last layer of the MLP.
         scale = self.config.logit_clip * math.sqrt(self.config.hidden)
@@ -106,12 +106,3 @@ class _State(nn.Module):
         beside = linear(query, for_query, self.first.bias)[:, None, None]
         out: Tensor = self.drop(nn.functional.gelu(beside + linear(seen, for_seen)))
         return out
-
-
-def _gather(candidates: Tensor, pointers: Tensor) -> Tensor:
-    """Return the rows [B, G, T, H] of candidates [B, K, H] that pointers [B, G, T] name."""
-    batch, pool, width = candidates.shape
-    rows = pointers + torch.arange(0, batch * pool, pool, device=pointers.device)[:, None, None]
-    # Its gradient is several times as fast as that of gather.
-    found = candidates.reshape(batch * pool, width).index_select(0, rows.flatten())
-    return found.view(*pointers.shape, width)
