@@ -1,7 +1,7 @@
 """Per-shot evaluation: every selector on the same questions, pools, prompts and metric.
 
-Shot k is the prompt of the first k demonstrations. The result is one table, a row a question,
-method, seed and shot, from which everything else is computed.
+Shot k is the prompt of the first k demonstrations; of a selector that stops, of at most k. The
+result is one table, a row a question, method, seed and shot, from which all else is computed.
 """
 
 from collections import Counter
@@ -18,7 +18,8 @@ from lever_plus.vlm.scorer import Asked, Scorer, ShotScore, score_answer
 class Row(NamedTuple):
     """One answer: who chose what for which question, and what came of it.
 
-    pointer: ids of the demonstrations; step_log_probs: of every pick, where a policy made them.
+    shot: demonstrations that were asked for; pointer: ids of those that were shown, fewer where the
+    selector stopped; step_log_probs: of every pick, where a policy made them.
     """
 
     method: str
@@ -58,11 +59,11 @@ def evaluate_selector(
         PointerError: The selector chose an example outside a pool, or one twice.
     """
     chosen = _chosen(selector, examples, pools, shots)
-    asked = [Asked(selection.examples, example) for example, selection in chosen]
+    asked = [Asked(selection.examples, example) for example, _, selection in chosen]
     scores = scorer.score(asked, method)
     return _table(
-        _row(method, seed, example, selection, score)
-        for (example, selection), score in zip(chosen, scores, strict=True)
+        _row(method, seed, example, shot, selection, score)
+        for (example, shot, selection), score in zip(chosen, scores, strict=True)
     )
 
 
@@ -71,7 +72,7 @@ def evaluate_zero_shot(scorer: Scorer, method: str, examples: Sequence[Example])
     scores = scorer.score([Asked((), example) for example in examples], method)
     nothing = Selection(())
     return _table(
-        _row(method, 0, example, nothing, score)
+        _row(method, 0, example, 0, nothing, score)
         for example, score in zip(examples, scores, strict=True)
     )
 
@@ -93,10 +94,11 @@ def evaluate_vote(
             method,
             0,
             example,
+            shot,
             Selection(selection.examples),
             score_answer(voted(selection), example),
         )
-        for example, selection in _chosen(selector, examples, pools, shots)
+        for example, shot, selection in _chosen(selector, examples, pools, shots)
     )
 
 
@@ -105,23 +107,25 @@ def _chosen(
     examples: Sequence[Example],
     pools: Sequence[Sequence[Example]],
     shots: int,
-) -> list[tuple[Example, Selection]]:
+) -> list[tuple[Example, int, Selection]]:
     """Return every example with its selections at shots 1..K, in this order."""
     found = select_each_shot(selector, [example.query for example in examples], pools, shots)
     return [
-        (example, selections[number])
+        (example, shot, selections[number])
         for number, example in enumerate(examples)
-        for selections in found
+        for shot, selections in enumerate(found, start=1)
     ]
 
 
-def _row(method: str, seed: int, example: Example, selection: Selection, score: ShotScore) -> Row:
+def _row(
+    method: str, seed: int, example: Example, shot: int, selection: Selection, score: ShotScore
+) -> Row:
     return Row(
         method,
         seed,
         example.question_id,
         example.image_id,
-        len(selection.examples),
+        shot,
         [shown.question_id for shown in selection.examples],
         [round(value, 6) for value in selection.log_probs],
         score.answer,

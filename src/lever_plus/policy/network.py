@@ -189,15 +189,6 @@ def _closed(pointers: Tensor, steps: range) -> Tensor:
     return torch.where(before, picks, picks[..., :1])
 
 
-def gather_picked(candidates: Tensor, pointers: Tensor) -> Tensor:
-    """Return the rows [B, G, T, H] of candidates [B, K, H] that pointers [B, G, T] name."""
-    batch, pool, width = candidates.shape
-    rows = pointers + torch.arange(0, batch * pool, pool, device=pointers.device)[:, None, None]
-    # Its gradient is several times as fast as that of gather.
-    found = candidates.reshape(batch * pool, width).index_select(0, rows.flatten())
-    return found.view(*pointers.shape, width)
-
-
 def uniform_log_prob(sizes: Tensor, shots: int) -> Tensor:
     """Return the log-probs of a uniform pointer's picks, [B, shots], from the pools' sizes [B]."""
     return -(sizes.unsqueeze(-1) - torch.arange(shots)).float().log()

@@ -7,11 +7,11 @@ start: untrained, it is a v2 policy to the last bit, so whatever static scores c
 and demonstrations that complement each other besides.
 """
 
-import torch
 from torch import Tensor, nn
 
 from lever_plus.hub.linear import linear
-from lever_plus.policy.network import Encoded, Policy, PolicyConfig, gather_picked
+from lever_plus.policy.network import Encoded, Policy, PolicyConfig
+from lever_plus.policy.picked import picked_before
 from lever_plus.policy.v2 import V2Policy
 
 
@@ -49,11 +49,8 @@ class ResidualPolicy(Policy):
 
     def _correction(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return what is added to the focus at each step, [B, G, steps, H]; nothing at step 0."""
-        picked = gather_picked(encoded.keys, pointers[:, :, : steps.stop - 1])
-        counts = torch.arange(1, steps.stop, dtype=picked.dtype, device=picked.device)
-        means = picked.cumsum(2) / counts.unsqueeze(-1)
-        later = slice(max(0, steps.start - 1), None)
-        seen = torch.cat([means, picked], dim=-1)[:, :, later]
+        seen = picked_before(encoded.keys, pointers[:, :, : steps.stop - 1])
+        seen = seen[:, :, max(0, steps.start - 1) :]
         width = self.config.hidden
         for_query, for_seen = self.seen.weight.split([width, 2 * width], dim=1)
         beside = linear(encoded.query, for_query, self.seen.bias)[:, None, None]

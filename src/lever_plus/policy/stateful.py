@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lever_plus.hub.linear import OneDnnLinear, linear
-from lever_plus.policy.network import Encoded, Policy, PolicyConfig, gather_picked
+from lever_plus.policy.network import Encoded, Policy, PolicyConfig
+from lever_plus.policy.picked import picked_before
 
 
 class StatefulPolicy(Policy):
@@ -47,8 +48,8 @@ class StatefulPolicy(Policy):
     def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return clipped products of every step's focus with the keys."""
         batch, group, _ = pointers.shape
-        picked = gather_picked(encoded.candidates, pointers[:, :, : steps.stop - 1])
-        hidden = self.state(encoded.query, self._seen(picked, steps))
+        seen = picked_before(encoded.candidates, pointers[:, :, : steps.stop - 1])
+        hidden = self.state(encoded.query, self._seen(seen, steps))
         # f . W_k u = (W_k' f) . u: W_k and the scale are merged into the last layer of the MLP.
         scale = self.config.logit_clip * math.sqrt(self.config.hidden)
         merged = self.key.weight.t() / scale
@@ -61,14 +62,11 @@ class StatefulPolicy(Policy):
 
     def _seen(self, picked: Tensor, steps: range) -> Tensor:
         """Return [mean(u of picked), u of last picked] at each step, [B, G, steps, 2 H]."""
-        batch, group, picks, width = picked.shape
-        counts = torch.arange(1, picks + 1, dtype=picked.dtype, device=picked.device)
-        averages = torch.ones(picks, picks, dtype=picked.dtype, device=picked.device).tril()
-        means = (averages / counts.unsqueeze(-1)) @ picked
-        seen = torch.cat([means, picked], dim=-1)[:, :, max(0, steps.start - 1) :]
+        seen = picked[:, :, max(0, steps.start - 1) :]
         if steps.start:
             return seen
-        start = torch.cat([self.start, self.start]).expand(batch, group, 1, 2 * width)
+        batch, group, _, width = picked.shape
+        start = torch.cat([self.start, self.start]).expand(batch, group, 1, width)
         return torch.cat([start, seen], dim=2)
 
 

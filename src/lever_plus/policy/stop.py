@@ -9,7 +9,8 @@ what a demonstration may cost.
 import torch
 from torch import Tensor, nn
 
-from lever_plus.policy.network import Encoded, gather_picked
+from lever_plus.policy.network import Encoded
+from lever_plus.policy.picked import picked_before
 
 SCALE = 0.01
 """Prices are seen as log(1 + price / SCALE): about as far apart as they differ in effect."""
@@ -40,10 +41,8 @@ class StopHead(nn.Module):
             prices: Of a demonstration, in points of reward, [B].
         """
         batch, group, picks = pointers.shape
-        picked = gather_picked(encoded.keys, pointers[:, :, : picks - 1])
-        counts = torch.arange(1, picks, dtype=picked.dtype, device=picked.device)
-        means = picked.cumsum(2) / counts.unsqueeze(-1)
-        seen = nn.functional.pad(torch.cat([means, picked], dim=-1), (0, 0, 1, 0))
+        seen = picked_before(encoded.keys, pointers[:, :, : picks - 1])
+        seen = nn.functional.pad(seen, (0, 0, 1, 0))
         sure = log_probs.amax(-1)
         live = log_probs > -torch.inf
         unsure = -(log_probs.exp() * log_probs.masked_fill(~live, 0.0)).sum(-1)
