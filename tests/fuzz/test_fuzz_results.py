@@ -9,6 +9,7 @@ from typing import Any, Final
 import pandas as pd
 import pytest
 from doors import Bad, try_all
+from lever_plus.pipeline.sequences import check_sequences, read_sequences, write_sequences
 from texts import changed, damaged, json_lines
 
 from lever_plus.data.pools import Pools
@@ -25,7 +26,6 @@ from lever_plus.evaluation.summary import summarise
 from lever_plus.house_words.maker import read_twins
 from lever_plus.metric.check import compare
 from lever_plus.pipeline.report import read_in_context
-from lever_plus.pipeline.sequences import check_sequences, read_sequences, write_sequences
 from lever_plus.report.sections import IN_CONTEXT
 from lever_plus.report.tables import (
     accuracy_rows,

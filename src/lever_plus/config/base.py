@@ -96,6 +96,9 @@ Temperature = Annotated[float, Field(ge=LOWEST, le=HIGHEST)]
 """What scores are divided by before a softmax: less overflows, more is uniform."""
 
 
+Dropout = Annotated[float, Field(ge=0, le=0.99)]
+
+
 LearningRate = Annotated[float, Field(ge=1e-9, le=10)]
 
 

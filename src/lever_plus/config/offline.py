@@ -1,10 +1,10 @@
 """Training on the RL data: which candidates, RCE and AGRO."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from lever_plus.config.base import Distinct, Few, Section, Share, Temperature, Whole
+from lever_plus.config.base import Distinct, Dropout, Few, Section, Share, Temperature, Whole
 from lever_plus.config.names import check_methods
 from lever_plus.config.optim import OptimParams
 from lever_plus.config.rl_data import GenMethod
@@ -31,9 +31,17 @@ class TauSchedule(Section):
     end: Temperature
 
 
+Credit = Annotated[
+    Literal["reward_to_go", "total"],
+    Field(description="a pick's return: of the shots that it can change, or of all"),
+]
+
+
 class RceParams(OptimParams):
     """Reward-weighted cross-entropy."""
 
+    credit: Credit
+    dropout: Dropout
     tau: dict[Name, TauSchedule] = Field(description="{method: schedule}; each method is a row")
 
     @field_validator("tau", mode="after")
@@ -46,6 +54,7 @@ class RceParams(OptimParams):
 class AgroParams(OptimParams):
     """Group-variance regression."""
 
+    credit: Credit
     beta: Temperature = Field(description="temperature of reference exp(R / beta), units of reward")
     rounds: Whole = Field(description="rounds of fresh candidates that are added to the RL data")
     group_size: Few = Field(description="fresh candidates a query and round")

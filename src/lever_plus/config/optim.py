@@ -19,9 +19,6 @@ class OptimParams(Section):
     batch_size: Count = Field(description="queries a step")
     weight_decay: NonNegative
     grad_clip: Positive = Field(description="largest norm of a gradient")
-    patience: Count | None = Field(
-        description="dev evaluations without a better one that end the training; null: none do"
-    )
 
     @model_validator(mode="after")
     def _decays(self) -> "OptimParams":

@@ -7,6 +7,15 @@ from pydantic import Field
 from lever_plus.config.base import Few, Section, Temperature, Width
 
 
+class ResidualPolicyParams(Section):
+    """Static scores as `v2`'s, corrected at each step by what was picked before."""
+
+    kind: Literal["residual"]
+    hidden: Width = Field(description="width of the policy")
+    layers: Few = Field(description="cross-attention layers")
+    temperature: Temperature = Field(description="logits are cosines over this")
+
+
 class StatefulPolicyParams(Section):
     """A network whose step sees what was picked before."""
 
@@ -26,7 +35,9 @@ class V2PolicyParams(Section):
     temperature: Temperature = Field(description="logits are cosines over this")
 
 
-PolicyParams = Annotated[StatefulPolicyParams | V2PolicyParams, Field(discriminator="kind")]
+PolicyParams = Annotated[
+    ResidualPolicyParams | StatefulPolicyParams | V2PolicyParams, Field(discriminator="kind")
+]
 
 
 class PointerParams(Section):

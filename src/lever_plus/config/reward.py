@@ -77,6 +77,11 @@ class RewardParams(Section):
         description="weight of the reward at shots 1, 2, ...; one for each shot of a pointer"
     )
 
+    @property
+    def trained_shots(self) -> int:
+        """The last shot that has a weight: no pick after it changes the reward."""
+        return max(k for k, weight in enumerate(self.shot_weights, start=1) if weight > 0)
+
     @model_validator(mode="before")
     @classmethod
     def _in_weights(cls, settings: Any) -> Any:

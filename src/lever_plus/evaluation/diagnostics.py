@@ -20,6 +20,8 @@ from lever_plus.selectors.baselines import RandomSelector
 from lever_plus.vlm.scorer import Scorer
 
 Row = dict[str, object]
+NOTHING = -2
+"""Number of the answer of a demonstration that is not shown: nobody gives it."""
 
 
 def copy_rates(scores: pd.DataFrame, examples: Mapping[int, Example]) -> list[Row]:
@@ -31,24 +33,26 @@ def copy_rates(scores: pd.DataFrame, examples: Mapping[int, Example]) -> list[Ro
     """
     forms = {i: normalize_answer(example.answer) for i, example in examples.items()}
     numbers: dict[str, int] = {}
-    told = pd.Series({i: numbers.setdefault(form, len(numbers)) for i, form in forms.items()})
+    told = {i: numbers.setdefault(form, len(numbers)) for i, form in forms.items()}
     groups = scores.groupby(["method", "shot"], sort=False)
     return [_rates(part, told, numbers) for _, part in groups if part["shot"].iloc[0] > 0]
 
 
-def _rates(rows: pd.DataFrame, told: "pd.Series[int]", numbers: Mapping[str, int]) -> Row:
+def _rates(rows: pd.DataFrame, told: Mapping[int, int], numbers: Mapping[str, int]) -> Row:
     """Return the rates of one method at one shot, of answers by number; -1 is told by nobody."""
     given = np.array([numbers.get(normalize_answer(answer), -1) for answer in rows["answer"]])
-    asked = told.loc[rows["query_id"]].to_numpy()
-    pointers = np.array(rows["pointer"].tolist())
-    demonstrated = told.loc[pointers.ravel()].to_numpy().reshape(pointers.shape)
+    asked = np.array([told[query] for query in rows["query_id"]])
+    demonstrated = np.full((len(rows), int(rows["shot"].iloc[0])), NOTHING)
+    for row, pointer in zip(demonstrated, rows["pointer"], strict=True):
+        row[: len(pointer)] = [told[i] for i in pointer]
+    last = demonstrated[np.arange(len(rows)), rows["pointer"].map(len).to_numpy() - 1]
     shown = (demonstrated == asked[:, None]).any(axis=1)
     score = rows["vqa_acc_score"].to_numpy()
     return {
         "method": str(rows["method"].iloc[0]),
         "shots": int(rows["shot"].iloc[0]),
         "copied": _share((demonstrated == given[:, None]).any(axis=1)),
-        "copied_last": _share(demonstrated[:, -1] == given),
+        "copied_last": _share(last == given),
         "shown": _share(shown),
         "accuracy_shown": _mean(score[shown]),
         "accuracy_not_shown": _mean(score[~shown]),

@@ -1,7 +1,7 @@
 """Per-shot evaluation: every selector on the same questions, pools, prompts and metric.
 
-Shot k is the prompt of the first k demonstrations. The result is one table, a row a question,
-method, seed and shot, from which everything else is computed.
+Shot k is the prompt of the first k demonstrations; of a selector that stops, of at most k. The
+result is one table, a row a question, method, seed and shot, from which all else is computed.
 """
 
 import time
@@ -19,8 +19,9 @@ from lever_plus.vlm.scorer import Asked, Scorer, ShotScore, score_answer
 class Row(NamedTuple):
     """One answer: who chose what for which question, and what came of it.
 
-    pointer: ids of the demonstrations; step_log_probs: of every pick, where a policy made them;
-    prompt_tokens: length of the prompt, None where the VLM does not say.
+    shot: demonstrations that were asked for; pointer: ids of those that were shown, fewer where the
+    selector stopped; step_log_probs: of every pick, where a policy made them; prompt_tokens: length
+    of the prompt, None where the VLM does not say.
     """
 
     method: str
@@ -66,11 +67,11 @@ def evaluate_selector(
     chosen = _chosen(selector, examples, pools, shots)
     if took is not None:
         took(time.perf_counter() - begun)
-    asked = [Asked(selection.examples, example) for example, selection in chosen]
+    asked = [Asked(selection.examples, example) for example, _, selection in chosen]
     scores, tokens = scorer.score(asked, method), _tokens(scorer, asked)
     return _table(
-        _row(method, seed, example, selection, score, length)
-        for (example, selection), score, length in zip(chosen, scores, tokens, strict=True)
+        _row(method, seed, example, shot, selection, score, length)
+        for (example, shot, selection), score, length in zip(chosen, scores, tokens, strict=True)
     )
 
 
@@ -79,7 +80,7 @@ def evaluate_zero_shot(scorer: Scorer, method: str, examples: Sequence[Example])
     asked, nothing = [Asked((), example) for example in examples], Selection(())
     scores, tokens = scorer.score(asked, method), _tokens(scorer, asked)
     return _table(
-        _row(method, 0, example, nothing, score, length)
+        _row(method, 0, example, 0, nothing, score, length)
         for example, score, length in zip(examples, scores, tokens, strict=True)
     )
 
@@ -101,11 +102,12 @@ def evaluate_vote(
             method,
             0,
             example,
+            shot,
             Selection(selection.examples),
             score_answer(voted(selection), example),
             0,
         )
-        for example, selection in _chosen(selector, examples, pools, shots)
+        for example, shot, selection in _chosen(selector, examples, pools, shots)
     )
 
 
@@ -114,13 +116,13 @@ def _chosen(
     examples: Sequence[Example],
     pools: Sequence[Sequence[Example]],
     shots: int,
-) -> list[tuple[Example, Selection]]:
+) -> list[tuple[Example, int, Selection]]:
     """Return every example with its selections at shots 1..K, in this order."""
     found = select_each_shot(selector, [example.query for example in examples], pools, shots)
     return [
-        (example, selections[number])
+        (example, shot, selections[number])
         for number, example in enumerate(examples)
-        for selections in found
+        for shot, selections in enumerate(found, start=1)
     ]
 
 
@@ -133,6 +135,7 @@ def _row(
     method: str,
     seed: int,
     example: Example,
+    shot: int,
     selection: Selection,
     score: ShotScore,
     tokens: int | None,
@@ -142,7 +145,7 @@ def _row(
         seed,
         example.question_id,
         example.image_id,
-        len(selection.examples),
+        shot,
         [shown.question_id for shown in selection.examples],
         [round(value, 6) for value in selection.log_probs],
         score.answer,

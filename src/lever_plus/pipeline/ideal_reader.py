@@ -97,7 +97,7 @@ def _picks(
         reader.kinds(int(query), [int(i) for i in pointer])
         for query, pointer in zip(longest["query_id"], longest["pointer"], strict=True)
     ]
-    picks = longest.loc[longest.index.repeat(longest["shot"])].assign(
+    picks = longest.loc[longest.index.repeat([len(each) for each in kinds])].assign(
         shot=[place for each in kinds for place in range(1, len(each) + 1)],
         kind=[kind for each in kinds for kind in each],
     )

@@ -55,9 +55,9 @@ class Paths:
         return self.of("embed")
 
     @property
-    def sequences(self) -> Path:
-        """Sequences of the InfoScore search."""
-        return self.of("sft_data") / "sequences.jsonl"
+    def searches(self) -> Path:
+        """What the InfoScore search scored."""
+        return self.of("sft_data") / "searches.jsonl"
 
     @property
     def scores(self) -> Path:

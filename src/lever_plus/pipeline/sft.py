@@ -1,4 +1,4 @@
-"""Stage sft: InfoScore sequences -> the first policy of one seed."""
+"""Stage sft: InfoScore searches -> the first policies of one seed."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from lever_plus.config.settings import From
 from lever_plus.config.sft import SftDataParams, SftParams
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
-from lever_plus.pipeline.sequences import check_sequences, read_sequences
+from lever_plus.pipeline.searches import check_searches, read_searches
 from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.kinds import build_policy, configure
@@ -24,7 +24,7 @@ class Settings(TrainingSettings):
 
     sft: SftParams
     policy: PolicyParams
-    # What the sequences were made with: they are checked by it, and DVC knows them as a file.
+    # What the searches were made with: they are checked by it, and DVC knows them as a file.
     sft_data: Annotated[SftDataParams, From("sft_data", free=True)]
     sft_queries: Annotated[Count, From("data.sft_queries", free=True)]
 
@@ -48,12 +48,12 @@ def run(
         seed=seed,
         folder=paths.trained(SFT, seed),
         settings=settings,
-        made_from=(paths.sequences,),
+        made_from=(paths.searches,),
     )
-    sequences = read_sequences(paths.sequences)
-    check_sequences(
-        paths.sequences,
-        sequences,
+    searches = read_searches(paths.searches)
+    check_searches(
+        paths.searches,
+        searches,
         workspace.queries("train", settings.sft_queries),
         workspace.pools,
         settings.sft_data.beam,
@@ -67,7 +67,7 @@ def run(
         lambda run: train_sft(
             build_policy(config),
             environment,
-            sequences,
+            searches,
             workspace.queries("dev"),
             settings.sft,
             run,

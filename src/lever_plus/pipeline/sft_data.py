@@ -1,4 +1,4 @@
-"""Stage sft_data: VLM + pools -> InfoScore sequences of the SFT queries."""
+"""Stage sft_data: VLM + pools -> InfoScore searches of the SFT queries, with all their scores."""
 
 from typing import Annotated
 
@@ -9,10 +9,9 @@ from lever_plus.config.sft import SftDataParams
 from lever_plus.config.vlm import VlmParams
 from lever_plus.data.examples import by_id, read_splits
 from lever_plus.data.pools import check_pools, read_pools
-from lever_plus.errors import UserError
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
-from lever_plus.pipeline.sequences import write_sequences
+from lever_plus.pipeline.searches import write_searches
 from lever_plus.pipeline.vlm import open_vlm
 from lever_plus.selectors.infoscore import beam_search
 from lever_plus.vlm.store.cached import StoredVlm
@@ -28,31 +27,24 @@ class Settings(Section):
 
 
 def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
-    """Search the best sequences of every SFT query by InfoScore."""
+    """Search the best sequences of every SFT query by InfoScore; every score is kept."""
     splits, pools = read_splits(paths.prepare, paths.root), read_pools(paths.pools)
     check_pools(pools, splits, paths.pools)
     examples, queries = by_id(splits), splits["train"][: settings.sft_queries]
     vlm = vlm or open_vlm(settings.vlm, settings.scoring, paths)
     vlm.check(examples.values())
-    shots, beam, before = settings.sft_data.shots, settings.sft_data.beam, vlm.usage.requests
-    steps = beam_search(
+    before = vlm.usage.requests
+    searched = beam_search(
         vlm,
         [(query.query, query.answer) for query in queries],
         [[examples[i] for i in pools.of(query.question_id)] for query in queries],
-        shots=shots,
-        beam=beam,
+        shots=settings.sft_data.shots,
+        beam=settings.sft_data.beam,
     )
-    found = {
-        query.question_id: [each.by_id for each in sequences]
-        for query, sequences in zip(queries, steps[-1], strict=True)
-    }
-    few = next((query for query, sequences in found.items() if len(sequences) < beam), None)
-    if few is not None:
-        raise UserError(
-            f"sft_data.beam is {beam}, but the pool of query {few} has {len(found[few])} sequences "
-            f"of {shots} examples: lower it."
-        )
-    write_sequences(paths.sequences, found, vlm.identity, pools)
+    ids = (query.question_id for query in queries)
+    searches = dict(zip(ids, searched.scored, strict=True))
+    write_searches(paths.searches, searches, vlm.identity, pools)
     requests = vlm.usage.requests - before
     write_metrics(paths.metrics / "sft_data.json", {"vlm_requests": requests})
-    return Outcome(f"{len(queries)} queries x {beam} sequences in {paths.sequences}", vlm.usage)
+    count = sum(len(each.candidates) for scored in searched.scored for each in scored)
+    return Outcome(f"{len(queries)} queries, {count} scores in {paths.searches}", vlm.usage)

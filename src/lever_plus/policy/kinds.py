@@ -1,13 +1,19 @@
 """The kinds of policies: which configuration builds which network."""
 
+from dataclasses import replace
 from typing import Any
 
-from lever_plus.config.policy import StatefulPolicyParams, V2PolicyParams
+from lever_plus.config.policy import PolicyParams
 from lever_plus.policy.network import Policy, PolicyConfig
+from lever_plus.policy.residual import ResidualPolicy
 from lever_plus.policy.stateful import StatefulPolicy
 from lever_plus.policy.v2 import V2Policy
 
-KINDS: dict[str, type[Policy]] = {"stateful": StatefulPolicy, "v2": V2Policy}
+KINDS: dict[str, type[Policy]] = {
+    "residual": ResidualPolicy,
+    "stateful": StatefulPolicy,
+    "v2": V2Policy,
+}
 
 
 def build_policy(config: PolicyConfig) -> Policy:
@@ -15,7 +21,7 @@ def build_policy(config: PolicyConfig) -> Policy:
     return KINDS[config.kind](config)
 
 
-def configure(params: StatefulPolicyParams | V2PolicyParams, **sizes: Any) -> PolicyConfig:
+def configure(params: PolicyParams, **sizes: Any) -> PolicyConfig:
     """Return the configuration of a policy: what params.yaml says, and the sizes of the data.
 
     Args:
@@ -23,3 +29,10 @@ def configure(params: StatefulPolicyParams | V2PolicyParams, **sizes: Any) -> Po
         sizes: The other fields of `PolicyConfig`.
     """
     return PolicyConfig(**params.model_dump(), **sizes)
+
+
+def with_dropout(policy: Policy, rate: float) -> Policy:
+    """Return a policy with the same weights and another rate of dropout, in eval mode."""
+    other = build_policy(replace(policy.config, dropout=rate))
+    other.load_state_dict(policy.state_dict(), strict=True)
+    return other.eval()

@@ -32,14 +32,14 @@ class PolicyConfig:
         hidden: Width.
         shots: Longest pointer.
         logit_clip: Of `stateful`: logits are clip * tanh(score / clip).
-        layers: Of `v2`: cross-attention layers.
-        temperature: Of `v2`: logits are cosines over this.
+        layers: Of `v2` and `residual`: cross-attention layers.
+        temperature: Of `v2` and `residual`: logits are cosines over this.
         dropout: Dropout in training mode (SFT only; RL compares log-probs in eval mode).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    kind: Literal["stateful", "v2"]
+    kind: Literal["residual", "stateful", "v2"]
     query_size: Size
     candidate_size: Size
     hidden: Size

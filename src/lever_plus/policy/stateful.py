@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lever_plus.hub.linear import OneDnnLinear, linear
 from lever_plus.policy.network import Encoded, Policy, PolicyConfig
+from lever_plus.policy.picked import picked_before
 
 
 class StatefulPolicy(Policy):
@@ -47,8 +48,8 @@ class StatefulPolicy(Policy):
     def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return clipped products of every step's focus with the keys."""
         batch, group, _ = pointers.shape
-        picked = _gather(encoded.candidates, pointers[:, :, : steps.stop - 1])
-        hidden = self.state(encoded.query, self._seen(picked, steps))
+        seen = picked_before(encoded.candidates, pointers[:, :, : steps.stop - 1])
+        hidden = self.state(encoded.query, self._seen(seen, steps))
         # f . W_k u = (W_k' f) . u: W_k and the scale are merged into the last layer of the MLP.
         scale = self.config.logit_clip * math.sqrt(self.config.hidden)
         merged = self.key.weight.t() / scale
@@ -61,14 +62,11 @@ class StatefulPolicy(Policy):
 
     def _seen(self, picked: Tensor, steps: range) -> Tensor:
         """Return [mean(u of picked), u of last picked] at each step, [B, G, steps, 2 H]."""
-        batch, group, picks, width = picked.shape
-        counts = torch.arange(1, picks + 1, dtype=picked.dtype, device=picked.device)
-        averages = torch.ones(picks, picks, dtype=picked.dtype, device=picked.device).tril()
-        means = (averages / counts.unsqueeze(-1)) @ picked
-        seen = torch.cat([means, picked], dim=-1)[:, :, max(0, steps.start - 1) :]
+        seen = picked[:, :, max(0, steps.start - 1) :]
         if steps.start:
             return seen
-        start = torch.cat([self.start, self.start]).expand(batch, group, 1, 2 * width)
+        batch, group, _, width = picked.shape
+        start = torch.cat([self.start, self.start]).expand(batch, group, 1, width)
         return torch.cat([start, seen], dim=2)
 
 
@@ -106,12 +104,3 @@ class _State(nn.Module):
         beside = linear(query, for_query, self.first.bias)[:, None, None]
         out: Tensor = self.drop(nn.functional.gelu(beside + linear(seen, for_seen)))
         return out
-
-
-def _gather(candidates: Tensor, pointers: Tensor) -> Tensor:
-    """Return the rows [B, G, T, H] of candidates [B, K, H] that pointers [B, G, T] name."""
-    batch, pool, width = candidates.shape
-    rows = pointers + torch.arange(0, batch * pool, pool, device=pointers.device)[:, None, None]
-    # Its gradient is several times as fast as that of gather.
-    found = candidates.reshape(batch * pool, width).index_select(0, rows.flatten())
-    return found.view(*pointers.shape, width)

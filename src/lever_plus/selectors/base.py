@@ -26,7 +26,10 @@ class Selector(Protocol):
     """Chooses demonstrations."""
 
     def select(self, query: Query, pool: Sequence[Example], shots: int) -> Sequence[Example]:
-        """Return `shots` distinct examples of the pool, in the order they are to be shown in."""
+        """Return `shots` distinct examples of the pool, in the order they are to be shown in.
+
+        A selector whose attribute `stops` is true may return fewer, or none.
+        """
         ...
 
 
@@ -119,7 +122,7 @@ def select_all(
 
     Raises:
         PointerError: A selection names an example outside its pool, or one twice, has another
-            length, or shows the query's image.
+            length (a selector that `stops` may choose fewer), or shows the query's image.
     """
     if isinstance(selector, SelectsBatches):
         found = selector.select_all(queries, pools, shots)
@@ -128,7 +131,8 @@ def select_all(
             Selection(tuple(selector.select(query, pool, shots)))
             for query, pool in zip(queries, pools, strict=True)
         ]
-    _check(found, queries, pools, shots, bound=getattr(selector, "bound_to_pools", True))
+    bound, stops = getattr(selector, "bound_to_pools", True), getattr(selector, "stops", False)
+    _check(found, queries, pools, shots, bound=bound, stops=stops)
     return found
 
 
@@ -139,7 +143,7 @@ def select_each_shot(
     if isinstance(selector, SelectsEachShot):
         found = selector.select_each_shot(queries, pools, shots)
         for shot, selections in enumerate(found, start=1):
-            _check(selections, queries, pools, shot, bound=True)
+            _check(selections, queries, pools, shot, bound=True, stops=False)
         return found
     whole = select_all(selector, queries, pools, shots)
     return [
@@ -155,13 +159,15 @@ def _check(
     shots: int,
     *,
     bound: bool,
+    stops: bool,
 ) -> None:
     for selection, query, pool in zip(found, queries, pools, strict=True):
         examples, where = selection.examples, f"{query.question!r} ({query.image})"
-        if len(examples) != shots or len(set(examples)) != shots:
+        wanted = min(len(examples), shots) if stops else shots
+        if len(examples) != wanted or len(set(examples)) != wanted:
             raise PointerError(
                 f"the selector chose {len(set(examples))} distinct examples for {where}, not "
-                f"{shots}: a selector returns as many as it is asked for."
+                f"{wanted}: a selector returns as many as it is asked for, each once."
             )
         if bound and not _within(examples, pool):
             raise PointerError(

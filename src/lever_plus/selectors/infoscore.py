@@ -27,16 +27,50 @@ class ScoredSequence:
     info_score: float
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredPrefix:
+    """What each candidate is worth after a prefix.
+
+    Attributes:
+        prefix: Ids of the demonstrations that are shown first; () for none.
+        candidates: Ids of all others in the pool.
+        info_scores: InfoScore of the prefix followed by each candidate.
+    """
+
+    prefix: tuple[int, ...]
+    candidates: tuple[int, ...]
+    info_scores: tuple[float, ...]
+
+
+def best_sequences(scored: Sequence[ScoredPrefix], count: int) -> list[ScoredSequence]:
+    """Return the best of the longest sequences that a search scored, best first."""
+    longest = max(len(each.prefix) for each in scored)
+    found = [
+        ScoredSequence((*each.prefix, candidate), score)
+        for each in scored
+        if len(each.prefix) == longest
+        for candidate, score in zip(each.candidates, each.info_scores, strict=True)
+    ]
+    return sorted(found, key=lambda each: (-each.info_score, each.pointer))[:count]
+
+
 class Found(NamedTuple):
     """Demonstrations and their InfoScore."""
 
     examples: tuple[Example, ...]
     info_score: float
 
-    @property
-    def by_id(self) -> ScoredSequence:
-        """The same with ids, as files hold it."""
-        return ScoredSequence(tuple(e.question_id for e in self.examples), self.info_score)
+
+class Searched(NamedTuple):
+    """What a beam search found.
+
+    kept: For lengths 1, 2, ..., for each query, its best sequences, best first; scored: for each
+    query, every prefix that the search went on from, shortest first, with the InfoScore of all its
+    continuations: far more than what was kept, at no further request.
+    """
+
+    kept: list[list[list[Found]]]
+    scored: list[list[ScoredPrefix]]
 
 
 def beam_search(
@@ -47,7 +81,7 @@ def beam_search(
     shots: int,
     beam: int,
     description: str = "InfoScore",
-) -> list[list[list[Found]]]:
+) -> Searched:
     """Search the sequences of highest InfoScore, all queries side by side.
 
     Args:
@@ -57,38 +91,44 @@ def beam_search(
         shots: Length of the sequences.
         beam: Sequences kept at every step.
         description: Label of the progress bars.
-
-    Returns:
-        For lengths 1..shots, for each query, its `beam` best sequences, best first.
     """
     alone = vlm.log_likelihoods(
         [Request((), query, answer) for query, answer in queries],
         description=f"{description}, 0 shots",
     )
     base = [float(np.exp(value)) for value in alone]
-    steps: list[list[list[Found]]] = []
+    searched = Searched([], [[] for _ in queries])
     kept = [[Found((), 0.0)] for _ in queries]
     for shot in range(1, shots + 1):
-        grown = [
-            (number, (*sequence.examples, candidate))
+        prefixes = [
+            (number, sequence.examples, [c for c in pool if c not in sequence.examples])
             for number, pool in enumerate(pools)
             for sequence in kept[number]
-            for candidate in pool
-            if candidate not in sequence.examples
         ]
-        requests = [Request(shown, *queries[number]) for number, shown in grown]
-        values = vlm.log_likelihoods(requests, description=f"{description}, shot {shot}")
+        requests = [
+            Request((*shown, candidate), *queries[number])
+            for number, shown, candidates in prefixes
+            for candidate in candidates
+        ]
+        values = iter(vlm.log_likelihoods(requests, description=f"{description}, shot {shot}"))
         found: list[list[Found]] = [[] for _ in queries]
-        for (number, shown), value in zip(grown, values, strict=True):
-            found[number].append(Found(shown, float(np.exp(value)) - base[number]))
+        for number, shown, candidates in prefixes:
+            scores = tuple(float(np.exp(next(values))) - base[number] for _ in candidates)
+            pairs = zip(candidates, scores, strict=True)
+            found[number] += [Found((*shown, candidate), score) for candidate, score in pairs]
+            searched.scored[number].append(ScoredPrefix(_ids(shown), _ids(candidates), scores))
         kept = [sorted(sequences, key=_rank)[:beam] for sequences in found]
-        steps.append(kept)
-    return steps
+        searched.kept.append(kept)
+    return searched
+
+
+def _ids(examples: Iterable[Example]) -> tuple[int, ...]:
+    return tuple(example.question_id for example in examples)
 
 
 def _rank(sequence: Found) -> tuple[float, tuple[int, ...]]:
     """Ties go to the smaller ids, so that equal data give equal files."""
-    return -sequence.info_score, tuple(example.question_id for example in sequence.examples)
+    return -sequence.info_score, _ids(sequence.examples)
 
 
 class InfoScoreSearch:
@@ -120,7 +160,7 @@ class InfoScoreSearch:
                 f"({unknown[0].image}), which it was not given."
             )
         asked = [(query, self._answers[query]) for query in queries]
-        steps = beam_search(
+        found = beam_search(
             self._vlm, asked, allowed, shots=shots, beam=self._beam, description="oracle search"
         )
-        return [[Selection(best[0].examples) for best in found] for found in steps]
+        return [[Selection(best[0].examples) for best in step] for step in found.kept]

@@ -19,8 +19,12 @@ class BestCheckpoint:
         weights: Its weights, by name.
     """
 
-    def __init__(self, patience: int | None) -> None:
-        """Start with nothing; `patience` is the number of worse evaluations that end a training."""
+    def __init__(self, patience: int | None = None) -> None:
+        """Start with nothing.
+
+        Args:
+            patience: Number of worse evaluations that end a training; None: none do.
+        """
         self.reward, self.epoch, self.weights = -math.inf, 0, dict[str, Tensor]()
         self._patience, self._worse = patience, 0
 

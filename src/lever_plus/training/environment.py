@@ -83,6 +83,11 @@ class Environment:
         weights = self._rewarded().shot_weights
         return tuple(weight / sum(weights) for weight in weights)
 
+    @property
+    def trained_weights(self) -> tuple[float, ...]:
+        """Return the weights up to the last shot that has one: later picks change no reward."""
+        return self.shot_weights[: self._rewarded().trained_shots]
+
     def _rewarded(self) -> RewardParams:
         if self.reward is None:
             raise ValueError("this environment has scores alone: give it a reward")

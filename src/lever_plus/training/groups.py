@@ -91,7 +91,8 @@ def groups_from_records(
     Args:
         records: The RL data; of each, only what is trained on is kept.
         pools: Pools that the pointers are positions in.
-        reward: What the scores are worth, and the weights of shots 1..T; imported data may lack
+        reward: What the scores are worth, and the weights of the shots; pointers are cut after the
+            last shot T that has one, because no later pick changes a reward. Imported data may lack
             scores at shots that weigh nothing (they count as 0).
         methods: Generators whose candidates are taken (`gen_method`); None takes all. Queries
             without such a candidate are left out.
@@ -101,7 +102,7 @@ def groups_from_records(
         UserError: A pointer has another length than the weights, a score that the reward needs is
             missing, or no candidate is left.
     """
-    queries, sizes = list[int](), list[int]()
+    queries, sizes, shots = list[int](), list[int](), reward.trained_shots
     flat, rewards = array("i"), array("f")
     for record in records:
         chosen = _chosen(record.candidates, methods)
@@ -111,8 +112,8 @@ def groups_from_records(
         sizes.append(len(chosen))
         scores = _scores(record.query_id, chosen, reward)
         for place in pools.positions_of(record.query_id, [each.pointer for each in chosen]):
-            flat.extend(place)
-        rewards.frombytes(shot_rewards(scores, reward).tobytes())
+            flat.extend(place[:shots])
+        rewards.frombytes(np.ascontiguousarray(shot_rewards(scores, reward)[:, :shots]).tobytes())
     if not queries:
         raise UserError(
             f"the RL data have no candidate from {', '.join(sorted(methods or []))}: change "
@@ -123,7 +124,7 @@ def groups_from_records(
     real = numbers < counts
     # Padding repeats the first candidate of its group.
     rows = (np.cumsum(counts) - counts[:, 0])[:, None] + np.where(real, numbers, 0)
-    shape = (-1, len(reward.shot_weights))
+    shape = (-1, shots)
     positions = torch.from_numpy(np.frombuffer(flat, np.int32).reshape(shape)[rows])
     return Groups(
         queries=tuple(queries),

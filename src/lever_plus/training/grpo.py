@@ -74,7 +74,7 @@ def train_grpo(
     steps = epochs * -(-len(offline.queries) // params.batch_size)
     trainer = Trainer(policy, params, run, steps)
     evaluator = DevEvaluator(environment, dev, reference)
-    best = BestCheckpoint(params.patience)
+    best = BestCheckpoint()
     candidates, penalty = Candidates(offline), Penalty(params.kl_beta, params.kl_target)
     loop = Loop(run, trainer, evaluator, best, candidates=candidates, penalty=penalty)
     loop.begin()
@@ -118,7 +118,7 @@ def _prepared(candidates: Candidates, environment: Environment, params: GrpoPara
     groups, old = candidates.groups, candidates.log_probs
     credit = reward_to_go if params.credit == "reward_to_go" else total
     scaled = leave_one_out if params.advantage == "leave_one_out" else z_score
-    returns = credit(groups.rewards, torch.tensor(environment.shot_weights))
+    returns = credit(groups.rewards, torch.tensor(environment.trained_weights))
     advantages = scaled(returns, groups.keep)
     figures = statistics(returns, advantages, groups.keep)
     distinct = first_occurrences(groups.pointers) & groups.keep

@@ -21,45 +21,59 @@ def sft(log_probs: Tensor, weights: Tensor) -> Tensor:
     return -(weights * log_probs.sum(-1)).sum(-1).mean()
 
 
+def listwise(log_probs: Tensor, weights: Tensor) -> Tensor:
+    """Return -mean_B mean_G sum_K weight * log pi(candidate | prefix).
+
+    The cross-entropy of whole step distributions with target weights over the pool.
+
+    Args:
+        log_probs: Of the step after each prefix, [B, G, K]; -inf where nothing can be picked.
+        weights: [B, G, K], summing to 1 over the pool; 0 where nothing can be picked.
+    """
+    terms = weights * log_probs.masked_fill(weights == 0, 0.0)
+    return -terms.sum(-1).mean(-1).mean()
+
+
 def rce(log_probs: Tensor, returns: Tensor, keep: Tensor, tau: float) -> Tensor:
-    """Return reward-weighted cross-entropy: -mean_B sum_G softmax(R / tau) log pi(pointer).
+    """Return reward-weighted cross-entropy: -mean_B sum_T sum_G softmax_G(R_t / tau) log pi_t.
 
     Its optimum is mu exp(R / tau) with mu the mixture that filled the list: a baseline.
 
     Args:
         log_probs: [B, G, T].
-        returns: Total returns [B, G].
+        returns: Of every step [B, G, T]; equal over T, they weigh whole pointers.
         keep: Bool [B, G].
         tau: Temperature in units of the reward.
     """
-    weights = (returns / tau).masked_fill(~keep, -torch.inf).softmax(-1)
-    return sft(log_probs, weights)
+    weights = (returns / tau).masked_fill(~keep.unsqueeze(-1), -torch.inf).softmax(1)
+    return -(weights * log_probs).sum((1, 2)).mean()
 
 
-def agro(
-    log_probs: Tensor, reference: Tensor, returns: Tensor, keep: Tensor, beta: float
-) -> Tensor:
+def agro(log_ratio: Tensor, returns: Tensor, keep: Tensor, beta: float) -> Tensor:
     """Return the group variance of R - beta log(pi / reference), over 2 beta.
 
-    loss = mean_B Var_G[R - beta (log pi(pointer) - log reference(pointer))] / (2 beta)
+    loss = mean_B sum_S Var_G[R_s - beta log(pi / reference)_s] / (2 beta)
     (AGRO, Tang et al. 2025, arXiv 2503.19612; half the mean squared difference over all pairs, as
-    in REBEL and IPO). Zero exactly where pi is reference exp(R / beta) / Z on the list, whatever
-    distribution filled it: no behaviour probabilities, ratios or clips. The variance is unbiased,
-    so that at pi = reference the gradient is that of leave-one-out REINFORCE.
+    in REBEL and IPO). For whole pointers (S = 1) it is zero exactly where pi is
+    reference exp(R / beta) / Z on the list, whatever distribution filled it: no behaviour
+    probabilities, ratios or clips. The variance is unbiased, so that at pi = reference the gradient
+    is that of leave-one-out REINFORCE; with a term for every step (S = T) and its reward-to-go,
+    that of REINFORCE with credit per step.
 
     Args:
-        log_probs: [B, G, T]; with gradient.
-        reference: Log-probs of whole pointers under the frozen reference [B, G].
-        returns: Total returns [B, G].
+        log_ratio: log pi - log reference of whole pointers [B, G, 1] or of every pick [B, G, T];
+            with gradient.
+        returns: Of the same, [B, G, S].
         keep: Bool [B, G]; repeats would count twice. Groups of one give 0.
         beta: Temperature: weight of the KL to the reference, in units of the reward.
     """
-    kept = keep.to(returns.dtype)
-    residual = returns - beta * (log_probs.sum(-1) - reference)
-    count = kept.sum(-1, keepdim=True)
-    mean = (residual * kept).sum(-1, keepdim=True) / count.clamp(min=1)
-    squares = ((residual - mean).square() * kept).sum(-1)
-    return (squares / (count.squeeze(-1) - 1).clamp(min=1)).mean() / (2 * beta)
+    kept = keep.to(returns.dtype).unsqueeze(-1)
+    residual = returns - beta * log_ratio
+    count = kept.sum(1, keepdim=True)
+    mean = (residual * kept).sum(1, keepdim=True) / count.clamp(min=1)
+    squares = ((residual - mean).square() * kept).sum(1)
+    variances = squares / (count.squeeze(1) - 1).clamp(min=1)
+    return variances.sum(-1).mean() / (2 * beta)
 
 
 def grpo(

@@ -1,13 +1,14 @@
 """Training on lists of scored candidates: what RCE and AGRO share.
 
-Full groups in a batch, one total return a candidate, constant groups left out and counted, repeats
-not kept. Dropout is 0: log-probs come from eval mode. The objective is a function; see `rce.py` and
-`agro.py`. With `fresh`, rounds of candidates from the policy as it then is join the lists; their
-numbers in the history are those of the whole lists. `uniform_loss` is what a policy that picks at
-random would have, on the same batches.
+Full groups in a batch, a return a step, repeats not kept; groups that are constant at every step
+are left out and counted. The objective is a function; see `rce.py` and `agro.py`. Log-probs come
+from eval mode, unless the objective compares them with nobody else's. With `fresh`, rounds of candidates
+from the policy as it then is join the lists; their numbers in the history are those of the whole
+lists. `uniform_loss` is what a policy that picks at random would have, on the same batches.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from lever_plus.training.environment import Environment
 from lever_plus.training.gradients import Part
 from lever_plus.training.groups import Candidates, Groups
 from lever_plus.training.loop import Loop, Trained
-from lever_plus.training.returns import informative, leave_one_out, statistics, total
+from lever_plus.training.returns import Credit, informative, leave_one_out, statistics
 from lever_plus.training.rl_data.candidates import fresh_groups
 from lever_plus.training.trainer import Means, Run, Trainer, shuffled_batches
 
@@ -31,8 +32,9 @@ from lever_plus.training.trainer import Means, Run, Trainer, shuffled_batches
 class Batch(NamedTuple):
     """Groups of a step, or a part of them.
 
-    log_probs: [B, G, T] under the policy, with gradient; returns: [B, G]; keep: bool [B, G];
-    rows: which of the informative groups these are; progress: share of all steps taken, in [0, 1].
+    log_probs: [B, G, T] under the policy, with gradient; returns: of every step [B, G, T]; keep:
+    bool [B, G]; rows: which of the informative groups these are; progress: share of all steps
+    taken, in [0, 1].
     """
 
     log_probs: Tensor
@@ -43,7 +45,7 @@ class Batch(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """A loss of a batch, with what the history says about it."""
+    """A loss of a batch, with what the history says about it (means over its queries)."""
 
     loss: Callable[[Batch], Tensor]
     figures: Callable[[Batch], dict[str, float]]
@@ -60,7 +62,7 @@ NONE = Fresh(0, 0)
 
 
 class Lists(NamedTuple):
-    """The informative groups of a round with their total returns [n, G], and figures about all."""
+    """The informative groups of a round with their returns [n, G, T], and figures about all."""
 
     groups: Groups
     returns: Tensor
@@ -73,9 +75,12 @@ def train_offline(
     groups: Groups,
     dev: Sequence[int],
     params: OptimParams,
+    credit: Credit,
     objective: Callable[[Groups], Objective],
     run: Run,
+    *,
     fresh: Fresh = NONE,
+    dropout: bool = False,
 ) -> Trained:
     """Train a policy on lists that may grow.
 
@@ -85,20 +90,24 @@ def train_offline(
         groups: Scored candidates.
         dev: Queries that the epoch is chosen on.
         params: Epochs (of every round), batch, optimiser.
+        credit: Returns of every step from the rewards at shots and their weights.
         objective: Makes the objective for the informative groups.
         run: Seed, observer, kept state.
         fresh: Rounds of candidates that are added.
+        dropout: Train with the network's dropout: where log-probs are compared, it must not be on.
     """
     policy.eval()
     rounds, candidates = 1 + fresh.rounds, Candidates(groups)
-    lists = _lists(groups, environment)
+    lists = _lists(groups, environment, credit)
+    if dropout:  # its random numbers are drawn in the order of one thread
+        run = replace(run, threads=1)
     steps = rounds * params.epochs * -(-len(lists.groups.queries) // params.batch_size)
     trainer = Trainer(policy, params, run, steps)
     evaluator = DevEvaluator(environment, dev, reference=environment.frozen(policy))
-    best = BestCheckpoint(params.patience)
+    best = BestCheckpoint()
     loop = Loop(run, trainer, evaluator, best, candidates=candidates)
     loop.begin()
-    lists = _lists(candidates.groups, environment)
+    lists = _lists(candidates.groups, environment, credit)
     aim = objective(lists.groups)
     for epoch in loop.epochs(rounds * params.epochs, "training"):
         if epoch > 1 and (epoch - 1) % params.epochs == 0:
@@ -106,10 +115,10 @@ def train_offline(
                 policy, environment, groups.queries, fresh.size, trainer.generator
             )
             candidates.groups = candidates.groups.with_candidates(more)
-            lists = _lists(candidates.groups, environment)
+            lists = _lists(candidates.groups, environment, credit)
             aim = objective(lists.groups)
         part, means = partial(_part, trainer, environment, lists, aim), Means()
-        policy.eval()
+        policy.train(dropout)
         for rows in shuffled_batches(len(lists.returns), params.batch_size, trainer.generator):
             means.add(trainer.update(rows, part))
         loop.evaluate(epoch, {**means.row(), **lists.figures})
@@ -130,23 +139,23 @@ def _part(
     return Part(aim.loss(batch), figures)
 
 
-def _lists(groups: Groups, environment: Environment) -> Lists:
-    weights = torch.tensor(environment.shot_weights)
-    returns = total(groups.rewards, weights)[..., :1]
+def _lists(groups: Groups, environment: Environment, credit: Credit) -> Lists:
+    weights = torch.tensor(environment.trained_weights)
+    returns = credit(groups.rewards, weights)
     useful = informative(returns, groups.keep)
     figures = statistics(returns, leave_one_out(returns, groups.keep), groups.keep)
-    return Lists(groups.rows(useful.nonzero().flatten()), returns[useful][..., 0], figures)
+    return Lists(groups.rows(useful.nonzero().flatten()), returns[useful], figures)
 
 
 @torch.no_grad()
 def pointer_log_probs(policy: Policy, environment: Environment, groups: Groups) -> Tensor:
-    """Return the log-probability of every listed pointer under a policy in eval mode, [n, G]."""
+    """Return the log-probs of all listed picks under a policy in eval mode, [n, G, T]."""
     policy.eval()
     found = [
-        policy.log_probs(environment.encode(policy, part.queries), part.pointers).sum(-1)
+        policy.log_probs(environment.encode(policy, part.queries), part.pointers)
         for part in (
             groups.rows(rows) for rows in torch.arange(len(groups.queries)).split(DECODE_BATCH)
         )
         if part.queries
     ]
-    return torch.cat(found) if found else torch.empty(groups.keep.shape)
+    return torch.cat(found) if found else torch.empty(groups.rewards.shape)

@@ -1,8 +1,10 @@
 """RCE: reward-weighted cross-entropy on the RL data; the baseline that GRPO starts from.
 
-Weights are softmax(R / tau) over a group, with tau falling linearly over the optimiser steps. What
-tau means depends on the range of R: with R in [0, 2] and tau 2 the best candidate weighs only e
-times as much as the worst.
+Weights are softmax(R_t / tau) over a group, with tau falling linearly over the optimiser steps. R_t
+is the mean reward of the shots that a step can change, or with `credit: total` that of all shots.
+What tau means depends on the range of R: with R in [0, 2] and tau 2 the best candidate weighs only
+e times as much as the worst. Nothing is compared with another policy's log-probs, so the network's
+dropout is on.
 """
 
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from lever_plus.training.environment import Environment
 from lever_plus.training.groups import Groups
 from lever_plus.training.loop import Trained
 from lever_plus.training.offline import Batch, Objective, train_offline
+from lever_plus.training.returns import mean_to_go, total
 from lever_plus.training.trainer import Run
 
 
@@ -35,4 +38,15 @@ def train_rce(
         loss=lambda batch: losses.rce(batch.log_probs, batch.returns, batch.keep, now(batch)),
         figures=lambda batch: {"tau": now(batch)},
     )
-    return train_offline(policy, environment, groups, dev, params, lambda _groups: objective, run)
+    credit = mean_to_go if params.credit == "reward_to_go" else total
+    return train_offline(
+        policy,
+        environment,
+        groups,
+        dev,
+        params,
+        credit,
+        lambda _groups: objective,
+        run,
+        dropout=True,
+    )

@@ -6,9 +6,13 @@ The baseline is the leave-one-out mean over the group (Kool et al. 2019, RLOO): 
 is no division by a standard deviation. `z_score` is there for comparison with the older system.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+Credit = Callable[[Tensor, Tensor], Tensor]
+"""Turns the rewards [..., T] at shots 1..T and their weights [T] into returns of the steps."""
 CONSTANT = 1e-6
 """Groups whose returns differ by less are constant: float residue must not push a policy."""
 
@@ -16,6 +20,17 @@ CONSTANT = 1e-6
 def reward_to_go(rewards: Tensor, shot_weights: Tensor) -> Tensor:
     """Return G_t [..., T] from the rewards [..., T] at shots 1..T and their weights [T]."""
     return (rewards * shot_weights).flip(-1).cumsum(-1).flip(-1)
+
+
+def mean_to_go(rewards: Tensor, shot_weights: Tensor) -> Tensor:
+    """Return the weighted mean of the rewards at shots t..T, [..., T]: G_t in units of a reward.
+
+    Args:
+        rewards: At shots 1..T, [..., T].
+        shot_weights: [T]; the last one is above 0.
+    """
+    remaining = shot_weights.flip(-1).cumsum(-1).flip(-1)
+    return reward_to_go(rewards, shot_weights) / remaining
 
 
 def total(rewards: Tensor, shot_weights: Tensor) -> Tensor:

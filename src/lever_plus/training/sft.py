@@ -1,20 +1,27 @@
-"""SFT: imitate the InfoScore sequences by teacher forcing.
+"""SFT: imitate the InfoScore search.
 
-loss = -mean over queries of sum_b softmax(InfoScore / temperature)_b log pi(sequence_b), over all
-beams: the best beam alone throws away what the search learned about the others. Dropout is on here
-and nowhere else, because no log-prob is compared. `uniform_loss` in the history is the loss of a
-policy that picks at random: what a trained one must be under.
+Listwise (`sft`), after every prefix that the search went on from:
+    loss = -sum over lengths t of mean over the prefixes p of length t - 1 of
+           sum_i softmax(InfoScore(p + i) / temperature)_i log pi_t(i | p)
+The search has scored every candidate after every such prefix, so all of that teaches, at no further
+request. Imitating the sequences that the search kept (`sft-beams`, for comparison) uses one in some
+hundred of these scores:
+    loss = -sum_b softmax(InfoScore / temperature)_b log pi(sequence_b)
+Both are means over queries. `uniform_loss` in the history is the loss of a policy that picks at
+random: what a trained one must be under.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lever_plus.config.sft import SftParams
-from lever_plus.policy.network import Policy, uniform_log_prob
-from lever_plus.selectors.infoscore import ScoredSequence
+from lever_plus.data.pools import Pools
+from lever_plus.policy.network import Encoded, Policy, uniform_log_prob
+from lever_plus.selectors.infoscore import ScoredPrefix, ScoredSequence, best_sequences
 from lever_plus.training import losses
 from lever_plus.training.best import BestCheckpoint
 from lever_plus.training.dev import DevEvaluator
@@ -23,24 +30,56 @@ from lever_plus.training.gradients import Part
 from lever_plus.training.loop import Loop, Trained
 from lever_plus.training.trainer import Means, Run, Trainer, shuffled_batches
 
+Searches = Mapping[int, Sequence[ScoredPrefix]]
+"""{query id: what the InfoScore search scored, shortest prefixes first}."""
+Loss = Callable[[Policy, Encoded, Tensor], Tensor]
+"""Loss of a policy on encoded queries, given their row numbers."""
+
+
+class Targets(NamedTuple):
+    """What is imitated: the loss, and what it is for a policy that picks at random."""
+
+    loss: Loss
+    uniform: float
+
 
 def train_sft(
     policy: Policy,
     environment: Environment,
-    sequences: Mapping[int, Sequence[ScoredSequence]],
+    searches: Searches,
     dev: Sequence[int],
     params: SftParams,
     run: Run,
 ) -> Trained:
-    """Train a policy on {query id: its beams}."""
-    queries = list(sequences)
-    pointers = torch.tensor(
-        [[environment.pools.positions(q, s.pointer) for s in sequences[q]] for q in queries]
-    )
-    scores = torch.tensor([[s.info_score for s in sequences[q]] for q in queries])
-    weights = (scores / params.temperature).softmax(-1)
-    sizes = torch.tensor([len(environment.pools.of(query)) for query in queries])
-    uniform = -uniform_log_prob(sizes, pointers.shape[2]).sum(-1).mean().item()
+    """Train a policy on all scores of the InfoScore search."""
+    targets = _listwise(searches, environment.pools, params.temperature)
+    return _imitate(policy, environment, list(searches), targets, dev, params, run)
+
+
+def train_sft_beams(
+    policy: Policy,
+    environment: Environment,
+    searches: Searches,
+    beam: int,
+    dev: Sequence[int],
+    params: SftParams,
+    run: Run,
+) -> Trained:
+    """Train a policy on the `beam` best sequences of the InfoScore search."""
+    found = {query: best_sequences(scored, beam) for query, scored in searches.items()}
+    targets = _sequences(found, environment.pools, params.temperature)
+    return _imitate(policy, environment, list(searches), targets, dev, params, run)
+
+
+def _imitate(
+    policy: Policy,
+    environment: Environment,
+    queries: Sequence[int],
+    targets: Targets,
+    dev: Sequence[int],
+    params: SftParams,
+    run: Run,
+) -> Trained:
     steps = params.epochs * -(-len(queries) // params.batch_size)
     # One thread: the random numbers of dropout are drawn in its order.
     trainer = Trainer(policy, params, replace(run, threads=1), steps)
@@ -49,7 +88,7 @@ def train_sft(
 
     def part(rows: Tensor) -> Part:
         encoded = environment.encode(policy, [queries[i] for i in rows.tolist()])
-        return Part(losses.sft(policy.log_probs(encoded, pointers[rows]), weights[rows]), {})
+        return Part(targets.loss(policy, encoded, rows), {})
 
     loop.begin()
     for epoch in loop.epochs(params.epochs, "SFT"):
@@ -57,9 +96,68 @@ def train_sft(
         policy.train()
         for rows in shuffled_batches(len(queries), params.batch_size, trainer.generator):
             means.add(trainer.update(rows, part))
-        row = {**means.row(), "uniform_loss": uniform}
+        row = {**means.row(), "uniform_loss": targets.uniform}
         if epoch % params.dev_every == 0 or epoch == params.epochs:
             loop.evaluate(epoch, row)
         else:
             loop.finish(epoch, row)
     return loop.trained()
+
+
+class _Step(NamedTuple):
+    """Prefixes of one length with the weights of what follows: [n, G, T] and [n, G, K]."""
+
+    prefixes: Tensor
+    weights: Tensor
+
+
+def _listwise(searches: Searches, pools: Pools, temperature: float) -> Targets:
+    lengths = sorted({len(each.prefix) for scored in searches.values() for each in scored})
+    steps = [_step(searches, pools, length, temperature) for length in lengths]
+    # As many candidates are left after each prefix of a length.
+    uniform = sum(
+        torch.tensor([len(pools.of(query)) - length for query in searches]).float().log().mean()
+        for length in lengths
+    )
+
+    def loss(policy: Policy, encoded: Encoded, rows: Tensor) -> Tensor:
+        found = torch.zeros(())
+        for step in steps:
+            log_probs = policy.next_log_probs(encoded, step.prefixes[rows])
+            weights = step.weights[rows][..., : log_probs.shape[-1]]
+            found = found + losses.listwise(log_probs, weights)
+        return found
+
+    return Targets(loss, float(uniform))
+
+
+def _step(searches: Searches, pools: Pools, length: int, temperature: float) -> _Step:
+    """Return the prefixes of one length; smaller pools have candidates of weight 0."""
+    largest = max(len(pools.of(query)) for query in searches)
+    prefixes, weights = [], []
+    for query, scored in searches.items():
+        of_length = [each for each in scored if len(each.prefix) == length]
+        prefixes.append([pools.positions(query, each.prefix) for each in of_length])
+        scores = torch.full((len(of_length), largest), -torch.inf)
+        for row, each in zip(scores, of_length, strict=True):
+            row[pools.positions(query, each.candidates)] = torch.tensor(each.info_scores)
+        weights.append((scores / temperature).softmax(-1))
+    shape = (len(prefixes), -1, length) if length else (len(prefixes), 1, 0)
+    return _Step(torch.tensor(prefixes, dtype=torch.long).view(shape), torch.stack(weights))
+
+
+def _sequences(
+    sequences: Mapping[int, Sequence[ScoredSequence]], pools: Pools, temperature: float
+) -> Targets:
+    pointers = torch.tensor(
+        [[pools.positions(query, s.pointer) for s in found] for query, found in sequences.items()]
+    )
+    scores = torch.tensor([[s.info_score for s in found] for found in sequences.values()])
+    weights = (scores / temperature).softmax(-1)
+    sizes = torch.tensor([len(pools.of(query)) for query in sequences])
+    uniform = -uniform_log_prob(sizes, pointers.shape[2]).sum(-1).mean().item()
+
+    def loss(policy: Policy, encoded: Encoded, rows: Tensor) -> Tensor:
+        return losses.sft(policy.log_probs(encoded, pointers[rows]), weights[rows])
+
+    return Targets(loss, uniform)

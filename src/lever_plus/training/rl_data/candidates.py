@@ -119,6 +119,7 @@ def fresh_groups(
 ) -> tuple[Groups, Tensor]:
     """Sample and score `size` candidates of every query from the policy as it is.
 
+    They have as many picks as change the reward, up to the last shot that has a weight.
     Independent draws may repeat, and all are kept: each is a sample of its own for an on-policy
     gradient.
 
@@ -126,10 +127,10 @@ def fresh_groups(
         The groups, and the log-probs of their picks [n, G, T].
     """
     policy.eval()
-    drawn = []
+    drawn, shots = [], len(environment.trained_weights)
     for start in range(0, len(queries), DECODE_BATCH):
         encoded = environment.encode(policy, queries[start : start + DECODE_BATCH])
-        drawn.append(sample(policy, encoded, environment.shots, size, 1.0, generator))
+        drawn.append(sample(policy, encoded, shots, size, 1.0, generator))
     pointers = torch.cat([decoded.pointers for decoded in drawn])
     ids = environment.example_ids(queries, pointers)
     rewards = environment.rewards(
