@@ -7,6 +7,8 @@ start: untrained, it is a v2 policy to the last bit, so whatever static scores c
 and demonstrations that complement each other besides.
 """
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from lever_plus.hub.linear import linear
@@ -22,7 +24,7 @@ class ResidualPolicy(Policy):
         """Build an untrained policy."""
         super().__init__(config)
         width = config.hidden
-        self.static = V2Policy(config)
+        self.static = V2Policy(replace(config, highest_price=0.0))
         self.seen = nn.Linear(3 * width, width)
         self.step = nn.Embedding(config.shots, width)
         self.drop = nn.Dropout(config.dropout)

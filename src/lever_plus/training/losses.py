@@ -6,7 +6,9 @@ numerator and denominator by the caller (`rewards.informative`).
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lever_plus.training.returns import going_on
 
 LARGEST_LOG_RATIO = 20.0
 
@@ -107,6 +109,23 @@ def grpo(
     loss = -group_mean(surrogate, keep)
     active = (ratio * advantages > clipped * advantages).float().mean(-1)
     return loss, group_mean(active, keep).detach()
+
+
+def stop(log_odds: Tensor, values: Tensor) -> Tensor:
+    """Return the weighted cross-entropy of stopping where that is worth more than going on.
+
+    mean_{B,G} sum_s |A_s| cross-entropy(stop_s, A_s > 0) with A_s the advantage of stopping after s
+    picks over going on. For one state its optimum is the share of |A| with A > 0, so a decision at
+    1/2 is that of the larger expected return.
+
+    Args:
+        log_odds: Of stopping after 0..T-1 picks, [B, G, T]; with gradient.
+        values: What ending with 0..T demonstrations is worth, [B, G, T + 1].
+    """
+    advantage = values[..., :-1] - going_on(log_odds.detach(), values)
+    right = (advantage > 0).to(values.dtype)
+    terms = nn.functional.binary_cross_entropy_with_logits(log_odds, right, reduction="none")
+    return (advantage.abs() * terms).sum(-1).mean()
 
 
 def group_mean(values: Tensor, keep: Tensor) -> Tensor:

@@ -38,6 +38,20 @@ def total(rewards: Tensor, shot_weights: Tensor) -> Tensor:
     return (rewards * shot_weights).sum(-1, keepdim=True).expand_as(rewards)
 
 
+def going_on(log_odds: Tensor, values: Tensor) -> Tensor:
+    """Return what going on after 0..T-1 picks is worth, exactly, [..., T].
+
+    Args:
+        log_odds: Of stopping after 0..T-1 picks, [..., T].
+        values: What ending with 0..T demonstrations is worth, [..., T + 1].
+    """
+    stop = torch.sigmoid(log_odds)
+    worth = [values[..., -1]]
+    for s in range(log_odds.shape[-1] - 1, 0, -1):
+        worth.append(stop[..., s] * values[..., s] + (1 - stop[..., s]) * worth[-1])
+    return torch.stack(worth[::-1], dim=-1)
+
+
 def informative(returns: Tensor, keep: Tensor) -> Tensor:
     """Return bool [n]: groups whose kept candidates differ in their return at any step.
 
