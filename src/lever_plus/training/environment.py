@@ -188,9 +188,8 @@ class Environment:
         """Return the rewards without demonstrations, float [queries]."""
         reward, asked = self._rewarded(), [self.examples[query] for query in queries]
         wanted = needed_scores(reward)
-        answers = [
-            [s] for s in self.scorer.score([Asked((), e) for e in asked], "no demonstration")
-        ]
+        alone = self.scorer.score([Asked((), example) for example in asked], "no demonstration")
+        answers = [[score] for score in alone]
         scores = Scores(
             hard=np.array([[s.vqa_correct] for (s,) in answers], dtype=np.float32),
             soft=np.array([[s.vqa_acc_score] for (s,) in answers], dtype=np.float32),

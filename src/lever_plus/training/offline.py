@@ -2,9 +2,10 @@
 
 Full groups in a batch, a return a step, repeats not kept; groups that are constant at every step
 are left out and counted. The objective is a function; see `rce.py` and `agro.py`. Log-probs come
-from eval mode, unless the objective compares them with nobody else's. With `fresh`, rounds of candidates
-from the policy as it then is join the lists; their numbers in the history are those of the whole
-lists. `uniform_loss` is what a policy that picks at random would have, on the same batches.
+from eval mode, unless the objective compares them with nobody else's. With `fresh`, rounds of
+candidates from the policy as it then is join the lists; their numbers in the history are those of
+the whole lists. `uniform_loss` is what a policy that picks at random would have, on the same
+batches.
 """
 
 from collections.abc import Callable, Sequence

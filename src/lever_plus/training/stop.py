@@ -10,7 +10,7 @@ sure or seldom reached, and a head that has learned to go on never learns to sto
 is learned as a classification by the sign of A_s that weighs |A_s|: its optimum stops where the
 expected A_s is positive, as that of J, and a wrong decision has a gradient however sure it is.
     loss = mean_{B,G} sum_s |A_s| cross-entropy(stop_s, A_s > 0)
-           + GRPO's surrogate with the rewards-to-go sum_{k >= t} w_k U_k, w_k = (1 - f) p_k + f w'_k
+           + GRPO's surrogate with rewards-to-go sum_{k >= t} w_k U_k, w_k = (1 - f) p_k + f w'_k
            + beta * mean sum_t KL(pi_t || reference_t)
 with w' the fixed shot weights and f `fixed_share`, so that what is shown without stops stays good.
 A price is drawn for every query and step: one policy serves all prices. `passes` over the first
@@ -200,8 +200,6 @@ def _part(
     log_probs, old = steps.picked(part.pointers), round_.old[rows]
     surrogate, _ = losses.grpo(log_probs, old, advantages, part.keep, grpo.clip_low, grpo.clip_high)
     at_reference = reference.steps(part.queries, part.pointers)
-    first, later = (
-        losses.exact_kl(*pair).sum(-1) for pair in zip(steps, at_reference, strict=True)
-    )
+    first, later = (kl.sum(-1) for kl in map(losses.exact_kl, steps, at_reference))
     kl = losses.group_mean(first + later, part.keep)
     return Part(stop_loss + surrogate + grpo.kl_beta * kl, {**figures, "kl_penalty": kl.item()})
