@@ -65,16 +65,16 @@ def _fits(settings: Settings, workspace: Workspace) -> dict[str, Callable[[Run],
     """Return {method: what trains it}."""
     environment = workspace.environment(settings.pointer.shots, settings.reward)
     groups, dev = workspace.groups(settings.reward, settings.rl), workspace.queries("dev")
-    start = workspace.paths.sft
+    start, constant = workspace.paths.sft, settings.rl.constant_groups
 
     def rce(method: str) -> Callable[[Run], Trained]:
         tau = settings.rce.tau[method]
         return lambda run: train_rce(
-            workspace.load_policy(start), environment, groups, dev, settings.rce, tau, run
+            workspace.load_policy(start), environment, groups, dev, settings.rce, tau, run, constant
         )
 
     def agro(run: Run) -> Trained:
         policy = workspace.load_policy(start)
-        return train_agro(policy, environment, groups, dev, settings.agro, run)
+        return train_agro(policy, environment, groups, dev, settings.agro, run, constant)
 
     return {**{method: rce(method) for method in settings.rce.tau}, AGRO: agro}
