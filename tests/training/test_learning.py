@@ -39,13 +39,6 @@ COMPARING = pytest.mark.parametrize(
 )
 
 
-def constant(groups: Groups, rows: slice) -> Groups:
-    """Give all candidates of some groups the same accuracies, of which float32 has no exact sum."""
-    rewards = groups.rewards.clone()
-    rewards[rows] = 0.3
-    return replace(groups, rewards=rewards)
-
-
 def rewarded_at_shot_one(task: IdentityTask) -> IdentityTask:
     first = RewardParams(soft=1.0, clip=5.0, shot_weights=[1.0, 0.0, 0.0])
     return replace(task, environment=replace(task.environment, reward=first))
@@ -148,31 +141,6 @@ def test_training_on_train_never_sees_dev_but_to_score_it(task: IdentityTask, tr
     """Other dev queries choose another epoch at most: the weights after the last are the same."""
     fewer = replace(task, dev=task.dev[:1])
     assert train(task, task.policy()).weights.equal(train(fewer, fewer.policy()).weights)
-
-
-@pytest.mark.invariant
-@pytest.mark.parametrize("train", [rce, agro, grpo])
-def test_constant_groups_do_not_push_the_policy(task: IdentityTask, train: Train) -> None:
-    """Training is bit for bit that without them: they are in no sum and in no denominator."""
-    params = FEW[train]
-    groups = constant(task.groups(size=8), slice(32, None))
-    with_them = train(task, task.policy(), params, groups=groups)
-    alone = groups.rows(torch.arange(32))
-    without = train(task, task.policy(), params, groups=alone)
-    assert with_them.weights.equal(without.weights)
-    assert with_them.history[-1]["frac_reward_zero_std"] == pytest.approx(16 / 48)
-    assert without.history[-1]["frac_reward_zero_std"] == 0
-
-
-@pytest.mark.invariant
-@pytest.mark.parametrize("train", [rce, agro, grpo])
-def test_constant_groups_alone_leave_the_policy_as_it_is(task: IdentityTask, train: Train) -> None:
-    params = FEW[train]
-    before = task.policy()
-    outcome = train(task, task.policy(), params, groups=constant(task.groups(size=8), slice(None)))
-    for name, weight in before.state_dict().items():
-        assert outcome.trained.best().state_dict()[name].equal(weight), name
-    assert outcome.history[-1]["frac_reward_zero_std"] == 1
 
 
 @pytest.mark.invariant

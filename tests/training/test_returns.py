@@ -19,7 +19,6 @@ from lever_plus.training.returns import (
     reward_to_go,
     statistics,
     total,
-    trained_rows,
     z_score,
 )
 
@@ -58,14 +57,6 @@ def test_a_return_knows_no_reward_of_an_earlier_shot(credit: Credit) -> None:
         one, other = (credit(each, torch.tensor([0.2, 0.3, 0.5])) for each in (rewards, changed))
         assert one[:, shot + 1 :].equal(other[:, shot + 1 :])
         assert (one[:, : shot + 1] < other[:, : shot + 1]).all()
-
-
-@pytest.mark.invariant
-def test_constant_groups_are_rows_to_train_on_only_where_they_are_kept() -> None:
-    returns = torch.tensor([[[0.3], [0.3]], [[0.0], [1.0]], [[0.5], [9.0]]])
-    keep = torch.tensor([[True, True], [True, True], [True, False]])
-    assert trained_rows(returns, keep, "drop").tolist() == [1]
-    assert trained_rows(returns, keep, "keep").tolist() == [0, 1, 2]
 
 
 @pytest.mark.invariant

@@ -26,7 +26,13 @@ from lever_plus.training.environment import Environment
 from lever_plus.training.gradients import Part
 from lever_plus.training.groups import Candidates, Groups
 from lever_plus.training.loop import Loop, Trained
-from lever_plus.training.returns import Credit, leave_one_out, statistics, trained_rows
+from lever_plus.training.returns import (
+    Credit,
+    informative,
+    leave_one_out,
+    statistics,
+    trained_rows,
+)
 from lever_plus.training.rl_data.candidates import fresh_groups
 from lever_plus.training.trainer import Means, Run, Trainer, shuffled_batches
 
@@ -152,7 +158,9 @@ def _lists(
     returns = credit(groups.rewards, weights)
     rows = trained_rows(returns, groups.keep, constant_groups)
     figures = statistics(returns, leave_one_out(returns, groups.keep), groups.keep)
-    return Lists(groups.rows(rows), returns[rows], figures)
+    # What a constant group scores teaches nothing, and what rounding leaves of it must not push.
+    useful = informative(returns[rows], groups.keep[rows])[:, None, None]
+    return Lists(groups.rows(rows), returns[rows] * useful, figures)
 
 
 @torch.no_grad()
