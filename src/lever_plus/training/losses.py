@@ -39,7 +39,9 @@ def listwise(log_probs: Tensor, weights: Tensor) -> Tensor:
 def rce(log_probs: Tensor, returns: Tensor, keep: Tensor, tau: float) -> Tensor:
     """Return reward-weighted cross-entropy: -mean_B sum_T sum_G softmax_G(R_t / tau) log pi_t.
 
-    Its optimum is mu exp(R / tau) with mu the mixture that filled the list: a baseline.
+    Its optimum copies mu, the mixture that filled the list: pi_t(i | p) is proportional to
+    mu(i | p) times the mean of exp(R_t / tau) over the list's pointers that begin with p and i.
+    With equal returns over T that is mu exp(R / tau) for whole pointers: a baseline.
 
     Args:
         log_probs: [B, G, T].
@@ -135,13 +137,19 @@ def group_mean(values: Tensor, keep: Tensor) -> Tensor:
 
 
 def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """Return the k3 estimate of KL(pi || reference) from log-probs of samples of pi, elementwise.
+    """Return the older system's penalty r - 1 - log r with r = pi / reference, elementwise.
 
-    exp(d) - 1 - d with d = log reference - log pi (Schulman 2020): never negative. Unbiased in
-    value for samples of pi alone; as a loss it has the gradient of KL(reference || pi).
+    It is never negative, and 0 at the reference alone. The k3 estimate of KL(pi || reference)
+    (Schulman 2020) has the inverse of r: this one estimates KL(reference || pi) from samples of the
+    reference. Over samples of pi its mean is chi2(pi || reference) - KL(pi || reference), and its
+    gradient that of chi2(pi || reference) / 2; chi2 is the mean of r under pi, minus 1.
+
+    Args:
+        log_probs: Under pi, with gradient.
+        reference: Of the same under the reference.
     """
-    d = (reference - log_probs).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
-    return d.exp() - 1 - d
+    log_ratio = (log_probs - reference).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    return log_ratio.exp() - 1 - log_ratio
 
 
 def exact_kl(step_log_probs: Tensor, reference: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lever_plus.config.offline import ConstantGroups
+
 Credit = Callable[[Tensor, Tensor], Tensor]
 """Turns the rewards [..., T] at shots 1..T and their weights [T] into returns of the steps."""
 CONSTANT = 1e-6
@@ -63,6 +65,19 @@ def informative(returns: Tensor, keep: Tensor) -> Tensor:
     low = returns.masked_fill(drop, torch.inf).amin(1)
     high = returns.masked_fill(drop, -torch.inf).amax(1)
     return (high - low > CONSTANT).any(-1)
+
+
+def trained_rows(returns: Tensor, keep: Tensor, constant_groups: ConstantGroups) -> Tensor:
+    """Return the row numbers of the groups that are trained on, int [m].
+
+    Args:
+        returns: [n, G, T].
+        keep: Bool [n, G].
+        constant_groups: Whether those that are not informative are left out.
+    """
+    if constant_groups == "keep":
+        return torch.arange(len(returns))
+    return informative(returns, keep).nonzero().flatten()
 
 
 def leave_one_out(returns: Tensor, keep: Tensor) -> Tensor:
