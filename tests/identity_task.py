@@ -17,7 +17,7 @@ from lever_plus.policy.network import Policy, PolicyConfig
 from lever_plus.selectors.infoscore import ScoredPrefix, best_sequences
 from lever_plus.training.environment import Environment
 from lever_plus.training.groups import Groups, first_occurrences
-from lever_plus.vlm.scorer import Scorer, ShotScore
+from lever_plus.vlm.scorer import Asked, Scorer, ShotScore
 
 SHOTS, POOL, NOISE = 3, 6, 3
 Kind = Literal["residual", "stateful", "v2"]
@@ -31,6 +31,14 @@ class MarkScorer:
     marks: dict[int, int]
     asked: set[int] = field(default_factory=set)
     requests: int = 0
+
+    def score(self, asked: Sequence[Asked], description: str) -> list[ShotScore]:
+        """Score prompts without demonstrations: nothing is right there."""
+        assert description
+        assert not any(one.demonstrations for one in asked)
+        self.asked.update(one.example.question_id for one in asked)
+        self.requests += len(asked)
+        return [self._score(hit=False) for _ in asked]
 
     def score_pointers(
         self, examples: Sequence[Example], pointers: Sequence[Sequence[Example]], description: str

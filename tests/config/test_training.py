@@ -17,7 +17,7 @@ from tiny_world import ROOT
 
 Content = dict[str, Any]
 PAIR = {"hard_weight": 1.0, "soft_weight": 1.0}
-OFF_LINE = {"grpo": {"rounds": 0}, "agro": {"rounds": 0}}
+OFF_LINE = {"grpo": {"rounds": 0}, "agro": {"rounds": 0}, "stop": None}
 NO_ROUNDS = "own confidence: grpo.rounds and agro.rounds must be 0"
 OWN = """
 def plain(scores):
@@ -92,6 +92,9 @@ def own(function: str) -> Content:
             "the reward needs relevance in rl_data.scores",
         ),
         (weights(log_prob=0.5) | {"grpo": {"rounds": 1}, "agro": {"rounds": 0}}, NO_ROUNDS),
+        (weights(log_prob=0.5) | {"grpo": {"rounds": 0}, "agro": {"rounds": 0}}, "and stop null"),
+        ({"pointer": {"price": 0.02}}, "pointer.price must be one of stop.prices"),
+        ({"stop": {"prices": [0.0]}, "pointer": {"price": 0.0}}, "stop.prices are all 0"),
         (weights(log_prob=-0.5) | {"grpo": {"rounds": 0}, "agro": {"rounds": 1}}, NO_ROUNDS),
         (reward("hard_and_soft", **PAIR), "reward: there is no mode hard_and_soft: choose one of"),
         (reward("hard_plus_soft", **PAIR, rel_weight=0.5), "hard_plus_soft has no rel_weight"),
@@ -144,7 +147,7 @@ def own(function: str) -> Content:
             "rl_data.retrieval: a pool of this size has 48 at most",
         ),
         ({"rl_data": {"scores": ["hard"]}}, "rl_data.scores.0: input should be"),
-        ({"policy": {"layers": 2}}, "unknown key policy.layers"),
+        ({"policy": {"logit_clip": 2.0}}, "unknown key policy.logit_clip"),
         ({"policy": {"kind": "v3"}}, "policy: input tag 'v3'"),
     ],
     ids=str,
@@ -245,7 +248,8 @@ def test_a_policy_of_another_kind_replaces_its_section(
     with pytest.raises(UserError, match=r"policy\.hidden is missing"):
         merged({"policy": {key: value for key, value in other.items() if key != "hidden"}})
     assert merged({"policy": {"hidden": 32}}).policy.model_dump() == {
-        "kind": "stateful",
+        "kind": "residual",
         "hidden": 32,
-        "logit_clip": 10.0,
+        "layers": 1,
+        "temperature": 0.3,
     }

@@ -20,7 +20,22 @@ from lever_plus.training.state import (
     save_state,
 )
 from tiny_world import ROOT
-from training import AGRO, GRPO, RCE, SFT, KilledError, Outcome, Train, Watch, agro, grpo, rce, sft
+from training import (
+    AGRO,
+    GRPO,
+    RCE,
+    SFT,
+    STOP,
+    KilledError,
+    Outcome,
+    Train,
+    Watch,
+    agro,
+    grpo,
+    rce,
+    sft,
+    stop,
+)
 
 SCRIPT = Path(__file__).parent / "killed_training.py"
 NEVER = -1
@@ -40,6 +55,7 @@ CASES: dict[str, tuple[Train, Any, float]] = {
         ),
         0.0,
     ),
+    "stop": (stop, STOP.model_copy(update={"passes": 2, "rounds": 2, "epochs": 2}), 0.0),
     "grpo off-line": (grpo, GRPO.model_copy(update={"epochs": 6, "rounds": 0}), 0.0),
 }
 """Trainings of six epochs, their settings and the policy's dropout."""

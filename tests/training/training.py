@@ -11,7 +11,9 @@ from torch import Tensor
 from identity_task import IdentityTask
 from lever_plus.config.grpo import GrpoParams
 from lever_plus.config.offline import AgroParams, ConstantGroups, RceParams, TauSchedule
+from lever_plus.config.policy import PointerParams
 from lever_plus.config.sft import SftParams
+from lever_plus.config.stop import StopParams
 from lever_plus.policy.network import Policy
 from lever_plus.training.agro import train_agro
 from lever_plus.training.groups import Groups
@@ -19,6 +21,7 @@ from lever_plus.training.grpo import train_grpo
 from lever_plus.training.loop import Trained
 from lever_plus.training.rce import train_rce
 from lever_plus.training.sft import train_sft, train_sft_beams
+from lever_plus.training.stop import train_stop
 from lever_plus.training.trainer import Row, Run
 
 OPTIM: dict[str, Any] = {
@@ -48,6 +51,10 @@ GRPO = GrpoParams(
     kl_target=None,
 )
 AGRO = AgroParams(**OPTIM, epochs=15, credit="total", beta=0.1, rounds=0, group_size=4)
+POINTER = PointerParams(shots=3, price=0.3, price_per="demonstration")
+STOP = StopParams(
+    **OPTIM, epochs=2, head_rate=3.0, passes=30, rounds=1, fixed_share=0.5, prices=[0.0, 0.3, 1.2]
+)
 OFFLINE = GRPO.model_copy(update={"rounds": 0})
 
 
@@ -162,6 +169,21 @@ def grpo(
     watch, groups = watch or Watch(), groups or task.groups(size=8)
     run = Run(seed, watch, kept, threads)
     trained = train_grpo(policy, task.environment, groups, task.dev, params, run, constant_groups)
+    return Outcome(trained, watch.history)
+
+
+def stop(
+    task: IdentityTask,
+    policy: Policy,
+    params: StopParams = STOP,
+    seed: int = 0,
+    kept: Path | None = None,
+    watch: Watch | None = None,
+    pointer: PointerParams = POINTER,
+) -> Outcome:
+    watch = watch or Watch()
+    run = Run(seed, watch, kept)
+    trained = train_stop(policy, task.environment, task.train, task.dev, params, GRPO, pointer, run)
     return Outcome(trained, watch.history)
 
 

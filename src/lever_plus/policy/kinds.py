@@ -38,10 +38,13 @@ def with_stop(policy: Policy, highest_price: float) -> Policy:
         policy: Without one.
         highest_price: That the head will be trained with, above 0.
     """
+    if policy.stop is not None:
+        raise ValueError("the policy has a stop head already")
     other = build_policy(replace(policy.config, highest_price=highest_price))
-    missing, unknown = other.load_state_dict(policy.state_dict(), strict=False)
-    if unknown or not all(name.startswith("stop.") for name in missing):
-        raise ValueError("the policy has a stop head already, or is of another kind")
+    head = {
+        f"stop.{name}": value for name, value in other.get_submodule("stop").state_dict().items()
+    }
+    other.load_state_dict({**policy.state_dict(), **head}, strict=True)
     return other.eval()
 
 

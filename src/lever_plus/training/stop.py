@@ -20,9 +20,10 @@ Beside what every history says: `stop_loss`; `dev_demonstrations`, their mean nu
 price of params.yaml. `dev_reward` is the return there, the price paid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ from lever_plus.training.groups import Candidates, Groups
 from lever_plus.training.loop import Loop, Trained
 from lever_plus.training.returns import leave_one_out, reward_to_go
 from lever_plus.training.rl_data.candidates import fresh_groups
+from lever_plus.training.state import StateDict
 from lever_plus.training.trainer import Means, Row, Run, Trainer, shuffled_batches
 
 
@@ -72,14 +74,14 @@ def train_stop(
     policy = with_stop(policy, max(*params.prices, pointer.price))
     bill = Bill(environment, pointer)
     evaluator = StopEvaluator(environment, dev, reference, bill)
-    alone = bill.alone(queries)
     nothing = torch.zeros(len(queries), 1, 1, dtype=torch.long)
     candidates = Candidates(Groups(tuple(queries), nothing, nothing.float(), nothing[..., 0] > 0))
     batches = -(-len(queries) // params.batch_size)
     epochs = params.passes + params.rounds * params.epochs
     rates = {"stop.": params.head_rate}
     trainer = Trainer(policy, params, replace(run, threads=1), epochs * batches, rates)
-    loop = Loop(run, trainer, evaluator, BestCheckpoint(), candidates=candidates)
+    best = BestCheckpoint()
+    loop = Loop(run, trainer, evaluator, best, candidates=candidates, bill=bill)
     loop.begin()
     for epoch in loop.epochs(epochs, "STOP"):
         done = epoch - params.passes - 1
@@ -87,6 +89,7 @@ def train_stop(
             candidates.groups, candidates.log_probs = fresh_groups(
                 policy, environment, queries, grpo.group_size, trainer.generator
             )
+        alone = bill.alone("train", queries)
         round_ = _Round(candidates, alone, bill.costs(candidates.groups), picks_learn=done >= 0)
         part = partial(_part, trainer, environment, reference, round_, params, grpo)
         policy.eval()
@@ -99,16 +102,27 @@ def train_stop(
 
 
 class Bill:
-    """What demonstrations cost, and what is paid for them."""
+    """What demonstrations cost, what is paid for them, and what there is without them."""
 
     def __init__(self, environment: Environment, pointer: PointerParams) -> None:
         """Keep the unit, and the price on dev."""
         self._environment, self._per, self.price = environment, pointer.price_per, pointer.price
+        self._alone: dict[str, Tensor] = {}
 
-    def alone(self, queries: Sequence[int]) -> Tensor:
-        """Return the rewards without demonstrations, [n, 1, 1]."""
-        found = self._environment.rewards_alone(queries)
-        return torch.from_numpy(found).view(-1, 1, 1)
+    def alone(self, split: str, queries: Sequence[int]) -> Tensor:
+        """Return the rewards of a split's queries without demonstrations, [n, 1, 1]; asked once."""
+        if split not in self._alone:
+            found = self._environment.rewards_alone(queries)
+            self._alone[split] = torch.from_numpy(found).view(-1, 1, 1)
+        return self._alone[split]
+
+    def state_dict(self) -> StateDict:
+        """Return the rewards that were asked for."""
+        return dict(self._alone)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the rewards that another training asked for."""
+        self._alone = dict(state)
 
     def costs(self, groups: Groups) -> Tensor:
         """Return the units of 0, 1, ..., T demonstrations, [n, G, T + 1]."""
@@ -130,7 +144,7 @@ class StopEvaluator(DevEvaluator):
     ) -> None:
         """Keep what it evaluates with."""
         super().__init__(environment, dev, reference)
-        self._bill, self._alone = bill, bill.alone(dev)[:, 0]
+        self._bill = bill
 
     @torch.no_grad()
     def figures(self, policy: Policy, realised: Realised) -> Row:
@@ -146,7 +160,8 @@ class StopEvaluator(DevEvaluator):
         log_probs = policy.steps(encoded, pointers).joined()
         prices = torch.full((len(dev),), self._bill.price)
         count = shown(policy.stop_log_odds(encoded, pointers, log_probs, prices))
-        values = torch.cat([self._alone, rewards], dim=-1) - self._bill.price * costs
+        alone = self._bill.alone("dev", dev)[:, 0]
+        values = torch.cat([alone, rewards], dim=-1) - self._bill.price * costs
         return {
             **super().figures(policy, realised),
             "dev_demonstrations": count.float().mean().item(),

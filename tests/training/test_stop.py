@@ -1,0 +1,80 @@
+"""Learning when to stop: the value of going on, the loss, and what a price does."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from enumeration import numbers
+from torch.testing import assert_close
+
+from identity_task import IdentityTask
+from lever_plus.config.policy import PointerParams
+from lever_plus.training import losses
+from lever_plus.training.returns import going_on
+from training import STOP, sft, stop
+
+
+@pytest.mark.invariant
+def test_going_on_is_worth_the_mean_over_all_later_decisions() -> None:
+    odds, values = numbers(2, 3), numbers(2, 4, seed=1)
+    chance = torch.sigmoid(odds)
+    for s in range(3):
+        expected = torch.zeros(2, dtype=torch.float64)
+        for decisions in product((True, False), repeat=2 - s):
+            weight, end = torch.ones(2, dtype=torch.float64), 3
+            for number, stops in enumerate(decisions, start=s + 1):
+                weight = weight * (chance[:, number] if stops else 1 - chance[:, number])
+                end = min(end, number) if stops else end
+            expected = expected + weight * values[:, end]
+        assert_close(going_on(odds, values)[:, s], expected)
+
+
+@pytest.mark.invariant
+def test_the_loss_decides_for_the_larger_expected_value() -> None:
+    """One state, whose stop is worth +1 in one case of four and -0.2 in the others: stop."""
+    values = torch.tensor([[[1.0, 0.0]], [[0.0, 0.2]], [[0.0, 0.2]], [[0.0, 0.2]]]).double()
+    odds = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.SGD([odds], lr=20.0)
+    for _ in range(200):
+        optimiser.zero_grad()
+        losses.stop(odds.expand(4, 1, 1), values).backward()
+        optimiser.step()
+    assert torch.sigmoid(odds).item() == pytest.approx(1.0 / 1.6, abs=1e-6)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize(("sure", "advantage"), [(-12.0, 1.5), (12.0, -1.5)])
+def test_a_wrong_decision_has_a_gradient_however_sure_it_is(sure: float, advantage: float) -> None:
+    odds = torch.full((1, 1, 1), sure, requires_grad=True)
+    losses.stop(odds, torch.tensor([[[advantage, 0.0]]])).backward()
+    assert odds.grad is not None
+    assert odds.grad.item() == pytest.approx(-advantage, abs=1e-4)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize(("price", "least", "most"), [(0.0, 0, 3), (0.3, 0.9, 1.1), (1.2, 0, 0.1)])
+def test_a_policy_shows_what_is_worth_its_price(
+    task: IdentityTask, price: float, least: float, most: float
+) -> None:
+    """Each shot is worth 1 alone: at .3 the first is bought, at 1.2 nothing, at 0 any number."""
+    pointer = PointerParams(shots=3, price=price, price_per="demonstration")
+    outcome = stop(task, sft(task, task.policy()).trained.best(), pointer=pointer)
+    best = outcome.history[outcome.trained.best_epoch]
+    assert least <= float(best["dev_demonstrations"]) <= most
+    assert outcome.trained.best_reward >= max(0.0, 1 - price) - 0.1
+    assert float(outcome.history[0]["dev_reward"]) <= outcome.trained.best_reward
+
+
+def test_the_picks_are_left_alone_until_the_head_has_learned(task: IdentityTask) -> None:
+    start = sft(task, task.policy()).trained.best()
+    alone = stop(task, start, STOP.model_copy(update={"rounds": 0, "weight_decay": 0.0}))
+    for name, weight in start.state_dict().items():
+        assert alone.trained.policy.state_dict()[name].equal(weight), name
+    both = stop(task, start, STOP.model_copy(update={"rounds": 1}))
+    moved = [
+        not both.trained.policy.state_dict()[name].equal(weight)
+        for name, weight in start.state_dict().items()
+    ]
+    assert any(moved)
+    assert math.isfinite(float(both.history[-1]["kl"]))
