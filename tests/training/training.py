@@ -30,7 +30,9 @@ OPTIM: dict[str, Any] = {
     "grad_clip": 1.0,
     "patience": None,
 }
-SFT = SftParams(**OPTIM, epochs=20, temperature=0.2, dropout=0.0, dev_every=1)
+SFT = SftParams(
+    **OPTIM, targets={"sft": "scores"}, epochs=20, temperature=0.2, dropout=0.0, dev_every=1
+)
 TAU = TauSchedule(start=0.3, end=0.1)
 RCE = RceParams(**OPTIM, epochs=10, tau={"rce": TAU})
 GRPO = GrpoParams(

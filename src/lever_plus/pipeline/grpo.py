@@ -50,5 +50,5 @@ def run(
             run,
         ),
     )
-    write_metrics(paths.metrics / "grpo" / f"seed{seed}.json", metrics)
+    write_metrics(paths.metrics / GRPO / f"seed{seed}.json", {GRPO: metrics})
     return Outcome(describe_best(metrics), workspace.vlm.usage)
