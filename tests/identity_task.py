@@ -1,6 +1,6 @@
 """A task that a policy can learn in seconds: the t-th pick shall be the candidate with mark t."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -14,13 +14,13 @@ from lever_plus.data.pools import Pools
 from lever_plus.features.embeddings import Embeddings
 from lever_plus.policy.kinds import build_policy
 from lever_plus.policy.network import Policy, PolicyConfig
-from lever_plus.selectors.infoscore import ScoredSequence
+from lever_plus.selectors.infoscore import ScoredPrefix, best_sequences
 from lever_plus.training.environment import Environment
-from lever_plus.training.groups import Groups
+from lever_plus.training.groups import Groups, first_occurrences
 from lever_plus.vlm.scorer import Scorer, ShotScore
 
 SHOTS, POOL, NOISE = 3, 6, 3
-Kind = Literal["stateful", "v2"]
+Kind = Literal["residual", "stateful", "v2"]
 TRAIN, DEV, CANDIDATES = 48, 16, 60
 
 
@@ -74,27 +74,39 @@ class IdentityTask:
         pool = self.environment.pools.of(query)
         return tuple(i for mark in (1, 2, 3) for i in pool if self.scorer.marks[i] == mark)
 
-    def sequences(self) -> dict[int, list[ScoredSequence]]:
-        """Return SFT data: the solution, and its reverse with a lower InfoScore."""
-        found = {query: self.solution(query) for query in self.train}
-        return {
-            query: [ScoredSequence(pointer[::-1], 0.0), ScoredSequence(pointer, 1.0)]
-            for query, pointer in found.items()
-        }
+    def searches(self, beam: int = 2) -> dict[int, list[ScoredPrefix]]:
+        """Return SFT data: beam searches for the share of picks with the right mark."""
+        return {query: list(self._search(query, beam)) for query in self.train}
+
+    def _search(self, query: int, beam: int) -> Iterator[ScoredPrefix]:
+        pool, kept = self.environment.pools.of(query), [()]
+        for _ in range(SHOTS):
+            step = [self._scored(prefix, pool) for prefix in kept]
+            kept = [sequence.pointer for sequence in best_sequences(step, beam)]
+            yield from step
+
+    def _scored(self, prefix: tuple[int, ...], pool: Sequence[int]) -> ScoredPrefix:
+        rest = tuple(i for i in pool if i not in prefix)
+        shares = self.scorer.rewards([(*prefix, i) for i in rest]).sum(1) / SHOTS
+        return ScoredPrefix(prefix, rest, tuple(shares.tolist()))
 
     def groups(self, size: int, seed: int = 0) -> Groups:
-        """Return groups of random candidates of the training queries, scored."""
+        """Return groups of random candidates of the training queries, scored.
+
+        As those of RL data, they are cut after the last shot that has a weight.
+        """
         generator = torch.Generator().manual_seed(seed)
         weights = torch.ones(len(self.train) * size, POOL)
         drawn = torch.multinomial(weights, SHOTS, generator=generator)
         pointers = drawn.view(len(self.train), size, SHOTS)
         ids = self.environment.example_ids(self.train, pointers)
         rewards = self.scorer.rewards([pointer for group in ids for pointer in group])
+        shots = len(self.environment.trained_weights)
         return Groups(
             queries=self.train,
-            pointers=pointers,
-            rewards=torch.from_numpy(rewards).view(pointers.shape),
-            keep=torch.ones(pointers.shape[:2], dtype=torch.bool),
+            pointers=pointers[..., :shots],
+            rewards=torch.from_numpy(rewards).view(pointers.shape)[..., :shots],
+            keep=first_occurrences(pointers[..., :shots]),
         )
 
 

@@ -160,7 +160,7 @@ MUTATIONS: Final = (
         "pipeline/sft_data.py",
         'splits["train"][: settings.sft_queries]',
         'splits["train"][: settings.sft_queries // 2]',
-        "half of the sequences are not searched",
+        "half of the queries are not searched",
     ),
     Mutation(
         "pipeline/rl_data.py",
@@ -219,8 +219,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "selectors/infoscore.py",
-        "return -sequence.info_score, tuple(",
-        "return sequence.info_score, tuple(",
+        "return -sequence.info_score, _ids(",
+        "return sequence.info_score, _ids(",
         "the search keeps the worst sequences",
     ),
     Mutation(

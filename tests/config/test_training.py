@@ -130,7 +130,13 @@ def own(function: str) -> Content:
         ({"grpo": {"kl": "k2"}}, "grpo.kl: input should be 'exact' or 'k3'"),
         ({"sft": {"schedule": "step"}}, "sft.schedule: input should be 'constant', 'linear' or"),
         ({"sft": {"warmup": -1}}, "sft.warmup: input should be greater than or equal to 0"),
-        ({"rce": {"patience": 0}}, "rce.patience: input should be greater than or equal to 1"),
+        ({"sft": {"patience": 0}}, "sft.patience: input should be greater than or equal to 1"),
+        ({"sft": {"patience": 4, "schedule": "cosine"}}, "sft: patience could end the training b"),
+        ({"sft": {"patience": 4, "schedule": "linear"}}, "its linear schedule does: set patience"),
+        ({"rce": {"patience": 4}}, "unknown key rce.patience"),
+        ({"rce": {"credit": "shot"}}, "rce.credit: input should be 'reward_to_go' or 'total'"),
+        ({"rce": {"dropout": 1.0}}, "rce.dropout: input should be less than or equal to 0.99"),
+        ({"rl": {"constant_groups": "skip"}}, "rl.constant_groups: input should be 'drop' or 'ke"),
         ({"rl": {"filter_gen_methods": []}}, "rl.filter_gen_methods: list should have at least 1"),
         ({"rl": {"filter_gen_methods": ["beams"]}}, "rl.filter_gen_methods.0: input should be"),
         (
@@ -171,6 +177,7 @@ def test_what_does_not_fit_together_is_named(
         {"grpo": {"ratio": "sequence", "credit": "total", "kl_target": [0.1, 0.2]}},
         {"grpo": {"start": "agro"}},
         {"pool": {"size": 64}, "rl_data": {"retrieval": 48}},
+        {"sft": {"patience": None, "schedule": "cosine"}},
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -9,10 +10,10 @@ from typing import Any, Final
 import pandas as pd
 import pytest
 from doors import Bad, try_all
-from lever_plus.pipeline.sequences import check_sequences, read_sequences, write_sequences
 from texts import changed, damaged, json_lines
 
 from lever_plus.data.pools import Pools
+from lever_plus.errors import UserError
 from lever_plus.evaluation.costs import with_costs
 from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.stored import (
@@ -26,6 +27,7 @@ from lever_plus.evaluation.summary import summarise
 from lever_plus.house_words.maker import read_twins
 from lever_plus.metric.check import compare
 from lever_plus.pipeline.report import read_in_context
+from lever_plus.pipeline.searches import check_searches, read_searches, write_searches
 from lever_plus.report.sections import IN_CONTEXT
 from lever_plus.report.tables import (
     accuracy_rows,
@@ -34,7 +36,7 @@ from lever_plus.report.tables import (
     method_rows,
     paired_rows,
 )
-from lever_plus.selectors.infoscore import ScoredSequence
+from lever_plus.selectors.infoscore import ScoredPrefix
 from tiny_world import REGISTRY
 
 
@@ -163,29 +165,87 @@ def _has(content: dict[str, Any]) -> None:
     json.dumps(content, allow_nan=False)
 
 
-def test_sequences(tmp_path: Path) -> None:
-    path, rng = tmp_path / "sequences.jsonl", random.Random(4)
-    pools = Pools(dict.fromkeys((1, 2), (10, 11, 12, 13)), "0")
-    whole = {q: [ScoredSequence((10, 11), 0.25), ScoredSequence((12, 10), -0.5)] for q in pools.ids}
-    write_sequences(path, whole, {}, pools)
+POOLS: Final = Pools(dict.fromkeys((1, 2), (10, 11, 12, 13)), "0")
+SEARCH: Final = (
+    ScoredPrefix((), (10, 11, 12, 13), (0.25, -0.5, 0.125, 0.0)),
+    ScoredPrefix((10,), (11, 12, 13), (0.5, 0.25, -0.125)),
+    ScoredPrefix((12,), (10, 11, 13), (0.0, 1.0, -1.0)),
+)
+"""For two examples, keeping two prefixes."""
+
+
+def test_searches(tmp_path: Path) -> None:
+    path, rng = tmp_path / "searches.jsonl", random.Random(4)
+    whole = {query: list(SEARCH) for query in POOLS.ids}
+    write_searches(path, whole, {}, POOLS)
 
     def read() -> None:
-        found = read_sequences(path)
-        check_sequences(path, found, [1, 2], pools, beam=2, shots=2)
-        assert sorted(found) == [1, 2]
-        assert all(-1 <= each.info_score <= 1 for rows in found.values() for each in rows)
+        found = read_searches(path)
+        check_searches(path, found, [1, 2], POOLS, beam=2, shots=2)
+        for each in (each for scored in found.values() for each in scored):
+            assert len(each.info_scores) == len(each.candidates)
+            assert {*each.prefix, *each.candidates} == {10, 11, 12, 13}
+            assert all(-1 <= score <= 1 for score in each.info_scores)
 
     read()
+    assert read_searches(path) == whole
     lines = path.read_bytes().splitlines(keepends=True)
     rows = [json.loads(line) for line in lines]
     inputs = texts(rows, rng, lines=True)
     inputs += [("half is missing", lines[0]), ("a line twice", b"".join([*lines, lines[0]]))]
-    try_all("sequences.jsonl", files(path, inputs, read))
+    try_all("searches.jsonl", files(path, inputs, read))
     path.write_bytes(b"".join(lines))
     meta = path.with_name("meta.json")
     meta.write_text('{"pool_sha256": "1", "vlm": {}}')
     with pytest.raises(Exception, match="was made from other pools: run `dvc repro sft_data`"):
         read()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({2: SEARCH[1]}, "query 2 has a prefix twice"),
+        ({0: SEARCH[1], 1: SEARCH[0]}, "query 2 does not have the 3 prefixes of a search for 2 ex"),
+        ({2: ScoredPrefix((12, 10), (11, 13), (0.0, 0.0))}, "does not have the 3 prefixes of a"),
+        ({1: ScoredPrefix((10,), (11, 12), (0.5, 0.25))}, "after [10] the candidates are not the"),
+        ({1: ScoredPrefix((9,), (11, 12, 13), (0.5, 0.25, 0.0))}, "after [9] the candidates are n"),
+        ({1: ScoredPrefix((10,), (11, 12, 13), (0.5, 0.25))}, "3 candidates and 2 scores"),
+        ({1: ScoredPrefix((10,), (11, 10, 12), (0.5, 0.2, 0.1))}, "it names an example twice"),
+        ({1: ScoredPrefix((10,), (11, 12, 13), (0.5, 0.25, 1.5))}, "less than or equal to 1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_search_that_is_not_the_one_that_was_asked_for_is_refused(
+    tmp_path: Path, changes: dict[int, ScoredPrefix], message: str
+) -> None:
+    path = tmp_path / "searches.jsonl"
+    other = [changes.get(number, each) for number, each in enumerate(SEARCH)]
+    write_searches(path, {1: SEARCH, 2: other}, {}, POOLS)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        check_searches(path, read_searches(path), [1, 2], POOLS, beam=2, shots=2)
+    assert "run `dvc repro sft_data`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("queries", "beam", "shots", "message"),
+    [
+        ([1, 2, 3], 2, 2, "1 SFT queries are missing (first: 3)"),
+        ([2], 2, 2, "1 queries are no SFT queries (first: 1)"),
+        ([1, 2], 3, 2, "the 4 prefixes of a search for 2 examples that keeps 3"),
+        ([1, 2], 1, 2, "the 2 prefixes of a search for 2 examples that keeps 1"),
+        ([1, 2], 2, 1, "the 1 prefixes of a search for 1 examples that keeps 2"),
+        ([1, 2], 99, 4, "the 41 prefixes of a search for 4 examples that keeps 99"),
+    ],
+)
+def test_searches_with_other_settings_are_refused(
+    tmp_path: Path, queries: list[int], beam: int, shots: int, message: str
+) -> None:
+    """A pool of four has 1, 4, 12 and 24 prefixes of 0, 1, 2 and 3: all of them, at most."""
+    path = tmp_path / "searches.jsonl"
+    searches = dict.fromkeys((1, 2), SEARCH)
+    write_searches(path, searches, {}, POOLS)
+    with pytest.raises(UserError, match=re.escape(message)):
+        check_searches(path, searches, queries, POOLS, beam, shots)
 
 
 def test_meanings(tmp_path: Path) -> None:

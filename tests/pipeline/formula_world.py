@@ -97,9 +97,9 @@ CHANGES: Final[dict[str, Any]] = {
     "sft_data": {"beam": 3},
     "sft": {"epochs": 3, "learning_rate": 5.0e-3, "batch_size": 12, "dropout": 0.1, "dev_every": 2},
     "rl_data": {"beam": 3, "samples": {"1.0": 3, "1.3": 2}, "random": 3},
-    "rce": {"epochs": 3, "learning_rate": 2.0e-2, "batch_size": 12},
+    "rce": {"epochs": 3, "learning_rate": 5.0e-3, "batch_size": 12},
     "agro": {"epochs": 4, "learning_rate": 1.0e-2, "batch_size": 12, "beta": 0.3},
-    "grpo": {"rounds": 3, "epochs": 1, "group_size": 8, "learning_rate": 1.0e-2, "batch_size": 24},
+    "grpo": {"rounds": 4, "epochs": 1, "group_size": 8, "learning_rate": 2.0e-2, "batch_size": 24},
     "evaluate": {
         **{"random_seeds": 2, "fixed_pointers": 6, "best_of": 4, "order_queries": 6},
         **{"oracle_queries": 10, "resamples": 100},

@@ -38,8 +38,8 @@ def _scoring(test: str, value: Any) -> Leaf:
     return Leaf("", value, f"tests/vlm/{test}", why="where answers are kept changes no result")
 
 
-def _optimiser(stage: str, **values: Any) -> dict[str, Leaf]:
-    """Return the leaves that all trainings have."""
+def _optimiser(stage: str, **beside: Mapping[str, Any]) -> dict[str, Leaf]:
+    """Return the leaves that all trainings have; `beside`: what else some of them need."""
     each = {
         "epochs": Leaf(stage, 2, f"{stage}:history.jsonl"),
         "learning_rate": Leaf(stage, 1.0e-3, stage),
@@ -48,15 +48,11 @@ def _optimiser(stage: str, **values: Any) -> dict[str, Leaf]:
         "batch_size": Leaf(stage, 7, stage),
         "weight_decay": Leaf(stage, 0.5, stage),
         "grad_clip": Leaf(stage, 0.05, stage),
-        "patience": Leaf(
-            stage,
-            1,
-            f"{stage}:history.jsonl",
-            # A step so large that the policy gets worse.
-            {stage: {"learning_rate": 0.3, **values}},
-        ),
     }
-    return {f"{stage}.{name}": leaf for name, leaf in each.items()}
+    return {
+        f"{stage}.{name}": leaf._replace(beside=beside.get(name, leaf.beside))
+        for name, leaf in each.items()
+    }
 
 
 def _agro() -> dict[str, Leaf]:
@@ -177,7 +173,14 @@ SETTINGS: Final[dict[str, Leaf]] = {
     "sft_data.beam": Leaf("sft_data sft", 2, "sft_data"),
     "sft_data.shots": Leaf("sft_data sft", 1, "sft_data"),
     "sft.targets": Leaf("sft evaluate report", {"sft": "beams"}, "sft evaluate report"),
-    **_optimiser("sft", epochs=3, dev_every=1),
+    **_optimiser("sft", schedule={"sft": {"patience": None}}),
+    "sft.patience": Leaf(
+        "sft",
+        1,
+        "sft:history.jsonl",
+        # A step so large that the policy gets worse.
+        {"sft": {"learning_rate": 0.3, "epochs": 3, "dev_every": 1}},
+    ),
     "sft.temperature": Leaf("sft", 1.0, "sft"),
     "sft.dropout": Leaf("sft", 0.5, "sft"),
     "sft.dev_every": Leaf("sft", 1, "sft:history.jsonl"),
@@ -188,18 +191,22 @@ SETTINGS: Final[dict[str, Leaf]] = {
     "rl_data.retrieval": Leaf("rl_data", 2, "rl_data"),
     "rl_data.scores": Leaf("rl_data", ["gt_prob", "relevance"], "rl_data"),
     "rl.filter_gen_methods": Leaf("rce grpo", ["beam", "random"], "rce"),
+    "rl.constant_groups": Leaf("rce grpo", "keep", "rce grpo"),
     "rl.min_informative": Leaf(
         "rce grpo",
         1.0,
         "tests/training/rl_data/test_headroom.py::test_data_that_teach_nothing_are_called_that_and_stop_the_run",
         why="it only stops a training",
     ),
+    "rce.credit": Leaf("rce", "total", "rce"),
+    "rce.dropout": Leaf("rce", 0.1, "rce"),
     **_optimiser("rce"),
     "rce.tau": Leaf(
         "rce evaluate report",
         {"rce": {"start": 1.0, "end": 1.0}, "rce-seed": {"start": 2.0, "end": 0.5}},
         "rce",
     ),
+    "agro.credit": Leaf("rce", "reward_to_go", "rce"),
     **_agro(),
     "agro.beta": Leaf("rce", 0.05, "rce"),
     "agro.rounds": Leaf("rce", 1, "rce"),

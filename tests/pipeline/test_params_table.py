@@ -40,7 +40,7 @@ MAIN = {
     "in_context": "in_context.json",
     "embed": "white.npy",
     "pool": "pools.jsonl",
-    "sft_data": "sequences.jsonl",
+    "sft_data": "searches.jsonl",
     "sft": "policy.safetensors",
     "rl_data": "records.jsonl",
     "rce": "policy.safetensors",

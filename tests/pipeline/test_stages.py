@@ -23,7 +23,7 @@ from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.pipeline import rl_data
 from lever_plus.pipeline.paths import HISTORY, weights_of
-from lever_plus.pipeline.sft import read_sequences
+from lever_plus.pipeline.searches import read_searches
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.decoding import beam, sample
 from lever_plus.selectors.baselines import fixed_candidates
@@ -132,19 +132,40 @@ def test_the_fixed_pointer_is_the_best_on_dev_of_those_that_were_drawn(ran: Ran)
     assert set(pointer_rows(ran.world, "fixed", 0).values()) == {best("dev")}
 
 
-def test_the_searched_sequences_have_the_infoscore_of_the_formula(ran: Ran) -> None:
-    workspace = ran.world.workspace()
-    found = read_sequences(ran.world.paths.sequences)
-    for query, sequences in found.items():
+def test_the_searches_have_the_infoscore_of_the_formula(ran: Ran) -> None:
+    workspace, params = ran.world.workspace(), ran.world.params
+    found = read_searches(ran.world.paths.searches)
+    assert list(found) == workspace.queries("train", params.data.sft_queries)
+    for query, scored in found.items():
         asked = workspace.examples[query]
         base = np.exp(likelihood(Request((), asked.query, asked.answer)))
-        for sequence in sequences:
-            shown = tuple(workspace.examples[i] for i in sequence.pointer)
-            gain = np.exp(likelihood(Request(shown, asked.query, asked.answer))) - base
-            assert sequence.info_score == pytest.approx(gain, abs=1e-5)
-        assert [s.info_score for s in sequences] == sorted(
-            (s.info_score for s in sequences), reverse=True
-        )
+        for each in scored:
+            for last, score in zip(each.candidates, each.info_scores, strict=True):
+                shown = tuple(workspace.examples[i] for i in (*each.prefix, last))
+                gain = np.exp(likelihood(Request(shown, asked.query, asked.answer))) - base
+                assert score == pytest.approx(gain, abs=1e-5)
+        assert [len(each.prefix) for each in scored] == [0] + [1] * params.sft_data.beam
+        (first, *others) = scored
+        best = sorted(zip(first.info_scores, first.candidates, strict=True), reverse=True)
+        kept = [first.info_scores[first.candidates.index(*each.prefix)] for each in others]
+        assert kept == [score for score, _ in best[: len(others)]]
+
+
+def test_all_scores_of_the_searches_teach(ran: Ran, tmp_path: Path) -> None:
+    """Another score of the worst continuation gives another policy: no beam holds it."""
+    folder, searches = tmp_path / "sft_data", ran.world.paths.searches
+    shutil.copytree(searches.parent, folder)
+    first, *others = searches.read_text().splitlines()
+    row = json.loads(first)
+    scores = row["scored"][-1]["info_scores"]
+    scores[scores.index(min(scores))] -= 0.1
+    (folder / searches.name).write_text("\n".join([json.dumps(row), *others]) + "\n")
+    moved = {"sft_data": folder, "sft": tmp_path / "sft"}
+    other = ran.world.changed({}, moved, tmp_path)
+    other.run("sft")
+    workspace = ran.world.workspace()
+    one, two = (weights(workspace, world.paths.sft) for world in (ran.world, other))
+    assert not one.equal(two)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

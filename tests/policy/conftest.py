@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lever_plus.policy.kinds import KINDS
 from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 from tiny_world import random_policy
 
@@ -19,9 +20,9 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["stateful", "v2"])
+@pytest.fixture(params=KINDS)
 def config(request: pytest.FixtureRequest) -> PolicyConfig:
-    """Both kinds; a test of one kind alone names it by an indirect parameter."""
+    """Every kind; a test of some kinds alone names them by an indirect parameter."""
     return PolicyConfig(
         request.param, query_size=4, candidate_size=6, hidden=8, shots=SHOTS, temperature=0.5
     )

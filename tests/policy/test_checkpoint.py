@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile, copytree
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ from lever_plus.policy.network import Policy, PolicyConfig
 
 POOL, ENCODER = "a" * 64, "b" * 64
 NAME = "query_in.weight"
-"""A weight that every kind of selector has."""
+"""How the name of a weight ends that every kind of selector has."""
 Fields = dict[str, Any]
 
 
@@ -100,6 +100,16 @@ def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None
     save_file(tensors, folder / POLICY)
 
 
+def name_in(names: Iterable[str]) -> str:
+    """Return the name of a weight that every kind of selector has."""
+    return next(name for name in names if name.endswith(NAME))
+
+
+def a_weight(policy: Policy) -> Tensor:
+    """Return that weight of a policy."""
+    return policy.get_parameter(name_in(policy.state_dict()))
+
+
 def edit(folder: Path, change: Callable[[Fields], object]) -> None:
     """Change config.json."""
     fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -148,7 +158,7 @@ def test_equal_policies_give_equal_bytes(saved: Path, tmp_path: Path, trained: P
     assert contents(again) == contents(saved)
     assert contents(saved).keys() == {POLICY, SPACE, CONFIG, CARD}
     with torch.no_grad():
-        trained.get_parameter(NAME).add_(1)
+        a_weight(trained).add_(1)
     save(again, trained)
     changed = contents(again)
     assert changed.pop(POLICY) != contents(saved)[POLICY]
@@ -183,7 +193,7 @@ def test_another_pool_may_be_allowed_explicitly(saved: Path, trained: Policy) ->
     loaded = load_policy(
         saved, pool_sha256="c" * 64, space_sha256=make_space().sha256, allow_other_pool=True
     )
-    assert loaded.get_parameter(NAME).equal(trained.get_parameter(NAME))
+    assert a_weight(loaded).equal(a_weight(trained))
 
 
 @pytest.mark.invariant
@@ -228,7 +238,7 @@ def test_a_missing_part_is_refused_and_named(saved: Path, tmp_path: Path) -> Non
 
 def test_a_checkpoint_without_its_card_is_whole(saved: Path, trained: Policy) -> None:
     (saved / CARD).unlink()
-    assert load(saved).get_parameter(NAME).equal(trained.get_parameter(NAME))
+    assert a_weight(load(saved)).equal(a_weight(trained))
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path: Path, trained: Policy) -> None:
@@ -257,9 +267,12 @@ def test_a_pickle_is_refused(saved: Path, trained: Policy) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda tensors: tensors.pop(NAME), r"query_in\.weight: None, not \("),
+        (lambda tensors: tensors.pop(name_in(tensors)), r"query_in\.weight: None, not \("),
         (lambda tensors: tensors.update(extra=torch.zeros(1)), r"extra: \(1,\), not None"),
-        (lambda tensors: tensors.update({NAME: torch.zeros(9)}), r"query_in\.weight: \(9,\), not"),
+        (
+            lambda tensors: tensors.update({name_in(tensors): torch.zeros(9)}),
+            r"query_in\.weight: \(9,\), not",
+        ),
     ],
     ids=["missing", "extra", "another shape"],
 )
@@ -274,9 +287,8 @@ def test_other_weights_than_the_architecture_s_are_refused(
 
 def test_a_policy_of_another_kind_has_other_weights(saved: Path, trained: Policy) -> None:
     """The kind in config.json is believed, so weights of another are refused by their names."""
-    other = build_policy(
-        replace(trained.config, kind="v2" if trained.config.kind == "stateful" else "stateful")
-    )
+    kind: Literal["stateful", "v2"] = "v2" if trained.config.kind == "stateful" else "stateful"
+    other = build_policy(replace(trained.config, kind=kind))
 
     def exchange(tensors: dict[str, Tensor]) -> None:
         tensors.clear()
@@ -299,7 +311,11 @@ def test_a_policy_of_another_kind_has_other_weights(saved: Path, trained: Policy
 def test_weights_that_are_not_finite_float32_are_refused(
     saved: Path, damage: Callable[[Tensor], Tensor]
 ) -> None:
-    rewrite(saved, lambda tensors: tensors.update({NAME: damage(tensors[NAME])}))
+    def change(tensors: dict[str, Tensor]) -> None:
+        name = name_in(tensors)
+        tensors[name] = damage(tensors[name])
+
+    rewrite(saved, change)
     assert re.search(rf"{NAME} holds (numbers that are not finite|F\d\d, not F32)", refused(saved))
 
 
@@ -309,7 +325,7 @@ def test_weights_of_another_checkpoint_are_refused(
     """Of the same architecture, pools and space: another seed's, or one number changed."""
     other = tmp_path / "other"
     with torch.no_grad():
-        trained.get_parameter(NAME).add_(1)
+        a_weight(trained).add_(1)
     save(other, trained)
     load_checkpoint(other)
     for name in (POLICY, CONFIG):

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from lever_plus.policy.kinds import build_policy
+from lever_plus.policy.kinds import KINDS, build_policy, with_dropout
 from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 
 Features = tuple[Tensor, Tensor]
-KINDS = pytest.mark.parametrize("kind", ["stateful", "v2"])
 
 
 @pytest.mark.invariant
@@ -26,9 +25,9 @@ def test_probabilities_of_all_pointers_sum_to_one(
 
 
 @pytest.mark.invariant
-@KINDS
+@pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_sum_to_one_for_a_real_pool_in_float32(
-    kind: Literal["stateful", "v2"],
+    kind: Literal["residual", "stateful", "v2"],
 ) -> None:
     torch.manual_seed(0)
     policy = build_policy(PolicyConfig(kind, 4, 6, 16, shots=2)).eval()
@@ -174,6 +173,20 @@ def test_dropout_is_off_in_eval_mode_and_on_in_training(
     assert noisy.log_probs(noisy.encode(*features), every).equal(exact)
     noisy.train()
     assert not noisy.log_probs(noisy.encode(*features), every).equal(exact)
+
+
+def test_with_another_dropout_a_policy_has_the_same_weights_of_its_own(
+    config: PolicyConfig, policy: Policy
+) -> None:
+    noisy = with_dropout(policy.float(), 0.5)
+    assert noisy.config == replace(config, dropout=0.5)
+    assert not noisy.training
+    assert {m.p for m in noisy.modules() if isinstance(m, torch.nn.Dropout)} == {0.5}
+    before = {name: weight.clone() for name, weight in policy.state_dict().items()}
+    for name, weight in noisy.state_dict().items():
+        assert weight.equal(before[name]), name
+        weight.zero_()
+        assert policy.state_dict()[name].equal(before[name]), name
 
 
 @pytest.mark.invariant

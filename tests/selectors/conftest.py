@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from identity_task import IdentityTask, make_task
+from lever_plus.policy.kinds import KINDS
 from lever_plus.selectors.learned import LearnedSelector
 
 torch.set_num_threads(1)
@@ -14,9 +15,9 @@ def task() -> IdentityTask:
     return make_task()
 
 
-@pytest.fixture(params=["stateful", "v2"])
+@pytest.fixture(params=KINDS)
 def learned(request: pytest.FixtureRequest, task: IdentityTask) -> LearnedSelector:
-    """A random policy of either kind, far from indifferent, handed over in training mode."""
+    """A random policy of every kind, far from indifferent, handed over in training mode."""
     policy = task.policy(dropout=0.5, kind=request.param)
     torch.manual_seed(1)
     with torch.no_grad():

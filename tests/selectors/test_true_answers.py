@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from small_pools import ANSWERS, HashVlm, example, examples, of
+from small_pools import ANSWERS, HashVlm, example, examples, ids, of
 
 from identity_task import SHOTS, IdentityTask
 from lever_plus.data.examples import Example, Query
@@ -14,7 +14,13 @@ from lever_plus.errors import UserError
 from lever_plus.policy.decoding import sample
 from lever_plus.selectors.base import select_each_shot
 from lever_plus.selectors.best_of import BestOfSamples
-from lever_plus.selectors.infoscore import InfoScoreSearch, beam_search
+from lever_plus.selectors.infoscore import (
+    InfoScoreSearch,
+    ScoredPrefix,
+    ScoredSequence,
+    beam_search,
+    best_sequences,
+)
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import Asked, Scorer
@@ -42,7 +48,7 @@ def info_score(query: Query, shown: tuple[Example, ...]) -> float:
 @pytest.mark.invariant
 def test_the_search_ranks_sequences_by_infoscore_as_trying_all_does() -> None:
     asked = [(query, "3") for query in QUERIES]
-    steps = beam_search(HashVlm(), asked, POOLS, shots=3, beam=EVERYTHING)
+    steps = beam_search(HashVlm(), asked, POOLS, shots=3, beam=EVERYTHING).kept
     for shot, found in enumerate(steps, start=1):
         for query, pool, sequences in zip(QUERIES, POOLS, found, strict=True):
             every = sorted(permutations(pool, shot), key=lambda p: -info_score(query, p))
@@ -55,7 +61,7 @@ def test_the_search_ranks_sequences_by_infoscore_as_trying_all_does() -> None:
 @pytest.mark.parametrize("beam", [1, 2, 3])
 def test_a_beam_grows_the_best_sequences_of_the_step_before(beam: int) -> None:
     asked = [(query, "3") for query in QUERIES]
-    steps = beam_search(HashVlm(), asked, POOLS, shots=3, beam=beam)
+    steps = beam_search(HashVlm(), asked, POOLS, shots=3, beam=beam).kept
     for query, pool, *found in zip(QUERIES, POOLS, *steps, strict=True):
         kept: list[tuple[Example, ...]] = [()]
         for sequences in found:
@@ -70,9 +76,9 @@ def test_equal_scores_are_ordered_by_id() -> None:
             assert description
             return [-1.0] * len(requests)
 
-    steps = beam_search(Indifferent(), [(QUERIES[0], "3")], [POOLS[0][::-1]], shots=2, beam=3)
-    assert [found.by_id.pointer for found in steps[1][0]] == [(1, 2), (1, 3), (1, 4)]
-    assert {found.by_id.info_score for found in steps[1][0]} == {0.0}
+    found = beam_search(Indifferent(), [(QUERIES[0], "3")], [POOLS[0][::-1]], shots=2, beam=3)
+    assert [ids(sequence.examples) for sequence in found.kept[1][0]] == [[1, 2], [1, 3], [1, 4]]
+    assert {sequence.info_score for sequence in found.kept[1][0]} == {0.0}
 
 
 @pytest.mark.invariant
@@ -88,6 +94,39 @@ def test_an_unbounded_search_selects_the_best_sequence_of_every_length() -> None
         assert [selections[number].examples for selections in each] == best
         assert search.select(query, pool, 3) == list(best[-1])
     assert any(each[0][n].examples != each[2][n].examples[:1] for n in range(len(QUERIES)))
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("beam", [1, 2, 3, EVERYTHING])
+def test_a_search_keeps_the_score_of_everything_that_it_asked_about(beam: int) -> None:
+    """After every prefix that it went on from, shortest first, each other example of the pool."""
+    asked = [(query, "3") for query in QUERIES]
+    found = beam_search(HashVlm(), asked, POOLS, shots=3, beam=beam)
+    for number, (query, pool) in enumerate(zip(QUERIES, POOLS, strict=True)):
+        known = {one.question_id: one for one in pool}
+        kept = [s.examples for step in found.kept[:-1] for s in step[number]]
+        assert [each.prefix for each in found.scored[number]] == [(), *map(tuple, map(ids, kept))]
+        for each in found.scored[number]:
+            assert list(each.candidates) == [i for i in ids(pool) if i not in each.prefix]
+            shown = [tuple(known[i] for i in (*each.prefix, last)) for last in each.candidates]
+            expected = [info_score(query, pointer) for pointer in shown]
+            assert each.info_scores == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("beam", [1, 2, 3, EVERYTHING])
+def test_the_best_sequences_of_a_search_are_those_that_it_kept(beam: int) -> None:
+    asked = [(query, "3") for query in QUERIES]
+    found = beam_search(HashVlm(), asked, POOLS, shots=3, beam=beam)
+    for scored, kept in zip(found.scored, found.kept[-1], strict=True):
+        best = [ScoredSequence(tuple(ids(s.examples)), s.info_score) for s in kept]
+        assert best_sequences(scored, beam) == best
+
+
+def test_of_equal_sequences_the_smaller_ids_are_the_best() -> None:
+    scored = [ScoredPrefix((2,), (3, 1), (0.5, 0.5)), ScoredPrefix((1,), (2, 3), (0.5, 0.7))]
+    best = [ScoredSequence((1, 3), 0.7), ScoredSequence((1, 2), 0.5), ScoredSequence((2, 1), 0.5)]
+    assert best_sequences(scored, 3) == best
 
 
 def test_without_the_true_answer_there_is_no_search() -> None:

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from lever_plus.policy.network import Encoded, Policy
 from lever_plus.training import losses
 from lever_plus.training.agro import effective_sample_size
+from lever_plus.training.returns import reward_to_go
 
 ALL = torch.ones(2, 4, dtype=torch.bool)
 BETA = 0.3
@@ -17,17 +18,20 @@ BETA = 0.3
 def agro_of(log_pi: Tensor, log_ref: Tensor, returns: Tensor, members: Tensor) -> Tensor:
     """Return the loss over all groups [n, size] of pointers."""
     keep = torch.ones(members.shape, dtype=torch.bool)
-    picked = log_pi[members].unsqueeze(-1)
-    return losses.agro(picked, log_ref[members], returns[members], keep, BETA)
+    ratio = (log_pi - log_ref)[members].unsqueeze(-1)
+    return losses.agro(ratio, returns[members].unsqueeze(-1), keep, BETA)
 
 
 @pytest.mark.invariant
-def test_agro_is_half_the_mean_squared_difference_over_pairs() -> None:
-    log_probs, reference, returns = numbers(2, 4, 3), numbers(2, 4, seed=1), numbers(2, 4, seed=2)
-    residual = returns - BETA * (log_probs.sum(-1) - reference)
+def test_agro_is_half_the_mean_squared_difference_over_pairs_summed_over_the_steps() -> None:
+    ratio, returns = numbers(2, 4, 3), numbers(2, 4, 3, seed=2)
+    residual = returns - BETA * ratio
     pairs = [(residual[:, i] - residual[:, j]).square() / 2 for i in range(4) for j in range(i)]
-    expected = torch.stack(pairs).mean() / (2 * BETA)
-    assert_close(losses.agro(log_probs, reference, returns, ALL, BETA), expected)
+    expected = torch.stack(pairs).mean((0, 1)) / (2 * BETA)
+    assert_close(losses.agro(ratio, returns, ALL, BETA), expected.sum())
+    for step in range(3):
+        one = losses.agro(ratio[..., [step]], returns[..., [step]], ALL, BETA)
+        assert_close(one, expected[step])
 
 
 @pytest.mark.invariant
@@ -69,7 +73,7 @@ def test_on_policy_agro_has_the_gradient_of_the_regularised_objective(
     each = torch.stack(
         [
             losses.agro(
-                log_pi[pair].view(1, 2, 1), log_ref[pair][None], returns[pair][None], keep, BETA
+                (log_pi - log_ref)[pair].view(1, 2, 1), returns[pair].view(1, 2, 1), keep, BETA
             )
             for pair in members
         ]
@@ -84,43 +88,47 @@ def test_on_policy_agro_has_the_gradient_of_the_regularised_objective(
 def test_at_the_reference_agro_has_the_gradient_of_leave_one_out_reinforce(
     policy: Policy, encoded: Encoded, every: Tensor, rewards: Tensor
 ) -> None:
+    """For whole pointers, and with credit per step."""
     log_probs = policy.log_probs(encoded, every[:, :7])
-    returns, keep = rewards[:, :7].mean(-1), torch.ones(1, 7, dtype=torch.bool)
-    loss = losses.agro(log_probs, log_probs.detach().sum(-1), returns, keep, BETA)
-    others = (returns.sum(-1, keepdim=True) - returns) / 6
-    reinforce = -((returns - others) * log_probs.sum(-1)).mean()
-    assert_close(gradient(loss, policy), gradient(reinforce, policy), rtol=0, atol=1e-12)
+    returns, keep = rewards[:, :7], torch.ones(1, 7, dtype=torch.bool)
+    for picked, earned in (
+        (log_probs.sum(-1, keepdim=True), returns.mean(-1, keepdim=True)),
+        (log_probs, reward_to_go(returns, torch.tensor([0.2, 0.3, 0.5]).double())),
+    ):
+        loss = losses.agro(picked - picked.detach(), earned, keep, BETA)
+        others = (earned.sum(1, keepdim=True) - earned) / 6
+        reinforce = -((earned - others) * picked).sum(-1).mean()
+        assert_close(gradient(loss, policy), gradient(reinforce, policy), rtol=0, atol=1e-12)
 
 
 @pytest.mark.invariant
 def test_agro_forgets_a_constant_and_scales_with_reward_and_beta() -> None:
-    log_probs, reference, returns = numbers(2, 4, 3), numbers(2, 4, seed=1), numbers(2, 4, seed=2)
-    loss = losses.agro(log_probs, reference, returns, ALL, BETA)
-    assert_close(losses.agro(log_probs, reference, returns + 7.0, ALL, BETA), loss)
-    scaled = losses.agro(log_probs, reference, 5 * returns, ALL, 5 * BETA)
+    ratio, returns = numbers(2, 4, 3), numbers(2, 4, 3, seed=2)
+    loss = losses.agro(ratio, returns, ALL, BETA)
+    assert_close(losses.agro(ratio, returns + 7.0, ALL, BETA), loss)
+    scaled = losses.agro(ratio, 5 * returns, ALL, 5 * BETA)
     assert_close(scaled, 5 * loss)
 
 
 @pytest.mark.invariant
 def test_marked_duplicates_and_groups_of_one_change_no_agro_loss() -> None:
-    log_probs, reference, returns = numbers(2, 4, 3), numbers(2, 4, seed=1), numbers(2, 4, seed=2)
+    ratio, returns = numbers(2, 4, 3), numbers(2, 4, 3, seed=2)
     keep = torch.cat([ALL, ~ALL[:, :2]], dim=1)
-    one, two, three = (torch.cat([x, x[:, :2]], dim=1) for x in (log_probs, reference, returns))
-    loss = losses.agro(log_probs, reference, returns, ALL, BETA)
-    assert_close(losses.agro(one, two, three, keep, BETA), loss)
+    one, two = (torch.cat([x, x[:, :2]], dim=1) for x in (ratio, returns))
+    loss = losses.agro(ratio, returns, ALL, BETA)
+    assert_close(losses.agro(one, two, keep, BETA), loss)
     alone = torch.tensor([[True, False, False, False]] * 2)
-    assert losses.agro(log_probs, reference, returns, alone, BETA) == 0
+    assert losses.agro(ratio, returns, alone, BETA) == 0
 
 
 @pytest.mark.invariant
 def test_a_constant_added_to_the_rewards_changes_no_agro_gradient(
     policy: Policy, encoded: Encoded, every: Tensor, rewards: Tensor
 ) -> None:
-    log_probs, returns = policy.log_probs(encoded, every[:, :9]), rewards[:, :9].mean(-1)
-    reference, keep = 3 * numbers(1, 9), torch.ones(1, 9, dtype=torch.bool)
+    ratio = policy.log_probs(encoded, every[:, :9]) - 3 * numbers(1, 9, 3)
+    returns, keep = rewards[:, :9], torch.ones(1, 9, dtype=torch.bool)
     one, other = (
-        gradient(losses.agro(log_probs, reference, returns + shift, keep, BETA), policy)
-        for shift in (0.0, 5.0)
+        gradient(losses.agro(ratio, returns + shift, keep, BETA), policy) for shift in (0.0, 5.0)
     )
     assert one.norm() > 1e-2
     assert_close(other, one, rtol=0, atol=1e-12)
@@ -134,7 +142,8 @@ def test_rewards_and_beta_scaled_alike_leave_the_optimum_of_agro_where_it_is(
     returns, keep = rewards.mean(-1), torch.ones(1, 60, dtype=torch.bool)
     log_ref = whole(reference, reference_encoded, every).detach()
     optimum = (log_ref + returns[0] / BETA).log_softmax(-1).requires_grad_()
-    loss = losses.agro(optimum.view(1, 60, 1), log_ref[None], scale * returns, keep, scale * BETA)
+    ratio = (optimum - log_ref).view(1, 60, 1)
+    loss = losses.agro(ratio, scale * returns.unsqueeze(-1), keep, scale * BETA)
     assert loss.item() < 1e-20
     assert torch.autograd.grad(loss, optimum)[0].abs().max() < 1e-10
 

@@ -14,6 +14,7 @@ from identity_task import SHOTS, IdentityTask, Kind
 from lever_plus.config.reward import RewardParams
 from lever_plus.data.pools import Pools
 from lever_plus.metric.relevance import relevance
+from lever_plus.policy.kinds import KINDS
 from lever_plus.training.environment import Environment
 from lever_plus.vlm.request import Request, VlmIdentity
 from lever_plus.vlm.scorer import Scorer
@@ -122,7 +123,7 @@ def test_shot_weights_sum_to_one_so_that_rewards_keep_their_unit(environment: En
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize("kind", ["stateful", "v2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_smaller_pools_are_scored_in_a_batch_as_alone(task: IdentityTask, kind: Kind) -> None:
     sizes = {q: 4 + q % 3 for q in task.dev}
     ids = {q: task.environment.pools.of(q)[:size] for q, size in sizes.items()}
@@ -138,7 +139,7 @@ def test_smaller_pools_are_scored_in_a_batch_as_alone(task: IdentityTask, kind: 
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize("kind", ["stateful", "v2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_frozen_copy_gives_the_distributions_of_the_policy_as_it_was(
     task: IdentityTask, kind: Kind
 ) -> None:
@@ -148,7 +149,8 @@ def test_a_frozen_copy_gives_the_distributions_of_the_policy_as_it_was(
     encoded = environment.encode(policy.eval(), task.dev)
     expected = policy.step_log_probs(encoded, pointers)[:, :, :SHOTS].detach()
     with torch.no_grad():
-        policy.get_parameter("query_in.weight").zero_()
+        for weight in policy.parameters():
+            weight.zero_()
     found = frozen.steps(task.dev, pointers).joined()
     assert not found.requires_grad
     assert_close(found, expected, rtol=0, atol=1e-5)

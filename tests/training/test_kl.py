@@ -1,4 +1,4 @@
-"""KL and entropy: exact over whole distributions, and k3 estimated from samples."""
+"""KL and entropy: exact over whole distributions, and the older system's penalty."""
 
 import math
 
@@ -89,56 +89,68 @@ def test_entropy_of_the_steps_adds_up_to_the_enumerated_one(
 
 
 @pytest.mark.invariant
-def test_monte_carlo_estimates_of_the_kl_agree_with_the_exact_one(
+def test_a_monte_carlo_estimate_of_the_kl_agrees_with_the_exact_one(
     policy: Policy,
     encoded: Encoded,
     reference: Policy,
     reference_encoded: Encoded,
     every: Tensor,
 ) -> None:
-    """k1 = log pi - log reference, and k3, over samples of pi: within 4 standard errors."""
+    """k1 = log pi - log reference over samples of pi: within 4 standard errors."""
     ours, theirs = whole(policy, encoded, every), whole(reference, reference_encoded, every)
     exact = (ours.exp() * (ours - theirs)).sum().item()
     drawn = sample(policy, encoded, 3, SAMPLES, 1.0, torch.Generator().manual_seed(1))
-    log_pi = drawn.log_probs.sum(-1)
     log_ref = reference.log_probs(reference_encoded, drawn.pointers).sum(-1).detach()
-    for estimate in (log_pi - log_ref, losses.k3(log_pi, log_ref)):
-        error = estimate.std().item() / math.sqrt(SAMPLES)
-        assert error < exact / 10
-        assert abs(estimate.mean().item() - exact) < 4 * error
+    estimate = drawn.log_probs.sum(-1) - log_ref
+    error = estimate.std().item() / math.sqrt(SAMPLES)
+    assert error < exact / 10
+    assert abs(estimate.mean().item() - exact) < 4 * error
+
+
+def test_k3_is_r_minus_1_minus_log_r_with_the_policy_over_the_reference() -> None:
+    """By hand, at ratios 3 and 1/3: the ratio turned round would swap the two values."""
+    log_probs = torch.tensor([0.6, 0.2]).log().requires_grad_()
+    found = losses.k3(log_probs, torch.tensor([0.2, 0.6]).log())
+    assert found.tolist() == pytest.approx([2 - math.log(3), math.log(3) - 2 / 3])
+    (slope,) = torch.autograd.grad(found.sum(), log_probs)
+    assert slope.tolist() == pytest.approx([2.0, -2 / 3])
 
 
 @pytest.mark.invariant
-def test_k3_is_unbiased_by_enumeration_never_negative_and_zero_at_the_reference(
+def test_k3_has_the_mean_that_its_docstring_names_and_is_zero_at_the_reference(
     policy: Policy,
     encoded: Encoded,
     reference: Policy,
     reference_encoded: Encoded,
     every: Tensor,
 ) -> None:
+    """By enumeration: the reversed KL over the reference, chi2 minus the KL over the policy."""
     ours, theirs = whole(policy, encoded, every), whole(reference, reference_encoded, every)
-    estimates = losses.k3(ours, theirs)
-    assert (estimates >= 0).all()
+    penalties = losses.k3(ours, theirs)
+    assert (penalties >= 0).all()
+    reverse = (theirs.exp() * (theirs - ours)).sum()
+    assert_close((theirs.exp() * penalties).sum(), reverse, rtol=0, atol=1e-12)
     kl = (ours.exp() * (ours - theirs)).sum()
-    assert_close((ours.exp() * estimates).sum(), kl, rtol=0, atol=1e-12)
+    chi2 = (2 * ours - theirs).exp().sum() - 1
+    assert_close((ours.exp() * penalties).sum(), chi2 - kl, rtol=0, atol=1e-12)
     assert losses.k3(ours, ours).equal(torch.zeros(60, dtype=torch.float64))
 
 
 @pytest.mark.invariant
-def test_as_a_loss_k3_has_the_gradient_of_the_reversed_kl(
+def test_as_a_loss_k3_has_half_the_gradient_of_chi2(
     policy: Policy,
     encoded: Encoded,
     reference: Policy,
     reference_encoded: Encoded,
     every: Tensor,
 ) -> None:
-    """On samples of pi: that of KL(reference || pi), which is not that of KL(pi || reference)."""
+    """On samples of pi: no KL's, but it too leads to the reference."""
     ours = whole(policy, encoded, every)
     theirs = whole(reference, reference_encoded, every).detach()
     as_loss = gradient((ours.detach().exp() * losses.k3(ours, theirs)).sum(), policy)
-    reverse = gradient((theirs.exp() * (theirs - ours)).sum(), policy)
+    half = gradient((2 * ours - theirs).exp().sum() / 2, policy)
     forward = gradient((ours.exp() * (ours - theirs)).sum(), policy)
-    assert_close(as_loss, reverse, rtol=0, atol=1e-12)
+    assert_close(as_loss, half, rtol=0, atol=1e-12)
     assert (as_loss - forward).norm() > 0.01 * forward.norm()
 
 

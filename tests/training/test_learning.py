@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from identity_task import SHOTS, IdentityTask, Kind
 from lever_plus.config.reward import RewardParams
+from lever_plus.policy.kinds import KINDS
 from lever_plus.training.groups import Groups
 from training import (
     ALL_SHORT,
@@ -21,21 +22,21 @@ from training import (
     grpo,
     rce,
     sft,
+    sft_beams,
+    short_agro,
     short_agro_rounds,
     short_grpo,
+    short_offline,
+    short_rce,
     short_sft,
+    short_sft_beams,
 )
 
-LOSSES = pytest.mark.parametrize("train", [sft, rce, agro, grpo])
+LOSSES = pytest.mark.parametrize("train", [sft, sft_beams, rce, agro, grpo])
 SHORT = pytest.mark.parametrize("train", ALL_SHORT)
-COMPARING = pytest.mark.parametrize("train", [t for t in ALL_SHORT if t is not short_sft])
-
-
-def constant(groups: Groups, rows: slice) -> Groups:
-    """Give all candidates of some groups the same accuracies, of which float32 has no exact sum."""
-    rewards = groups.rewards.clone()
-    rewards[rows] = 0.3
-    return replace(groups, rewards=rewards)
+COMPARING = pytest.mark.parametrize(
+    "train", [short_agro, short_agro_rounds, short_grpo, short_offline]
+)
 
 
 def rewarded_at_shot_one(task: IdentityTask) -> IdentityTask:
@@ -59,11 +60,13 @@ def test_every_loss_learns_the_identity_task(task: IdentityTask, train: Train) -
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize(("train", "least"), [(sft, 0.95), (rce, 0.95), (agro, 0.5), (grpo, 0.9)])
+@pytest.mark.parametrize(
+    ("train", "least"), [(sft, 0.7), (sft_beams, 0.95), (rce, 0.95), (agro, 0.5), (grpo, 0.9)]
+)
 def test_static_scores_learn_what_the_first_pick_earns(
     task: IdentityTask, train: Train, least: float
 ) -> None:
-    """v2 cannot know the step. AGRO's regression has no exact solution there, and learns less."""
+    """v2 cannot know the step: listwise SFT and AGRO's regression have no exact solution there."""
     task = rewarded_at_shot_one(task)
     outcome = train(task, task.policy(kind="v2"))
     assert float(outcome.history[0]["dev_reward"]) <= 0.25
@@ -71,7 +74,7 @@ def test_static_scores_learn_what_the_first_pick_earns(
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize("kind", ["stateful", "v2"])
+@pytest.mark.parametrize("kind", KINDS)
 @SHORT
 def test_the_same_seed_repeats_weights_and_history_exactly(
     task: IdentityTask, train: Train, kind: Kind
@@ -90,9 +93,38 @@ def test_log_probs_that_are_compared_are_free_of_dropout(task: IdentityTask, tra
     assert plain.weights.equal(noisy.weights)
 
 
-def test_dropout_is_on_in_sft(task: IdentityTask) -> None:
-    plain, noisy = (short_sft(task, task.policy(dropout)) for dropout in (0.0, 0.5))
+@pytest.mark.parametrize("train", [short_sft, short_sft_beams])
+def test_dropout_is_on_in_sft(task: IdentityTask, train: Train) -> None:
+    plain, noisy = (train(task, task.policy(dropout)) for dropout in (0.0, 0.5))
     assert not plain.weights.equal(noisy.weights)
+
+
+def test_rce_has_the_dropout_of_its_own_settings(task: IdentityTask) -> None:
+    """Whatever the policy had before; its dev rewards are those of a policy in eval mode."""
+    off, on = (RCE.model_copy(update={"epochs": 2, "dropout": rate}) for rate in (0.0, 0.5))
+    plain = rce(task, task.policy(), off)
+    assert rce(task, task.policy(dropout=0.9).train(), off).weights.equal(plain.weights)
+    noisy = rce(task, task.policy(), on)
+    assert not noisy.weights.equal(plain.weights)
+    assert noisy.history[0] == plain.history[0]
+    assert dev_reward(task, noisy.trained.best()) == noisy.trained.best_reward
+
+
+def test_the_dropout_of_rce_is_that_of_its_seed(task: IdentityTask) -> None:
+    """Not of what the process has drawn before, nor of the parts of a batch."""
+    noisy = RCE.model_copy(update={"epochs": 2, "dropout": 0.5})
+    one = rce(task, task.policy(), noisy, threads=1)
+    policy = task.policy()
+    torch.rand(3)
+    assert rce(task, policy, noisy, threads=2).weights.equal(one.weights)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("train", [short_sft, short_sft_beams, short_rce])
+def test_a_training_moves_every_parameter(task: IdentityTask, train: Train, kind: Kind) -> None:
+    before, after = task.policy(kind=kind), train(task, task.policy(kind=kind)).trained.policy
+    for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
+        assert not new.equal(old), name
 
 
 @SHORT
@@ -109,31 +141,6 @@ def test_training_on_train_never_sees_dev_but_to_score_it(task: IdentityTask, tr
     """Other dev queries choose another epoch at most: the weights after the last are the same."""
     fewer = replace(task, dev=task.dev[:1])
     assert train(task, task.policy()).weights.equal(train(fewer, fewer.policy()).weights)
-
-
-@pytest.mark.invariant
-@pytest.mark.parametrize("train", [rce, agro, grpo])
-def test_constant_groups_do_not_push_the_policy(task: IdentityTask, train: Train) -> None:
-    """Training is bit for bit that without them: they are in no sum and in no denominator."""
-    params = FEW[train]
-    groups = constant(task.groups(size=8), slice(32, None))
-    with_them = train(task, task.policy(), params, groups=groups)
-    alone = groups.rows(torch.arange(32))
-    without = train(task, task.policy(), params, groups=alone)
-    assert with_them.weights.equal(without.weights)
-    assert with_them.history[-1]["frac_reward_zero_std"] == pytest.approx(16 / 48)
-    assert without.history[-1]["frac_reward_zero_std"] == 0
-
-
-@pytest.mark.invariant
-@pytest.mark.parametrize("train", [rce, agro, grpo])
-def test_constant_groups_alone_leave_the_policy_as_it_is(task: IdentityTask, train: Train) -> None:
-    params = FEW[train]
-    before = task.policy()
-    outcome = train(task, task.policy(), params, groups=constant(task.groups(size=8), slice(None)))
-    for name, weight in before.state_dict().items():
-        assert outcome.trained.best().state_dict()[name].equal(weight), name
-    assert outcome.history[-1]["frac_reward_zero_std"] == 1
 
 
 @pytest.mark.invariant

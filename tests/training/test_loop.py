@@ -10,17 +10,25 @@ import torch
 from identity_task import IdentityTask
 from lever_plus.training.best import BestCheckpoint
 from lever_plus.training.state import read_state, save_state
-from training import AGRO, ALL_SHORT, OFFLINE, RCE, SFT, Train, agro, grpo, rce, sft
+from training import AGRO, ALL_SHORT, OFFLINE, RCE, SFT, Train, agro, grpo, rce, sft, sft_beams
 
 
-@pytest.mark.parametrize("train", [sft, rce, agro, grpo])
-def test_patience_ends_a_training_that_gets_no_better(task: IdentityTask, train: Train) -> None:
-    params: dict[Train, Any] = {sft: SFT, rce: RCE, agro: AGRO, grpo: OFFLINE}
-    changes = {"epochs": 10, "learning_rate": 1e-12, "patience": 3}
-    stuck = params[train].model_copy(update=changes)
-    outcome = train(task, task.policy(), stuck)
+def test_patience_ends_an_sft_that_gets_no_better(task: IdentityTask) -> None:
+    stuck = SFT.model_copy(update={"epochs": 10, "learning_rate": 1e-12, "patience": 3})
+    outcome = sft(task, task.policy(), stuck)
     assert [row["epoch"] for row in outcome.history] == [0, 1, 2, 3]
     assert outcome.trained.best_epoch == 0
+
+
+@pytest.mark.parametrize("train", [rce, agro, grpo])
+def test_nothing_ends_rl_before_its_last_epoch(task: IdentityTask, train: Train) -> None:
+    """A schedule that is cut short was never the one that was asked for."""
+    params: dict[Train, Any] = {rce: RCE, agro: AGRO, grpo: OFFLINE}
+    stuck = params[train].model_copy(update={"epochs": 8, "learning_rate": 1e-12})
+    history = train(task, task.policy(), stuck).history
+    assert [row["epoch"] for row in history] == list(range(9))
+    if train is rce:
+        assert history[-1]["tau"] == pytest.approx(0.1, abs=0.02)
 
 
 def test_patience_counts_from_the_best_evaluation(task: IdentityTask) -> None:
@@ -64,7 +72,7 @@ def test_every_history_row_is_numbered_and_finite(task: IdentityTask, train: Tra
     assert not any(isinstance(value, str) for value in values)
 
 
-@pytest.mark.parametrize("train", [sft, rce])
+@pytest.mark.parametrize("train", [sft, sft_beams, rce])
 def test_the_loss_of_a_random_pick_is_the_log_of_the_number_of_pointers(
     task: IdentityTask, train: Train
 ) -> None:

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from enumeration import gradient, numbers
+from enumeration import everyone, gradient, numbers
 from torch import Tensor
 from torch.testing import assert_close
 
 from lever_plus.policy.network import Encoded, Policy
 from lever_plus.training import losses
-from lever_plus.training.returns import leave_one_out, reward_to_go
+from lever_plus.training.returns import Credit, leave_one_out, mean_to_go, reward_to_go, total
 
 ALL = torch.ones(2, 4, dtype=torch.bool)
 
@@ -23,16 +23,37 @@ def test_sft_is_the_weighted_negative_log_likelihood() -> None:
     assert_close(losses.sft(log_probs, weights), torch.as_tensor(expected / 2))
 
 
-def test_rce_weighs_by_the_softmax_of_reward_over_tau() -> None:
+def test_listwise_is_the_cross_entropy_with_the_scores_at_every_prefix() -> None:
+    """By hand: a query with two prefixes; -inf stands for what is picked or padding."""
+    log_probs = torch.tensor([[[0.5, 0.25, 0.25], [0.125, 0.875, 0.0]]]).log().requires_grad_()
+    weights = torch.tensor([[[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]]])
+    expected = -(math.log(0.25) + 0.5 * math.log(0.125) + 0.5 * math.log(0.875)) / 2
+    loss = losses.listwise(log_probs, weights)
+    assert loss.item() == pytest.approx(expected)
+    (actual,) = torch.autograd.grad(loss, log_probs)
+    assert_close(actual, -weights / 2)
+    twice = losses.listwise(log_probs.expand(3, -1, -1), weights.expand(3, -1, -1))
+    assert twice.item() == pytest.approx(expected)
+
+
+def test_rce_weighs_every_step_by_the_softmax_of_its_return_over_tau() -> None:
     log_probs = torch.tensor([[[-1.0, -2.0], [-3.0, -4.0]]])
-    returns = torch.tensor([[0.5 * math.log(3), 0.0]])
-    expected = torch.tensor(0.75 * 3.0 + 0.25 * 7.0)
+    returns = torch.tensor([[[0.5 * math.log(3), 0.0], [0.0, 0.0]]])
+    expected = torch.tensor(0.75 * 1.0 + 0.25 * 3.0 + 0.5 * 2.0 + 0.5 * 4.0)
     assert_close(losses.rce(log_probs, returns, ALL[:1, :2], tau=0.5), expected)
+
+
+def test_rce_of_equal_returns_at_all_steps_weighs_whole_pointers() -> None:
+    log_probs, totals = numbers(2, 4, 3), numbers(2, 4, 1, seed=1)
+    weights = (totals[..., 0] / 0.5).softmax(-1)
+    found = losses.rce(log_probs, totals.expand(-1, -1, 3), ALL, tau=0.5)
+    assert_close(found, losses.sft(log_probs, weights))
 
 
 def test_rce_with_a_tiny_tau_imitates_the_best_candidate_alone() -> None:
     log_probs, returns = numbers(2, 4, 3), torch.tensor([[0.1, 0.9, 0.3, 0.2]] * 2).double()
     best = -log_probs[:, 1].sum(-1).mean()
+    returns = returns.unsqueeze(-1).expand(-1, -1, 3)
     assert_close(losses.rce(log_probs, returns, ALL, tau=1e-3), best)
 
 
@@ -48,7 +69,7 @@ def test_rce_rests_at_what_filled_the_list_times_exp_of_the_reward_over_tau(
 
     def loss(log_pi: Tensor) -> Tensor:
         listed = log_pi.log_softmax(-1)[members].view(1, -1, 1)
-        return losses.rce(listed, returns[members].unsqueeze(0), keep, tau)
+        return losses.rce(listed, returns[members].view(1, -1, 1), keep, tau)
 
     rest = (mu.log() + returns / tau).requires_grad_()
     assert torch.autograd.grad(loss(rest), rest)[0].abs().max() < 1e-12
@@ -57,8 +78,38 @@ def test_rce_rests_at_what_filled_the_list_times_exp_of_the_reward_over_tau(
 
 
 @pytest.mark.invariant
+@pytest.mark.parametrize("credit", [mean_to_go, total])
+def test_rce_with_steps_rests_where_each_copies_the_list_tilted_by_what_follows(
+    every: Tensor, rewards: Tensor, credit: Credit
+) -> None:
+    """pi_t(i | p) is proportional to the sum of exp(R_t / tau) over the list's p, i, ...
+
+    Over free logits of every prefix. At the last step that is mu exp(R_T / tau), whatever earlier
+    shots gave.
+    """
+    shot_weights, tau = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64), 0.4
+    members = torch.arange(60).repeat_interleave(torch.arange(60) * 7 % 4 + 1)
+    pointers, returns = every[0, members], credit(rewards[0, members], shot_weights)
+    picks = pointers.unbind(-1)
+    sums = [torch.zeros([5] * step, dtype=torch.float64) for step in (1, 2, 3)]
+    for step, table in enumerate(sums):
+        table.index_put_(picks[: step + 1], (returns[:, step] / tau).exp(), accumulate=True)
+
+    def loss(tables: list[Tensor]) -> Tensor:
+        steps = [t.log_softmax(-1)[picks[: t.ndim]] for t in tables]
+        log_probs = torch.stack(steps, dim=-1).unsqueeze(0)
+        return losses.rce(log_probs, returns.unsqueeze(0), everyone(log_probs), tau)
+
+    rest = [table.log().requires_grad_() for table in sums]
+    assert max(g.abs().max() for g in torch.autograd.grad(loss(rest), rest)) < 1e-12
+    for seed in range(5):
+        moved = [table + 0.1 * numbers(*table.shape, seed=seed) for table in rest]
+        assert loss(moved) > loss(rest) + 1e-4
+
+
+@pytest.mark.invariant
 def test_marked_duplicates_change_no_loss() -> None:
-    log_probs, returns, advantages = numbers(2, 4, 3), numbers(2, 4, seed=1), numbers(2, 4, 3)
+    log_probs, returns, advantages = numbers(2, 4, 3), numbers(2, 4, 3, seed=1), numbers(2, 4, 3)
     keep = torch.cat([ALL, ~ALL[:, :2]], dim=1)
 
     def double(values: Tensor) -> Tensor:
@@ -208,8 +259,8 @@ def test_a_batch_has_the_mean_gradient_of_its_groups_alone(policy: Policy) -> No
     """Micro-batches: every query weighs the same, whatever stands beside it and is kept."""
     queries, pools = numbers(8, 4, seed=2), numbers(8, 5, 6, seed=3)
     pointers = torch.rand(8, 6, 5).argsort(-1)[..., :3]
-    old, reference = numbers(8, 6, 3, seed=4) - 1, 3 * numbers(8, 6, seed=5)
-    returns = numbers(8, 6, 3, seed=6)
+    old, reference = numbers(8, 6, 3, seed=4) - 1, 3 * numbers(8, 6, 3, seed=5)
+    returns, scores = numbers(8, 6, 3, seed=6), numbers(8, 6, 5, seed=7)
     keep = torch.arange(6) < torch.tensor([[6], [5], [4], [3], [2], [6], [3], [1]])
 
     def each(rows: slice) -> dict[str, Tensor]:
@@ -217,13 +268,14 @@ def test_a_batch_has_the_mean_gradient_of_its_groups_alone(policy: Policy) -> No
         steps = policy.step_log_probs(encoded, pointers[rows])
         log_probs = policy.log_probs(encoded, pointers[rows])
         uniform = steps.detach().mul(0.5).log_softmax(-1)
-        total, kept = returns[rows, :, 0], keep[rows]
+        whole, kept = returns[rows, :, 0], keep[rows]
         advantages = leave_one_out(returns[rows], kept)
         near = log_probs.detach() + 0.2 * old[rows]
         return {
-            "sft": losses.sft(log_probs, total.softmax(-1)),
-            "rce": losses.rce(log_probs, total, kept, 0.5),
-            "agro": losses.agro(log_probs, reference[rows], total, kept, 0.3),
+            "sft": losses.sft(log_probs, whole.softmax(-1)),
+            "listwise": losses.listwise(steps[:, :, 0], scores[rows].softmax(-1)),
+            "rce": losses.rce(log_probs, returns[rows], kept, 0.5),
+            "agro": losses.agro(log_probs - reference[rows], returns[rows], kept, 0.3),
             "grpo": losses.grpo(log_probs, near, advantages, kept, 0.2, 0.28)[0],
             "kl": losses.group_mean(losses.exact_kl(steps, uniform).sum(-1), kept),
         }

@@ -27,6 +27,7 @@ NEVER = -1
 CASES: dict[str, tuple[Train, Any, float]] = {
     "sft": (sft, SFT.model_copy(update={"epochs": 6, "dev_every": 2}), 0.4),
     "rce": (rce, RCE.model_copy(update={"epochs": 6, "schedule": "cosine"}), 0.0),
+    "rce with dropout": (rce, RCE.model_copy(update={"epochs": 6, "dropout": 0.4}), 0.0),
     "agro": (
         agro,
         AGRO.model_copy(update={"epochs": 2, "rounds": 2, "schedule": "linear", "warmup": 9}),
@@ -102,11 +103,11 @@ def test_keeping_a_state_changes_nothing(task: IdentityTask, case: str, tmp_path
 
 @pytest.mark.parametrize("patience", [2, 3])
 def test_patience_is_remembered(task: IdentityTask, tmp_path: Path, patience: int) -> None:
-    params = RCE.model_copy(update={"learning_rate": 1e-12, "patience": patience})
+    params = SFT.model_copy(update={"learning_rate": 1e-12, "patience": patience})
     kept = tmp_path / "state.safetensors"
     with pytest.raises(KilledError):
-        rce(task, task.policy(), params, kept=kept, watch=Watch(killed_at=2))
-    outcome = rce(task, task.policy(), params, kept=kept)
+        sft(task, task.policy(), params, kept=kept, watch=Watch(killed_at=2))
+    outcome = sft(task, task.policy(), params, kept=kept)
     assert [row["epoch"] for row in outcome.history] == list(range(patience + 1))
 
 

@@ -12,8 +12,10 @@ from torch.testing import assert_close
 from lever_plus.policy.network import Encoded, Policy
 from lever_plus.training import losses
 from lever_plus.training.returns import (
+    Credit,
     informative,
     leave_one_out,
+    mean_to_go,
     reward_to_go,
     statistics,
     total,
@@ -32,6 +34,29 @@ def test_reward_to_go_is_the_weighted_reward_of_this_and_later_shots() -> None:
     rewards = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.3]], dtype=torch.float64)
     expected = torch.tensor([[0.7, 0.5, 0.5], [0.45, 0.45, 0.15]], dtype=torch.float64)
     assert_close(reward_to_go(rewards, WEIGHTS), expected)
+
+
+def test_mean_to_go_is_the_weighted_mean_of_this_and_later_shots() -> None:
+    rewards = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.3]], dtype=torch.float64)
+    expected = torch.tensor([[0.7, 0.625, 1.0], [0.45, 0.5625, 0.3]], dtype=torch.float64)
+    assert_close(mean_to_go(rewards, WEIGHTS), expected)
+    last = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    assert mean_to_go(rewards, last).equal(rewards[:, 2:].expand(-1, 3))
+    assert_close(
+        mean_to_go(torch.full((2, 3), 0.3).double(), WEIGHTS), torch.full((2, 3), 0.3).double()
+    )
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("credit", [reward_to_go, mean_to_go])
+def test_a_return_knows_no_reward_of_an_earlier_shot(credit: Credit) -> None:
+    rewards = torch.rand(4, 3)
+    for shot in range(3):
+        changed = rewards.clone()
+        changed[:, shot] += 1.0
+        one, other = (credit(each, torch.tensor([0.2, 0.3, 0.5])) for each in (rewards, changed))
+        assert one[:, shot + 1 :].equal(other[:, shot + 1 :])
+        assert (one[:, : shot + 1] < other[:, : shot + 1]).all()
 
 
 @pytest.mark.invariant

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from identity_task import IdentityTask
 from lever_plus.config.grpo import GrpoParams
-from lever_plus.config.offline import AgroParams, RceParams, TauSchedule
+from lever_plus.config.offline import AgroParams, ConstantGroups, RceParams, TauSchedule
 from lever_plus.config.sft import SftParams
 from lever_plus.policy.network import Policy
 from lever_plus.training.agro import train_agro
@@ -18,7 +18,7 @@ from lever_plus.training.groups import Groups
 from lever_plus.training.grpo import train_grpo
 from lever_plus.training.loop import Trained
 from lever_plus.training.rce import train_rce
-from lever_plus.training.sft import train_sft
+from lever_plus.training.sft import train_sft, train_sft_beams
 from lever_plus.training.trainer import Row, Run
 
 OPTIM: dict[str, Any] = {
@@ -28,13 +28,18 @@ OPTIM: dict[str, Any] = {
     "batch_size": 8,
     "weight_decay": 0.0,
     "grad_clip": 1.0,
-    "patience": None,
 }
 SFT = SftParams(
-    **OPTIM, targets={"sft": "scores"}, epochs=20, temperature=0.2, dropout=0.0, dev_every=1
+    **OPTIM,
+    targets={"sft": "scores"},
+    epochs=20,
+    patience=None,
+    temperature=0.05,
+    dropout=0.0,
+    dev_every=1,
 )
 TAU = TauSchedule(start=0.3, end=0.1)
-RCE = RceParams(**OPTIM, epochs=10, tau={"rce": TAU})
+RCE = RceParams(**OPTIM, epochs=10, credit="reward_to_go", dropout=0.0, tau={"rce": TAU})
 GRPO = GrpoParams(
     **OPTIM,
     epochs=2,
@@ -50,7 +55,7 @@ GRPO = GrpoParams(
     kl_beta=0.001,
     kl_target=None,
 )
-AGRO = AgroParams(**OPTIM, epochs=15, beta=0.1, rounds=0, group_size=4)
+AGRO = AgroParams(**OPTIM, epochs=15, credit="total", beta=0.1, rounds=0, group_size=4)
 OFFLINE = GRPO.model_copy(update={"rounds": 0})
 
 
@@ -96,7 +101,22 @@ def sft(
 ) -> Outcome:
     watch = watch or Watch()
     run = Run(seed, watch, kept, threads)
-    trained = train_sft(policy, task.environment, task.sequences(), task.dev, params, run)
+    trained = train_sft(policy, task.environment, task.searches(), task.dev, params, run)
+    return Outcome(trained, watch.history)
+
+
+def sft_beams(
+    task: IdentityTask,
+    policy: Policy,
+    params: SftParams = SFT,
+    seed: int = 0,
+    kept: Path | None = None,
+    watch: Watch | None = None,
+    threads: int = 2,
+) -> Outcome:
+    watch = watch or Watch()
+    run, searches = Run(seed, watch, kept, threads), task.searches()
+    trained = train_sft_beams(policy, task.environment, searches, 2, task.dev, params, run)
     return Outcome(trained, watch.history)
 
 
@@ -109,10 +129,13 @@ def rce(
     watch: Watch | None = None,
     groups: Groups | None = None,
     threads: int = 2,
+    constant_groups: ConstantGroups = "drop",
 ) -> Outcome:
     watch, groups = watch or Watch(), groups or task.groups(size=32)
     run, tau = Run(seed, watch, kept, threads), params.tau["rce"]
-    trained = train_rce(policy, task.environment, groups, task.dev, params, tau, run)
+    trained = train_rce(
+        policy, task.environment, groups, task.dev, params, tau, run, constant_groups
+    )
     return Outcome(trained, watch.history)
 
 
@@ -125,10 +148,11 @@ def agro(
     watch: Watch | None = None,
     groups: Groups | None = None,
     threads: int = 2,
+    constant_groups: ConstantGroups = "drop",
 ) -> Outcome:
     watch, groups = watch or Watch(), groups or task.groups(size=32)
     run = Run(seed, watch, kept, threads)
-    trained = train_agro(policy, task.environment, groups, task.dev, params, run)
+    trained = train_agro(policy, task.environment, groups, task.dev, params, run, constant_groups)
     return Outcome(trained, watch.history)
 
 
@@ -141,15 +165,20 @@ def grpo(
     watch: Watch | None = None,
     groups: Groups | None = None,
     threads: int = 2,
+    constant_groups: ConstantGroups = "drop",
 ) -> Outcome:
     watch, groups = watch or Watch(), groups or task.groups(size=8)
     run = Run(seed, watch, kept, threads)
-    trained = train_grpo(policy, task.environment, groups, task.dev, params, run)
+    trained = train_grpo(policy, task.environment, groups, task.dev, params, run, constant_groups)
     return Outcome(trained, watch.history)
 
 
 def short_sft(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
     return sft(task, policy, SFT.model_copy(update={"epochs": 2}), seed)
+
+
+def short_sft_beams(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
+    return sft_beams(task, policy, SFT.model_copy(update={"epochs": 2}), seed)
 
 
 def short_rce(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
@@ -178,7 +207,10 @@ FEW: dict[Train, Any] = {
     agro: AGRO.model_copy(update={"epochs": 2}),
     grpo: OFFLINE,
 }
-ALL_SHORT = [short_sft, short_rce, short_agro, short_agro_rounds, short_grpo, short_offline]
+ALL_SHORT = [
+    *(short_sft, short_sft_beams, short_rce, short_agro, short_agro_rounds),
+    *(short_grpo, short_offline),
+]
 """Every loss, on-line and off-line, for two or four epochs."""
 
 

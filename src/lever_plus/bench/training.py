@@ -79,7 +79,7 @@ def run(params: Params) -> dict[str, float]:
         return build_policy(configure(params.policy, **sizes, shots=environment.shots))
 
     def weighted(log_probs: Tensor, _old: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
-        return losses.rce(log_probs, returns[..., 0], keep, tau.start)
+        return losses.rce(log_probs, returns, keep, tau.start)
 
     def clipped(log_probs: Tensor, old: Tensor, returns: Tensor, keep: Tensor) -> Tensor:
         advantages = leave_one_out(returns, keep)

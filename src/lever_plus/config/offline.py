@@ -10,6 +10,11 @@ from lever_plus.config.optim import OptimParams
 from lever_plus.config.rl_data import GenMethod
 from lever_plus.files.names import Name
 
+ConstantGroups = Annotated[
+    Literal["drop", "keep"],
+    Field(description="groups whose candidates score alike: left out of training, or in it"),
+]
+
 
 class RlParams(Section):
     """What RCE, AGRO and GRPO take from the RL data."""
@@ -17,7 +22,7 @@ class RlParams(Section):
     filter_gen_methods: Annotated[list[GenMethod], Field(min_length=1), Distinct] | None = Field(
         description="generators whose candidates are trained on; null: all"
     )
-
+    constant_groups: ConstantGroups
     min_informative: Share = Field(
         description="smallest share of groups with candidates that score differently; below it the "
         "pipeline stops before training"

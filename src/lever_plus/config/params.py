@@ -25,6 +25,7 @@ from lever_plus.config.reward import RewardParams, needed_scores
 from lever_plus.config.rl_data import RlDataParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.sft import SftDataParams, SftParams
+from lever_plus.config.stop import StopParams
 from lever_plus.config.vlm import HuggingFaceVlmParams, VlmParams
 from lever_plus.files.names import SHIPPED, check_name
 from lever_plus.files.secrets import has_secrets
@@ -56,6 +57,7 @@ class Params(Section):
     rce: RceParams
     agro: AgroParams
     grpo: GrpoParams
+    stop: StopParams | None = Field(description="null: no policy learns when to stop")
     evaluate: EvaluateParams
 
     @model_validator(mode="after")
@@ -123,14 +125,22 @@ class Params(Section):
         lacking = sorted(needed - {"log_prob"} - set(self.rl_data.scores))
         if lacking:
             raise ValueError(f"the reward needs {lacking[0]} in rl_data.scores")
-        if "log_prob" in needed and (self.grpo.rounds or self.agro.rounds):
+        if "log_prob" in needed and (self.grpo.rounds or self.agro.rounds or self.stop):
             raise ValueError(
                 "a reward with log_prob rewards a generator for its own confidence: grpo.rounds "
-                "and agro.rounds must be 0"
+                "and agro.rounds must be 0, and stop null"
             )
         nearest = 3 * (self.pool.size // self.pointer.shots)
         if self.rl_data.retrieval > nearest:
             raise ValueError(f"rl_data.retrieval: a pool of this size has {nearest} at most")
+        return self
+
+    @model_validator(mode="after")
+    def _priced(self) -> "Params":
+        if self.stop is not None and self.pointer.price not in self.stop.prices:
+            raise ValueError("pointer.price must be one of stop.prices, which a policy learns")
+        if self.stop is not None and max(self.stop.prices) == 0:
+            raise ValueError("stop.prices are all 0: name one above 0")
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lever_plus.config.base import Few, Section, Temperature, Width
+from lever_plus.config.base import Few, NonNegative, Section, Temperature, Width
 
 
 class ResidualPolicyParams(Section):
@@ -44,3 +44,10 @@ class PointerParams(Section):
     """Pointers."""
 
     shots: Annotated[int, Field(ge=1, le=16)] = Field(description="ICDs in a pointer (K of shot K)")
+    price: NonNegative = Field(
+        description="what one more demonstration must bring to be shown where the policy decides "
+        "when to stop, in points of reward"
+    )
+    price_per: Literal["demonstration", "token"] = Field(
+        description="what costs the price: a demonstration, or each token that it adds to a prompt"
+    )

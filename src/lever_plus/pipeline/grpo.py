@@ -48,6 +48,7 @@ def run(
             workspace.queries("dev"),
             settings.grpo,
             run,
+            settings.rl.constant_groups,
         ),
     )
     write_metrics(paths.metrics / GRPO / f"seed{seed}.json", {GRPO: metrics})

@@ -68,16 +68,16 @@ def _fits(
     environment = workspace.environment(settings.pointer.shots, settings.reward)
     paths, dev = workspace.paths, workspace.queries("dev")
     groups = workspace.groups(paths.rl_data(seed), settings.reward, settings.rl)
-    start = paths.trained(SFT, seed)
+    start, constant = paths.trained(SFT, seed), settings.rl.constant_groups
 
     def rce(method: str) -> Callable[[Run], Trained]:
         tau = settings.rce.tau[method]
         return lambda run: train_rce(
-            workspace.load_policy(start), environment, groups, dev, settings.rce, tau, run
+            workspace.load_policy(start), environment, groups, dev, settings.rce, tau, run, constant
         )
 
     def agro(run: Run) -> Trained:
         policy = workspace.load_policy(start)
-        return train_agro(policy, environment, groups, dev, settings.agro, run)
+        return train_agro(policy, environment, groups, dev, settings.agro, run, constant)
 
     return {**{method: rce(method) for method in settings.rce.tau}, AGRO: agro}

@@ -3,12 +3,13 @@
 Greedy, beam search, sampling with and without replacement, uniform.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lever_plus.policy.network import Encoded, Policy, uniform_log_prob
+from lever_plus.policy.stop import shown
 
 
 class Decoded(NamedTuple):
@@ -55,6 +56,28 @@ def beam(policy: Policy, encoded: Encoded, shots: int, width: int) -> Decoded:
         steps = torch.cat([_rows(steps, rows), picked], dim=-1)
     _check_possible(steps, width)
     return Decoded(pointers, steps)
+
+
+NOTHING: Final = -1
+"""Stands in a pointer for a pick that is not shown."""
+
+
+@torch.no_grad()
+def until_stop(policy: Policy, encoded: Encoded, decoded: Decoded, price: float) -> Decoded:
+    """Return pointers up to where a policy stops: `NOTHING` in the place of later picks.
+
+    Args:
+        policy: With a stop head.
+        encoded: B queries with pools of up to K.
+        decoded: Pointers [B, G, T] in full length.
+        price: Of a demonstration.
+    """
+    pointers = decoded.pointers
+    log_probs = policy.steps(encoded, pointers).joined()
+    prices = torch.full((len(pointers),), price)
+    count = shown(policy.stop_log_odds(encoded, pointers, log_probs, prices))
+    left_out = torch.arange(pointers.shape[-1]) >= count.unsqueeze(-1)
+    return Decoded(pointers.masked_fill(left_out, NOTHING), decoded.log_probs)
 
 
 @torch.no_grad()

@@ -31,6 +31,20 @@ def configure(params: PolicyParams, **sizes: Any) -> PolicyConfig:
     return PolicyConfig(**params.model_dump(), **sizes)
 
 
+def with_stop(policy: Policy, highest_price: float) -> Policy:
+    """Return a policy with the same weights and an untrained stop head, in eval mode.
+
+    Args:
+        policy: Without one.
+        highest_price: That the head will be trained with, above 0.
+    """
+    other = build_policy(replace(policy.config, highest_price=highest_price))
+    missing, unknown = other.load_state_dict(policy.state_dict(), strict=False)
+    if unknown or not all(name.startswith("stop.") for name in missing):
+        raise ValueError("the policy has a stop head already, or is of another kind")
+    return other.eval()
+
+
 def with_dropout(policy: Policy, rate: float) -> Policy:
     """Return a policy with the same weights and another rate of dropout, in eval mode."""
     other = build_policy(replace(policy.config, dropout=rate))

@@ -15,6 +15,8 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from lever_plus.files.checking import STRICT
+from lever_plus.policy.picked import picked_before
+from lever_plus.policy.stop import StopHead
 
 Size = Annotated[int, Field(ge=1, le=2**20)]
 """Of features and layers: what no network has is refused before a number of it is allocated."""
@@ -34,7 +36,9 @@ class PolicyConfig:
         logit_clip: Of `stateful`: logits are clip * tanh(score / clip).
         layers: Of `v2` and `residual`: cross-attention layers.
         temperature: Of `v2` and `residual`: logits are cosines over this.
-        dropout: Dropout in training mode (SFT only; RL compares log-probs in eval mode).
+        dropout: Dropout in training mode (SFT and RCE; other RL compares log-probs in eval mode).
+        highest_price: Of a demonstration, that a stop head was trained with; 0: there is none, and
+            pointers are as long as is asked for.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -48,6 +52,7 @@ class PolicyConfig:
     layers: Annotated[int, Field(ge=1, le=1000)] = 1
     temperature: Positive = 0.1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    highest_price: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     def as_dict(self) -> dict[str, int | float | str]:
         """Return the fields."""
@@ -58,13 +63,14 @@ class Encoded(NamedTuple):
     """Queries and pools, encoded once for all steps.
 
     query: [B, H]; candidates: [B, K, H]; keys: what the scores are products with, [B, K, H];
-    valid: bool [B, K], False where a smaller pool is padded.
+    valid: bool [B, K], False where a smaller pool is padded; features: the queries' own, [B, Q].
     """
 
     query: Tensor
     candidates: Tensor
     keys: Tensor
     valid: Tensor
+    features: Tensor
 
 
 class Steps(NamedTuple):
@@ -96,6 +102,11 @@ class Policy(nn.Module, ABC):
         """Keep the configuration."""
         super().__init__()
         self.config = config
+        self.stop = (
+            StopHead(config.query_size, config.hidden, config.shots, config.highest_price)
+            if config.highest_price
+            else None
+        )
 
     @abstractmethod
     def project(self, candidates: Tensor) -> Tensor:
@@ -158,6 +169,26 @@ class Policy(nn.Module, ABC):
     def log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
         """Return the log-probability of every pick of the pointers, [B, G, T], with G, T >= 1."""
         return self.steps(encoded, pointers).picked(pointers)
+
+    def stop_log_odds(
+        self, encoded: Encoded, pointers: Tensor, log_probs: Tensor, prices: Tensor
+    ) -> Tensor:
+        """Return the log-odds of stopping after 0, 1, ..., T - 1 picks, [B, G, T].
+
+        Args:
+            encoded: B queries with pools of up to K.
+            pointers: Positions in the pool, int [B, G, T].
+            log_probs: The distributions of their picks, [B, G, T, K] (`Steps.joined`).
+            prices: Of a demonstration, [B], in the unit that the head was trained with.
+
+        Raises:
+            ValueError: This policy has no stop head.
+        """
+        if self.stop is None:
+            raise ValueError("this policy does not decide when to stop")
+        picked = picked_before(encoded.keys, pointers[:, :, :-1])
+        odds: Tensor = self.stop(encoded.features, picked, log_probs, pointers, prices)
+        return odds
 
     def _steps(self, encoded: Encoded, pointers: Tensor, count: int) -> Steps:
         """Return the first `count` steps; in training mode they share the first's dropout mask."""

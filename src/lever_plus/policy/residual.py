@@ -7,6 +7,8 @@ start: untrained, it is a v2 policy to the last bit, so whatever static scores c
 and demonstrations that complement each other besides.
 """
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from lever_plus.hub.linear import linear
@@ -22,7 +24,7 @@ class ResidualPolicy(Policy):
         """Build an untrained policy."""
         super().__init__(config)
         width = config.hidden
-        self.static = V2Policy(config)
+        self.static = V2Policy(replace(config, highest_price=0.0))
         self.seen = nn.Linear(3 * width, width)
         self.step = nn.Embedding(config.shots, width)
         self.drop = nn.Dropout(config.dropout)
@@ -39,13 +41,14 @@ class ResidualPolicy(Policy):
         return self.static.relate(queries, projected, valid)
 
     def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
-        """Return products of every step's focus with the keys, over the temperature."""
-        batch, group, _ = pointers.shape
-        focus = encoded.query[:, None, None].expand(batch, group, len(steps), -1)
-        if steps.stop > 1:
-            focus = focus + self._correction(encoded, pointers, steps)
-        products = focus.flatten(1, 2) @ encoded.keys.transpose(1, 2)
-        return (products / self.config.temperature).view(batch, group, len(steps), -1)
+        """Return the static logits; from the second step on, with what the correction adds."""
+        # Apart: a product with f + 0 would differ from the static logits in its last bits.
+        logits = self.static.scores(encoded, pointers, steps)
+        if steps.stop == 1:
+            return logits
+        correction = self._correction(encoded, pointers, steps)
+        products = correction.flatten(1, 2) @ encoded.keys.transpose(1, 2)
+        return logits + (products / self.config.temperature).view_as(logits)
 
     def _correction(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return what is added to the focus at each step, [B, G, steps, H]; nothing at step 0."""

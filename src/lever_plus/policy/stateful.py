@@ -43,7 +43,7 @@ class StatefulPolicy(Policy):
         """Return every u_i; W_k goes to the side of the focus, where there are fewer rows."""
         query = self.query_in(queries)
         u = projected + self.match(query, projected)
-        return Encoded(query, u, u, valid)
+        return Encoded(query, u, u, valid, queries)
 
     def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return clipped products of every step's focus with the keys."""

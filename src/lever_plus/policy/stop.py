@@ -1,65 +1,83 @@
 """The stop head: whether a policy shows one more demonstration, at a price.
 
-It sees what a policy knows after s = 0..T-1 picks: the focus of the query, the mean and the last of
-the picked keys, s, how sure the policy is of its next pick (largest log-probability, entropy), and
-the price of a demonstration. One head serves all prices, so that whoever uses a selector chooses
-what a demonstration may cost.
+It sees what is known after s = 0..T-1 picks: the query's own features (those of the policy's focus
+have forgotten which questions need no help), the mean and the last of the picked keys, s, how sure
+the policy is of its next pick and was of the picks before, and the price. One head serves all
+prices up to the highest that it was trained with, so that whoever uses a selector says what a
+demonstration may cost. Its dropout is its own: no log-probability of a pick depends on the head.
 """
 
 import torch
 from torch import Tensor, nn
 
-from lever_plus.policy.network import Encoded
-from lever_plus.policy.picked import picked_before
-
-SCALE = 0.01
-"""Prices are seen as log(1 + price / SCALE): about as far apart as they differ in effect."""
+DROPOUT_IN, DROPOUT = 0.2, 0.5
+LEAST_LOG_PROB = -10.0
+"""Surer of anything else than this is no surer."""
+RESOLUTION = 100.0
+"""Prices are seen as log(1 + RESOLUTION price / highest): about as far apart as their effects."""
 
 
 class StopHead(nn.Module):
-    """An MLP over the state; it gives the log-odds of stopping."""
+    """An MLP over the state, with an output a step; it gives the log-odds of stopping."""
 
-    def __init__(self, width: int, shots: int) -> None:
-        """Build an untrained head: it is undecided everywhere."""
+    def __init__(self, query_size: int, width: int, shots: int, highest_price: float) -> None:
+        """Build an untrained head, which is undecided everywhere.
+
+        Args:
+            query_size: Dimensions of a query's features.
+            width: Of the policy's keys, and of the hidden layer.
+            shots: Longest pointer T.
+            highest_price: That it is trained with.
+        """
         super().__init__()
-        self.first = nn.Linear(3 * width + 3, width)
+        self.highest_price = highest_price
+        self.query = nn.Linear(query_size, width)
+        self.state = nn.Linear(2 * width + 5, width, bias=False)
         self.step = nn.Embedding(shots, width)
-        self.last = nn.Linear(width, 1)
-        nn.init.zeros_(self.step.weight)
-        nn.init.zeros_(self.last.weight)
-        nn.init.constant_(self.last.bias, -1.0)
+        self.last = nn.Linear(width, shots)
+        self.drop_in, self.drop = nn.Dropout(DROPOUT_IN), nn.Dropout(DROPOUT)
+        for weight in (self.step.weight, self.last.weight, self.last.bias):
+            nn.init.zeros_(weight)
 
     def forward(
-        self, encoded: Encoded, pointers: Tensor, log_probs: Tensor, prices: Tensor
+        self, queries: Tensor, picked: Tensor, log_probs: Tensor, pointers: Tensor, prices: Tensor
     ) -> Tensor:
         """Return the log-odds of stopping after 0, 1, ..., T - 1 picks, [B, G, T].
 
         Args:
-            encoded: B queries with their pools.
-            pointers: Positions in the pools, int [B, G, T].
+            queries: Features [B, query_size].
+            picked: [mean, last] of the keys of the first 1..T - 1 picks, [B, G, T - 1, 2 width].
             log_probs: Distributions that the picks come from, [B, G, T, K].
-            prices: Of a demonstration, in points of reward, [B].
+            pointers: Positions in the pools, int [B, G, T].
+            prices: Of a demonstration, [B].
         """
-        batch, group, picks = pointers.shape
-        seen = picked_before(encoded.keys, pointers[:, :, : picks - 1])
-        seen = nn.functional.pad(seen, (0, 0, 1, 0))
-        sure = log_probs.amax(-1)
+        picks = pointers.shape[-1]
+        chosen = log_probs.gather(-1, pointers.unsqueeze(-1)).squeeze(-1).clamp(min=LEAST_LOG_PROB)
+        before = nn.functional.pad(chosen[..., :-1], (1, 0))
         live = log_probs > -torch.inf
-        unsure = -(log_probs.exp() * log_probs.masked_fill(~live, 0.0)).sum(-1)
-        cost = torch.log1p(prices / SCALE)[:, None, None].expand(batch, group, picks)
-        query = encoded.query[:, None, None].expand(batch, group, picks, -1)
-        state = torch.cat([query, seen, torch.stack([sure, unsure, cost], dim=-1)], dim=-1)
-        hidden = nn.functional.gelu(self.first(state) + self.step.weight[:picks])
-        odds: Tensor = self.last(hidden).squeeze(-1)
+        entropy = -(log_probs.exp() * log_probs.masked_fill(~live, 0.0)).sum(-1)
+        cost = torch.log1p(RESOLUTION / self.highest_price * prices)[:, None, None]
+        known = [log_probs.amax(-1), entropy, before, before.cumsum(-1), cost.expand_as(before)]
+        seen = nn.functional.pad(self.drop_in(picked), (0, 0, 1, 0))
+        state = self.state(torch.cat([seen, torch.stack(known, dim=-1)], dim=-1))
+        query = self.query(self.drop_in(queries))[:, None, None]
+        hidden = self.drop(nn.functional.gelu(state + query + self.step.weight[:picks]))
+        odds: Tensor = (hidden * self.last.weight[:picks]).sum(-1) + self.last.bias[:picks]
         return odds
 
 
-def stop_log_probs(log_odds: Tensor) -> Tensor:
-    """Return the log-probability of ending with 0, 1, ..., T demonstrations, [..., T + 1].
+def stop_probabilities(log_odds: Tensor) -> Tensor:
+    """Return the probability of ending with 0, 1, ..., T demonstrations, [..., T + 1].
 
     Args:
         log_odds: Of stopping after 0..T-1 picks, [..., T]; after T picks nothing is left to decide.
     """
-    going = nn.functional.logsigmoid(-log_odds).cumsum(-1)
-    stopping = nn.functional.logsigmoid(log_odds)
-    return torch.cat([nn.functional.pad(going, (1, 0))[..., :-1] + stopping, going[..., -1:]], -1)
+    stop = torch.sigmoid(log_odds)
+    reached = nn.functional.pad((1 - stop).cumprod(-1), (1, 0), value=1.0)
+    return reached * nn.functional.pad(stop, (0, 1), value=1.0)
+
+
+def shown(log_odds: Tensor) -> Tensor:
+    """Return how many demonstrations are shown, int [...]: up to the first stop, else all T."""
+    stop = nn.functional.pad(log_odds > 0, (0, 1), value=True)
+    return stop.int().argmax(-1)

@@ -47,7 +47,8 @@ class V2Policy(Policy):
             seen, _ = attention(query, pool, pool, key_padding_mask=~valid, need_weights=False)
             query = norm(query + seen)
         focus = _unit(self.query_out(self.drop(query.squeeze(1))))
-        return Encoded(focus, pool, _unit(self.candidate_out(self.drop(pool))), valid)
+        keys = _unit(self.candidate_out(self.drop(pool)))
+        return Encoded(focus, pool, keys, valid, queries)
 
     def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return the same logits at every step."""

@@ -47,7 +47,7 @@ def rewards_by_method(
             yield record
 
     groups = groups_from_records(noted(), pools, reward)
-    weights = groups.rewards.new_tensor(reward.shot_weights)
+    weights = groups.rewards.new_tensor(reward.shot_weights[: reward.trained_shots])
     totals = (groups.rewards @ (weights / weights.sum())).double().numpy()
     # A group is padded at its end.
     values = totals[np.arange(totals.shape[1]) < np.array(sizes)[:, None]]

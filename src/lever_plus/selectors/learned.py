@@ -1,6 +1,7 @@
 """A trained policy as a selector: for queries that nobody has seen, from any pool."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from lever_plus.features.encoder import ClipEncoder
 from lever_plus.features.kept import KeptFeatures
 from lever_plus.features.sources import EncodedFeatures, Features
 from lever_plus.policy.checkpoint import load_checkpoint
-from lever_plus.policy.decoding import Decoded, greedy
+from lever_plus.policy.decoding import NOTHING, Decoded, greedy, until_stop
 from lever_plus.policy.encoding import DECODE_BATCH, Floats, Rows, encode_pools
 from lever_plus.policy.network import Encoded, Policy
 from lever_plus.selectors.base import BatchSelector, Selection
@@ -21,17 +22,46 @@ Decode = Callable[[Policy, Encoded, int], Decoded]
 
 
 class LearnedSelector(BatchSelector):
-    """Picks the most probable candidate, one after the other."""
+    """Picks the most probable candidate, one after the other.
 
-    def __init__(self, policy: Policy, features: Features) -> None:
-        """Keep a policy in eval mode, and features in the space that it was trained in."""
-        self.policy, self.features = policy.eval(), features
+    Attributes:
+        policy: In eval mode.
+        features: Of queries and candidates.
+        price: What a demonstration must be worth to be shown, in points of reward; None: as many
+            are shown as are asked for.
+    """
+
+    def __init__(self, policy: Policy, features: Features, price: float | None = None) -> None:
+        """Keep a policy, and features in the space that it was trained in.
+
+        Raises:
+            UserError: The policy does not decide when to stop, or has not learned this price.
+        """
+        highest = policy.config.highest_price
+        if price is not None and not highest:
+            raise UserError(
+                "this selector shows as many demonstrations as it is asked for: a price has no "
+                "effect. One that decides when to stop is trained as grpo-stop."
+            )
+        if price is not None and not 0 <= price <= highest:
+            raise UserError(f"this selector knows prices from 0 to {highest:g}, not {price:g}.")
+        self.policy, self.features, self.price = policy.eval(), features, price
+
+    @property
+    def stops(self) -> bool:
+        """Whether fewer demonstrations than asked for may be chosen."""
+        return self.price is not None
 
     def choose(
         self, queries: Sequence[Query], pools: Sequence[Sequence[Example]], shots: int
     ) -> list[Selection]:
         """Return the greedy pointers, and the log-probability of each pick."""
-        return [group[0] for group in self.decode(queries, pools, shots, greedy)]
+        how = greedy if self.price is None else partial(self._until_stop, price=self.price)
+        return [group[0] for group in self.decode(queries, pools, shots, how)]
+
+    @staticmethod
+    def _until_stop(policy: Policy, encoded: Encoded, shots: int, *, price: float) -> Decoded:
+        return until_stop(policy, encoded, greedy(policy, encoded, shots), price)
 
     @torch.no_grad()
     def decode(
@@ -65,7 +95,10 @@ class LearnedSelector(BatchSelector):
             ):
                 groups.append(
                     [
-                        Selection(tuple(pool[i] for i in pointer), tuple(steps))
+                        Selection(
+                            tuple(pool[i] for i in pointer if i != NOTHING),
+                            tuple(steps[: len(pointer) - pointer.count(NOTHING)]),
+                        )
                         for pointer, steps in zip(pointers, log_probs, strict=True)
                     ]
                 )
@@ -92,6 +125,7 @@ def load_selector(
     device: str = "cpu",
     batch_size: int = 64,
     features: str | Path | None = None,
+    price: float | None = None,
 ) -> LearnedSelector:
     """Load a trained selector with its encoder.
 
@@ -102,6 +136,8 @@ def load_selector(
         device: Where the encoder runs, such as "cpu" or "cuda".
         batch_size: Images or texts in one forward pass of the encoder.
         features: Folder in which encoded images and texts outlive the process; None for nowhere.
+        price: Of a selector that decides when to stop: what a demonstration must be worth to be
+            shown, in points of reward. None: as many are shown as are asked for.
 
     Raises:
         UserError: The checkpoint or the encoder is missing or damaged, or the encoder is another
@@ -120,4 +156,4 @@ def load_selector(
             f"folder (`encoder=...`, `--encoder`). It is the one with hash {space.encoder[:12]}."
         ) from error
     kept = KeptFeatures(Path(features) if features else None, clip.identity)
-    return LearnedSelector(policy, EncodedFeatures(space, clip, kept))
+    return LearnedSelector(policy, EncodedFeatures(space, clip, kept), price)

@@ -19,7 +19,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from lever_plus.config.offline import AgroParams
+from lever_plus.config.offline import AgroParams, ConstantGroups
 from lever_plus.policy.network import Policy
 from lever_plus.training import losses
 from lever_plus.training.environment import Environment
@@ -37,6 +37,7 @@ def train_agro(
     dev: Sequence[int],
     params: AgroParams,
     run: Run,
+    constant_groups: ConstantGroups = "drop",
 ) -> Trained:
     """Train a policy on groups of scored candidates."""
     start = deepcopy(policy)
@@ -65,7 +66,16 @@ def train_agro(
     credit = reward_to_go if params.credit == "reward_to_go" else total
     fresh = Fresh(params.rounds, params.group_size)
     return train_offline(
-        policy, environment, groups, dev, params, credit, objective, run, fresh=fresh
+        policy,
+        environment,
+        groups,
+        dev,
+        params,
+        credit,
+        objective,
+        run,
+        constant_groups=constant_groups,
+        fresh=fresh,
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from lever_plus.policy.encoding import DECODE_BATCH
 from lever_plus.policy.network import Policy
 from lever_plus.training import losses
-from lever_plus.training.environment import Environment, Frozen
+from lever_plus.training.environment import Environment, Frozen, Realised
 from lever_plus.training.state import StateDict
 from lever_plus.training.trainer import Row
 
@@ -53,8 +53,6 @@ class DevEvaluator:
         The first policy is the one before training, whose selections later ones are compared with.
         """
         realised = self._environment.realised(policy, self._dev)
-        weights = torch.tensor(self._environment.shot_weights)
-        reward = float((torch.from_numpy(realised.rewards) @ weights).mean())
         distributions = self._distributions(policy, realised.pointers)
         alarm = {} if self._before is None else self._alarm(realised.pointers, self._before)
         self._before = realised.pointers if self._before is None else self._before
@@ -62,8 +60,15 @@ class DevEvaluator:
             **distributions,
             **_selections(realised.pointers, self._before),
             **alarm,
+            **self.figures(policy, realised),
+        }
+
+    def figures(self, policy: Policy, realised: Realised) -> Row:  # noqa: ARG002
+        """Return what the selections of a policy are worth."""
+        weights = torch.tensor(self._environment.shot_weights)
+        return {
             "dev_accuracy": float(realised.accuracies.mean()),
-            "dev_reward": reward,
+            "dev_reward": float((torch.from_numpy(realised.rewards) @ weights).mean()),
         }
 
     def state_dict(self) -> StateDict:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lever_plus.config.reward import RewardParams, needed_scores
 from lever_plus.data.examples import Example
 from lever_plus.data.pools import Pools
+from lever_plus.errors import UserError
 from lever_plus.features.embeddings import Embeddings
 from lever_plus.features.sources import StoredFeatures
 from lever_plus.metric.relevance import relevance
@@ -21,7 +22,7 @@ from lever_plus.policy.decoding import greedy
 from lever_plus.policy.encoding import DECODE_BATCH, encode_pools
 from lever_plus.policy.network import Encoded, Policy, Steps
 from lever_plus.training.rewards import Floats, Scores, shot_rewards
-from lever_plus.vlm.scorer import Scorer, ShotScore
+from lever_plus.vlm.scorer import Asked, Scorer, ShotScore
 
 PROJECT_BATCH = 8192
 
@@ -182,6 +183,40 @@ class Environment:
         reward = self._rewarded()
         scored = self.score(queries, pointers, needed_scores(reward), description)
         return shot_rewards(scored.scores, reward)
+
+    def rewards_alone(self, queries: Sequence[int]) -> Floats:
+        """Return the rewards without demonstrations, float [queries]."""
+        reward, asked = self._rewarded(), [self.examples[query] for query in queries]
+        wanted = needed_scores(reward)
+        alone = self.scorer.score([Asked((), example) for example in asked], "no demonstration")
+        answers = [[score] for score in alone]
+        scores = Scores(
+            hard=np.array([[s.vqa_correct] for (s,) in answers], dtype=np.float32),
+            soft=np.array([[s.vqa_acc_score] for (s,) in answers], dtype=np.float32),
+            gt_prob=self.scorer.gt_probs_alone(asked)[:, None] if "gt_prob" in wanted else None,
+            relevance=self._relevance(queries, answers) if "relevance" in wanted else None,
+        )
+        return shot_rewards(scores, reward)[:, 0]
+
+    def added_tokens(self, queries: Sequence[int], pointers: Sequence[Sequence[int]]) -> Tensor:
+        """Return by how many tokens the first 0..T ICDs lengthen a prompt, [pointers, T + 1].
+
+        Raises:
+            UserError: The VLM does not say how long prompts are.
+        """
+        asked = [
+            Asked(tuple(shown[:count]), self.examples[query])
+            for query, shown in zip(queries, self.demonstrations(pointers), strict=True)
+            for count in range(len(shown) + 1)
+        ]
+        lengths = self.scorer.prompt_tokens(asked)
+        if lengths is None:
+            raise UserError(
+                "this VLM does not say how many tokens a prompt has: set pointer.price_per to "
+                "demonstration."
+            )
+        table = torch.tensor(lengths, dtype=torch.float32).view(len(pointers), -1)
+        return table - table[:, :1]
 
     def realised(self, policy: Policy, queries: Sequence[int]) -> Realised:
         """Decode greedily and score what comes out."""

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from lever_plus.config.grpo import GrpoParams
+from lever_plus.config.offline import ConstantGroups
 from lever_plus.policy.network import Policy
 from lever_plus.training import losses
 from lever_plus.training.best import BestCheckpoint
@@ -40,6 +41,7 @@ from lever_plus.training.returns import (
     reward_to_go,
     statistics,
     total,
+    trained_rows,
     z_score,
 )
 from lever_plus.training.rl_data.candidates import fresh_groups
@@ -57,6 +59,7 @@ def train_grpo(
     dev: Sequence[int],
     params: GrpoParams,
     run: Run,
+    constant_groups: ConstantGroups = "drop",
 ) -> Trained:
     """Train a policy in rounds of fresh candidates.
 
@@ -67,6 +70,8 @@ def train_grpo(
         dev: Queries that the epoch is chosen on.
         params: Rounds, group size, clip, beta.
         run: Seed, observer, kept state.
+        constant_groups: Whether groups that are constant at every step are left out. In training,
+            they have advantage 0: the KL alone moves the policy there.
     """
     policy.eval()
     reference = environment.frozen(policy)
@@ -84,7 +89,7 @@ def train_grpo(
             candidates.groups, candidates.log_probs = fresh_groups(
                 policy, environment, offline.queries, params.group_size, trainer.generator
             )
-        current = _prepared(candidates, environment, params)
+        current = _prepared(candidates, environment, params, constant_groups)
         part = partial(_part, policy, environment, reference, current, params, penalty.beta)
         means = Means()
         policy.eval()
@@ -101,7 +106,7 @@ def train_grpo(
 
 
 class Round(NamedTuple):
-    """The informative groups of a round, with what training on them needs.
+    """The trained groups of a round, with what training on them needs.
 
     groups: Candidates; advantages: [n, G, T]; old: log-probs [n, G, T] under the policy that drew
     them, None: under the reference; statistics: what the history says about the whole round.
@@ -113,17 +118,24 @@ class Round(NamedTuple):
     statistics: dict[str, float]
 
 
-def _prepared(candidates: Candidates, environment: Environment, params: GrpoParams) -> Round:
-    """Compute advantages, and drop constant groups."""
+def _prepared(
+    candidates: Candidates,
+    environment: Environment,
+    params: GrpoParams,
+    constant_groups: ConstantGroups,
+) -> Round:
+    """Compute advantages, and drop groups that are not trained on."""
     groups, old = candidates.groups, candidates.log_probs
     credit = reward_to_go if params.credit == "reward_to_go" else total
     scaled = leave_one_out if params.advantage == "leave_one_out" else z_score
     returns = credit(groups.rewards, torch.tensor(environment.trained_weights))
-    advantages = scaled(returns, groups.keep)
+    # What rounding leaves of a constant group must not push.
+    useful = informative(returns, groups.keep)[:, None, None]
+    advantages = scaled(returns, groups.keep) * useful
     figures = statistics(returns, advantages, groups.keep)
     distinct = first_occurrences(groups.pointers) & groups.keep
     figures["distinct_share"] = (distinct.sum() / groups.keep.sum()).item()
-    rows = informative(returns, groups.keep).nonzero().flatten()
+    rows = trained_rows(returns, groups.keep, constant_groups)
     known = None if old is None else old[rows]
     return Round(groups.rows(rows), advantages[rows], known, figures)
 

@@ -6,7 +6,9 @@ numerator and denominator by the caller (`rewards.informative`).
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lever_plus.training.returns import going_on
 
 LARGEST_LOG_RATIO = 20.0
 
@@ -37,7 +39,9 @@ def listwise(log_probs: Tensor, weights: Tensor) -> Tensor:
 def rce(log_probs: Tensor, returns: Tensor, keep: Tensor, tau: float) -> Tensor:
     """Return reward-weighted cross-entropy: -mean_B sum_T sum_G softmax_G(R_t / tau) log pi_t.
 
-    Its optimum is mu exp(R / tau) with mu the mixture that filled the list: a baseline.
+    Its optimum copies mu, the mixture that filled the list: pi_t(i | p) is proportional to
+    mu(i | p) times the mean of exp(R_t / tau) over the list's pointers that begin with p and i.
+    With equal returns over T that is mu exp(R / tau) for whole pointers: a baseline.
 
     Args:
         log_probs: [B, G, T].
@@ -109,6 +113,23 @@ def grpo(
     return loss, group_mean(active, keep).detach()
 
 
+def stop(log_odds: Tensor, values: Tensor) -> Tensor:
+    """Return the weighted cross-entropy of stopping where that is worth more than going on.
+
+    mean_{B,G} sum_s |A_s| cross-entropy(stop_s, A_s > 0) with A_s the advantage of stopping after s
+    picks over going on. For one state its optimum is the share of |A| with A > 0, so a decision at
+    1/2 is that of the larger expected return.
+
+    Args:
+        log_odds: Of stopping after 0..T-1 picks, [B, G, T]; with gradient.
+        values: What ending with 0..T demonstrations is worth, [B, G, T + 1].
+    """
+    advantage = values[..., :-1] - going_on(log_odds.detach(), values)
+    right = (advantage > 0).to(values.dtype)
+    terms = nn.functional.binary_cross_entropy_with_logits(log_odds, right, reduction="none")
+    return (advantage.abs() * terms).sum(-1).mean()
+
+
 def group_mean(values: Tensor, keep: Tensor) -> Tensor:
     """Return the mean over queries of the mean over each one's kept candidates, [B, G] each."""
     kept = keep.to(values.dtype)
@@ -116,13 +137,19 @@ def group_mean(values: Tensor, keep: Tensor) -> Tensor:
 
 
 def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """Return the k3 estimate of KL(pi || reference) from log-probs of samples of pi, elementwise.
+    """Return the older system's penalty r - 1 - log r with r = pi / reference, elementwise.
 
-    exp(d) - 1 - d with d = log reference - log pi (Schulman 2020): never negative. Unbiased in
-    value for samples of pi alone; as a loss it has the gradient of KL(reference || pi).
+    It is never negative, and 0 at the reference alone. The k3 estimate of KL(pi || reference)
+    (Schulman 2020) has the inverse of r: this one estimates KL(reference || pi) from samples of the
+    reference. Over samples of pi its mean is chi2(pi || reference) - KL(pi || reference), and its
+    gradient that of chi2(pi || reference) / 2; chi2 is the mean of r under pi, minus 1.
+
+    Args:
+        log_probs: Under pi, with gradient.
+        reference: Of the same under the reference.
     """
-    d = (reference - log_probs).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
-    return d.exp() - 1 - d
+    log_ratio = (log_probs - reference).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
+    return log_ratio.exp() - 1 - log_ratio
 
 
 def exact_kl(step_log_probs: Tensor, reference: Tensor) -> Tensor:

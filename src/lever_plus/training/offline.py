@@ -1,10 +1,11 @@
 """Training on lists of scored candidates: what RCE and AGRO share.
 
 Full groups in a batch, a return a step, repeats not kept; groups that are constant at every step
-are left out and counted. The objective is a function; see `rce.py` and `agro.py`. Log-probs come
-from eval mode, unless the objective compares them with nobody else's. With `fresh`, rounds of candidates
-from the policy as it then is join the lists; their numbers in the history are those of the whole
-lists. `uniform_loss` is what a policy that picks at random would have, on the same batches.
+are counted, and left out unless they are asked for. The objective is a function; see `rce.py` and
+`agro.py`. Log-probs come from eval mode, unless the objective compares them with nobody else's.
+With `fresh`, rounds of candidates from the policy as it then is join the lists; their numbers in
+the history are those of the whole lists. `uniform_loss` is what a policy that picks at random would
+have, on the same batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lever_plus.config.offline import ConstantGroups
 from lever_plus.config.optim import OptimParams
 from lever_plus.policy.encoding import DECODE_BATCH
 from lever_plus.policy.network import Policy, uniform_log_prob
@@ -24,7 +26,13 @@ from lever_plus.training.environment import Environment
 from lever_plus.training.gradients import Part
 from lever_plus.training.groups import Candidates, Groups
 from lever_plus.training.loop import Loop, Trained
-from lever_plus.training.returns import Credit, informative, leave_one_out, statistics
+from lever_plus.training.returns import (
+    Credit,
+    informative,
+    leave_one_out,
+    statistics,
+    trained_rows,
+)
 from lever_plus.training.rl_data.candidates import fresh_groups
 from lever_plus.training.trainer import Means, Run, Trainer, shuffled_batches
 
@@ -33,8 +41,8 @@ class Batch(NamedTuple):
     """Groups of a step, or a part of them.
 
     log_probs: [B, G, T] under the policy, with gradient; returns: of every step [B, G, T]; keep:
-    bool [B, G]; rows: which of the informative groups these are; progress: share of all steps
-    taken, in [0, 1].
+    bool [B, G]; rows: which of the trained groups these are; progress: share of all steps taken,
+    in [0, 1].
     """
 
     log_probs: Tensor
@@ -62,7 +70,7 @@ NONE = Fresh(0, 0)
 
 
 class Lists(NamedTuple):
-    """The informative groups of a round with their returns [n, G, T], and figures about all."""
+    """The trained groups of a round with their returns [n, G, T], and figures about all."""
 
     groups: Groups
     returns: Tensor
@@ -79,6 +87,7 @@ def train_offline(
     objective: Callable[[Groups], Objective],
     run: Run,
     *,
+    constant_groups: ConstantGroups,
     fresh: Fresh = NONE,
     dropout: bool = False,
 ) -> Trained:
@@ -91,15 +100,18 @@ def train_offline(
         dev: Queries that the epoch is chosen on.
         params: Epochs (of every round), batch, optimiser.
         credit: Returns of every step from the rewards at shots and their weights.
-        objective: Makes the objective for the informative groups.
+        objective: Makes the objective for the trained groups.
         run: Seed, observer, kept state.
+        constant_groups: Whether groups that are constant at every step are left out.
         fresh: Rounds of candidates that are added.
         dropout: Train with the network's dropout: where log-probs are compared, it must not be on.
     """
     policy.eval()
     rounds, candidates = 1 + fresh.rounds, Candidates(groups)
-    lists = _lists(groups, environment, credit)
-    if dropout:  # its random numbers are drawn in the order of one thread
+    listed = partial(_lists, environment, credit, constant_groups)
+    lists = listed(groups)
+    if dropout:  # its random numbers are torch's own, drawn in the order of one thread
+        torch.manual_seed(run.seed)
         run = replace(run, threads=1)
     steps = rounds * params.epochs * -(-len(lists.groups.queries) // params.batch_size)
     trainer = Trainer(policy, params, run, steps)
@@ -107,7 +119,7 @@ def train_offline(
     best = BestCheckpoint()
     loop = Loop(run, trainer, evaluator, best, candidates=candidates)
     loop.begin()
-    lists = _lists(candidates.groups, environment, credit)
+    lists = listed(candidates.groups)
     aim = objective(lists.groups)
     for epoch in loop.epochs(rounds * params.epochs, "training"):
         if epoch > 1 and (epoch - 1) % params.epochs == 0:
@@ -115,7 +127,7 @@ def train_offline(
                 policy, environment, groups.queries, fresh.size, trainer.generator
             )
             candidates.groups = candidates.groups.with_candidates(more)
-            lists = _lists(candidates.groups, environment, credit)
+            lists = listed(candidates.groups)
             aim = objective(lists.groups)
         part, means = partial(_part, trainer, environment, lists, aim), Means()
         policy.train(dropout)
@@ -128,7 +140,7 @@ def train_offline(
 def _part(
     trainer: Trainer, environment: Environment, lists: Lists, aim: Objective, rows: Tensor
 ) -> Part:
-    """Return loss and figures of some of the informative groups."""
+    """Return loss and figures of some of the trained groups."""
     part = lists.groups.rows(rows)
     encoded = environment.encode(trainer.policy, part.queries)
     log_probs = trainer.policy.log_probs(encoded, part.pointers)
@@ -139,12 +151,16 @@ def _part(
     return Part(aim.loss(batch), figures)
 
 
-def _lists(groups: Groups, environment: Environment, credit: Credit) -> Lists:
+def _lists(
+    environment: Environment, credit: Credit, constant_groups: ConstantGroups, groups: Groups
+) -> Lists:
     weights = torch.tensor(environment.trained_weights)
     returns = credit(groups.rewards, weights)
-    useful = informative(returns, groups.keep)
+    rows = trained_rows(returns, groups.keep, constant_groups)
     figures = statistics(returns, leave_one_out(returns, groups.keep), groups.keep)
-    return Lists(groups.rows(useful.nonzero().flatten()), returns[useful], figures)
+    # What a constant group scores teaches nothing, and what rounding leaves of it must not push.
+    useful = informative(returns[rows], groups.keep[rows])[:, None, None]
+    return Lists(groups.rows(rows), returns[rows] * useful, figures)
 
 
 @torch.no_grad()

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lever_plus.config.offline import ConstantGroups
+
 Credit = Callable[[Tensor, Tensor], Tensor]
 """Turns the rewards [..., T] at shots 1..T and their weights [T] into returns of the steps."""
 CONSTANT = 1e-6
@@ -38,6 +40,20 @@ def total(rewards: Tensor, shot_weights: Tensor) -> Tensor:
     return (rewards * shot_weights).sum(-1, keepdim=True).expand_as(rewards)
 
 
+def going_on(log_odds: Tensor, values: Tensor) -> Tensor:
+    """Return what going on after 0..T-1 picks is worth, exactly, [..., T].
+
+    Args:
+        log_odds: Of stopping after 0..T-1 picks, [..., T].
+        values: What ending with 0..T demonstrations is worth, [..., T + 1].
+    """
+    stop = torch.sigmoid(log_odds)
+    worth = [values[..., -1]]
+    for s in range(log_odds.shape[-1] - 1, 0, -1):
+        worth.append(stop[..., s] * values[..., s] + (1 - stop[..., s]) * worth[-1])
+    return torch.stack(worth[::-1], dim=-1)
+
+
 def informative(returns: Tensor, keep: Tensor) -> Tensor:
     """Return bool [n]: groups whose kept candidates differ in their return at any step.
 
@@ -49,6 +65,19 @@ def informative(returns: Tensor, keep: Tensor) -> Tensor:
     low = returns.masked_fill(drop, torch.inf).amin(1)
     high = returns.masked_fill(drop, -torch.inf).amax(1)
     return (high - low > CONSTANT).any(-1)
+
+
+def trained_rows(returns: Tensor, keep: Tensor, constant_groups: ConstantGroups) -> Tensor:
+    """Return the row numbers of the groups that are trained on, int [m].
+
+    Args:
+        returns: [n, G, T].
+        keep: Bool [n, G].
+        constant_groups: Whether those that are not informative are left out.
+    """
+    if constant_groups == "keep":
+        return torch.arange(len(returns))
+    return informative(returns, keep).nonzero().flatten()
 
 
 def leave_one_out(returns: Tensor, keep: Tensor) -> Tensor:

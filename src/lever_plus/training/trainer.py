@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from lever_plus.training.state import (
     unprefixed,
 )
 
+NO_RATES: Final[Mapping[str, float]] = {}
 Row = dict[str, float | int | str]
 """One line of history.jsonl."""
 Observe = Callable[[Row], None]
@@ -57,7 +58,14 @@ class Trainer:
         step: Optimiser steps taken.
     """
 
-    def __init__(self, policy: Policy, params: OptimParams, run: Run, steps: int) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        params: OptimParams,
+        run: Run,
+        steps: int,
+        rates: Mapping[str, float] = NO_RATES,
+    ) -> None:
         """Make an optimiser for a policy.
 
         Args:
@@ -65,12 +73,14 @@ class Trainer:
             params: Optimiser and schedule.
             run: Seed, and parts of a batch.
             steps: Optimiser steps of the whole training, for the schedule.
+            rates: {first part of parameters' names: multiple of the learning rate} for those that
+                learn at another rate.
         """
         self.policy, self.step = policy, 0
         self.generator = torch.Generator().manual_seed(run.seed)
         self._grad_clip, self._steps = params.grad_clip, steps
         self._optimizer = torch.optim.AdamW(
-            policy.parameters(),
+            _parameter_groups(policy, params.learning_rate, rates),
             lr=params.learning_rate,
             weight_decay=params.weight_decay,
             fused=True,
@@ -104,11 +114,10 @@ class Trainer:
 
     def state_dict(self) -> StateDict:
         """Return weights, optimiser, schedule, and random numbers, those of dropout too."""
-        (group,) = self._optimizer.param_groups
         return {
             **prefixed("policy", self.policy.state_dict()),
             **prefixed("optimizer", optimizer_tensors(self._optimizer)),
-            "learning_rate": group["lr"],
+            "learning_rates": [group["lr"] for group in self._optimizer.param_groups],
             "schedule": self._schedule.state_dict(),
             "generator": self.generator.get_state(),
             "dropout": torch.get_rng_state(),
@@ -119,11 +128,23 @@ class Trainer:
         """Go on where another trainer of the same training was."""
         self.policy.load_state_dict(unprefixed("policy", state), strict=True)
         restore_optimizer(self._optimizer, unprefixed("optimizer", state))
-        self._optimizer.param_groups[0]["lr"] = state["learning_rate"]
+        for group, rate in zip(self._optimizer.param_groups, state["learning_rates"], strict=True):
+            group["lr"] = rate
         self._schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["dropout"])
         self.step = state["step"]
+
+
+def _parameter_groups(
+    policy: Policy, learning_rate: float, rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Return the parameters by their learning rate."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in policy.named_parameters():
+        factor = next((rates[start] for start in rates if name.startswith(start)), 1.0)
+        groups.setdefault(factor, []).append(parameter)
+    return [{"params": some, "lr": factor * learning_rate} for factor, some in groups.items()]
 
 
 def _schedule(optimizer: torch.optim.Optimizer, params: OptimParams, steps: int) -> LRScheduler:

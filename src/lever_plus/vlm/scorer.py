@@ -100,7 +100,15 @@ class Scorer:
 
         The geometric mean of its tokens' probabilities, so that long answers are not punished.
         """
-        distinct, places = _distinct(_prefixes(examples, pointers))
+        flat = self._gt_probs(_prefixes(examples, pointers), description)
+        return flat.reshape(len(pointers), -1)
+
+    def gt_probs_alone(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """Return the probability of each example's answer without demonstrations, float [n]."""
+        return self._gt_probs([Asked((), example) for example in examples], "true answers")
+
+    def _gt_probs(self, asked: Sequence[Asked], description: str) -> NDArray[np.float32]:
+        distinct, places = _distinct(asked)
         queries = _queries(distinct)
         requests = [
             Request(one.demonstrations, queries[one.example], one.example.answer)
@@ -108,8 +116,7 @@ class Scorer:
         ]
         self.requests += len(requests)
         values = self.vlm.log_likelihoods(requests, description=description)
-        flat = np.exp(values)[places].astype(np.float32)
-        return flat.reshape(len(pointers), -1)
+        return np.exp(values)[places].astype(np.float32)
 
 
 def _distinct(asked: Sequence[Asked]) -> tuple[list[Asked], list[int]]:

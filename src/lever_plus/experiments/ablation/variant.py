@@ -159,6 +159,6 @@ def _evaluate(
 def _describe(params: Params, workspace: Workspace, seed: int) -> dict[str, float]:
     """Return what the candidates of the RL data give: reward and its spread inside groups."""
     groups = workspace.groups(workspace.paths.rl_data(seed), params.reward, params.rl)
-    weights = workspace.environment(params.pointer.shots, params.reward).shot_weights
+    weights = workspace.environment(params.pointer.shots, params.reward).trained_weights
     returns = total(groups.rewards, torch.tensor(weights))
     return statistics(returns, leave_one_out(returns, groups.keep), groups.keep)

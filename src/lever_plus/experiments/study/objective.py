@@ -154,6 +154,7 @@ class Trials:
                 self.dev,
                 params.grpo,
                 Run(seed, observe, threads=params.threads),
+                params.rl.constant_groups,
             )
             policy, reward = trained.best(), trained.best_reward
             kl = next(float(r["kl"]) for r in rows if r["epoch"] == trained.best_epoch)
@@ -195,6 +196,7 @@ class Trials:
                 params.rce,
                 params.rce.tau[name],
                 Run(seed, lambda _row: None, threads=params.threads),
+                params.rl.constant_groups,
             )
         return deepcopy(self._trained[key].best())
 
