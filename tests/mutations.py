@@ -97,8 +97,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "pipeline/offline.py",
-        "start = paths.trained(SFT, seed)",
-        'start = paths.trained("sft-beams", seed)',
+        "paths.trained(SFT, seed), settings",
+        'paths.trained("sft-beams", seed), settings',
         "RL starts from the policy that SFT's is compared with",
     ),
     Mutation(
@@ -122,8 +122,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "pipeline/offline.py",
-        "start = paths.trained(SFT, seed)",
-        "start = paths.trained(SFT, 1)",
+        "paths.trained(SFT, seed), settings",
+        "paths.trained(SFT, 1), settings",
         "RCE of every seed starts from the first seed's SFT policy",
     ),
     Mutation(
