@@ -20,7 +20,7 @@ TRAIN = Path("artifacts/prepare/train.jsonl")
 def main(
     image: str,
     question: str,
-    checkpoint: Path = Path("artifacts/grpo/seed1"),
+    checkpoint: Path = Path("artifacts/grpo/seed1/grpo"),
     pool: Path | None = None,
     shots: int = 2,
     encoder: Path | None = None,

@@ -79,9 +79,33 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "pipeline/sft.py",
-        'workspace.queries("dev"),',
-        'workspace.queries("test"),',
+        'workspace.queries("dev")',
+        'workspace.queries("test")',
         "SFT's epoch is chosen on test",
+    ),
+    Mutation(
+        "pipeline/sft.py",
+        '"beams": beams}',
+        '"beams": scores}',
+        "what is to imitate the best sequences alone imitates all scores",
+    ),
+    Mutation(
+        "pipeline/sft.py",
+        "beam = settings.sft_data.beam",
+        "beam = 1",
+        "one of the sequences that the search kept is imitated",
+    ),
+    Mutation(
+        "pipeline/offline.py",
+        "paths.trained(SFT, seed), settings",
+        'paths.trained("sft-beams", seed), settings',
+        "RL starts from the policy that SFT's is compared with",
+    ),
+    Mutation(
+        "pipeline/rl_data.py",
+        "proposer = paths.trained(SFT, seed)",
+        'proposer = paths.trained("sft-beams", seed)',
+        "the policy that SFT's is compared with proposes the RL data",
     ),
     Mutation(
         "pipeline/offline.py",
@@ -98,8 +122,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "pipeline/offline.py",
-        "start = paths.trained(SFT, seed)",
-        "start = paths.trained(SFT, 1)",
+        "paths.trained(SFT, seed), settings",
+        "paths.trained(SFT, 1), settings",
         "RCE of every seed starts from the first seed's SFT policy",
     ),
     Mutation(

@@ -15,7 +15,8 @@ from lever_plus.policy.network import Policy, PolicyConfig
 
 ROOT = Path(__file__).parent.parent
 TAU = TauSchedule(start=0.4, end=0.1)
-REGISTRY = methods_of({"rce": TAU, "rce-seed": TAU}, best_of=16)
+TARGETS = {"sft": "scores", "sft-beams": "beams"}
+REGISTRY = methods_of({"rce": TAU, "rce-seed": TAU}, TARGETS, best_of=16)
 """Methods with the names of params.yaml."""
 
 

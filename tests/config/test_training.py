@@ -133,6 +133,13 @@ def own(function: str) -> Content:
         ({"grpo": {"kl": "k2"}}, "grpo.kl: input should be 'exact' or 'k3'"),
         ({"sft": {"schedule": "step"}}, "sft.schedule: input should be 'constant', 'linear' or"),
         ({"sft": {"warmup": -1}}, "sft.warmup: input should be greater than or equal to 0"),
+        ({"sft": {"targets": {"sft-beams": "beams"}}}, "sft.targets: sft is missing, and RL start"),
+        ({"sft": {"targets": {"sft": "all"}}}, "sft.targets.sft: input should be 'scores' or 'be"),
+        ({"sft": {"targets": {"sft": "scores", "s": "beams"}}}, "input should be 'sft' or 'sft-b"),
+        (
+            {"sft": {"targets": {"sft": "beams", "sft-beams": "scores"}}},
+            "sft.targets: sft-beams imitates beams",
+        ),
         ({"sft": {"patience": 0}}, "sft.patience: input should be greater than or equal to 1"),
         ({"sft": {"patience": 4, "schedule": "cosine"}}, "sft: patience could end the training b"),
         ({"sft": {"patience": 4, "schedule": "linear"}}, "its linear schedule does: set patience"),

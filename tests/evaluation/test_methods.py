@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lever_plus.config.names import stage_of
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
 from lever_plus.evaluation.evaluate import Row
@@ -15,11 +16,11 @@ from lever_plus.evaluation.summary import summarise
 from lever_plus.features.similarities import SIMILARITIES
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.runs import training_runs
-from tiny_world import REGISTRY, ROOT, TAU
+from tiny_world import REGISTRY, ROOT, TARGETS, TAU
 
 PACKAGE = ROOT / "src" / "lever_plus"
 OWNERS = {
-    "config/names.py": {"sft", "rce", "agro", "grpo"},
+    "config/names.py": {"sft", "sft-beams", "rce", "agro", "grpo", "grpo-stop"},
     "features/similarities.py": {"sttr", "siir", "sitr", "mixed"},
     "evaluation/methods.py": {
         *("zero-shot", "random", "vote", "diverse", "fixed", "oracle", "best-of-")
@@ -78,7 +79,8 @@ def test_every_owned_name_is_a_method() -> None:
 
 
 def test_every_method_has_a_label_of_its_own() -> None:
-    registry = methods_of({"a": TAU, "b": TAU.model_copy(update={"start": 2.0})}, 3, ["mine"])
+    schedules = {"a": TAU, "b": TAU.model_copy(update={"start": 2.0})}
+    registry = methods_of(schedules, TARGETS, 3, ["mine"])
     labels = [method.label for method in registry]
     assert all(labels)
     assert len(set(labels)) == len(labels)
@@ -86,21 +88,38 @@ def test_every_method_has_a_label_of_its_own() -> None:
 
 
 def test_the_kinds_cover_the_methods(params: Params) -> None:
-    registry = methods_of(params.rce.tau, 3, ["mine"])
+    registry = methods_of(params.rce.tau, params.sft.targets, 3, ["mine"])
     kinds = ("similarity", "baseline", "selector", "trained", "ceiling")
     groups = {kind: registry.names(kind) for kind in kinds}
     assert sum(map(len, groups.values())) == len(list(registry))
     assert groups["similarity"] == ["sttr", "siir", "sitr", "mixed", "diverse"]
     assert groups["baseline"] == ["zero-shot", "random", "vote", "fixed"]
     assert groups["selector"] == ["mine"]
-    assert groups["trained"] == ["sft", "rce", "rce-seed", "agro", "grpo"]
+    assert groups["trained"] == [
+        *("sft", "sft-beams", "rce", "rce-seed", "agro", "grpo", "grpo-stop")
+    ]
     assert groups["ceiling"] == ["best-of-3", "oracle"]
-    runs = training_runs(Paths(), [1, 2], params.rce.tau)
-    assert groups["trained"] == list(dict.fromkeys(run.method for run in runs))
+    runs = training_runs(Paths(), [1, 2], params.rce.tau, params.sft.targets)
+    assert registry.trained == list(dict.fromkeys(run.method for run in runs))
+    assert set(groups["trained"]) - set(registry.trained) == {"grpo-stop"}
+
+
+def test_a_method_is_where_the_stage_that_trains_it_writes() -> None:
+    for method in REGISTRY:
+        if method.kind == "trained":
+            assert method.stage == stage_of(method.name)
+            place = Path("artifacts") / method.stage / "seed2" / method.name
+            assert Paths().trained(method.name, 2) == place
+
+
+def test_a_method_of_sft_is_what_it_imitates() -> None:
+    (only,) = (m for m in methods_of({}, {"sft": "beams"}) if m.stage == "sft")
+    assert (only.name, only.label) == ("sft", REGISTRY["sft-beams"].label)
+    assert only.label != REGISTRY["sft"].label
 
 
 def test_the_references_are_sft_and_the_users_first_schedule() -> None:
-    registry = methods_of({"cold": TAU, "warm": TAU})
+    registry = methods_of({"cold": TAU, "warm": TAU}, TARGETS)
     assert registry.references == ["sft", "cold"]
     assert registry.shown == [
         "zero-shot",
@@ -119,7 +138,7 @@ def test_the_references_are_sft_and_the_users_first_schedule() -> None:
 @pytest.mark.parametrize("schedules", [["sttr"], ["grpo"]])
 def test_a_schedule_that_has_another_methods_name_is_refused(schedules: list[str]) -> None:
     with pytest.raises(UserError, match=rf"two methods are called {schedules[0]} .*rce\.tau"):
-        methods_of(dict.fromkeys(schedules, TAU))
+        methods_of(dict.fromkeys(schedules, TAU), TARGETS)
 
 
 def scores_of(*methods: str) -> pd.DataFrame:
@@ -133,7 +152,7 @@ def scores_of(*methods: str) -> pd.DataFrame:
 
 
 def test_a_summary_says_what_its_methods_are() -> None:
-    registry = methods_of({"cold": TAU}, 3, ["mine"])
+    registry = methods_of({"cold": TAU}, TARGETS, 3, ["mine"])
     summary = summarise(scores_of("mine", "grpo", "cold", "best-of-3"), registry, 100)
     found = methods_in(summary)
     assert [method.name for method in found] == ["mine", "grpo", "cold", "best-of-3"]

@@ -20,7 +20,7 @@ from lever_plus.selectors.registry import Context, make_selector, selector_names
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.scorer import Scorer
 from tiny_checkpoint import IDENTITY, embed
-from tiny_world import TAU, Folders, World
+from tiny_world import TARGETS, TAU, Folders, World
 
 MODULE = """
 class Mine:
@@ -97,7 +97,7 @@ def test_a_factory_named_in_params_is_a_row_with_interval_and_pairing(
     chosen = scores[(scores["method"] == "second") & (scores["shot"] == 2)]
     assert {tuple(p) for p in chosen["pointer"]} == {tuple(e.question_id for e in pool[1:3])}
     assert set(chosen["answer"]) == {"2"}
-    summary = summarise(scores, methods_of({"rce": TAU}, 3, [name]), 100, versus=[RANDOM])
+    summary = summarise(scores, methods_of({"rce": TAU}, TARGETS, 3, [name]), 100, versus=[RANDOM])
     assert {row["name"]: row["kind"] for row in summary["methods"]}["second"] == "selector"
     rows = [row for row in summary["rows"] if row["method"] == "second"]
     assert [(row["shots"], row["n"]) for row in rows] == [(1, len(questions)), (2, len(questions))]
@@ -125,9 +125,9 @@ def test_two_factories_of_one_name_or_one_of_a_methods_are_refused() -> None:
     names = selector_names(["one:mine", "two:mine"])
     assert names == ["mine", "mine"]
     with pytest.raises(UserError, match="two methods are called mine"):
-        methods_of({"rce": TAU}, 3, names)
+        methods_of({"rce": TAU}, TARGETS, 3, names)
     with pytest.raises(UserError, match="two methods are called sttr"):
-        methods_of({"rce": TAU}, 3, selector_names(["one:sttr"]))
+        methods_of({"rce": TAU}, TARGETS, 3, selector_names(["one:sttr"]))
 
 
 def test_a_class_is_a_factory_and_its_method_gets_queries_without_answers(world: World) -> None:

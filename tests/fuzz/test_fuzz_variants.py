@@ -196,7 +196,8 @@ def test_names_of_schedules_and_selectors() -> None:
 
 
 def test_every_method_that_is_always_there_has_its_name_for_itself() -> None:
-    known = {method.name for method in methods_of(PARAMS.rce.tau)} - set(PARAMS.rce.tau)
+    registry = methods_of(PARAMS.rce.tau, PARAMS.sft.targets)
+    known = {method.name for method in registry} - set(PARAMS.rce.tau)
     assert known | {"default"} == set(TAKEN)
     assert {method.name for method in BASELINES} < set(TAKEN)
 

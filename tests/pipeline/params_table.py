@@ -170,8 +170,9 @@ SETTINGS: Final[dict[str, Leaf]] = {
     "reward.soft": Leaf("sft rce grpo report", 0.1, "sft:history.jsonl rce grpo"),
     "reward.clip": Leaf("sft rce grpo report", 1.0, "sft:history.jsonl rce grpo"),
     "reward.shot_weights": Leaf("sft rce grpo report", [0.0, 1.0], "sft:history.jsonl rce grpo"),
-    "sft_data.beam": Leaf("sft_data", 2, "sft_data"),
-    "sft_data.shots": Leaf("sft_data", 1, "sft_data"),
+    "sft_data.beam": Leaf("sft_data sft", 2, "sft_data"),
+    "sft_data.shots": Leaf("sft_data sft", 1, "sft_data"),
+    "sft.targets": Leaf("sft evaluate report", {"sft": "beams"}, "sft evaluate report"),
     **_optimiser("sft", schedule={"sft": {"patience": None}}),
     "sft.patience": Leaf(
         "sft",

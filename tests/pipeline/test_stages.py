@@ -34,7 +34,13 @@ from lever_plus.vlm.request import Request
 from pipeline.formula import accuracy, card_of, likelihood, reachable, splits_of
 from pipeline.formula_world import KilledError, Ran, World
 
-TRAINED = [*itertools.product(("sft", "rce", "rce-seed", "agro", "grpo"), (1, 2))]
+METHODS = {
+    "sft": ("sft", "sft-beams"),
+    "rce": ("rce", "rce-seed", "agro"),
+    "grpo": ("grpo",),
+}
+"""{stage: what it trains}."""
+TRAINED = [*itertools.product(itertools.chain(*METHODS.values()), (1, 2))]
 
 
 def table(world: World) -> pd.DataFrame:
@@ -43,6 +49,12 @@ def table(world: World) -> pd.DataFrame:
 
 def metrics(world: World, name: str) -> Any:
     return json.loads((world.paths.metrics / name).read_text())
+
+
+def of_training(world: World, method: str, seed: int) -> Any:
+    """Return what its stage's metrics file says about one training."""
+    (stage,) = (stage for stage, methods in METHODS.items() if method in methods)
+    return metrics(world, f"{stage}/seed{seed}.json")[method]
 
 
 def weights(workspace: Workspace, folder: Path) -> Tensor:
@@ -152,7 +164,7 @@ def test_the_searches_have_the_infoscore_of_the_formula(ran: Ran) -> None:
 
 
 def test_all_scores_of_the_searches_teach(ran: Ran, tmp_path: Path) -> None:
-    """Another score of the worst continuation gives another policy: no beam holds it."""
+    """Another score of the worst continuation gives another policy, though no beam holds it."""
     folder, searches = tmp_path / "sft_data", ran.world.paths.searches
     shutil.copytree(searches.parent, folder)
     first, *others = searches.read_text().splitlines()
@@ -162,10 +174,11 @@ def test_all_scores_of_the_searches_teach(ran: Ran, tmp_path: Path) -> None:
     (folder / searches.name).write_text("\n".join([json.dumps(row), *others]) + "\n")
     moved = {"sft_data": folder, "sft": tmp_path / "sft"}
     other = ran.world.changed({}, moved, tmp_path)
-    other.run("sft")
+    other.run("sft", seed=1)
     workspace = ran.world.workspace()
-    one, two = (weights(workspace, world.paths.sft) for world in (ran.world, other))
-    assert not one.equal(two)
+    for method, same in {"sft": False, "sft-beams": True}.items():
+        mine, theirs = (world.paths.trained(method, 1) for world in (ran.world, other))
+        assert weights(workspace, mine).equal(weights(workspace, theirs)) is same
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -240,7 +253,7 @@ def test_a_training_changes_its_policy_and_reaches_more_than_its_start(
     assert mine == pytest.approx(max(rows, key=lambda row: row["dev_reward"])["dev_accuracy"])
     assert random + 0.25 < mine < best
     assert max(row["dev_reward"] for row in rows) > rows[0]["dev_reward"]
-    if method != "sft":
+    if method not in METHODS["sft"]:
         start = world.paths.trained("rce" if method == "grpo" else "sft", seed)
         moved = weights(workspace, world.paths.trained(method, seed)) - weights(workspace, start)
         assert moved.abs().max() > 1e-3
@@ -256,8 +269,10 @@ def test_no_two_trainings_give_the_same_policy(ran: Ran) -> None:
 def test_a_training_starts_from_the_best_epoch_of_the_one_before(ran: Ran) -> None:
     world = ran.world
     for seed in (1, 2):
-        best = metrics(world, f"sft/seed{seed}.json")["dev_reward"]
-        for method in ("rce", "rce-seed", "agro"):
+        imitation = metrics(world, f"sft/seed{seed}.json")
+        best = imitation["sft"]["dev_reward"]
+        assert best != imitation["sft-beams"]["dev_reward"]
+        for method in METHODS["rce"]:
             assert rows_of(world, method, seed)[0]["dev_reward"] == pytest.approx(best)
         off_line = metrics(world, f"rce/seed{seed}.json")
         assert rows_of(world, "grpo", seed)[0]["dev_reward"] == pytest.approx(
@@ -278,7 +293,7 @@ def test_a_seed_s_chain_reads_nothing_of_another_seed(ran: Ran, tmp_path: Path) 
         assert [path.name for path in (tmp_path / stage).iterdir()] == ["seed2"]
     whole, own = ran.world.paths, alone.paths
     assert own.records(2).read_bytes() == whole.records(2).read_bytes()
-    for method in ("rce", "rce-seed", "agro", "grpo"):
+    for method in (*METHODS["rce"], "grpo"):
         mine = weights_of(own.trained(method, 2)).read_bytes()
         assert mine == weights_of(whole.trained(method, 2)).read_bytes()
 
@@ -288,45 +303,41 @@ def test_a_metrics_file_says_which_epoch_is_best_on_dev(ran: Ran) -> None:
     workspace = ran.world.workspace()
     dev = workspace.of_split("dev")
     for method, seed in TRAINED:
-        alone = method in ("sft", "grpo")
-        said = metrics(ran.world, f"{method if alone else 'rce'}/seed{seed}.json")
-        said = said if alone else said[method]
+        said = of_training(ran.world, method, seed)
         soft = accuracies(workspace, ran.world.paths.trained(method, seed), dev)
         assert said["dev_reward"] == pytest.approx((soft + (soft > 0)).mean(), abs=1e-5)
         rows = {row["epoch"]: row for row in rows_of(ran.world, method, seed)}
         assert rows[said["best_epoch"]]["dev_reward"] == pytest.approx(said["dev_reward"])
 
 
-def own_requests(world: World, method: str, seed: int) -> int:
-    """Return what one training asked, by its stage's metrics file."""
-    name = {"sft": "sft.json", "grpo": f"grpo/seed{seed}.json"}.get(method)
-    said = metrics(world, name or f"rce/seed{seed}.json")
-    return int((said if name else said[method])["vlm_requests"])
-
-
 def test_metrics_files_count_what_was_asked(ran: Ran) -> None:
     """There is no store before the formula: what it was asked is all that there was to ask."""
-    stages = {"sft": ("sft",), "rce": ("rce", "rce-seed", "agro"), "grpo": ("grpo",)}
-    for stage, methods in stages.items():
+    for stage, methods in METHODS.items():
         trained = [one for one in TRAINED if one[0] in methods]
-        said = [own_requests(ran.world, *one) for one in trained]
+        said = [of_training(ran.world, *one)["vlm_requests"] for one in trained]
         assert sum(said) == len(ran.asked[stage])
         assert [rows_of(ran.world, *one)[-1]["vlm_requests"] for one in trained] == said
-    for stage in ("sft_data", "rl_data"):
-        assert metrics(ran.world, f"{stage}.json")["vlm_requests"] == len(ran.asked[stage])
+    for stage, names in {
+        "sft_data": ["sft_data.json"],
+        "rl_data": [f"rl_data/seed{seed}.json" for seed in (1, 2)],
+    }.items():
+        said = [metrics(ran.world, name)["vlm_requests"] for name in names]
+        assert sum(said) == len(ran.asked[stage])
 
 
 def test_what_a_method_costs_is_all_that_it_is_made_of(ran: Ran) -> None:
     means = metrics(ran.world, "summary.json")["means"]
     said = {row["method"]: row.get("vlm_requests") for row in means}
-    imitation = len(ran.asked["sft_data"]) + len(ran.asked["sft"])
-    lists = imitation + len(ran.asked["rl_data"])
 
     def own(method: str) -> float:
-        return float(np.mean([own_requests(ran.world, method, seed) for seed in (1, 2)]))
+        each = [of_training(ran.world, method, seed)["vlm_requests"] for seed in (1, 2)]
+        return float(np.mean(each))
 
-    assert said["sft"] == imitation
-    for method in ("rce", "rce-seed", "agro"):
+    searched = len(ran.asked["sft_data"])
+    lists = searched + own("sft") + len(ran.asked["rl_data"]) / 2
+    for method in METHODS["sft"]:
+        assert said[method] == searched + own(method)
+    for method in METHODS["rce"]:
         assert said[method] == lists + own(method)
     start = ran.world.params.grpo.start
     assert said["grpo"] == lists + own(start) + own("grpo")
@@ -351,7 +362,7 @@ def test_selections_are_timed_where_no_true_answer_is_seen(ran: Ran) -> None:
 
 def test_the_evaluation_needs_to_know_what_training_asked(ran: Ran, tmp_path: Path) -> None:
     world = ran.world.changed({}, {"evaluate": tmp_path / "evaluate"}, tmp_path)
-    with pytest.raises(UserError, match=r"sft_data\.json.*dvc repro evaluate"):
+    with pytest.raises(UserError, match=r"sft/seed1\.json.*dvc repro evaluate"):
         world.run("evaluate")
 
 
@@ -389,7 +400,7 @@ def test_only_candidates_of_the_named_generators_are_trained_on(ran: Ran, tmp_pa
     moved = {"rce": tmp_path / "rce-by-hand", "rl_data": tmp_path / "rl_data"}
     by_hand = ran.world.changed({}, moved, tmp_path)
     by_hand.run("rce", seed=1)
-    for method in ("rce", "rce-seed", "agro"):
+    for method in METHODS["rce"]:
         mine = weights(workspace, filtered.paths.trained(method, 1))
         assert mine.equal(weights(workspace, by_hand.paths.trained(method, 1)))
         assert not mine.equal(weights(workspace, ran.world.paths.trained(method, 1)))
@@ -484,7 +495,7 @@ def test_a_resumed_training_ends_with_the_bytes_of_one_that_was_not_stopped(
     first, again = (each.paths.of(stage) / "seed2" for each in (ran.world, world))
     files = {p.relative_to(first): p.read_bytes() for p in first.rglob("*") if p.is_file()}
     assert {p.relative_to(again): p.read_bytes() for p in again.rglob("*") if p.is_file()} == files
-    name = "sft.json" if stage == "sft" else f"{stage}/seed2.json"
+    name = f"{stage}/seed2.json"
     assert metrics(world, name) == metrics(ran.world, name)  # what it asked before the end as well
 
 

@@ -34,7 +34,7 @@ QUESTIONS = tuple(range(1000, 1100))
 ORACLE = QUESTIONS[:40]
 SHOTS = 4
 SEEDS = (1, 2)
-TRAINED = ("sft", "rce", "rce-seed", "agro", "grpo")
+TRAINED = ("sft", "sft-beams", "rce", "rce-seed", "agro", "grpo")
 PROPOSERS = {1: "f" * 64, 2: "d" * 64}
 METHODS = {
     "zero-shot": (0,),
@@ -101,7 +101,7 @@ def make(folder: Path) -> Made:
         prompt={"style": "chat", "instruction": ""},
         training={},
     )
-    for run in training_runs(paths, params.training_seeds, params.rce.tau):
+    for run in training_runs(paths, params.training_seeds, params.rce.tau, params.sft.targets):
         save_checkpoint(run.checkpoint.parent, policy, space, config)
         rows = [
             {"step": 0, "epoch": 0, "dev_reward": 0.5, "entropy": 3.0, "kl": 0.0},

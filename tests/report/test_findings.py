@@ -10,7 +10,7 @@ from lever_plus.evaluation.methods import methods_of
 from lever_plus.evaluation.summary import summarise
 from lever_plus.report.findings import differences, sentences, way_to_oracle
 from lever_plus.report.tables import Summary
-from tiny_world import REGISTRY
+from tiny_world import REGISTRY, TARGETS
 
 
 def table(accuracies: dict[str, float], questions: int = 200) -> pd.DataFrame:
@@ -125,7 +125,9 @@ def test_without_an_oracle_that_is_better_there_is_no_way() -> None:
 
 def test_a_users_selector_is_compared_and_is_no_baseline() -> None:
     scores = table({"sttr": 0.4, "mine": 0.6, "sft": 0.5})
-    summary = json.loads(json.dumps(summarise(scores, methods_of({}, selectors=["mine"]), 200)))
+    summary = json.loads(
+        json.dumps(summarise(scores, methods_of({}, TARGETS, selectors=["mine"]), 200))
+    )
     told = " ".join(sentences(summary, scores, 200))
     assert "sft minus mine (a selector of your own: the best of those, 60.0 [" in told
     assert "the best baseline of all" not in told

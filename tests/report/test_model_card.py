@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from report_world import PROPOSERS, SEEDS, TRAINED, Made
 
+from lever_plus.config.names import stage_of
 from lever_plus.data.pools import read_pools
 from lever_plus.errors import UserError
 from lever_plus.pipeline.paths import weights_of
@@ -19,8 +20,7 @@ def card(project: Made, name: str) -> str:
 
 def test_every_trained_policy_has_one(project: Made) -> None:
     names = {p.stem for p in (project.paths.report / "model_cards").iterdir()}
-    stages = {method: method if method in ("sft", "grpo") else "rce" for method in TRAINED}
-    assert names == {f"{stages[method]}-{method}-seed{s}" for method in TRAINED for s in SEEDS}
+    assert names == {f"{stage_of(method)}-{method}-seed{s}" for method in TRAINED for s in SEEDS}
 
 
 def test_the_facts_are_those_of_the_run(project: Made) -> None:

@@ -32,7 +32,15 @@ OPTIM: dict[str, Any] = {
     "weight_decay": 0.0,
     "grad_clip": 1.0,
 }
-SFT = SftParams(**OPTIM, epochs=20, patience=None, temperature=0.05, dropout=0.0, dev_every=1)
+SFT = SftParams(
+    **OPTIM,
+    targets={"sft": "scores"},
+    epochs=20,
+    patience=None,
+    temperature=0.05,
+    dropout=0.0,
+    dev_every=1,
+)
 TAU = TauSchedule(start=0.3, end=0.1)
 RCE = RceParams(**OPTIM, epochs=10, credit="reward_to_go", dropout=0.0, tau={"rce": TAU})
 GRPO = GrpoParams(

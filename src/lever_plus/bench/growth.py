@@ -150,6 +150,7 @@ def _bootstrap_ms(count: int) -> float:
 
 def summarise(questions: int) -> Figures:
     """Sum up a score table in this process, as the evaluation, the report and its cards do."""
+    from lever_plus.config.names import SFT
     from lever_plus.data.examples import Example
     from lever_plus.evaluation import summary
     from lever_plus.evaluation.diagnostics import copy_rates
@@ -157,7 +158,7 @@ def summarise(questions: int) -> Figures:
     from lever_plus.report import findings
     from lever_plus.report.decisions import gather, sample
 
-    registry = methods_of({}, 16, ())
+    registry = methods_of({}, {SFT: "scores"}, 16)
     scores = score_table(
         questions, [method.name for method in registry if method.name != ZERO_SHOT]
     )

@@ -18,7 +18,7 @@ from PIL import Image
 
 from lever_plus.bench import growth
 from lever_plus.bench.memory import peak_rss_mb
-from lever_plus.config.names import RCE
+from lever_plus.config.names import RCE, SFT, SFT_BEAMS
 from lever_plus.config.offline import TauSchedule
 from lever_plus.config.reward import RewardParams
 from lever_plus.data.examples import Example, write_examples
@@ -44,6 +44,7 @@ VLM: Final = VlmIdentity(
 SETTINGS: Final = report.Settings(
     training_seeds=list(range(1, growth.SEEDS + 1)),
     schedules={name: TauSchedule(start=0.4, end=0.1) for name in (RCE, f"{RCE}-seed")},
+    targets={SFT: "scores", SFT_BEAMS: "beams"},
     reward=RewardParams(soft=1.0, clip=1.0, shot_weights=[1.0 / growth.SHOTS] * growth.SHOTS),
     resamples=growth.RESAMPLES,
     source="vqa_files",
@@ -91,7 +92,7 @@ def _make(paths: Paths, questions: int, records: int) -> int:
     growth.make_rl_data(made, records - 1, train, test)
     for seed in SETTINGS.training_seeds:
         shutil.copytree(made, paths.rl_data(seed))
-    registry = methods_of(SETTINGS.schedules, BEST_OF)
+    registry = methods_of(SETTINGS.schedules, SETTINGS.targets, BEST_OF)
     scores = growth.score_table(questions, [m.name for m in registry if m.name != ZERO_SHOT])
     scores[["query_id", "image_id"]] += first
     paths.scores.parent.mkdir(parents=True)
@@ -139,6 +140,6 @@ def _write_trainings(paths: Paths) -> None:
     )
     rows = [{"step": e, "epoch": e, "dev_reward": e / EPOCHS, "kl": 0.1} for e in range(EPOCHS)]
     history = "".join(json.dumps(row) + "\n" for row in rows)
-    for each in training_runs(paths, SETTINGS.training_seeds, SETTINGS.schedules):
+    for each in training_runs(paths, SETTINGS.training_seeds, SETTINGS.schedules, SETTINGS.targets):
         save_checkpoint(each.checkpoint.parent, policy, space, config)
         write_text(each.history, history)

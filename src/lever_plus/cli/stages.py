@@ -111,7 +111,7 @@ def sft_data() -> None:
 
 @stages.command()
 def sft(seed: Seed = None) -> None:
-    """Train the first policy of a seed by imitation."""
+    """Train the first policies of a seed by imitation."""
     _train(SFT, seed)
 
 

@@ -22,7 +22,7 @@ from lever_plus.files.yaml_files import dump_yaml, parse_yaml, read_yaml
 
 PARAMS_ADVICE: Final = "run from the project's root folder, or write it as the README says"
 PRESET_ADVICE: Final = "see presets/"
-TABLES = {"options", "samples", "stochastic_beam", "tau"}
+TABLES = {"options", "samples", "stochastic_beam", "targets", "tau"}
 """Settings that map names to values: a preset's replaces the whole table."""
 
 

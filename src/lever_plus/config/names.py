@@ -4,21 +4,32 @@ Methods that stage `rce` trains are named in `rce.tau`, AGRO excepted, which it 
 """
 
 from collections.abc import Collection
-from typing import Final
+from typing import Final, Literal
 
 from lever_plus.files.names import check_apart
 
 SFT: Final = "sft"
+SFT_BEAMS: Final = "sft-beams"
 RCE: Final = "rce"
 AGRO: Final = "agro"
 GRPO: Final = "grpo"
+GRPO_STOP: Final = "grpo-stop"
 TAKEN: Final = (
-    *(SFT, AGRO, GRPO, "zero-shot", "random", "sttr", "siir", "sitr", "mixed", "vote", "diverse"),
-    *("fixed", "oracle", "default"),
+    *(SFT, SFT_BEAMS, AGRO, GRPO, GRPO_STOP),
+    *("zero-shot", "random", "sttr", "siir", "sitr", "mixed", "vote", "diverse", "fixed"),
+    *("oracle", "default"),
 )
-"""Names that no schedule and no selector of a user's own may have: the methods that are always
-there (`evaluation.methods`), and `default`, which is the pipeline beside its variants."""
+"""Names that no schedule and no selector of a user's own may have: the pipeline's own methods
+(`evaluation.methods`), and `default`, which is the pipeline beside its variants."""
 BEST_OF: Final = "best-of-"
+Targets = dict[Literal["sft", "sft-beams"], Literal["scores", "beams"]]
+"""{method of SFT: what it imitates}, as `sft.targets` has it."""
+_STAGES: Final = {SFT: SFT, SFT_BEAMS: SFT, GRPO: GRPO, GRPO_STOP: GRPO}
+
+
+def stage_of(method: str) -> str:
+    """Return the stage that trains a method; an RCE schedule and AGRO learn from the RL data."""
+    return _STAGES.get(method, RCE)
 
 
 def check_methods(names: Collection[str]) -> None:

@@ -1,15 +1,16 @@
 """The registry of methods: what each is called, which stage makes it, what it is.
 
-Most methods are always there. The RCE schedules, the size of best-of-n and a user's own selectors
-come from params.yaml, so a registry is made from them (`methods_of`). `evaluate` writes its part of
-the registry into metrics/summary.json, and whoever shows results reads it there (`methods_in`).
+Most methods are always there. What SFT imitates, the RCE schedules, the size of best-of-n and a
+user's own selectors come from params.yaml, so a registry is made from them (`methods_of`).
+`evaluate` writes its part of the registry into metrics/summary.json, and whoever shows results
+reads it there (`methods_in`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from lever_plus.config.names import AGRO, GRPO, RCE, SFT
+from lever_plus.config.names import AGRO, GRPO, GRPO_STOP, RCE, SFT, SFT_BEAMS, Targets
 from lever_plus.config.offline import TauSchedule
 from lever_plus.errors import UserError
 from lever_plus.features.similarities import MIXED, SIIR, SITR, STTR
@@ -56,21 +57,28 @@ BASELINES: Final = (
     Method(DIVERSE, EVALUATE, "similarity", "near by question text, and unlike each other"),
     Method(FIXED, EVALUATE, "baseline", "one pointer for all queries, chosen on dev"),
 )
-IMITATION: Final = Method(
-    SFT,
-    SFT,
-    "trained",
-    "imitation of the sequences that an InfoScore beam search found with the true answers",
-)
+IMITATED: Final = {
+    "scores": "imitation of all scores of an InfoScore beam search, which sees the true answers",
+    "beams": "imitation of the best sequences alone that the InfoScore search kept",
+}
+"""Labels of the methods of SFT, by what they imitate."""
 REGRESSION: Final = Method(
     AGRO,
     RCE,
     "trained",
     "AGRO, a regression on the differences of the RL data's rewards inside each group",
 )
-ON_POLICY: Final = Method(
-    GRPO, GRPO, "trained", "GRPO, with a KL to the off-line policy of the same seed"
+ON_POLICY: Final = (
+    Method(GRPO, GRPO, "trained", "GRPO, with a KL to the off-line policy of the same seed"),
+    Method(
+        GRPO_STOP,
+        GRPO,
+        "trained",
+        "GRPO that decides after every pick whether to show another, at a price",
+    ),
 )
+UNTRAINED: Final = (GRPO_STOP,)
+"""Methods of kind trained that no stage trains yet."""
 SEARCH: Final = Method(
     ORACLE, EVALUATE, "ceiling", "an InfoScore beam search that sees the true answer"
 )
@@ -112,6 +120,11 @@ class Methods:
         return [method.name for method in self if method.kind in kinds]
 
     @property
+    def trained(self) -> list[str]:
+        """Names of what the stages train, with each training seed."""
+        return [name for name in self.names("trained") if name not in UNTRAINED]
+
+    @property
     def offline(self) -> str | None:
         """Name of the first method on the RL data: what GRPO is measured against."""
         return next((method.name for method in self if method.stage == RCE), None)
@@ -135,6 +148,7 @@ class Methods:
 
 def methods_of(
     schedules: Mapping[str, TauSchedule],
+    targets: Targets,
     best_of: int | None = None,
     selectors: Iterable[str] = (),
 ) -> Methods:
@@ -142,6 +156,7 @@ def methods_of(
 
     Args:
         schedules: `rce.tau`.
+        targets: `sft.targets`, {method: what it imitates}.
         best_of: `evaluate.best_of`, how many pointers the best is taken of; None: without it.
         selectors: Names of a user's own selectors.
 
@@ -149,9 +164,10 @@ def methods_of(
         UserError: Two methods share a name.
     """
     own = [Method(name, EVALUATE, "selector", "a selector of your own") for name in selectors]
+    imitations = [_imitation(name, targets[name]) for name in (SFT, SFT_BEAMS) if name in targets]
     weighted = [_weighted(name, schedule) for name, schedule in schedules.items()]
     sampled = [] if best_of is None else [_best_of(best_of)]
-    trained = (IMITATION, *weighted, REGRESSION, ON_POLICY)
+    trained = (*imitations, *weighted, REGRESSION, *ON_POLICY)
     return Methods((*BASELINES, *own, *trained, *sampled, SEARCH))
 
 
@@ -177,6 +193,10 @@ def methods_in(summary: Mapping[str, Any]) -> Methods:
 def _best_of(count: int) -> Method:
     label = f"the best of {count} pointers sampled from {SFT}, told by the true answer"
     return Method(best_of_name(count), EVALUATE, "ceiling", label)
+
+
+def _imitation(name: str, target: str) -> Method:
+    return Method(name, SFT, "trained", IMITATED[target])
 
 
 def _weighted(name: str, schedule: TauSchedule) -> Method:

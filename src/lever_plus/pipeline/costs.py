@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lever_plus.config.names import GRPO, SFT
+from lever_plus.config.names import GRPO, GRPO_STOP, SFT, stage_of
 from lever_plus.files.checking import checked
 from lever_plus.files.json_files import read_object
 from lever_plus.pipeline.paths import Paths
@@ -33,16 +33,15 @@ def requests_to_train(paths: Paths, method: str, seed: int, start: str) -> int:
     Raises:
         UserError: A metrics file is missing, or does not say it.
     """
-    if method == GRPO:
-        own = _asked(paths.metrics / "grpo" / f"seed{seed}.json")
-        return own + requests_to_train(paths, start, seed, start)
-    trained = f"seed{seed}.json"
-    searched = _asked(paths.metrics / "sft_data.json")
-    imitation = searched + _asked(paths.metrics / SFT / trained)
-    if method == SFT:
-        return imitation
-    own = _asked(paths.metrics / "rce" / trained, method)
-    return imitation + _asked(paths.metrics / "rl_data" / trained) + own
+    of_seed, stage = f"seed{seed}.json", stage_of(method)
+    own = _asked(paths.metrics / stage / of_seed, method)
+    if stage == SFT:
+        return own + _asked(paths.metrics / "sft_data.json")
+    if stage == GRPO:
+        before = GRPO if method == GRPO_STOP else start
+        return own + requests_to_train(paths, before, seed, start)
+    proposed = _asked(paths.metrics / "rl_data" / of_seed)
+    return own + proposed + requests_to_train(paths, SFT, seed, start)
 
 
 def _asked(path: Path, method: str | None = None) -> int:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lever_plus.config.base import Section
 from lever_plus.config.evaluate import EvaluateParams
-from lever_plus.config.names import AGRO, GRPO, SFT
+from lever_plus.config.names import SFT, Targets
 from lever_plus.config.offline import TauSchedule
 from lever_plus.config.policy import PointerParams
 from lever_plus.config.scoring import ScoringParams
@@ -25,6 +25,7 @@ from lever_plus.evaluation.methods import (
     RANDOM,
     VOTE,
     ZERO_SHOT,
+    Methods,
     best_of_name,
     methods_of,
 )
@@ -64,6 +65,7 @@ class Settings(Section):
     vlm: VlmParams
     scoring: Annotated[ScoringParams, From("scoring", free=True)]
     schedules: Annotated[dict[str, TauSchedule], From("rce.tau")]
+    targets: Annotated[Targets, From("sft.targets")]
     start: Annotated[str, From("grpo.start")]
     pool_policy: Annotated[str, From("pool.policy")]
 
@@ -88,9 +90,8 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
     scores = pd.concat(_tables(settings, workspace, costs), ignore_index=True)
     made_with: dict[Any, Any] = {"vlm": workspace.vlm.identity, "metric": METRIC}
     scores.attrs = made_with  # kept in the file's metadata
-    evaluate = settings.evaluate
-    methods = methods_of(settings.schedules, evaluate.best_of, selector_names(evaluate.selectors))
-    summary = with_costs(summarise(scores, methods, evaluate.resamples), scores, costs.requests)
+    found = summarise(scores, _methods(settings), settings.evaluate.resamples)
+    summary = with_costs(found, scores, costs.requests)
     marked = {"fallback_scores": int(scores["fallback"].sum())}
     diagnostics = _diagnostics(settings, workspace, scores)
     files = {
@@ -104,6 +105,12 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
             write_metrics(path, values)
     write_metrics(paths.timing, costs.timing())
     return Outcome(f"{len(scores)} scores in {paths.scores}", workspace.vlm.usage)
+
+
+def _methods(settings: Settings) -> Methods:
+    evaluate = settings.evaluate
+    names = selector_names(evaluate.selectors)
+    return methods_of(settings.schedules, settings.targets, evaluate.best_of, names)
 
 
 def _tables(settings: Settings, workspace: Workspace, costs: Costs) -> Iterator[pd.DataFrame]:
@@ -146,7 +153,7 @@ def _entries(settings: Settings, workspace: Workspace, questions: list[Example])
     for own in evaluate.selectors:
         (name,) = selector_names([own])
         yield Entry(name, 0, make_selector(own, context), questions, None)
-    for method in (SFT, *settings.schedules, AGRO, GRPO):
+    for method in _methods(settings).trained:
         for seed in settings.training_seeds:
             selector = workspace.selector(workspace.paths.trained(method, seed))
             requests = requests_to_train(workspace.paths, method, seed, settings.start)

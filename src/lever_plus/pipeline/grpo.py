@@ -51,5 +51,5 @@ def run(
             settings.rl.constant_groups,
         ),
     )
-    write_metrics(paths.metrics / "grpo" / f"seed{seed}.json", metrics)
+    write_metrics(paths.metrics / GRPO / f"seed{seed}.json", {GRPO: metrics})
     return Outcome(describe_best(metrics), workspace.vlm.usage)

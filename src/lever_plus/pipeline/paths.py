@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from lever_plus.config.names import GRPO, RCE, SFT
+from lever_plus.config.names import stage_of
 from lever_plus.policy.files import POLICY
 
 HISTORY: Final = "history.jsonl"
@@ -130,13 +130,8 @@ class Paths:
         return self.root / "plots"
 
     def trained(self, method: str, seed: int) -> Path:
-        """Return the checkpoint of a method that one training seed made.
-
-        What is neither SFT nor GRPO is trained on the RL data: an RCE schedule, or AGRO.
-        """
-        if method in (SFT, GRPO):
-            return self.of(method) / f"seed{seed}"
-        return self.of(RCE) / f"seed{seed}" / method
+        """Return the checkpoint of a method that one training seed made."""
+        return self.of(stage_of(method)) / f"seed{seed}" / method
 
     def rl_data(self, seed: int) -> Path:
         """Return the RL data that the SFT policy of a training seed proposed."""

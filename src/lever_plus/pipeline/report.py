@@ -7,6 +7,7 @@ import pandas as pd
 from rich.console import Console
 
 from lever_plus.config.base import Section
+from lever_plus.config.names import Targets
 from lever_plus.config.offline import TauSchedule
 from lever_plus.config.reward import RewardParams
 from lever_plus.config.settings import From
@@ -84,6 +85,7 @@ class Settings(Section):
 
     training_seeds: list[int]
     schedules: Annotated[dict[str, TauSchedule], From("rce.tau")]
+    targets: Annotated[Targets, From("sft.targets")]
     reward: RewardParams
     resamples: Annotated[int, From("evaluate.resamples")]
     source: Annotated[str, From("data.source.kind")]
@@ -198,7 +200,7 @@ def _sections(
     told = findings.sentences(summary, scores, resamples)
     meter = Meter()
     rewards = rewards_by_method(meter.watching(found.records), found.pools, settings.reward)
-    trained = methods_of(settings.schedules).names("trained")
+    trained = methods_of(settings.schedules, settings.targets).names("trained")
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
     marks = tables.notes([*summary["rows"], *summary["means"]])
     diagnostics = stored.read_diagnostics(paths.metrics / "diagnostics.json")
@@ -260,7 +262,7 @@ def _curves(curve: pd.DataFrame, summary: tables.Summary, methods: Methods) -> s
 def _write_cards(settings: Settings, paths: Paths, found: Found) -> int:
     """Write a model card for every trained policy; return how many."""
     folder = paths.report / "model_cards"
-    runs, methods = _runs(settings, paths), methods_of(settings.schedules)
+    runs, methods = _runs(settings, paths), methods_of(settings.schedules, settings.targets)
     for run in runs:
         policy = Trained(
             stage=run.stage,
@@ -286,4 +288,4 @@ def _histories(settings: Settings, paths: Paths) -> dict[str, list[Row]]:
 
 
 def _runs(settings: Settings, paths: Paths) -> list[TrainingRun]:
-    return training_runs(paths, settings.training_seeds, settings.schedules)
+    return training_runs(paths, settings.training_seeds, settings.schedules, settings.targets)

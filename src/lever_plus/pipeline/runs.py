@@ -3,30 +3,34 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lever_plus.config.names import Targets, stage_of
 from lever_plus.config.offline import TauSchedule
 from lever_plus.errors import UserError
-from lever_plus.evaluation.methods import Method, methods_of
+from lever_plus.evaluation.methods import methods_of
 from lever_plus.pipeline.paths import HISTORY, Paths
 from lever_plus.tracking.training_run import TrainingRun
 
 
 def training_runs(
-    paths: Paths, training_seeds: Sequence[int], schedules: Mapping[str, TauSchedule]
+    paths: Paths,
+    training_seeds: Sequence[int],
+    schedules: Mapping[str, TauSchedule],
+    targets: Targets,
 ) -> list[TrainingRun]:
-    """Return all runs: SFT, every RCE schedule, AGRO and GRPO for each training seed.
+    """Return all runs: every method of SFT, every RCE schedule, AGRO and GRPO for each seed.
 
     Args:
         paths: Where they are.
         training_seeds: Those of params.yaml.
         schedules: `rce.tau`.
+        targets: `sft.targets`.
     """
-    trained = [method for method in methods_of(schedules) if method.kind == "trained"]
+    trained = methods_of(schedules, targets).trained
     return [_run(paths, method, seed) for seed in training_seeds for method in trained]
 
 
-def _run(paths: Paths, method: Method, seed: int) -> TrainingRun:
-    place = paths.trained(method.name, seed)
-    return TrainingRun(method.stage, method.name, seed, place / HISTORY)
+def _run(paths: Paths, method: str, seed: int) -> TrainingRun:
+    return TrainingRun(stage_of(method), method, seed, paths.trained(method, seed) / HISTORY)
 
 
 def find_seed(training_seeds: Sequence[int], seed: int | None) -> int:

@@ -1,5 +1,9 @@
-"""Stage sft: InfoScore searches -> the first policies of one seed."""
+"""Stage sft: InfoScore searches -> the first policies of one seed.
 
+RL starts from the policy of method `sft`; another one is there to be compared with it.
+"""
+
+from collections.abc import Callable, Collection
 from typing import Annotated
 
 import torch
@@ -15,7 +19,10 @@ from lever_plus.pipeline.searches import check_searches, read_searches
 from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.kinds import build_policy, configure
-from lever_plus.training.sft import train_sft
+from lever_plus.policy.network import Policy
+from lever_plus.training.loop import Trained
+from lever_plus.training.sft import Searches, train_sft, train_sft_beams
+from lever_plus.training.trainer import Run
 from lever_plus.vlm.store.cached import StoredVlm
 
 
@@ -24,17 +31,46 @@ class Settings(TrainingSettings):
 
     sft: SftParams
     policy: PolicyParams
-    # What the searches were made with: they are checked by it, and DVC knows them as a file.
-    sft_data: Annotated[SftDataParams, From("sft_data", free=True)]
+    sft_data: SftDataParams
+    # The searches are checked by it, and DVC knows them as a file.
     sft_queries: Annotated[Count, From("data.sft_queries", free=True)]
 
 
 def run(
-    settings: Settings, paths: Paths, seed: int, track: Track, vlm: StoredVlm | None = None
+    settings: Settings,
+    paths: Paths,
+    seed: int,
+    track: Track,
+    vlm: StoredVlm | None = None,
+    methods: Collection[str] | None = None,
 ) -> Outcome:
-    """Train the policy from scratch; its epoch is chosen by realised reward on dev."""
+    """Train them (all, or some) from scratch; their epochs are chosen by realised reward on dev."""
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
-    torch.manual_seed(seed)
+    metrics = {
+        method: train(workspace, _training(settings, paths, method, seed), track, fit)
+        for method, fit in _fits(settings, workspace).items()
+        if methods is None or method in methods
+    }
+    write_metrics(paths.metrics / SFT / f"seed{seed}.json", metrics)
+    text = "; ".join(f"{method}: {describe_best(best)}" for method, best in metrics.items())
+    return Outcome(text, workspace.vlm.usage)
+
+
+def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Training:
+    return Training(
+        stage=SFT,
+        method=method,
+        seed=seed,
+        folder=paths.trained(method, seed),
+        settings=settings,
+        made_from=(paths.searches,),
+    )
+
+
+def _fits(settings: Settings, workspace: Workspace) -> dict[str, Callable[[Run], Trained]]:
+    """Return {method: what trains it}."""
+    environment = workspace.environment(settings.pointer.shots, settings.reward)
+    searches, dev = _searches(settings, workspace), workspace.queries("dev")
     config = configure(
         settings.policy,
         query_size=workspace.embeddings.query_size,
@@ -42,36 +78,32 @@ def run(
         shots=settings.pointer.shots,
         dropout=settings.sft.dropout,
     )
-    training = Training(
-        stage=SFT,
-        method=SFT,
-        seed=seed,
-        folder=paths.trained(SFT, seed),
-        settings=settings,
-        made_from=(paths.searches,),
-    )
-    searches = read_searches(paths.searches)
+
+    def fresh(run: Run) -> Policy:
+        torch.manual_seed(run.seed)
+        return build_policy(config)
+
+    def scores(run: Run) -> Trained:
+        return train_sft(fresh(run), environment, searches, dev, settings.sft, run)
+
+    def beams(run: Run) -> Trained:
+        beam = settings.sft_data.beam
+        return train_sft_beams(fresh(run), environment, searches, beam, dev, settings.sft, run)
+
+    fits = {"scores": scores, "beams": beams}
+    return {method: fits[target] for method, target in settings.sft.targets.items()}
+
+
+def _searches(settings: Settings, workspace: Workspace) -> Searches:
+    """Read the searches; UserError if they are not those of the settings."""
+    path = workspace.paths.searches
+    searches = read_searches(path)
     check_searches(
-        paths.searches,
+        path,
         searches,
         workspace.queries("train", settings.sft_queries),
         workspace.pools,
         settings.sft_data.beam,
         settings.sft_data.shots,
     )
-    environment = workspace.environment(settings.pointer.shots, settings.reward)
-    metrics = train(
-        workspace,
-        training,
-        track,
-        lambda run: train_sft(
-            build_policy(config),
-            environment,
-            searches,
-            workspace.queries("dev"),
-            settings.sft,
-            run,
-        ),
-    )
-    write_metrics(paths.metrics / SFT / f"seed{seed}.json", metrics)
-    return Outcome(describe_best(metrics), workspace.vlm.usage)
+    return searches

@@ -36,6 +36,8 @@ def variant(**fields: object) -> Variant:
         (["rce", "grpo"], {"reward": {"clip": 1.0}}, ["sft", "rl_data", "rce", "grpo"]),
         (["agro"], {"rl_data": {"beam": 1}}, ["rl_data", "rce"]),
         (["sft"], {"data": {"sft_queries": 20}}, ["sft_data", "sft"]),
+        (["sft-beams", "sft"], {"sft": {"epochs": 2}}, ["sft"]),
+        (["sft-beams", "agro"], {"sft": {"epochs": 2}}, ["sft", "rl_data", "rce"]),
     ],
 )
 def test_it_runs_from_the_first_stage_it_changes_to_the_last_it_needs(
@@ -61,7 +63,11 @@ def test_the_project_s_variants_are_valid_and_compared_with_something(name: str)
     assert stages(found)
     for method in found.methods:
         other, _, compared = found.compared(method).partition("/")
-        known = {"sft", "rce", "agro", "grpo"} if other == "default" else VARIANTS[other].methods
+        known = (
+            {"sft", "sft-beams", "rce", "agro", "grpo"}
+            if other == "default"
+            else VARIANTS[other].methods
+        )
         assert compared in known
 
 

@@ -127,9 +127,12 @@ def _train(
 ) -> int:
     """Run stages; return how many requests the VLM would have had alone."""
     needed = {*methods, params.grpo.start}
+    imitations = methods if stages[-1:] == [SFT] else {*methods, SFT}
     calls: dict[str, Callable[[], Outcome]] = {
         "sft_data": lambda: sft_data.run(settings_of(sft_data.Settings, params), paths, vlm),
-        SFT: lambda: sft.run(settings_of(sft.Settings, params), paths, seed, track, vlm),
+        SFT: lambda: sft.run(
+            settings_of(sft.Settings, params), paths, seed, track, vlm, imitations
+        ),
         "rl_data": lambda: rl_data.run(settings_of(rl_data.Settings, params), paths, seed, vlm),
         RCE: lambda: offline.run(
             settings_of(offline.Settings, params), paths, seed, track, vlm, needed

@@ -8,9 +8,10 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from lever_plus.config.base import Distinct, Section, Seed, Text
 from lever_plus.config.file import merged_params
-from lever_plus.config.names import AGRO, GRPO, RCE, SFT
+from lever_plus.config.names import GRPO, RCE, SFT, stage_of
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
+from lever_plus.evaluation.methods import methods_of
 from lever_plus.files.checking import checked, explained
 from lever_plus.files.names import Name, check_apart, check_name
 from lever_plus.files.yaml_files import read_yaml
@@ -121,7 +122,7 @@ def params_of(variant: Variant, root: Path) -> Params:
         params = merged_params(root / "params.yaml", preset, variant.params)
     except UserError as error:
         raise UserError(f"{VARIANTS}, a variant that asks {variant.asks!r}: {error}") from error
-    trained = (SFT, *params.rce.tau, AGRO, GRPO)
+    trained = methods_of(params.rce.tau, params.sft.targets).trained
     for method in variant.methods:
         if method not in trained:
             raise UserError(
@@ -162,9 +163,8 @@ def stages_to_run(variant: Variant, base: Params, changed: Params, root: Path) -
     firsts = [CHAIN.index(stage) for stage in touched if stage in CHAIN]
     if not firsts:
         raise UserError("this variant changes nothing that is trained.")
-    methods = set(variant.methods)
-    last = GRPO if GRPO in methods else SFT if methods == {SFT} else RCE
-    return list(CHAIN[min(firsts) : CHAIN.index(last) + 1])
+    last = max(CHAIN.index(stage_of(method)) for method in variant.methods)
+    return list(CHAIN[min(firsts) : last + 1])
 
 
 def _value(params: Params, key: str) -> object:
