@@ -44,6 +44,7 @@ VLM: Final = VlmIdentity(
 SETTINGS: Final = report.Settings(
     training_seeds=list(range(1, growth.SEEDS + 1)),
     schedules={name: TauSchedule(start=0.4, end=0.1) for name in (RCE, f"{RCE}-seed")},
+    stop=None,
     targets={SFT: "scores", SFT_BEAMS: "beams"},
     reward=RewardParams(soft=1.0, clip=1.0, shot_weights=[1.0 / growth.SHOTS] * growth.SHOTS),
     resamples=growth.RESAMPLES,
@@ -92,7 +93,7 @@ def _make(paths: Paths, questions: int, records: int) -> int:
     growth.make_rl_data(made, records - 1, train, test)
     for seed in SETTINGS.training_seeds:
         shutil.copytree(made, paths.rl_data(seed))
-    registry = methods_of(SETTINGS.schedules, SETTINGS.targets, BEST_OF)
+    registry = methods_of(SETTINGS.schedules, SETTINGS.targets, BEST_OF, stops=False)
     scores = growth.score_table(questions, [m.name for m in registry if m.name != ZERO_SHOT])
     scores[["query_id", "image_id"]] += first
     paths.scores.parent.mkdir(parents=True)
@@ -140,6 +141,9 @@ def _write_trainings(paths: Paths) -> None:
     )
     rows = [{"step": e, "epoch": e, "dev_reward": e / EPOCHS, "kl": 0.1} for e in range(EPOCHS)]
     history = "".join(json.dumps(row) + "\n" for row in rows)
-    for each in training_runs(paths, SETTINGS.training_seeds, SETTINGS.schedules, SETTINGS.targets):
+    runs = training_runs(
+        paths, SETTINGS.training_seeds, SETTINGS.schedules, SETTINGS.targets, stops=False
+    )
+    for each in runs:
         save_checkpoint(each.checkpoint.parent, policy, space, config)
         write_text(each.history, history)

@@ -20,7 +20,13 @@ def pipeline_runs(params: Any, paths: Any) -> list[Any]:
     """Return the training runs of the pipeline that params.yaml names."""
     from lever_plus.pipeline.runs import training_runs
 
-    return training_runs(paths, params.training_seeds, params.rce.tau, params.sft.targets)
+    return training_runs(
+        paths,
+        params.training_seeds,
+        params.rce.tau,
+        params.sft.targets,
+        stops=params.stop is not None,
+    )
 
 
 def synchronise(*, patient: bool = True) -> str:

@@ -20,6 +20,7 @@ RANDOM: Final = "random"
 VOTE: Final = "vote"
 DIVERSE: Final = "diverse"
 FIXED: Final = "fixed"
+STTR_AS_MANY: Final = f"{STTR}-as-many"
 ORACLE: Final = "oracle"
 EVALUATE: Final = "evaluate"
 """The stage of every method that is not trained."""
@@ -68,17 +69,18 @@ REGRESSION: Final = Method(
     "trained",
     "AGRO, a regression on the differences of the RL data's rewards inside each group",
 )
-ON_POLICY: Final = (
-    Method(GRPO, GRPO, "trained", "GRPO, with a KL to the off-line policy of the same seed"),
-    Method(
-        GRPO_STOP,
-        GRPO,
-        "trained",
-        "GRPO that decides after every pick whether to show another, at a price",
-    ),
+ON_POLICY: Final = Method(
+    GRPO, GRPO, "trained", "GRPO, with a KL to the off-line policy of the same seed"
 )
-UNTRAINED: Final = (GRPO_STOP,)
-"""Methods of kind trained that no stage trains yet."""
+ON_POLICY_STOP: Final = Method(
+    GRPO_STOP,
+    GRPO,
+    "trained",
+    "GRPO that decides after every pick whether to show another, at a price",
+)
+AS_MANY: Final = Method(
+    STTR_AS_MANY, EVALUATE, "similarity", f"as {STTR}, but as many as {GRPO_STOP} shows"
+)
 SEARCH: Final = Method(
     ORACLE, EVALUATE, "ceiling", "an InfoScore beam search that sees the true answer"
 )
@@ -122,7 +124,7 @@ class Methods:
     @property
     def trained(self) -> list[str]:
         """Names of what the stages train, with each training seed."""
-        return [name for name in self.names("trained") if name not in UNTRAINED]
+        return self.names("trained")
 
     @property
     def offline(self) -> str | None:
@@ -138,7 +140,7 @@ class Methods:
     def shown(self) -> list[str]:
         """Names of those whose decisions are shown: the plainest, the trained, and the oracle."""
         plain = (ZERO_SHOT, STTR, RANDOM, *self.names("selector"))
-        names = (*plain, *self.references, AGRO, GRPO, ORACLE)
+        names = (*plain, *self.references, AGRO, GRPO, GRPO_STOP, ORACLE)
         return [name for name in dict.fromkeys(names) if name in self]
 
     def part(self, names: Iterable[str]) -> "Methods":
@@ -151,6 +153,8 @@ def methods_of(
     targets: Targets,
     best_of: int | None = None,
     selectors: Iterable[str] = (),
+    *,
+    stops: bool = True,
 ) -> Methods:
     """Return the methods that params.yaml names.
 
@@ -159,6 +163,7 @@ def methods_of(
         targets: `sft.targets`, {method: what it imitates}.
         best_of: `evaluate.best_of`, how many pointers the best is taken of; None: without it.
         selectors: Names of a user's own selectors.
+        stops: Whether policies learn when to stop (`stop` of params.yaml is not null).
 
     Raises:
         UserError: Two methods share a name.
@@ -167,8 +172,10 @@ def methods_of(
     imitations = [_imitation(name, targets[name]) for name in (SFT, SFT_BEAMS) if name in targets]
     weighted = [_weighted(name, schedule) for name, schedule in schedules.items()]
     sampled = [] if best_of is None else [_best_of(best_of)]
-    trained = (*imitations, *weighted, REGRESSION, *ON_POLICY)
-    return Methods((*BASELINES, *own, *trained, *sampled, SEARCH))
+    stopping = (ON_POLICY_STOP,) if stops else ()
+    trained = (*imitations, *weighted, REGRESSION, ON_POLICY, *stopping)
+    as_many = (AS_MANY,) if stops else ()
+    return Methods((*BASELINES, *as_many, *own, *trained, *sampled, SEARCH))
 
 
 def best_of_name(count: int) -> str:

@@ -8,11 +8,12 @@ import pandas as pd
 
 from lever_plus.config.base import Section
 from lever_plus.config.evaluate import EvaluateParams
-from lever_plus.config.names import SFT, Targets
+from lever_plus.config.names import GRPO_STOP, SFT, Targets
 from lever_plus.config.offline import TauSchedule
 from lever_plus.config.policy import PointerParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.settings import From
+from lever_plus.config.stop import StopParams
 from lever_plus.config.vlm import VlmParams
 from lever_plus.data.examples import Example
 from lever_plus.evaluation.costs import Costs, with_costs
@@ -23,6 +24,7 @@ from lever_plus.evaluation.methods import (
     FIXED,
     ORACLE,
     RANDOM,
+    STTR_AS_MANY,
     VOTE,
     ZERO_SHOT,
     Methods,
@@ -38,6 +40,7 @@ from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.selectors.base import Selector, select_all
 from lever_plus.selectors.baselines import (
+    AsManySelector,
     DiverseSelector,
     FixedSelector,
     RandomSelector,
@@ -66,6 +69,7 @@ class Settings(Section):
     scoring: Annotated[ScoringParams, From("scoring", free=True)]
     schedules: Annotated[dict[str, TauSchedule], From("rce.tau")]
     targets: Annotated[Targets, From("sft.targets")]
+    stop: StopParams | None
     start: Annotated[str, From("grpo.start")]
     pool_policy: Annotated[str, From("pool.policy")]
 
@@ -110,7 +114,8 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
 def _methods(settings: Settings) -> Methods:
     evaluate = settings.evaluate
     names = selector_names(evaluate.selectors)
-    return methods_of(settings.schedules, settings.targets, evaluate.best_of, names)
+    stops = settings.stop is not None
+    return methods_of(settings.schedules, settings.targets, evaluate.best_of, names, stops=stops)
 
 
 def _tables(settings: Settings, workspace: Workspace, costs: Costs) -> Iterator[pd.DataFrame]:
@@ -155,7 +160,11 @@ def _entries(settings: Settings, workspace: Workspace, questions: list[Example])
         yield Entry(name, 0, make_selector(own, context), questions, None)
     for method in _methods(settings).trained:
         for seed in settings.training_seeds:
-            selector = workspace.selector(workspace.paths.trained(method, seed))
+            price = settings.pointer.price if method == GRPO_STOP else None
+            selector = workspace.selector(workspace.paths.trained(method, seed), price)
+            if price is not None:
+                as_many = AsManySelector(SimilaritySelector(features, STTR), selector)
+                yield Entry(STTR_AS_MANY, seed, as_many, questions, None)
             requests = requests_to_train(workspace.paths, method, seed, settings.start)
             yield Entry(method, seed, selector, questions, requests)
     # What sees the true answers, on the first questions.

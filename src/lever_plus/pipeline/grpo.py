@@ -1,14 +1,23 @@
-"""Stage grpo: off-line policy + VLM -> the GRPO policy of one seed."""
+"""Stage grpo: off-line policy + VLM -> the on-policy policies of one seed.
+
+GRPO, and from it a policy that decides when to stop.
+"""
+
+from collections.abc import Callable, Collection
 
 from lever_plus.config.base import Count
 from lever_plus.config.grpo import GrpoParams
-from lever_plus.config.names import GRPO
+from lever_plus.config.names import GRPO, GRPO_STOP
 from lever_plus.config.offline import RlParams
+from lever_plus.config.stop import StopParams
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths, weights_of
 from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.grpo import train_grpo
+from lever_plus.training.loop import Trained
+from lever_plus.training.stop import train_stop
+from lever_plus.training.trainer import Run
 from lever_plus.vlm.store.cached import StoredVlm
 
 
@@ -17,39 +26,65 @@ class Settings(TrainingSettings):
 
     threads: Count
     grpo: GrpoParams
+    stop: StopParams | None
     rl: RlParams
 
 
 def run(
-    settings: Settings, paths: Paths, seed: int, track: Track, vlm: StoredVlm | None = None
+    settings: Settings,
+    paths: Paths,
+    seed: int,
+    track: Track,
+    vlm: StoredVlm | None = None,
+    methods: Collection[str] | None = None,
 ) -> Outcome:
-    """Train from an off-line policy of the same seed; its start is the reference of the KL."""
+    """Train them (all, or some), each from its start, which is the reference of its KL.
+
+    GRPO starts from an off-line policy of the same seed, `grpo-stop` from GRPO's.
+    """
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
-    start = paths.trained(settings.grpo.start, seed)
-    training = Training(
+    metrics = {
+        method: train(workspace, _training(settings, paths, method, seed), track, fit)
+        for method, fit in _fits(settings, workspace, seed).items()
+        if methods is None or method in methods or (method == GRPO and GRPO_STOP in methods)
+    }
+    write_metrics(paths.metrics / GRPO / f"seed{seed}.json", metrics)
+    text = "; ".join(f"{method}: {describe_best(best)}" for method, best in metrics.items())
+    return Outcome(text, workspace.vlm.usage)
+
+
+def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Training:
+    start = paths.trained(settings.grpo.start if method == GRPO else GRPO, seed)
+    return Training(
         stage=GRPO,
-        method=GRPO,
+        method=method,
         seed=seed,
-        folder=paths.trained(GRPO, seed),
+        folder=paths.trained(method, seed),
         settings=settings,
         made_from=(weights_of(start), paths.records(seed)),
         threads=settings.threads,
     )
+
+
+def _fits(
+    settings: Settings, workspace: Workspace, seed: int
+) -> dict[str, Callable[[Run], Trained]]:
+    """Return {method: what trains it}, in the order in which they start from each other."""
     environment = workspace.environment(settings.pointer.shots, settings.reward)
+    paths, dev = workspace.paths, workspace.queries("dev")
     groups = workspace.groups(paths.rl_data(seed), settings.reward, settings.rl)
-    metrics = train(
-        workspace,
-        training,
-        track,
-        lambda run: train_grpo(
-            workspace.load_policy(start),
-            environment,
-            groups,
-            workspace.queries("dev"),
-            settings.grpo,
-            run,
-            settings.rl.constant_groups,
-        ),
-    )
-    write_metrics(paths.metrics / GRPO / f"seed{seed}.json", {GRPO: metrics})
-    return Outcome(describe_best(metrics), workspace.vlm.usage)
+    constant = settings.rl.constant_groups
+
+    def grpo(run: Run) -> Trained:
+        policy = workspace.load_policy(paths.trained(settings.grpo.start, seed))
+        return train_grpo(policy, environment, groups, dev, settings.grpo, run, constant)
+
+    def stop(run: Run) -> Trained:
+        if settings.stop is None:
+            raise ValueError("params.yaml has no section stop")
+        policy, queries = workspace.load_policy(paths.trained(GRPO, seed)), groups.queries
+        return train_stop(
+            policy, environment, queries, dev, settings.stop, settings.grpo, settings.pointer, run
+        )
+
+    return {GRPO: grpo} if settings.stop is None else {GRPO: grpo, GRPO_STOP: stop}

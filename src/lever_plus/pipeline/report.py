@@ -11,6 +11,7 @@ from lever_plus.config.names import Targets
 from lever_plus.config.offline import TauSchedule
 from lever_plus.config.reward import RewardParams
 from lever_plus.config.settings import From
+from lever_plus.config.stop import StopParams
 from lever_plus.data.examples import Example, by_id, read_splits
 from lever_plus.data.pools import Pools, check_pools, read_pools
 from lever_plus.errors import UserError
@@ -86,6 +87,7 @@ class Settings(Section):
     training_seeds: list[int]
     schedules: Annotated[dict[str, TauSchedule], From("rce.tau")]
     targets: Annotated[Targets, From("sft.targets")]
+    stop: StopParams | None
     reward: RewardParams
     resamples: Annotated[int, From("evaluate.resamples")]
     source: Annotated[str, From("data.source.kind")]
@@ -200,7 +202,7 @@ def _sections(
     told = findings.sentences(summary, scores, resamples)
     meter = Meter()
     rewards = rewards_by_method(meter.watching(found.records), found.pools, settings.reward)
-    trained = methods_of(settings.schedules, settings.targets).names("trained")
+    trained = _methods(settings).trained
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
     marks = tables.notes([*summary["rows"], *summary["means"]])
     diagnostics = stored.read_diagnostics(paths.metrics / "diagnostics.json")
@@ -262,7 +264,7 @@ def _curves(curve: pd.DataFrame, summary: tables.Summary, methods: Methods) -> s
 def _write_cards(settings: Settings, paths: Paths, found: Found) -> int:
     """Write a model card for every trained policy; return how many."""
     folder = paths.report / "model_cards"
-    runs, methods = _runs(settings, paths), methods_of(settings.schedules, settings.targets)
+    runs, methods = _runs(settings, paths), _methods(settings)
     for run in runs:
         policy = Trained(
             stage=run.stage,
@@ -288,4 +290,15 @@ def _histories(settings: Settings, paths: Paths) -> dict[str, list[Row]]:
 
 
 def _runs(settings: Settings, paths: Paths) -> list[TrainingRun]:
-    return training_runs(paths, settings.training_seeds, settings.schedules, settings.targets)
+    return training_runs(
+        paths,
+        settings.training_seeds,
+        settings.schedules,
+        settings.targets,
+        stops=settings.stop is not None,
+    )
+
+
+def _methods(settings: Settings) -> Methods:
+    stops = settings.stop is not None
+    return methods_of(settings.schedules, settings.targets, stops=stops)

@@ -16,6 +16,8 @@ def training_runs(
     training_seeds: Sequence[int],
     schedules: Mapping[str, TauSchedule],
     targets: Targets,
+    *,
+    stops: bool = True,
 ) -> list[TrainingRun]:
     """Return all runs: every method of SFT, every RCE schedule, AGRO and GRPO for each seed.
 
@@ -24,8 +26,9 @@ def training_runs(
         training_seeds: Those of params.yaml.
         schedules: `rce.tau`.
         targets: `sft.targets`.
+        stops: Whether policies learn when to stop.
     """
-    trained = methods_of(schedules, targets).trained
+    trained = methods_of(schedules, targets, stops=stops).trained
     return [_run(paths, method, seed) for seed in training_seeds for method in trained]
 
 

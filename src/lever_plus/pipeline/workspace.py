@@ -124,6 +124,6 @@ class Workspace:
             space_sha256=self.embeddings.space_sha256,
         )
 
-    def selector(self, checkpoint: Path) -> LearnedSelector:
-        """Return a trained selector, on the features of the experiment."""
-        return LearnedSelector(self.load_policy(checkpoint), self.features)
+    def selector(self, checkpoint: Path, price: float | None = None) -> LearnedSelector:
+        """Return a trained selector on the features of the experiment; a price lets it stop."""
+        return LearnedSelector(self.load_policy(checkpoint), self.features, price)

@@ -87,6 +87,27 @@ class DiverseSelector(BatchSelector):
         return _of(pool, picked)
 
 
+class AsManySelector(BatchSelector):
+    """Shows what one selector chooses, but only as many as another one shows."""
+
+    stops = True
+
+    def __init__(self, chooser: BatchSelector, counter: BatchSelector) -> None:
+        """Keep what chooses, and what says how many."""
+        self._chooser, self._counter = chooser, counter
+
+    def choose(
+        self, queries: Sequence[Query], pools: Sequence[Sequence[Example]], shots: int
+    ) -> list[Selection]:
+        """Return the first demonstrations of the chooser."""
+        chosen = self._chooser.choose(queries, pools, shots)
+        counted = self._counter.choose(queries, pools, shots)
+        return [
+            Selection(selection.examples[: len(other.examples)])
+            for selection, other in zip(chosen, counted, strict=True)
+        ]
+
+
 class FixedSelector:
     """Shows the first demonstrations of one pointer to all queries, whatever their pools.
 

@@ -122,7 +122,8 @@ def params_of(variant: Variant, root: Path) -> Params:
         params = merged_params(root / "params.yaml", preset, variant.params)
     except UserError as error:
         raise UserError(f"{VARIANTS}, a variant that asks {variant.asks!r}: {error}") from error
-    trained = methods_of(params.rce.tau, params.sft.targets).trained
+    stops = params.stop is not None
+    trained = methods_of(params.rce.tau, params.sft.targets, stops=stops).trained
     for method in variant.methods:
         if method not in trained:
             raise UserError(
