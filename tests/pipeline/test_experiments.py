@@ -223,15 +223,20 @@ def test_promotion_needs_an_interval_above_zero_and_a_kl_within_the_budget(
     assert candidate.accepted(study_settings(tmp_path, kl_budget=2.0)) is accepted
 
 
+def project_with(variants: dict[str, Any], ran: Ran, root: Path) -> World:
+    """Copy the world, with a file of variants."""
+    shutil.copytree(ran.world.paths.root, root)
+    (root / "ablations").mkdir()
+    with (root / "ablations" / "variants.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(variants, file)
+    return World(Paths(root), ran.world.params)
+
+
 @pytest.fixture(scope="module")
 def copy(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The world with a file of variants, one of which has run; its backend knows what was asked."""
     root = tmp_path_factory.mktemp("variants") / "project"
-    shutil.copytree(ran.world.paths.root, root)
-    (root / "ablations").mkdir()
-    with (root / "ablations" / "variants.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(VARIANTS, file)
-    world = World(Paths(root), ran.world.params)
+    world = project_with(VARIANTS, ran, root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(root))
         outcome = run_variant(
@@ -260,6 +265,32 @@ def test_a_variant_trains_what_the_stages_would_with_its_params(
         assert mine != weights_of(ran.world.paths.trained("grpo", seed)).read_bytes()
         own = weights_of(ran.world.paths.trained("rce", seed)).read_bytes()
         assert weights_of(rce).read_bytes() == own
+
+
+@pytest.mark.parametrize(
+    ("methods", "trained"),
+    [(["sft-beams"], {"sft-beams"}), (["sft-beams", "agro"], {"sft", "sft-beams", "rce", "agro"})],
+)
+def test_a_variant_trains_of_sft_what_is_evaluated_and_what_rl_starts_from(
+    ran: Ran,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    methods: list[str],
+    trained: set[str],
+) -> None:
+    variant = {"asks": "?", "methods": methods, "versus": "default/sft"}
+    changes = {"sft": {"temperature": 1.0, "epochs": 1}}
+    content = {"seeds": [2], "variants": {"warm": {**variant, "params": changes}}}
+    world = project_with(content, ran, tmp_path / "project")
+    monkeypatch.setenv("DVC_ROOT", str(world.paths.root))
+
+    def track(_name: str, _paths: Paths, seed: int) -> Any:
+        return world.track("variant", seed)
+
+    run_variant("warm", world.paths, track, StoredVlm(world.backend, None))
+    assert {method for _, method, _ in world.rows} == trained
+    scores = pd.read_parquet(world.paths.variant("warm") / "scores.parquet")
+    assert set(scores["method"]) == set(methods)
 
 
 def test_a_variant_s_seed_must_be_one_that_the_pipeline_trains_with(
