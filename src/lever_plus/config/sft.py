@@ -16,7 +16,7 @@ class SftDataParams(Section):
 
 
 class SftParams(OptimParams):
-    """Imitation of the InfoScore sequences."""
+    """Imitation of the InfoScore searches."""
 
     temperature: Temperature = Field(description="targets weigh softmax(InfoScore / temperature)")
     dropout: Dropout

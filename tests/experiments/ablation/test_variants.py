@@ -62,7 +62,11 @@ def test_the_project_s_variants_are_valid_and_compared_with_something(name: str)
     assert stages(found)
     for method in found.methods:
         other, _, compared = found.compared(method).partition("/")
-        known = {"sft", "rce", "agro", "grpo"} if other == "default" else VARIANTS[other].methods
+        known = (
+            {"zero-shot", "sft", "rce", "agro", "grpo"}
+            if other == "default"
+            else VARIANTS[other].methods
+        )
         assert compared in known
 
 
