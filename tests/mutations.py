@@ -314,6 +314,93 @@ MUTATIONS: Final = (
         "rounds train on the RL data",
     ),
     Mutation(
+        "training/rl_data/candidates.py",
+        "drawn, shots = [], len(environment.trained_weights)",
+        "drawn, shots = [], environment.shots",
+        "fresh candidates are not cut after the last shot that has a weight",
+    ),
+    Mutation(
+        "training/groups.py",
+        "flat.extend(place[:shots])",
+        "flat.extend(place[-shots:])",
+        "the first picks of the RL data are cut, and not those that no reward follows",
+    ),
+    Mutation(
+        "training/rce.py",
+        'credit = mean_to_go if params.credit == "reward_to_go" else total',
+        "credit = mean_to_go",
+        "rce.credit is ignored",
+    ),
+    Mutation(
+        "training/agro.py",
+        'credit = reward_to_go if params.credit == "reward_to_go" else total',
+        "credit = total",
+        "agro.credit is ignored",
+    ),
+    Mutation(
+        "training/returns.py",
+        "return reward_to_go(rewards, shot_weights) / remaining",
+        "return reward_to_go(rewards, shot_weights)",
+        "the last step's return has less weight than the first's",
+    ),
+    Mutation(
+        "training/offline.py",
+        "torch.tensor(environment.trained_weights)",
+        "torch.ones(len(environment.trained_weights))",
+        "off-line training does not know the weights of the shots",
+    ),
+    Mutation(
+        "training/agro.py",
+        "        fresh=fresh,\n",
+        "        fresh=fresh,\n        dropout=True,\n",
+        "AGRO compares log-probs with dropout on",
+    ),
+    Mutation(
+        "training/rce.py",
+        "with_dropout(policy, params.dropout)",
+        "policy",
+        "rce.dropout is ignored",
+    ),
+    Mutation(
+        "training/offline.py",
+        "torch.manual_seed(run.seed)",
+        "torch.manual_seed(0)",
+        "all seeds have the same dropout",
+    ),
+    Mutation(
+        "pipeline/grpo.py",
+        "settings.rl.constant_groups,",
+        "",
+        "GRPO drops constant groups though they are to be kept",
+    ),
+    Mutation(
+        "pipeline/offline.py",
+        "settings.rce, tau, run, constant",
+        "settings.rce, tau, run",
+        "RCE drops constant groups though they are to be kept",
+    ),
+    Mutation(
+        "training/sft.py",
+        "row[pools.positions(query, each.candidates)] = torch.tensor(each.info_scores)",
+        "best = each.info_scores.index(max(each.info_scores))\n"
+        "            row[pools.positions(query, each.candidates[best : best + 1])] = 0.0",
+        "listwise SFT imitates the best continuation alone",
+    ),
+    Mutation(
+        "training/sft.py",
+        "return Targets(loss, float(uniform))",
+        "return _sequences(\n"
+        "        {q: best_sequences(s, 5) for q, s in searches.items()}, pools, temperature\n"
+        "    )",
+        "listwise SFT imitates the beams alone",
+    ),
+    Mutation(
+        "policy/residual.py",
+        "return logits + (products / self.config.temperature).view_as(logits)",
+        "return logits",
+        "a residual policy does not see what it picked",
+    ),
+    Mutation(
         "training/environment.py",
         "return Realised(pointers, shot_rewards(scored.scores, reward), scored.scores.soft)",
         "return Realised(pointers, shot_rewards(scored.scores, reward), scored.scores.hard)",

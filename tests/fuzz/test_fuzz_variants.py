@@ -83,7 +83,7 @@ def test_damaged_variants(project: Path) -> None:
     rng = random.Random(8)
     places = ("variants.yaml", "variant")
     small = copy.deepcopy(CONTENT)
-    keep = ("v2", "seed-v3", "reward-soft")
+    keep = ("two-picks", "v2", "seed-v3", "reward-soft")
     small["variants"] = {name: small["variants"][name] for name in keep}
     inputs = [_bad(n, project, c, places) for n, c in damaged(dump_yaml(small).encode(), rng, 100)]
     for name, content in changed(small, rng, 120):

@@ -406,6 +406,20 @@ def test_only_candidates_of_the_named_generators_are_trained_on(ran: Ran, tmp_pa
         assert not mine.equal(weights(workspace, ran.world.paths.trained(method, 1)))
 
 
+@pytest.mark.parametrize("stage", ["rce", "grpo"])
+def test_constant_groups_are_trained_on_where_params_yaml_keeps_them(
+    ran: Ran, stage: str, tmp_path: Path
+) -> None:
+    kept = ran.world.changed(
+        {"rl": {"constant_groups": "keep"}}, {stage: tmp_path / stage}, tmp_path
+    )
+    kept.run(stage, seed=1)
+    for method in ("rce", "rce-seed", "agro") if stage == "rce" else ("grpo",):
+        mine, other = (rows_of(world, method, 1)[1] for world in (kept, ran.world))
+        assert mine["frac_reward_zero_std"] == other["frac_reward_zero_std"] > 0
+        assert mine["loss"] != other["loss"]
+
+
 @pytest.mark.parametrize(("method", "seed"), TRAINED)
 def test_the_rows_of_a_method_and_seed_are_those_of_its_own_checkpoint(
     ran: Ran, method: str, seed: int

@@ -117,6 +117,9 @@ def test_the_dropout_of_rce_is_that_of_its_seed(task: IdentityTask) -> None:
     policy = task.policy()
     torch.rand(3)
     assert rce(task, policy, noisy, threads=2).weights.equal(one.weights)
+    alone = task.groups(size=8).rows(torch.tensor([0]))  # without an order that tells seeds apart
+    first, second = (rce(task, task.policy(), noisy, s, groups=alone).weights for s in (0, 1))
+    assert not first.equal(second)
 
 
 @pytest.mark.parametrize("kind", KINDS)

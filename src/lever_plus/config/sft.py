@@ -17,7 +17,7 @@ class SftDataParams(Section):
 
 
 class SftParams(OptimParams):
-    """Imitation of the InfoScore search."""
+    """Imitation of the InfoScore searches."""
 
     targets: Targets = Field(
         description="{method: what it imitates}: all scores of the search, or the sequences that "

@@ -2,7 +2,8 @@
 
 A kind of policy says how queries and pools are encoded and what every candidate scores at every
 step (`encode`, `scores`); masking, normalisation and log-probs of pointers are the same for all and
-stand here. `stateful.py` and `v2.py` hold the kinds, `kinds.py` builds one from its configuration.
+stand here. `residual.py`, `stateful.py` and `v2.py` hold the kinds, `kinds.py` builds one from its
+configuration.
 """
 
 import math
@@ -36,7 +37,7 @@ class PolicyConfig:
         logit_clip: Of `stateful`: logits are clip * tanh(score / clip).
         layers: Of `v2` and `residual`: cross-attention layers.
         temperature: Of `v2` and `residual`: logits are cosines over this.
-        dropout: Dropout in training mode (SFT and RCE; other RL compares log-probs in eval mode).
+        dropout: Dropout in training mode (SFT and RCE; the others compare log-probs in eval mode).
         highest_price: Of a demonstration, that a stop head was trained with; 0: there is none, and
             pointers are as long as is asked for.
     """
