@@ -31,6 +31,7 @@ from lever_plus.evaluation.methods import (
     best_of_name,
     methods_of,
 )
+from lever_plus.evaluation.price_curve import price_rows
 from lever_plus.evaluation.summary import accuracies, summarise
 from lever_plus.features.similarities import SIMILARITIES, STTR
 from lever_plus.files.writing import replacing_all
@@ -102,6 +103,7 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
         paths.summary: {**summary, **made_with, **marked},
         paths.metrics / "accuracy.json": accuracies(summary),
         paths.metrics / "diagnostics.json": diagnostics,
+        paths.stop: _price_curve(settings, workspace),
     }
     with replacing_all([paths.scores, *files]) as (table, *metrics):
         scores.to_parquet(table, index=False)
@@ -174,6 +176,27 @@ def _entries(settings: Settings, workspace: Workspace, questions: list[Example])
     yield Entry(best_of_name(evaluate.best_of), 0, best, few, None)
     search = InfoScoreSearch(workspace.vlm, few, evaluate.oracle_beam)
     yield Entry(ORACLE, 0, search, few, None)
+
+
+def _price_curve(settings: Settings, workspace: Workspace) -> dict[str, Any]:
+    """Return what the policies that stop reach at every price that they have learned."""
+    if settings.stop is None:
+        return {"rows": []}
+    questions, shots = workspace.of_split("test"), settings.pointer.shots
+    pools = workspace.pools_of(questions)
+    found: dict[float, list[pd.DataFrame]] = {}
+    for price in settings.stop.prices:
+        for seed in settings.training_seeds:
+            selector = workspace.selector(workspace.paths.trained(GRPO_STOP, seed), price)
+            table = evaluate_selector(
+                workspace.scorer, GRPO_STOP, seed, selector, questions, pools, shots
+            )
+            found.setdefault(price, []).append(table)
+    tables = {price: pd.concat(each, ignore_index=True) for price, each in found.items()}
+    return {
+        "price_per": settings.pointer.price_per,
+        "rows": price_rows(tables, settings.evaluate.resamples),
+    }
 
 
 def _first_sft(settings: Settings, workspace: Workspace) -> LearnedSelector:

@@ -95,6 +95,11 @@ class Paths:
         return self.metrics / "summary.json"
 
     @property
+    def stop(self) -> Path:
+        """Accuracy and demonstrations of policies that stop, by price."""
+        return self.metrics / "stop.json"
+
+    @property
     def timing(self) -> Path:
         """How long selections took on this machine: no output, as it is never the same twice."""
         return self.metrics / "timing.json"
