@@ -163,22 +163,28 @@ def test_the_searches_have_the_infoscore_of_the_formula(ran: Ran) -> None:
         assert kept == [score for score, _ in best[: len(others)]]
 
 
-def test_all_scores_of_the_searches_teach(ran: Ran, tmp_path: Path) -> None:
-    """Another score of the worst continuation gives another policy, though no beam holds it."""
+@pytest.mark.parametrize(("place", "step", "kept"), [(-1, -0.1, False), (2, 0.01, True)])
+def test_all_scores_of_the_searches_teach_and_to_beams_those_that_were_kept(
+    ran: Ran, tmp_path: Path, place: int, step: float, kept: bool
+) -> None:
+    """Another score of one whole sequence, by its place among them; three are kept."""
     folder, searches = tmp_path / "sft_data", ran.world.paths.searches
     shutil.copytree(searches.parent, folder)
     first, *others = searches.read_text().splitlines()
     row = json.loads(first)
-    scores = row["scored"][-1]["info_scores"]
-    scores[scores.index(min(scores))] -= 0.1
+    whole = [each["info_scores"] for each in row["scored"] if len(each["prefix"]) == 1]
+    places = [(scores, i) for scores in whole for i in range(len(scores))]
+    places.sort(key=lambda found: found[0][found[1]], reverse=True)
+    scores, number = places[place]
+    scores[number] += step
     (folder / searches.name).write_text("\n".join([json.dumps(row), *others]) + "\n")
     moved = {"sft_data": folder, "sft": tmp_path / "sft"}
     other = ran.world.changed({}, moved, tmp_path)
     other.run("sft", seed=1)
     workspace = ran.world.workspace()
-    for method, same in {"sft": False, "sft-beams": True}.items():
+    for method, taught in {"sft": True, "sft-beams": kept}.items():
         mine, theirs = (world.paths.trained(method, 1) for world in (ran.world, other))
-        assert weights(workspace, mine).equal(weights(workspace, theirs)) is same
+        assert weights(workspace, mine).equal(weights(workspace, theirs)) is not taught
 
 
 @pytest.mark.parametrize("seed", [1, 2])
