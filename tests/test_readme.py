@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from lever_plus.cli.main import app  # noqa: E402
 from lever_plus.data.pools import SAMPLERS  # noqa: E402
 from lever_plus.evaluation import stored  # noqa: E402
-from lever_plus.report import sections, tables  # noqa: E402
+from lever_plus.report import curves, sections, tables  # noqa: E402
 from lever_plus.tracking.glossary import GLOSSARY  # noqa: E402
 from vlm.model_zoo import FAMILIES  # noqa: E402
 
@@ -82,6 +82,12 @@ def costs() -> str:
     """Return what each method costs; the times are those of the machine of the last run."""
     timing = stored.read_timing(ROOT / "metrics" / "timing.json")
     return _table(tables.COST_HEADER, list(tables.cost_rows(_summary(), timing)))
+
+
+def stop() -> str:
+    """Return what the policy that stops reaches at every price."""
+    prices = stored.read_stop(ROOT / "metrics" / "stop.json")
+    return _table(curves.HEADER, curves.stop_rows(prices), tables.notes(prices))
 
 
 def gains() -> str:
@@ -153,6 +159,7 @@ MEASURED: tuple[Callable[[], str], ...] = (
     costs,
     differences,
     gains,
+    stop,
     needed,
 )
 WRITTEN: tuple[Callable[[], str], ...] = (supported, commands, glossary)

@@ -20,6 +20,7 @@ from lever_plus.evaluation.stored import (
     read_ablations,
     read_diagnostics,
     read_scores,
+    read_stop,
     read_summary,
     read_timing,
 )
@@ -154,6 +155,12 @@ def test_diagnostics_and_ablations(tmp_path: Path) -> None:
     inputs += files(
         table, texts(dict.fromkeys(IN_CONTEXT, 0.5), rng), lambda: _has(read_in_context(table))
     )
+    stop = tmp_path / "stop.json"
+    price = {
+        **{"price": 0.06, "accuracy": 0.5, "ci95": [0.4, 0.6], "one_training": False},
+        **{"demonstrations": 1.5, "prompt_tokens": 70.5},
+    }
+    inputs += files(stop, texts({"rows": [price]}, rng), lambda: _has({"rows": read_stop(stop)}))
     timing = tmp_path / "timing.json"
     inputs += files(
         timing, texts({"random": 0.5, "sft": 2}, rng), lambda: _has(read_timing(timing))

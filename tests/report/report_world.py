@@ -34,7 +34,7 @@ QUESTIONS = tuple(range(1000, 1100))
 ORACLE = QUESTIONS[:40]
 SHOTS = 4
 SEEDS = (1, 2)
-TRAINED = ("sft", "sft-beams", "rce", "rce-seed", "agro", "grpo")
+TRAINED = ("sft", "sft-beams", "rce", "agro", "grpo", "grpo-stop")
 PROPOSERS = {1: "f" * 64, 2: "d" * 64}
 METHODS = {
     "zero-shot": (0,),
@@ -46,6 +46,18 @@ METHODS = {
 }
 RIGHT = {"grpo": (0, 1), "rce": (0, 2), "oracle": (0, 1, 2), "sft": (0,), "sttr": (3,)}
 """A question is answered right where its id modulo 4 is one of these."""
+PRICES = [
+    {
+        "price": price,
+        "accuracy": accuracy,
+        "ci95": [accuracy - 0.02, accuracy + 0.02],
+        "one_training": False,
+        "demonstrations": count,
+        "prompt_tokens": None,
+    }
+    for price, accuracy, count in ((0.0, 0.7, 2.5), (0.06, 0.69, 1.25))
+]
+"""What the policy that stops reaches at two prices."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ def make(folder: Path) -> Made:
     write_metrics(paths.summary, summary)
     write_metrics(paths.timing, {"rce": 0.5})
     write_metrics(paths.metrics / "diagnostics.json", _diagnostics())
+    write_metrics(paths.stop, {"price_per": "demonstration", "rows": PRICES})
     write_metrics(paths.in_context, {row: i / 20 for i, row in enumerate(IN_CONTEXT)})
     _rl_data(paths)
     pools = write_pools(paths.pools, dict.fromkeys(QUESTIONS, POOL)).sha256

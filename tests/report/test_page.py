@@ -50,6 +50,7 @@ def test_the_sections_stand_in_the_order_in_which_they_are_asked(html: str) -> N
         "Paired differences",
         "Accuracy over shots",
         "What each demonstration adds",
+        "Knowing when to stop",
         "How far to the oracle",
         "The ideal reader",
         "Headroom",

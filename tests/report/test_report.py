@@ -87,7 +87,7 @@ def test_what_was_trained_once_is_marked_and_the_mark_explained(summary: tables.
         *(True, False, False)
     ]
     stream = io.StringIO()
-    tables.print_tables(summary, Console(file=stream, width=150))
+    tables.print_tables(summary, Console(file=stream, width=150), {})
     assert stream.getvalue().count("† one training: the interval does not include training.") == 2
 
 

@@ -123,6 +123,7 @@ def _write_diagnostics(paths: Paths, scores: pd.DataFrame, examples: dict[int, E
     order = {"questions": 100, "orders": 8, "sets": 8, **spread}
     content = {"copy": copy_rates(scores, examples), "order": order}
     write_metrics(paths.metrics / "diagnostics.json", content)
+    write_metrics(paths.stop, {"rows": []})
 
 
 def _write_trainings(paths: Paths) -> None:

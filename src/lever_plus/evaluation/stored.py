@@ -62,6 +62,23 @@ class ShotPart(MeanPart):
     shots: Whole
 
 
+class PricePart(Part):
+    """What a policy that stops reaches at a price."""
+
+    price: Cost
+    accuracy: Share
+    ci95: tuple[Share, Share]
+    one_training: bool
+    demonstrations: Cost
+    prompt_tokens: Cost | None
+
+
+class StopPart(Part):
+    """metrics/stop.json."""
+
+    rows: tuple[PricePart, ...]
+
+
 class SpreadPart(Part):
     """What a difference varies by."""
 
@@ -177,6 +194,18 @@ def read_summary(path: Path) -> dict[str, Any]:
     if unknown is not None:
         raise UserError(f"{path}: method {unknown} is not described, or has no rows: {ADVICE}.")
     return content
+
+
+def read_stop(path: Path) -> list[dict[str, Any]]:
+    """Return the prices with what they reach, [] where no policy stops.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    content = read_object(path, ADVICE)
+    checked(StopPart, content, str(path), ADVICE)
+    rows: list[dict[str, Any]] = content["rows"]
+    return rows
 
 
 def read_timing(path: Path) -> dict[str, float]:

@@ -90,14 +90,19 @@ def _needed(
 def _picks(
     reader: IdealReader, scores: pd.DataFrame, resamples: int, trained: Collection[str]
 ) -> list[Row]:
-    """Return the share of each kind of pick, a row a method and position."""
+    """Return the share of each kind of pick, a row a method and position.
+
+    Methods that stop are left out: at a position, only some of their questions have a pick.
+    """
     last = scores.groupby("method")["shot"].transform("max")
     longest = scores[(scores["shot"] == last) & (scores["shot"] > 0)]
+    full = longest["pointer"].map(len) == longest["shot"]
+    longest = longest[full.groupby(longest["method"]).transform("all")]
     kinds = [
         reader.kinds(int(query), [int(i) for i in pointer])
         for query, pointer in zip(longest["query_id"], longest["pointer"], strict=True)
     ]
-    picks = longest.loc[longest.index.repeat([len(each) for each in kinds])].assign(
+    picks = longest.loc[longest.index.repeat(longest["shot"])].assign(
         shot=[place for each in kinds for place in range(1, len(each) + 1)],
         kind=[kind for each in kinds for kind in each],
     )

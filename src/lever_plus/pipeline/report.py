@@ -16,7 +16,7 @@ from lever_plus.data.examples import Example, by_id, read_splits
 from lever_plus.data.pools import Pools, check_pools, read_pools
 from lever_plus.errors import UserError
 from lever_plus.evaluation import stored
-from lever_plus.evaluation.methods import ZERO_SHOT, Methods, methods_in, methods_of
+from lever_plus.evaluation.methods import Methods, methods_in, methods_of
 from lever_plus.files.checking import checked
 from lever_plus.files.json_files import read_object
 from lever_plus.files.writing import write_text
@@ -27,7 +27,7 @@ from lever_plus.pipeline.ideal_reader import open_reader, reader_numbers
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.runs import training_runs
-from lever_plus.report import findings, plots, sections, tables
+from lever_plus.report import curves, findings, plots, sections, tables
 from lever_plus.report.browser import browser
 from lever_plus.report.decisions import gather, sample
 from lever_plus.report.model_card import Trained, model_card
@@ -99,7 +99,10 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     ideal = _ideal(settings, found)
     frames = {key: plots.history_frame(found.histories, key) for key in TRACES}
     curve = plots.curve_frame(found.summary)
+    prices = stored.read_stop(paths.stop)
+    shown = curves.shown_frame(found.summary, prices)
     plots.write_csv(paths.plots / "accuracy_over_shots.csv", curve)
+    plots.write_csv(paths.plots / "accuracy_over_demonstrations.csv", shown)
     for key, frame in frames.items():
         plots.write_csv(paths.plots / f"{key}.csv", frame)
     html = page(
@@ -205,6 +208,7 @@ def _sections(
     trained = _methods(settings).trained
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
     marks = tables.notes([*summary["rows"], *summary["means"]])
+    prices = stored.read_stop(paths.stop)
     diagnostics = stored.read_diagnostics(paths.metrics / "diagnostics.json")
     ablations = paths.ablations  # only where `make ablations` was run
     rows = stored.read_ablations(ablations) if ablations.is_file() else []
@@ -217,8 +221,11 @@ def _sections(
         "What each method costs": sections.cost_section(summary, read_timing(paths)),
         "What the VLM reads": sections.in_context_section(read_in_context(paths.in_context)),
         "Paired differences": sections.paired_section(summary),
-        "Accuracy over shots": _curves(curve, summary, methods),
+        "Accuracy over shots": curves.over_shots(curve, summary, methods),
         "What each demonstration adds": sections.gain_section(summary),
+        "Knowing when to stop": curves.stop_section(
+            prices, curves.shown_frame(summary, prices), methods
+        ),
         "How far to the oracle": sections.way_section(
             findings.way_to_oracle(scores, methods, resamples), methods
         ),
@@ -230,35 +237,6 @@ def _sections(
         "Ablations": sections.ablation_section(rows, summary),
         "Decisions": browser(shown, examples),
     }
-
-
-def _curves(curve: pd.DataFrame, summary: tables.Summary, methods: Methods) -> str:
-    """Return the plots: trained methods beside the best baselines, baselines, ceilings."""
-    trained, plain = methods.names("trained"), methods.names("similarity", "baseline")
-    own, ceilings = methods.names("selector"), methods.names("ceiling")
-    best = (findings.best(summary, some) for some in (methods.names("similarity"), trained, plain))
-    similar, top, untrained = (row["method"] if row else "" for row in best)
-    shown = {
-        "Trained policies": [ZERO_SHOT, similar, untrained, *own, *trained],
-        "Baselines": [*plain, *own],
-        "Ceilings, which see the true answers": [ZERO_SHOT, top, *ceilings],
-    }
-    order = [*trained, *plain, *own, *ceilings]  # trained ones get the clearest looks
-    svgs = [
-        plots.curve_svg(curve[curve["method"].isin(some)], label, order)
-        for label, some in shown.items()
-    ]
-    numbers = curve[["method", "shots", "accuracy", "low", "high"]].astype({"shots": str})
-    cells = [
-        [m, s, *(f"{100 * v:.1f}" for v in values)]
-        for m, s, *values in numbers.itertuples(index=False)
-    ]
-    header = ["method", "shots", "accuracy", "low", "high"]
-    return (
-        figures(svgs)
-        + note("Bars are 95 % intervals; points are moved apart a little.")
-        + folded("The numbers", table(header, cells))
-    )
 
 
 def _write_cards(settings: Settings, paths: Paths, found: Found) -> int:

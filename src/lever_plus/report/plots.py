@@ -74,7 +74,7 @@ def curve_svg(
         methods: Of all plots of the page, so that a method looks the same in each.
     """
     methods = methods or list(frame["method"].drop_duplicates())
-    figure, axes = _axes(5.2)
+    figure, axes = axes_of(5.2)
     curves = [(str(m), part) for m, part in frame.groupby("method", sort=False)]
     dodge = 0.24 / max(1, len(curves) - 1)
     for index, (method, part) in enumerate(curves):
@@ -86,7 +86,7 @@ def curve_svg(
             part["shots"].to_numpy() + dodge * index - 0.12,  # so that intervals stay apart
             accuracy,
             yerr=np.abs(np.stack([accuracy - part["low"], part["high"] - accuracy])),
-            **_look(methods.index(method)),
+            **look(methods.index(method)),
             ms=5,
             lw=1.4,
             elinewidth=0.9,
@@ -96,8 +96,10 @@ def curve_svg(
     axes.set(title=label, xlabel="shots", ylabel="VQA accuracy")
     axes.set_xticks(sorted(set(frame["shots"]) - {0}))
     handles, labels = axes.get_legend_handles_labels()
-    _legend(figure, handles, labels)
-    return _svg(figure, f"{label}, with 95 % intervals; the numbers stand in the table of results")
+    legend(figure, handles, labels)
+    return svg_of(
+        figure, f"{label}, with 95 % intervals; the numbers stand in the table of results"
+    )
 
 
 def trace_svg(frame: pd.DataFrame, key: str, label: str, known: Sequence[str] | None = None) -> str:
@@ -109,7 +111,7 @@ def trace_svg(frame: pd.DataFrame, key: str, label: str, known: Sequence[str] | 
         label: Title.
         known: Methods of all plots of the page, so that a method looks the same in each.
     """
-    figure, axes = _axes(4.4)
+    figure, axes = axes_of(4.4)
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
@@ -118,18 +120,19 @@ def trace_svg(frame: pd.DataFrame, key: str, label: str, known: Sequence[str] | 
     known = known or methods
     seeds = list(dict.fromkeys(seed for _, _, seed in names.values()))
     for run, (method, _, seed) in names.items():
-        part, look = frame[frame["run"] == run], _look(known.index(method))
+        part, of_method = frame[frame["run"] == run], look(known.index(method))
         style = STYLES[seeds.index(seed) % len(STYLES)]
-        axes.plot(part["epoch"], part[key], ls=style, lw=1.4, ms=4, **look)
+        axes.plot(part["epoch"], part[key], ls=style, lw=1.4, ms=4, **of_method)
     axes.set(title=label, xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [Line2D([], [], ls="", ms=6, **_look(known.index(m))) for m in methods]
+    handles = [Line2D([], [], ls="", ms=6, **look(known.index(m))) for m in methods]
     handles += [Line2D([], [], color="0.3", ls=STYLES[i % 4]) for i in range(len(seeds))]
-    _legend(figure, handles, [*methods, *(f"seed {seed}" for seed in seeds)])
-    return _svg(figure, f"{label}, over epochs, for every training run")
+    legend(figure, handles, [*methods, *(f"seed {seed}" for seed in seeds)])
+    return svg_of(figure, f"{label}, over epochs, for every training run")
 
 
-def _look(index: int) -> dict[str, Any]:
+def look(index: int) -> dict[str, Any]:
+    """Return colour and marker of a method, by its number."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
@@ -149,7 +152,7 @@ def reward_svg(rewards: Mapping[str, NDArray[np.float64]]) -> str:
         axes.set_ylabel("%")
         axes.grid(alpha=0.3)
     panels[-1].set_xlabel("reward of a candidate, weighted over shots (dashed: mean)")
-    return _svg(figure, "Distribution of the candidates' rewards, by generator")
+    return svg_of(figure, "Distribution of the candidates' rewards, by generator")
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
@@ -167,21 +170,24 @@ def _figure(height: float) -> "Figure":
     return Figure(figsize=(5.6, height), layout="constrained")
 
 
-def _axes(height: float) -> tuple["Figure", "Axes"]:
+def axes_of(height: float) -> tuple["Figure", "Axes"]:
+    """Return an empty figure with axes; UserError if Matplotlib is not installed."""
     figure = _figure(height)
     axes = figure.subplots()
     axes.grid(alpha=0.3)
     return figure, axes
 
 
-def _legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
+def legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put a legend under the axes."""
     if labels:
         figure.legend(
             handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=10
         )
 
 
-def _svg(figure: "Figure", label: str) -> str:
+def svg_of(figure: "Figure", label: str) -> str:
+    """Return a figure as SVG with a description; equal figures give equal bytes."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(stream, format="svg", metadata=nothing)

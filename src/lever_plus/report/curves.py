@@ -1,0 +1,120 @@
+"""Accuracy over shots, and over the demonstrations that are shown where policies stop."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from lever_plus.config.names import GRPO_STOP
+from lever_plus.evaluation.methods import ZERO_SHOT, Methods
+from lever_plus.report import findings
+from lever_plus.report.page import figures, folded, note, table
+from lever_plus.report.plots import axes_of, curve_svg, legend, look, svg_of
+from lever_plus.report.tables import Summary, notes, percent
+
+Row = dict[str, Any]
+HEADER: Final = ["price", "accuracy [95 %]", "demonstrations", "prompt tokens"]
+TEXT: Final = (
+    "One policy decides after every pick, and before the first, whether another demonstration is "
+    "worth its price: that many points of reward. On average it shows so many."
+)
+
+
+def over_shots(curve: pd.DataFrame, summary: Summary, methods: Methods) -> str:
+    """Return the plots: trained methods beside the best baselines, baselines, ceilings."""
+    trained, plain = methods.names("trained"), methods.names("similarity", "baseline")
+    own, ceilings = methods.names("selector"), methods.names("ceiling")
+    best = (findings.best(summary, some) for some in (methods.names("similarity"), trained, plain))
+    similar, top, untrained = (row["method"] if row else "" for row in best)
+    shown = {
+        "Trained policies": [ZERO_SHOT, similar, untrained, *own, *trained],
+        "Baselines": [*plain, *own],
+        "Ceilings, which see the true answers": [ZERO_SHOT, top, *ceilings],
+    }
+    order = [*trained, *plain, *own, *ceilings]  # trained ones get the clearest looks
+    svgs = [
+        curve_svg(curve[curve["method"].isin(some)], label, order) for label, some in shown.items()
+    ]
+    numbers = curve[["method", "shots", "accuracy", "low", "high"]].astype({"shots": str})
+    cells = [
+        [m, s, *(f"{100 * v:.1f}" for v in values)]
+        for m, s, *values in numbers.itertuples(index=False)
+    ]
+    header = ["method", "shots", "accuracy", "low", "high"]
+    return (
+        figures(svgs)
+        + note("Bars are 95 % intervals; points are moved apart a little.")
+        + folded("The numbers", table(header, cells))
+    )
+
+
+def stop_rows(curve: Sequence[Row]) -> list[list[str]]:
+    """Return one line a price: accuracy at most so many demonstrations, and what is shown."""
+    return [
+        [
+            f"{row['price']:g}",
+            percent(row),
+            f"{row['demonstrations']:.2f}",
+            "" if row["prompt_tokens"] is None else f"{row['prompt_tokens']:.1f}",
+        ]
+        for row in curve
+    ]
+
+
+def shown_frame(summary: Summary, curve: Sequence[Row]) -> pd.DataFrame:
+    """Return accuracy over what is shown: method, price, demonstrations, accuracy, low, high.
+
+    Methods at every fixed number of demonstrations (price: none), and the policy that stops at
+    every price.
+    """
+    fixed = [row for row in summary["rows"] if row["method"] != GRPO_STOP]
+    rows = [(row["method"], None, row["shots"], row) for row in fixed]
+    rows += [(GRPO_STOP, row["price"], row["demonstrations"], row) for row in curve]
+    return pd.DataFrame(
+        [(m, price, count, r["accuracy"], *r["ci95"]) for m, price, count, r in rows],
+        columns=["method", "price", "demonstrations", "accuracy", "low", "high"],
+    )
+
+
+def stop_section(curve: Sequence[Row], frame: pd.DataFrame, methods: Methods) -> str:
+    """Return plot and table of the policy that stops; "" where none does."""
+    if not curve:
+        return ""
+    marks = notes(curve)
+    drawn = f'<div class="plot">{shown_svg(frame, methods)}</div>'
+    return note(" ".join([TEXT, *marks])) + drawn + table(HEADER, stop_rows(curve))
+
+
+def shown_svg(frame: pd.DataFrame, methods: Methods) -> str:
+    """Draw accuracy over the demonstrations that are shown, with 95 % intervals.
+
+    Args:
+        frame: See `shown_frame`.
+        methods: Trained ones and one baseline a kind are drawn.
+    """
+    trained = methods.names("trained")
+    drawn = [m for m in frame["method"].drop_duplicates() if m in trained]
+    label = "VQA accuracy over demonstrations shown"
+    figure, axes = axes_of(5.2)
+    for number, method in enumerate(drawn):
+        part = frame[frame["method"] == method].sort_values("demonstrations")
+        accuracy = part["accuracy"].to_numpy()
+        axes.errorbar(
+            part["demonstrations"].to_numpy(),
+            accuracy,
+            yerr=np.abs(np.stack([accuracy - part["low"], part["high"] - accuracy])),
+            **look(number),
+            ms=5,
+            lw=1.4 if method == GRPO_STOP else 0.8,
+            ls="-" if method == GRPO_STOP else ":",
+            elinewidth=0.9,
+            capsize=2,
+            label=method,
+        )
+        for row in part[part["price"].notna()].itertuples():
+            at = (row.demonstrations, row.accuracy)
+            axes.annotate(f"{row.price:g}", at, (0, 6), textcoords="offset points", size=8)
+    axes.set(title=label, xlabel="demonstrations shown, mean", ylabel="VQA accuracy")
+    legend(figure, *axes.get_legend_handles_labels())
+    return svg_of(figure, f"{label}; numbers beside points are prices")
