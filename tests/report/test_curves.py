@@ -33,6 +33,7 @@ def test_a_line_a_price() -> None:
 def test_the_section_labels_its_prices_and_is_left_out_without_any() -> None:
     section = stop_section(PRICES, shown_frame({"rows": ROWS}, PRICES), METHODS)
     assert ">0.06<" in section
+    assert ">0<" in section
     assert section.count("<tr>") == 3
     assert stop_section([], shown_frame({"rows": ROWS}, []), METHODS) == ""
 
