@@ -24,9 +24,9 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "pipeline/evaluate.py",
-        "selector = workspace.selector(workspace.paths.trained(method, seed))",
+        "selector = workspace.selector(workspace.paths.trained(method, seed), price)",
         "selector = workspace.selector("
-        "workspace.paths.trained(method, settings.training_seeds[0]))",
+        "workspace.paths.trained(method, settings.training_seeds[0]), price)",
         "every seed is scored with the first seed's checkpoint",
     ),
     Mutation(
@@ -61,20 +61,20 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "pipeline/grpo.py",
-        "start = paths.trained(settings.grpo.start, seed)",
-        'start = paths.trained("rce", seed)',
+        "policy = workspace.load_policy(paths.trained(settings.grpo.start, seed))",
+        'policy = workspace.load_policy(paths.trained("rce", seed))',
         "grpo.start is ignored",
     ),
     Mutation(
         "pipeline/grpo.py",
-        "start = paths.trained(settings.grpo.start, seed)",
-        "start = paths.trained(settings.grpo.start, 1)",
+        "policy = workspace.load_policy(paths.trained(settings.grpo.start, seed))",
+        "policy = workspace.load_policy(paths.trained(settings.grpo.start, 1))",
         "GRPO starts from the first seed's policy",
     ),
     Mutation(
         "pipeline/grpo.py",
-        'workspace.queries("dev"),',
-        'workspace.queries("test"),',
+        'paths, dev = workspace.paths, workspace.queries("dev")',
+        'paths, dev = workspace.paths, workspace.queries("test")',
         "GRPO's epoch is chosen on test",
     ),
     Mutation(
@@ -231,9 +231,34 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "evaluation/evaluate.py",
-        "asked = [Asked(selection.examples, example) for example, selection in chosen]",
-        "asked = [Asked(selection.examples[::-1], example) for example, selection in chosen]",
+        "asked = [Asked(selection.examples, example) for example, _, selection in chosen]",
+        "asked = [Asked(selection.examples[::-1], example) for example, _, selection in chosen]",
         "the VLM sees the demonstrations in another order than the table says",
+    ),
+    Mutation(
+        "pipeline/evaluate.py",
+        "price = settings.pointer.price if method == GRPO_STOP else None",
+        "price = 0.0 if method == GRPO_STOP else None",
+        "the policy that stops is evaluated at no price",
+    ),
+    Mutation(
+        "pipeline/grpo.py",
+        "policy, queries = workspace.load_policy(paths.trained(GRPO, seed)), groups.queries",
+        "policy, queries = workspace.load_policy("
+        "paths.trained(settings.grpo.start, seed)), groups.queries",
+        "STOP starts from the off-line policy",
+    ),
+    Mutation(
+        "training/stop.py",
+        "returns = reward_to_go(values[..., 1:], mixed + params.fixed_share * weights)",
+        "returns = reward_to_go(values[..., 1:], mixed)",
+        "fixed_share is ignored",
+    ),
+    Mutation(
+        "policy/decoding.py",
+        "left_out = torch.arange(pointers.shape[-1]) >= count.unsqueeze(-1)",
+        "left_out = torch.arange(pointers.shape[-1]) > count.unsqueeze(-1)",
+        "the demonstration after the stop is shown",
     ),
     Mutation(
         "evaluation/scored.py",
@@ -369,8 +394,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "pipeline/grpo.py",
-        "settings.rl.constant_groups,",
-        "",
+        "settings.grpo, run, constant)",
+        "settings.grpo, run)",
         "GRPO drops constant groups though they are to be kept",
     ),
     Mutation(

@@ -98,7 +98,7 @@ def test_imported_rl_data_are_where_the_seed_s_rce_reads_them(tmp_path: Path) ->
     make_rl_data(tmp_path, 2)
     pool = ("--pool", "pools.jsonl")
     run("export-rl", ".", "rl/out.json", *pool, cwd=tmp_path)
-    run("import-rl", "rl/out.json", *pool, "--index-space", "global", "--seed", "2", cwd=tmp_path)
+    run("import-rl", "rl/out.json", *pool, "--seed", "2", cwd=tmp_path)
     assert Paths(tmp_path).records(2).is_file()
     assert not Paths(tmp_path).rl_data(1).exists()
 

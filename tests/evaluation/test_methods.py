@@ -29,7 +29,7 @@ OWNERS = {
 OTHER_THINGS = {
     "config/names.py": {  # taken: settings are checked where the registry is out of reach
         *("sttr", "siir", "sitr", "mixed", "zero-shot", "random", "vote", "diverse", "fixed"),
-        *("oracle", "best-of-"),
+        *("sttr-as-many", "oracle", "best-of-"),
     },
     "config/pool.py": {"random"},  # a sampler of pools
     "data/pools.py": {"random", "mixed"},  # samplers of pools
@@ -92,16 +92,20 @@ def test_the_kinds_cover_the_methods(params: Params) -> None:
     kinds = ("similarity", "baseline", "selector", "trained", "ceiling")
     groups = {kind: registry.names(kind) for kind in kinds}
     assert sum(map(len, groups.values())) == len(list(registry))
-    assert groups["similarity"] == ["sttr", "siir", "sitr", "mixed", "diverse"]
+    assert groups["similarity"] == ["sttr", "siir", "sitr", "mixed", "diverse", "sttr-as-many"]
     assert groups["baseline"] == ["zero-shot", "random", "vote", "fixed"]
     assert groups["selector"] == ["mine"]
-    assert groups["trained"] == [
-        *("sft", "sft-beams", "rce", "rce-seed", "agro", "grpo", "grpo-stop")
-    ]
+    assert groups["trained"] == ["sft", "sft-beams", "rce", "agro", "grpo", "grpo-stop"]
     assert groups["ceiling"] == ["best-of-3", "oracle"]
-    runs = training_runs(Paths(), [1, 2], params.rce.tau, params.sft.targets)
-    assert registry.trained == list(dict.fromkeys(run.method for run in runs))
-    assert set(groups["trained"]) - set(registry.trained) == {"grpo-stop"}
+    runs = training_runs(Paths(), [1, 2], registry)
+    assert [(run.method, run.seed) for run in runs] == [
+        (method, seed) for seed in (1, 2) for method in groups["trained"]
+    ]
+
+
+def test_no_policy_stops_where_params_yaml_says_so(params: Params) -> None:
+    stops, never = (methods_of(params.rce.tau, TARGETS, stops=value) for value in (True, False))
+    assert {m.name for m in stops} - {m.name for m in never} == {"grpo-stop", "sttr-as-many"}
 
 
 def test_a_method_is_where_the_stage_that_trains_it_writes() -> None:
@@ -129,6 +133,7 @@ def test_the_references_are_sft_and_the_users_first_schedule() -> None:
         "cold",
         "agro",
         "grpo",
+        "grpo-stop",
         "oracle",
     ]
     assert registry.part(["grpo", "sft"]).references == ["sft"]

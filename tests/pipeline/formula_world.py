@@ -92,14 +92,21 @@ CHANGES: Final[dict[str, Any]] = {
     "vlm": {"path": "formula"},
     "embed": {"path": "formula", "variance": 0.98},
     "policy": {"hidden": 16},
-    "pointer": {"shots": 2},
+    "pointer": {"shots": 2, "price": 0.3},
     "reward": {"shot_weights": [0.5, 0.5]},
     "sft_data": {"beam": 3},
     "sft": {"epochs": 3, "learning_rate": 5.0e-3, "batch_size": 12, "dropout": 0.1, "dev_every": 2},
     "rl_data": {"beam": 3, "samples": {"1.0": 3, "1.3": 2}, "random": 3},
-    "rce": {"epochs": 3, "learning_rate": 5.0e-3, "batch_size": 12},
+    "rce": {
+        **{"epochs": 3, "learning_rate": 5.0e-3, "batch_size": 12},
+        "tau": {"rce": {"start": 0.4, "end": 0.1}, "rce-seed": {"start": 2.0, "end": 0.5}},
+    },
     "agro": {"epochs": 4, "learning_rate": 1.0e-2, "batch_size": 12, "beta": 0.3},
     "grpo": {"rounds": 4, "epochs": 1, "group_size": 8, "learning_rate": 2.0e-2, "batch_size": 24},
+    "stop": {
+        **{"passes": 6, "rounds": 2, "epochs": 1, "batch_size": 12, "learning_rate": 5.0e-3},
+        "prices": [0.0, 0.3, 3.0],
+    },
     "evaluate": {
         **{"random_seeds": 2, "fixed_pointers": 6, "best_of": 4, "order_queries": 6},
         **{"oracle_queries": 10, "resamples": 100},

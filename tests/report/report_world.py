@@ -14,6 +14,7 @@ from lever_plus.data.examples import Example, write_examples
 from lever_plus.data.pools import write_pools
 from lever_plus.evaluation.costs import with_costs
 from lever_plus.evaluation.evaluate import Row
+from lever_plus.evaluation.methods import methods_of
 from lever_plus.evaluation.summary import summarise
 from lever_plus.features.whitening import PARTS, FeatureSpace, Whitening
 from lever_plus.pipeline.outputs import write_metrics
@@ -114,7 +115,8 @@ def make(folder: Path) -> Made:
         prompt={"style": "chat", "instruction": ""},
         training={},
     )
-    for run in training_runs(paths, params.training_seeds, params.rce.tau, params.sft.targets):
+    methods = methods_of(params.rce.tau, params.sft.targets)
+    for run in training_runs(paths, SEEDS, methods):
         save_checkpoint(run.checkpoint.parent, policy, space, config)
         rows = [
             {"step": 0, "epoch": 0, "dev_reward": 0.5, "entropy": 3.0, "kl": 0.0},
@@ -172,7 +174,8 @@ def _scores() -> pd.DataFrame:
 
 
 def _shown(method: str, query: int, shot: int) -> tuple[list[int], list[float]]:
-    """The oracle searches anew at every shot; only policies know log-probs."""
+    """The oracle searches anew at every shot, grpo-stop stops; only policies know log-probs."""
+    shot = min(shot, query % (SHOTS + 1)) if method == "grpo-stop" else shot
     first = query * len(method) + (7 * shot if method == "oracle" else 0)
     pointer = [POOL[(first + 3 * i) % len(POOL)] for i in range(shot)]
     return pointer, [-0.5 * (i + 1) for i in range(shot)] if method in TRAINED else []

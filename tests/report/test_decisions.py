@@ -41,6 +41,7 @@ def test_a_choice_has_its_pointers_answers_and_log_probs(decisions: list[Decisio
         "rce",
         "agro",
         "grpo",
+        "grpo-stop",
         "oracle",
     ]
     grpo, oracle, random = (decision.of(m) for m in ("grpo", "oracle", "random"))

@@ -20,6 +20,6 @@ def test_it_sums_up_its_scores() -> None:
 def test_it_writes_the_report_of_a_made_up_project(tmp_path: Path) -> None:
     """Every part of the page is there, and a card of every training."""
     found = report.run(tmp_path, 40, records=3)
-    assert (found["questions"], found["scores"]) == (40, 40 * 15 * 3 * 4)
+    assert (found["questions"], found["scores"]) == (40, 40 * 16 * 3 * 4)
     assert found["page_kb"] > 300
-    assert len(list((tmp_path / "artifacts" / "report" / "model_cards").iterdir())) == 3 * 5
+    assert len(list((tmp_path / "artifacts" / "report" / "model_cards").iterdir())) == 3 * 6

@@ -23,7 +23,7 @@ from lever_plus.config.offline import TauSchedule
 from lever_plus.config.reward import RewardParams
 from lever_plus.data.examples import Example, write_examples
 from lever_plus.evaluation.diagnostics import copy_rates
-from lever_plus.evaluation.methods import ZERO_SHOT, methods_of
+from lever_plus.evaluation.methods import ZERO_SHOT, Methods, methods_of
 from lever_plus.evaluation.summary import summarise
 from lever_plus.features.whitening import PARTS, FeatureSpace, Whitening
 from lever_plus.files.writing import write_text
@@ -101,7 +101,7 @@ def _make(paths: Paths, questions: int, records: int) -> int:
     write_metrics(paths.summary, summarise(scores, registry, SETTINGS.resamples))
     _write_diagnostics(paths, scores, examples)
     write_metrics(paths.in_context, {})  # photographs: no question's meaning is known
-    _write_trainings(paths)
+    _write_trainings(paths, registry)
     return len(scores)
 
 
@@ -126,7 +126,7 @@ def _write_diagnostics(paths: Paths, scores: pd.DataFrame, examples: dict[int, E
     write_metrics(paths.stop, {"rows": []})
 
 
-def _write_trainings(paths: Paths) -> None:
+def _write_trainings(paths: Paths, methods: Methods) -> None:
     ones = np.ones(3, dtype=np.float32)
     whitening = Whitening(ones, np.eye(3, dtype=np.float32), ones)
     space = FeatureSpace("e" * 64, dict.fromkeys(PARTS, whitening))
@@ -142,9 +142,6 @@ def _write_trainings(paths: Paths) -> None:
     )
     rows = [{"step": e, "epoch": e, "dev_reward": e / EPOCHS, "kl": 0.1} for e in range(EPOCHS)]
     history = "".join(json.dumps(row) + "\n" for row in rows)
-    runs = training_runs(
-        paths, SETTINGS.training_seeds, SETTINGS.schedules, SETTINGS.targets, stops=False
-    )
-    for each in runs:
+    for each in training_runs(paths, SETTINGS.training_seeds, methods):
         save_checkpoint(each.checkpoint.parent, policy, space, config)
         write_text(each.history, history)

@@ -29,6 +29,13 @@ def select(
         str, typer.Option(help="File name of an image there, such as {image_id:012d}.jpg.")
     ] = "{image_id:012d}.jpg",
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations to choose.")] = 2,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            help="What a demonstration must be worth, in points of reward, so that fewer are "
+            "chosen where more do not help; for selectors that learned to stop."
+        ),
+    ] = None,
     answer: Annotated[
         bool, typer.Option("--answer", help="Ask the VLM without and with them.")
     ] = False,
@@ -52,10 +59,10 @@ def select(
     if not is_plain(question):
         raise UserError("--question is empty or holds control characters: ask something.")
     examples = _read_pool(pool, pool_questions, pool_annotations, pool_images, image_name)
-    selector = load_selector(checkpoint, encoder, features=features)
+    selector = load_selector(checkpoint, encoder, features=features, price=price)
     query = hashed_query(Query(str(image), question))
     (chosen,) = selector.select_all([query], [examples], shots)
-    found = {
+    found: dict[str, Any] = {
         "image": str(image),
         "question": question,
         "demonstrations": [
@@ -69,6 +76,8 @@ def select(
             for example, log_prob in zip(chosen.examples, chosen.log_probs, strict=True)
         ],
     }
+    if price is not None:
+        found |= {"price": price, "asked_for": shots}
     if answer:
         found |= _ask(vlm, query, chosen.examples)
     if as_json:
@@ -119,6 +128,15 @@ def _ask(path: Path | None, query: Any, demonstrations: Any) -> dict[str, str]:
     return {"answer_without": without, "answer_with": with_them}
 
 
+def _stopped(found: dict[str, Any]) -> str:
+    """Return how many are shown, and why no more."""
+    count, most, price = len(found["demonstrations"]), found["asked_for"], found["price"]
+    if count == most:
+        return f"shows all {most}: each is worth {price:g}"
+    what = "another" if count else "a"
+    return f"shows {count} of at most {most}: {what} demonstration is not worth {price:g}"
+
+
 def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.text import Text
@@ -128,6 +146,8 @@ def _print(found: dict[str, Any]) -> None:
     for number, shown in enumerate(found["demonstrations"], start=1):
         text = f"{number}. {shown['question']} {shown['answer']}  ({shown['image']})"
         console.print(Text(f"  {text}  probability {shown['probability']:.3f}"))
+    if "price" in found:
+        console.print(Text(_stopped(found)))
     if "answer_with" in found:
         console.print(Text(f"without demonstrations the VLM says: {found['answer_without']}"))
         console.print(Text(f"with them it says: {found['answer_with']}"))

@@ -18,15 +18,11 @@ track_app = typer.Typer(help="The MLflow side.", no_args_is_help=True)
 
 def pipeline_runs(params: Any, paths: Any) -> list[Any]:
     """Return the training runs of the pipeline that params.yaml names."""
+    from lever_plus.evaluation.methods import methods_of
     from lever_plus.pipeline.runs import training_runs
 
-    return training_runs(
-        paths,
-        params.training_seeds,
-        params.rce.tau,
-        params.sft.targets,
-        stops=params.stop is not None,
-    )
+    methods = methods_of(params.rce.tau, params.sft.targets, stops=params.stop is not None)
+    return training_runs(paths, params.training_seeds, methods)
 
 
 def synchronise(*, patient: bool = True) -> str:

@@ -65,7 +65,7 @@ def _shown(scores: pd.DataFrame, row: Row) -> Row:
     part = scores[scores["method"] == row["method"]]
     tokens = part["prompt_tokens"]
     return {
-        "demonstrations": round(float(part["shot"].mean()), 6),
+        "demonstrations": round(float(part["pointer"].map(len).mean()), 6),
         "prompt_tokens": None if tokens.isna().any() else round(float(tokens.mean()), 6),
     }
 

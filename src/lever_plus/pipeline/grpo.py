@@ -9,6 +9,7 @@ from lever_plus.config.base import Count
 from lever_plus.config.grpo import GrpoParams
 from lever_plus.config.names import GRPO, GRPO_STOP
 from lever_plus.config.offline import RlParams
+from lever_plus.config.policy import PointerParams
 from lever_plus.config.stop import StopParams
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths, weights_of
@@ -25,6 +26,7 @@ class Settings(TrainingSettings):
     """What the stage reads of params.yaml."""
 
     threads: Count
+    pointer: PointerParams
     grpo: GrpoParams
     stop: StopParams | None
     rl: RlParams

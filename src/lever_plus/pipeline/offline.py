@@ -5,10 +5,12 @@ as long as training.
 """
 
 from collections.abc import Callable, Collection
+from typing import Annotated
 
 from lever_plus.config.base import Count
 from lever_plus.config.names import AGRO, RCE, SFT
 from lever_plus.config.offline import AgroParams, RceParams, RlParams
+from lever_plus.config.settings import From
 from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import Paths, weights_of
 from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
@@ -24,6 +26,7 @@ class Settings(TrainingSettings):
     """What the stage reads of params.yaml."""
 
     threads: Count
+    shots: Annotated[int, From("pointer.shots")]
     rce: RceParams
     agro: AgroParams
     rl: RlParams
@@ -65,7 +68,7 @@ def _fits(
     settings: Settings, workspace: Workspace, seed: int
 ) -> dict[str, Callable[[Run], Trained]]:
     """Return {method: what trains it}."""
-    environment = workspace.environment(settings.pointer.shots, settings.reward)
+    environment = workspace.environment(settings.shots, settings.reward)
     paths, dev = workspace.paths, workspace.queries("dev")
     groups = workspace.groups(paths.rl_data(seed), settings.reward, settings.rl)
     start, constant = paths.trained(SFT, seed), settings.rl.constant_groups

@@ -35,7 +35,6 @@ from lever_plus.report.page import bullets, figures, folded, note, page, table
 from lever_plus.report.rl_data import rewards_by_method
 from lever_plus.report.terminal import print_decision
 from lever_plus.tracking.history import Row, read_history
-from lever_plus.tracking.training_run import TrainingRun
 from lever_plus.training.rl_data.headroom import Meter
 from lever_plus.training.rl_data.records import Meta, Records, read_rl_data
 
@@ -242,7 +241,8 @@ def _sections(
 def _write_cards(settings: Settings, paths: Paths, found: Found) -> int:
     """Write a model card for every trained policy; return how many."""
     folder = paths.report / "model_cards"
-    runs, methods = _runs(settings, paths), _methods(settings)
+    methods = _methods(settings)
+    runs = training_runs(paths, settings.training_seeds, methods)
     for run in runs:
         policy = Trained(
             stage=run.stage,
@@ -263,18 +263,8 @@ def _histories(settings: Settings, paths: Paths) -> dict[str, list[Row]]:
     """Read exactly the histories that params.yaml names: {"<method> seed <k>": rows}."""
     return {
         f"{run.method}{plots.SEED}{run.seed}": read_history(run.history)
-        for run in _runs(settings, paths)
+        for run in training_runs(paths, settings.training_seeds, _methods(settings))
     }
-
-
-def _runs(settings: Settings, paths: Paths) -> list[TrainingRun]:
-    return training_runs(
-        paths,
-        settings.training_seeds,
-        settings.schedules,
-        settings.targets,
-        stops=settings.stop is not None,
-    )
 
 
 def _methods(settings: Settings) -> Methods:

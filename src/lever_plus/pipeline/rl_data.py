@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 from lever_plus.config.base import Count, Section
 from lever_plus.config.names import SFT
-from lever_plus.config.policy import PointerParams
 from lever_plus.config.rl_data import RlDataParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.settings import From
@@ -32,7 +31,7 @@ class Settings(Section):
     """What the stage reads of params.yaml."""
 
     rl_data: RlDataParams
-    pointer: PointerParams
+    shots: Annotated[int, From("pointer.shots")]
     vlm: VlmParams
     scoring: Annotated[ScoringParams, From("scoring", free=True)]
     rl_queries: Annotated[Count, From("data.rl_queries")]
@@ -47,7 +46,7 @@ def run(settings: Settings, paths: Paths, seed: int, vlm: StoredVlm | None = Non
     queries = workspace.queries("train", settings.rl_queries)
     proposer = paths.trained(SFT, seed)
     policy = workspace.load_policy(proposer)
-    environment = workspace.environment(settings.pointer.shots)
+    environment = workspace.environment(settings.shots)
     proposals = propose(environment, policy, queries, settings.rl_data, seed)
     records = _records(environment, queries, proposals, settings.rl_data.scores)
     meta = Meta(

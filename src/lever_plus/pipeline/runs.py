@@ -1,35 +1,26 @@
 """The training runs that params.yaml names, and where each keeps its history."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from lever_plus.config.names import Targets, stage_of
-from lever_plus.config.offline import TauSchedule
+from lever_plus.config.names import stage_of
 from lever_plus.errors import UserError
-from lever_plus.evaluation.methods import methods_of
+from lever_plus.evaluation.methods import Methods
 from lever_plus.pipeline.paths import HISTORY, Paths
 from lever_plus.tracking.training_run import TrainingRun
 
 
 def training_runs(
-    paths: Paths,
-    training_seeds: Sequence[int],
-    schedules: Mapping[str, TauSchedule],
-    targets: Targets,
-    *,
-    stops: bool = True,
+    paths: Paths, training_seeds: Sequence[int], methods: Methods
 ) -> list[TrainingRun]:
-    """Return all runs: every method of SFT, every RCE schedule, AGRO and GRPO for each seed.
+    """Return all runs: every trained method for each seed.
 
     Args:
         paths: Where they are.
         training_seeds: Those of params.yaml.
-        schedules: `rce.tau`.
-        targets: `sft.targets`.
-        stops: Whether policies learn when to stop.
+        methods: What params.yaml trains, and others.
     """
-    trained = methods_of(schedules, targets, stops=stops).trained
-    return [_run(paths, method, seed) for seed in training_seeds for method in trained]
+    return [_run(paths, method, seed) for seed in training_seeds for method in methods.trained]
 
 
 def _run(paths: Paths, method: str, seed: int) -> TrainingRun:

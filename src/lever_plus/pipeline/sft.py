@@ -29,6 +29,7 @@ from lever_plus.vlm.store.cached import StoredVlm
 class Settings(TrainingSettings):
     """What the stage reads of params.yaml."""
 
+    shots: Annotated[int, From("pointer.shots")]
     sft: SftParams
     policy: PolicyParams
     sft_data: SftDataParams
@@ -69,13 +70,13 @@ def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Train
 
 def _fits(settings: Settings, workspace: Workspace) -> dict[str, Callable[[Run], Trained]]:
     """Return {method: what trains it}."""
-    environment = workspace.environment(settings.pointer.shots, settings.reward)
+    environment = workspace.environment(settings.shots, settings.reward)
     searches, dev = _searches(settings, workspace), workspace.queries("dev")
     config = configure(
         settings.policy,
         query_size=workspace.embeddings.query_size,
         candidate_size=workspace.embeddings.candidate_size,
-        shots=settings.pointer.shots,
+        shots=settings.shots,
         dropout=settings.sft.dropout,
     )
 

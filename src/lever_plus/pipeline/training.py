@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lever_plus.config.base import Section
-from lever_plus.config.policy import PointerParams
 from lever_plus.config.reward import RewardParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.settings import From
@@ -30,7 +29,6 @@ Track = Callable[[str], AbstractContextManager[Observe]]
 class TrainingSettings(Section):
     """What every training stage reads of params.yaml."""
 
-    pointer: PointerParams
     reward: RewardParams
     vlm: VlmParams
     scoring: Annotated[ScoringParams, From("scoring", free=True)]

@@ -141,16 +141,17 @@ def _add_shot(
 ) -> None:
     """Add the demonstrations that a shot adds, all of them where it has a pointer of its own.
 
-    Their kinds are in a column of their own where they are `known`.
+    Where it adds none (the selector has stopped), the answer alone is added. Their kinds are in a
+    column of their own where they are `known`.
     """
     said = (
         Text(f"{answered.answer} {'✓' if answered.right else '✗'}"),
         f"{answered.score:.2f}",
     )
-    if not answered.pointer:
+    first = answered.shot - 1 if choice.nested else 0
+    if first >= len(answered.pointer):
         table.add_row(str(answered.shot), *[""] * (len(HEADS) - 1 + known), *said)
         return
-    first = answered.shot - 1 if choice.nested else 0
     for place in range(first, len(answered.pointer)):
         shown = examples[answered.pointer[place]]
         ends = place == len(answered.pointer) - 1

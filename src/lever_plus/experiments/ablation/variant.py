@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from lever_plus.config.file import load_params
-from lever_plus.config.names import GRPO, RCE, SFT
+from lever_plus.config.names import GRPO, GRPO_STOP, RCE, SFT
 from lever_plus.config.params import Params
 from lever_plus.config.settings import settings_of
 from lever_plus.errors import UserError
@@ -137,7 +137,9 @@ def _train(
         RCE: lambda: offline.run(
             settings_of(offline.Settings, params), paths, seed, track, vlm, needed
         ),
-        GRPO: lambda: grpo.run(settings_of(grpo.Settings, params), paths, seed, track, vlm),
+        GRPO: lambda: grpo.run(
+            settings_of(grpo.Settings, params), paths, seed, track, vlm, methods
+        ),
     }
     usages = [calls[stage]().usage for stage in stages]
     return sum(usage.requests for usage in usages if isinstance(usage, Usage))
@@ -151,7 +153,8 @@ def _evaluate(
     pools, shots = workspace.pools_of(questions), params.pointer.shots
     tables = []
     for method in methods:
-        selector = workspace.selector(workspace.paths.trained(method, seed))
+        price = params.pointer.price if method == GRPO_STOP else None
+        selector = workspace.selector(workspace.paths.trained(method, seed), price)
         tables.append(evaluate_selector(scorer, method, seed, selector, questions, pools, shots))
     return tables
 
