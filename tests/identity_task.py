@@ -40,6 +40,10 @@ class MarkScorer:
         self.requests += len(asked)
         return [self._score(hit=False) for _ in asked]
 
+    def prompt_tokens(self, asked: Sequence[Asked]) -> list[int]:
+        """Return lengths: five for a question, ten for each demonstration."""
+        return [5 + 10 * len(one.demonstrations) for one in asked]
+
     def score_pointers(
         self, examples: Sequence[Example], pointers: Sequence[Sequence[Example]], description: str
     ) -> list[list[ShotScore]]:

@@ -322,8 +322,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "experiments/ablation/variant.py",
-        "selector = workspace.selector(workspace.paths.trained(method, seed))",
-        "selector = workspace.selector(workspace.paths.trained(methods[0], seed))",
+        "selector = workspace.selector(workspace.paths.trained(method, seed), price)",
+        "selector = workspace.selector(workspace.paths.trained(methods[0], seed), price)",
         "all methods of a variant are scored with the first one's checkpoint",
     ),
     Mutation(

@@ -55,6 +55,18 @@ def _optimiser(stage: str, **beside: Mapping[str, Any]) -> dict[str, Leaf]:
     }
 
 
+def _stop() -> dict[str, Leaf]:
+    values = {
+        **{"epochs": 2, "learning_rate": 1.0e-4, "schedule": "linear", "warmup": 5},
+        **{"batch_size": 7, "weight_decay": 0.5, "grad_clip": 0.01, "head_rate": 0.1},
+        **{"passes": 2, "rounds": 1, "fixed_share": 1.0, "prices": [0.0, 0.3]},
+    }
+    where = "grpo evaluate report"
+    return {
+        f"stop.{name}": Leaf(where, value, "grpo:history.jsonl") for name, value in values.items()
+    }
+
+
 def _agro() -> dict[str, Leaf]:
     leaves = _optimiser("agro")
     return {
@@ -162,9 +174,17 @@ SETTINGS: Final[dict[str, Leaf]] = {
     "embed.variance": Leaf("embed", 0.5, "embed"),
     "policy.kind": Leaf("sft", "v2", "sft", {"policy": {"layers": 1, "temperature": 0.1}}),
     "policy.hidden": Leaf("sft", 8, "sft"),
-    "policy.logit_clip": Leaf("sft", 1.0, "sft"),
+    "policy.layers": Leaf("sft", 2, "sft"),
+    "policy.temperature": Leaf("sft", 1.0, "sft"),
     "pointer.shots": Leaf(
         "sft rl_data rce grpo evaluate", 1, "rl_data evaluate", {"reward": {"shot_weights": [1.0]}}
+    ),
+    "pointer.price": Leaf("grpo evaluate", 3.0, "evaluate"),
+    "pointer.price_per": Leaf(
+        "grpo evaluate",
+        "token",
+        "tests/training/test_stop.py::test_tokens_may_be_what_costs",
+        why="the formula does not say how many tokens a prompt has",
     ),
     "reward.hard": Leaf("sft rce grpo report", 0.1, "sft:history.jsonl rce grpo"),
     "reward.soft": Leaf("sft rce grpo report", 0.1, "sft:history.jsonl rce grpo"),
@@ -223,6 +243,7 @@ SETTINGS: Final[dict[str, Leaf]] = {
     "grpo.kl": Leaf("grpo", "k3", "grpo"),
     "grpo.kl_beta": Leaf("grpo", 1.0, "grpo"),
     "grpo.kl_target": Leaf("grpo", [5.0, 6.0], "grpo"),
+    **_stop(),
     "evaluate.random_seeds": Leaf("evaluate", 1, "evaluate"),
     "evaluate.diverse_relevance": Leaf("evaluate", 0.1, "evaluate"),
     "evaluate.fixed_pointers": Leaf("evaluate", 1, "evaluate"),

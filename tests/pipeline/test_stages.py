@@ -37,7 +37,7 @@ from pipeline.formula_world import KilledError, Ran, World
 METHODS = {
     "sft": ("sft", "sft-beams"),
     "rce": ("rce", "rce-seed", "agro"),
-    "grpo": ("grpo",),
+    "grpo": ("grpo", "grpo-stop"),
 }
 """{stage: what it trains}."""
 TRAINED = [*itertools.product(itertools.chain(*METHODS.values()), (1, 2))]
@@ -259,7 +259,7 @@ def test_a_training_changes_its_policy_and_reaches_more_than_its_start(
     assert mine == pytest.approx(max(rows, key=lambda row: row["dev_reward"])["dev_accuracy"])
     assert random + 0.25 < mine < best
     assert max(row["dev_reward"] for row in rows) > rows[0]["dev_reward"]
-    if method not in METHODS["sft"]:
+    if method not in (*METHODS["sft"], "grpo-stop"):  # which has a head that its start lacks
         start = world.paths.trained("rce" if method == "grpo" else "sft", seed)
         moved = weights(workspace, world.paths.trained(method, seed)) - weights(workspace, start)
         assert moved.abs().max() > 1e-3
@@ -299,7 +299,7 @@ def test_a_seed_s_chain_reads_nothing_of_another_seed(ran: Ran, tmp_path: Path) 
         assert [path.name for path in (tmp_path / stage).iterdir()] == ["seed2"]
     whole, own = ran.world.paths, alone.paths
     assert own.records(2).read_bytes() == whole.records(2).read_bytes()
-    for method in (*METHODS["rce"], "grpo"):
+    for method in (*METHODS["rce"], *METHODS["grpo"]):
         mine = weights_of(own.trained(method, 2)).read_bytes()
         assert mine == weights_of(whole.trained(method, 2)).read_bytes()
 
@@ -310,6 +310,8 @@ def test_a_metrics_file_says_which_epoch_is_best_on_dev(ran: Ran) -> None:
     dev = workspace.of_split("dev")
     for method, seed in TRAINED:
         said = of_training(ran.world, method, seed)
+        if method == "grpo-stop":  # it pays for demonstrations
+            continue
         soft = accuracies(workspace, ran.world.paths.trained(method, seed), dev)
         assert said["dev_reward"] == pytest.approx((soft + (soft > 0)).mean(), abs=1e-5)
         rows = {row["epoch"]: row for row in rows_of(ran.world, method, seed)}
@@ -347,12 +349,18 @@ def test_what_a_method_costs_is_all_that_it_is_made_of(ran: Ran) -> None:
         assert said[method] == lists + own(method)
     start = ran.world.params.grpo.start
     assert said["grpo"] == lists + own(start) + own("grpo")
+    assert said["grpo-stop"] == said["grpo"] + own("grpo-stop")
     assert said["fixed"] == sum(card_of(r.query).split == "dev" for r in ran.asked["evaluate"])
     assert said["random"] == said["sttr"] == said["vote"] == 0
     (without,) = [r for r in metrics(ran.world, "summary.json")["rows"] if r["shots"] == 0]
     assert (without["demonstrations"], without["vlm_requests"]) == (0, 0)
     assert said["oracle"] is said["best-of-4"] is None
-    assert {row["demonstrations"] for row in means} == {1.5}
+    stopping = ("grpo-stop", "sttr-as-many")
+    assert {row["demonstrations"] for row in means if row["method"] not in stopping} == {1.5}
+    (of_stop, of_similarity) = (
+        next(row["demonstrations"] for row in means if row["method"] == name) for name in stopping
+    )
+    assert of_stop == of_similarity < 1.5
     # A formula has no tokens; the vote has no prompt.
     tokens = {row["method"]: row["prompt_tokens"] for row in means}
     assert {method for method, value in tokens.items() if value is not None} == {"vote"}
@@ -432,7 +440,8 @@ def test_the_rows_of_a_method_and_seed_are_those_of_its_own_checkpoint(
 ) -> None:
     world, workspace = ran.world, ran.world.workspace()
     test = workspace.of_split("test")
-    found = workspace.selector(world.paths.trained(method, seed)).select_all(
+    price = world.params.pointer.price if method == "grpo-stop" else None
+    found = workspace.selector(world.paths.trained(method, seed), price).select_all(
         [e.query for e in test], workspace.pools_of(test), 2
     )
     own = {
@@ -541,6 +550,36 @@ def test_the_report_draws_and_describes_every_training(ran: Ran) -> None:
     assert len(cards) == len(TRAINED)
     page = (paths.report / "index.html").read_text()
     assert all(method in page for method, _ in TRAINED)
+
+
+def test_the_curve_of_prices_is_what_the_selectors_choose(ran: Ran) -> None:
+    """A higher price never shows more, and the rows of the tables are those of pointer.price."""
+    world, workspace = ran.world, ran.world.workspace()
+    test = workspace.of_split("test")
+    rows = metrics(world, "stop.json")["rows"]
+    shown = [row["demonstrations"] for row in rows]
+    assert shown == sorted(shown, reverse=True)
+    assert shown[0] > shown[-1]
+    for row in rows:
+        counts, scores = [], []
+        for seed in (1, 2):
+            selector = workspace.selector(world.paths.trained("grpo-stop", seed), row["price"])
+            chosen = selector.select_all([e.query for e in test], workspace.pools_of(test), 2)
+            counts += [len(selection.examples) for selection in chosen]
+            scores += [accuracy(c.examples, e) for c, e in zip(chosen, test, strict=True)]
+        assert row["demonstrations"] == pytest.approx(np.mean(counts), abs=1e-5)
+        assert row["accuracy"] == pytest.approx(np.mean(scores), abs=1e-5)
+    (mine,) = (row for row in rows if row["price"] == world.params.pointer.price)
+    assert mine["accuracy"] == metrics(world, "accuracy.json")["grpo-stop"]["shots_2"]
+
+
+def test_stop_starts_from_the_grpo_policy_of_its_seed(ran: Ran) -> None:
+    for seed in (1, 2):
+        first = rows_of(ran.world, "grpo-stop", seed)[0]["dev_accuracy"]
+        workspace = ran.world.workspace()
+        start = ran.world.paths.trained("grpo", seed)
+        dev = workspace.of_split("dev")
+        assert first == pytest.approx(accuracies(workspace, start, dev).mean())
 
 
 def test_paths_are_those_of_the_world_alone(ran: Ran) -> None:

@@ -66,6 +66,19 @@ def test_a_policy_shows_what_is_worth_its_price(
     assert float(outcome.history[0]["dev_reward"]) <= outcome.trained.best_reward
 
 
+def test_tokens_may_be_what_costs(task: IdentityTask) -> None:
+    """Every demonstration of the task adds ten tokens: a price per token is ten times as high."""
+    start = sft(task, task.policy()).trained.best()
+    few = STOP.model_copy(update={"prices": [0.0, 0.03, 0.12]})
+    each, ten = (
+        stop(task, start, params, pointer=PointerParams(shots=3, price=price, price_per=per))
+        for params, price, per in ((STOP, 0.3, "demonstration"), (few, 0.03, "token"))
+    )
+    assert ten.trained.best_reward == pytest.approx(each.trained.best_reward, abs=0.1)
+    rows = [one.history[one.trained.best_epoch]["dev_demonstrations"] for one in (each, ten)]
+    assert rows[0] == pytest.approx(rows[1], abs=0.15)
+
+
 def test_the_picks_are_left_alone_until_the_head_has_learned(task: IdentityTask) -> None:
     start = sft(task, task.policy()).trained.best()
     alone = stop(task, start, STOP.model_copy(update={"rounds": 0, "weight_decay": 0.0}))

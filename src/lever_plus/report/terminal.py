@@ -148,7 +148,7 @@ def _add_shot(
         Text(f"{answered.answer} {'✓' if answered.right else '✗'}"),
         f"{answered.score:.2f}",
     )
-    first = answered.shot - 1 if choice.nested else 0
+    first = max(0, answered.shot - 1) if choice.nested else 0
     if first >= len(answered.pointer):
         table.add_row(str(answered.shot), *[""] * (len(HEADS) - 1 + known), *said)
         return
