@@ -129,6 +129,7 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "vlm": {"kind": "plugin", "factory": "a:b", "options": {"a": 1, "b": "x", "c": None}},
         "agro": {"rounds": 0},
         "grpo": {"rounds": 0, "kl_target": [0.1, 0.2]},
+        "stop": None,
     },
 }
 

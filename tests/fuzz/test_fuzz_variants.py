@@ -17,10 +17,12 @@ from lever_plus.config.file import changed_params, load_params
 from lever_plus.config.names import TAKEN
 from lever_plus.errors import UserError
 from lever_plus.evaluation.methods import BASELINES, methods_of
+from lever_plus.evaluation.summary import summarise
 from lever_plus.experiments.ablation import table
 from lever_plus.experiments.ablation.variant import run as run_variant
 from lever_plus.experiments.ablation.variants import params_of, read_variants, stages_to_run
 from lever_plus.files.locks import locked
+from lever_plus.files.writing import write_json
 from lever_plus.files.yaml_files import dump_yaml, read_yaml
 from lever_plus.pipeline.paths import Paths
 from tiny_world import ROOT
@@ -215,6 +217,8 @@ def evaluated(project: Path) -> Path:
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         _scores(methods).to_parquet(path, index=False)
+    registry = methods_of(PARAMS.rce.tau, PARAMS.sft.targets)
+    write_json(paths.summary, summarise(_scores(["rce", "zero-shot"]), registry, 100))
     facts = {"stages": ["grpo"], "seed1": {"vlm_requests": 5, "reward_std": 0.25}}
     (paths.variant("light") / "facts.json").write_text(json.dumps(facts))
     return project
