@@ -34,6 +34,8 @@ GLOSSARY: Final = {
     "train/kl_share": "grpo: the KL's share of the loss, in absolute values",
     "train/kl_beta": "grpo: weight of the KL",
     "train/clip_ratio": "grpo: share of a query's clipped ratios, mean over queries",
+    "train/stop_loss": "grpo-stop: cross-entropy of stopping, weighed by what it is worth",
+    "train/dev_demonstrations": "grpo-stop: demonstrations shown on dev at pointer.price, mean",
     "train/log_ratio": "agro: mean log(pi / reference) of a query's list, mean over queries",
     "train/list_ess": "agro: effective sample size of a list under the policy, as a share of it",
     "eval/acc/shot_<k>": "official VQA accuracy on the test questions with k demonstrations, "
