@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from lever_plus.cli.main import app  # noqa: E402
 from lever_plus.data.pools import SAMPLERS  # noqa: E402
 from lever_plus.evaluation import stored  # noqa: E402
-from lever_plus.report import curves, sections, tables  # noqa: E402
+from lever_plus.report import sections, tables  # noqa: E402
 from lever_plus.tracking.glossary import GLOSSARY  # noqa: E402
 from vlm.model_zoo import FAMILIES  # noqa: E402
 
@@ -86,8 +86,8 @@ def costs() -> str:
 
 def stop() -> str:
     """Return what the policy that stops reaches at every price."""
-    prices = stored.read_stop(ROOT / "metrics" / "stop.json")
-    return _table(curves.HEADER, curves.stop_rows(prices), tables.notes(prices))
+    prices = stored.read_stop(ROOT / "metrics" / "stop.json")["rows"]
+    return _table(tables.STOP_HEADER, tables.stop_rows(prices), tables.notes(prices))
 
 
 def gains() -> str:
@@ -181,7 +181,7 @@ def test_the_readme_says_what_the_code_says() -> None:
 
 
 def test_the_readme_has_the_committed_results() -> None:
-    command = ("git", "diff", "--quiet", "HEAD", "--", "metrics/summary.json")
+    command = ("git", "diff", "--quiet", "HEAD", "--", "metrics/summary.json", "metrics/stop.json")
     if subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode:
         pytest.skip("metrics/summary.json is not that of the commit: results of your own")
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -29,13 +29,16 @@ from lever_plus.house_words.maker import read_twins
 from lever_plus.metric.check import compare
 from lever_plus.pipeline.report import read_in_context
 from lever_plus.pipeline.searches import check_searches, read_searches, write_searches
+from lever_plus.report.curves import shown_frame
 from lever_plus.report.sections import IN_CONTEXT
 from lever_plus.report.tables import (
+    STOP_UNITS,
     accuracy_rows,
     cost_rows,
     difference_rows,
     method_rows,
     paired_rows,
+    stop_rows,
 )
 from lever_plus.selectors.infoscore import ScoredPrefix
 from tiny_world import REGISTRY
@@ -141,6 +144,18 @@ ABLATION: Final = {
 }
 
 
+STOP: Final = {
+    "price_per": "demonstration",
+    "rows": [
+        {
+            **{"price": 0.06, "accuracy": 0.5, "ci95": [0.4, 0.6], "one_training": False},
+            **{"n": 3, "seeds": 1, "seed_accuracies": [0.5], "shots": 4},
+            **{"demonstrations": 1.5, "prompt_tokens": 70.5},
+        }
+    ],
+}
+
+
 def test_diagnostics_and_ablations(tmp_path: Path) -> None:
     order = {"questions": 3, "orders": 2, "sets": 8, "order_spread": 0.1, "set_spread": 0.2}
     path, rng = tmp_path / "diagnostics.json", random.Random(3)
@@ -156,16 +171,42 @@ def test_diagnostics_and_ablations(tmp_path: Path) -> None:
         table, texts(dict.fromkeys(IN_CONTEXT, 0.5), rng), lambda: _has(read_in_context(table))
     )
     stop = tmp_path / "stop.json"
-    price = {
-        **{"price": 0.06, "accuracy": 0.5, "ci95": [0.4, 0.6], "one_training": False},
-        **{"demonstrations": 1.5, "prompt_tokens": 70.5},
-    }
-    inputs += files(stop, texts({"rows": [price]}, rng), lambda: _has({"rows": read_stop(stop)}))
+    inputs += files(stop, texts(STOP, rng), lambda: _shown(read_stop(stop)))
     timing = tmp_path / "timing.json"
     inputs += files(
         timing, texts({"random": 0.5, "sft": 2}, rng), lambda: _has(read_timing(timing))
     )
     try_all("other metrics", inputs)
+
+
+def _shown(stop: dict[str, Any]) -> None:
+    _has(stop)
+    frame = shown_frame({"rows": []}, stop["rows"])
+    assert len(frame) == len(stop_rows(stop["rows"]))
+    assert stop["price_per"] in STOP_UNITS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"price": 0.06}, "has a price twice"),
+        ({"demonstrations": 4.5}, "says that more was shown than was asked for"),
+        ({"n": 0}, "rows.1.n"),
+    ],
+)
+def test_prices_that_cannot_be_are_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "stop.json"
+    path.write_text(json.dumps(STOP))
+    assert read_stop(path) == STOP
+    path.write_text('{"rows": []}')
+    assert read_stop(path)["rows"] == []
+    (price,) = STOP["rows"]
+    path.write_text(json.dumps({"rows": [price, {**price, "price": 0.1, **changes}]}))
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        read_stop(path)
+    assert "run `dvc repro evaluate`" in str(caught.value)
 
 
 def _has(content: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from lever_plus.errors import UserError
 from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.statistics import bootstrap
 from lever_plus.evaluation.summary import summarise
-from lever_plus.house_words.ideal import IdealReader
+from lever_plus.house_words.ideal import KINDS, IdealReader
 from lever_plus.pipeline.ideal_reader import open_reader, reader_numbers
 from lever_plus.pipeline.paths import Paths
 from tiny_world import REGISTRY, World
@@ -109,6 +109,33 @@ def test_picks_are_counted_by_position_in_the_longest_pointers(
             low, high = row[kind]["ci95"]
             assert 0 <= low <= row[kind]["share"] <= high <= 1
         assert row["n"] == (5 if row["method"] == "oracle" else 8)
+
+
+def test_a_question_without_a_pick_at_a_position_is_left_out_of_it(
+    world: World, reader: IdealReader
+) -> None:
+    """Two trainings stop after different picks; one question is shown nothing at all."""
+    train = [e.question_id for e in world.splits["train"]]
+    test = [e.question_id for e in world.splits["test"]][:4]
+    counts = {1: (0, 1, 3, 3), 2: (0, 2, 2, 3)}
+    rows = [
+        Row(
+            "grpo-stop", seed, query, query, shot, train[: min(shot, count)], [], "x", 1, 1.0, False
+        )
+        for seed, of_seed in counts.items()
+        for query, count in zip(test, of_seed, strict=True)
+        for shot in (1, 2, 3)
+    ]
+    scores, pools = pd.DataFrame(rows), Pools(dict.fromkeys(test, (1_000_000,)), "")
+    summary = summarise(scores, REGISTRY, RESAMPLES)
+    picks = reader_numbers(reader, scores, summary, pools, RESAMPLES)["picks"]
+    assert [(row["position"], row["n"], row["seeds"]) for row in picks] == [
+        *((1, 3, 2), (2, 2, 2), (3, 1, 2))
+    ]
+    for row, asked in zip(picks, (test[1:], test[2:], test[3:]), strict=True):
+        kinds = Counter(reader.kinds(query, train[:3])[row["position"] - 1] for query in asked)
+        for kind in KINDS:
+            assert row[kind]["share"] == pytest.approx(kinds[kind] / len(asked), abs=1e-6)
 
 
 def test_an_example_whose_meaning_is_not_known_is_named(world: World, tmp_path: Path) -> None:

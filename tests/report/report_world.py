@@ -52,7 +52,11 @@ PRICES = [
         "price": price,
         "accuracy": accuracy,
         "ci95": [accuracy - 0.02, accuracy + 0.02],
+        "n": 100,
+        "seeds": 2,
         "one_training": False,
+        "seed_accuracies": [accuracy - 0.01, accuracy + 0.01],
+        "shots": SHOTS,
         "demonstrations": count,
         "prompt_tokens": None,
     }

@@ -6,6 +6,7 @@ import re
 
 import pandas as pd
 import pytest
+from report_world import PRICES
 from rich.console import Console
 
 from lever_plus.errors import UserError
@@ -13,6 +14,8 @@ from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.summary import summarise
 from lever_plus.report import plots, tables
 from tiny_world import REGISTRY
+
+STOP = {"price_per": "token", "rows": PRICES}
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +40,26 @@ def test_a_row_shows_every_shot_the_interval_and_the_seeds(summary: tables.Summa
 
 def test_the_terminal_says_what_the_methods_are(summary: tables.Summary) -> None:
     stream = io.StringIO()
-    tables.print_tables(summary, Console(file=stream, width=150), {})
+    tables.print_tables(summary, Console(file=stream, width=150), {}, STOP)
     assert "zero-shot  baseline  the VLM without demonstrations" in stream.getvalue()
+
+
+def test_the_terminal_has_a_line_a_price_where_a_policy_stops(summary: tables.Summary) -> None:
+    said = []
+    for stop in (STOP, {**STOP, "rows": []}):
+        stream = io.StringIO()
+        tables.print_tables(summary, Console(file=stream, width=150), {}, stop)
+        said.append(stream.getvalue())
+    assert "grpo-stop by price, points of reward for each token added" in said[0]
+    assert re.search(r"0\.06 +69\.0 \[67\.0, 71\.0\] +1\.25 +100 +2 \(68\.0-70\.0\)", said[0])
+    assert "price" not in said[1]
 
 
 def test_the_results_of_an_older_version_say_what_to_run(summary: tables.Summary) -> None:
     older = {key: value for key, value in summary.items() if key != "methods"}
     assert list(tables.accuracy_rows(older)) == list(tables.accuracy_rows(summary))
     with pytest.raises(UserError, match="run `dvc repro evaluate`"):
-        tables.print_tables(older, Console(file=io.StringIO()), {})
+        tables.print_tables(older, Console(file=io.StringIO()), {}, STOP)
 
 
 def test_what_is_known_of_the_costs_stands_beside_the_accuracy(summary: tables.Summary) -> None:
@@ -60,7 +74,7 @@ def test_what_is_known_of_the_costs_stands_beside_the_accuracy(summary: tables.S
     assert found["sft"] == [accuracy["sft"], "1.50", "41.2", "52,000", "0.12"]
     assert found["rce"] == [accuracy["rce"], "1.50", "41.2", "52,000", ""]
     stream = io.StringIO()
-    tables.print_tables(known, Console(file=stream, width=80), {"sft": 0.123})
+    tables.print_tables(known, Console(file=stream, width=80), {"sft": 0.123}, STOP)
     assert "on this machine" in stream.getvalue()
     assert "52,000  0.12" in stream.getvalue()
 
@@ -87,7 +101,7 @@ def test_what_was_trained_once_is_marked_and_the_mark_explained(summary: tables.
         *(True, False, False)
     ]
     stream = io.StringIO()
-    tables.print_tables(summary, Console(file=stream, width=150), {})
+    tables.print_tables(summary, Console(file=stream, width=150), {}, STOP)
     assert stream.getvalue().count("† one training: the interval does not include training.") == 2
 
 

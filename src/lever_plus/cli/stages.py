@@ -192,11 +192,11 @@ def results() -> None:
     from rich.console import Console
 
     from lever_plus.pipeline.paths import Paths
-    from lever_plus.pipeline.report import read_summary, read_timing
+    from lever_plus.pipeline.report import read_stop, read_summary, read_timing
     from lever_plus.report.tables import print_tables
 
     paths = Paths()
-    print_tables(read_summary(paths), Console(), read_timing(paths))
+    print_tables(read_summary(paths), Console(), read_timing(paths), read_stop(paths))
     typer.echo(f"\nReport:  {paths.report / 'index.html'} (open it in a browser)")
     typer.echo("MLflow:  make ui")
     typer.echo("DVC:     .venv/bin/dvc metrics show, .venv/bin/dvc plots show")

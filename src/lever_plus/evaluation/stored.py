@@ -41,16 +41,21 @@ class MethodPart(Part):
     label: str
 
 
-class MeanPart(Part):
-    """Accuracy of a method over shots 1..K, and what it costs where that is known."""
+class AccuracyPart(Part):
+    """An accuracy with its noise."""
 
-    method: str
     accuracy: Share
     ci95: tuple[Share, Share]
     n: Count
     seeds: Count
     one_training: bool
     seed_accuracies: Annotated[tuple[Share, ...], Field(min_length=1)]
+
+
+class MeanPart(AccuracyPart):
+    """Accuracy of a method over shots 1..K, and what it costs where that is known."""
+
+    method: str
     demonstrations: Cost | None = None
     prompt_tokens: Cost | None = None
     vlm_requests: Cost | None = None
@@ -62,20 +67,19 @@ class ShotPart(MeanPart):
     shots: Whole
 
 
-class PricePart(Part):
-    """What a policy that stops reaches at a price."""
+class PricePart(AccuracyPart):
+    """What policies that stop reach at a price."""
 
     price: Cost
-    accuracy: Share
-    ci95: tuple[Share, Share]
-    one_training: bool
+    shots: Count
     demonstrations: Cost
     prompt_tokens: Cost | None
 
 
 class StopPart(Part):
-    """metrics/stop.json."""
+    """Policies that stop, by price."""
 
+    price_per: Literal["demonstration", "token"] = "demonstration"
     rows: tuple[PricePart, ...]
 
 
@@ -196,16 +200,16 @@ def read_summary(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_stop(path: Path) -> list[dict[str, Any]]:
-    """Return the prices with what they reach, [] where no policy stops.
-
-    Raises:
-        UserError: The file is missing or damaged.
-    """
+def read_stop(path: Path) -> dict[str, Any]:
+    """Return what policies that stop reach at every price; UserError if missing or damaged."""
     content = read_object(path, ADVICE)
-    checked(StopPart, content, str(path), ADVICE)
-    rows: list[dict[str, Any]] = content["rows"]
-    return rows
+    stop = checked(StopPart, content, str(path), ADVICE)
+    prices = [row.price for row in stop.rows]
+    if len(set(prices)) < len(prices):
+        raise UserError(f"{path} has a price twice: {ADVICE}.")
+    if any(row.demonstrations > row.shots for row in stop.rows):
+        raise UserError(f"{path} says that more was shown than was asked for: {ADVICE}.")
+    return {"price_per": stop.price_per, **content}
 
 
 def read_timing(path: Path) -> dict[str, float]:

@@ -49,7 +49,8 @@ def reader_numbers(
         questions: how many; needed: of the demonstrations that a question needs ("none": so many
         are not enough), the share of questions with its interval; accuracy: rows as those of the
         summary, with the accuracy that was measured beside the reader's; picks: for every method
-        and position of its longest pointers, the share of each kind with its interval.
+        and position of its longest pointers, the share of each kind with its interval, n: of how
+        many questions.
     """
     asked = scores[scores["method"] != VOTE]
     ideal = [
@@ -92,28 +93,39 @@ def _picks(
 ) -> list[Row]:
     """Return the share of each kind of pick, a row a method and position.
 
-    Methods that stop are left out: at a position, only some of their questions have a pick.
+    A method that stops has fewer picks: at a position, questions for which one of its trainings has
+    no pick are left out.
     """
     last = scores.groupby("method")["shot"].transform("max")
     longest = scores[(scores["shot"] == last) & (scores["shot"] > 0)]
-    full = longest["pointer"].map(len) == longest["shot"]
-    longest = longest[full.groupby(longest["method"]).transform("all")]
     kinds = [
         reader.kinds(int(query), [int(i) for i in pointer])
         for query, pointer in zip(longest["query_id"], longest["pointer"], strict=True)
     ]
-    picks = longest.loc[longest.index.repeat(longest["shot"])].assign(
+    picks = longest.loc[longest.index.repeat([len(each) for each in kinds])].assign(
         shot=[place for each in kinds for place in range(1, len(each) + 1)],
         kind=[kind for each in kinds for kind in each],
     )
-    found: dict[tuple[str, int], Row] = {}
+    seeds = longest.groupby("method")["seed"].nunique()
+    found = picks.groupby(["method", "shot", "query_id"])["seed"].transform("size")
+    everywhere = picks[found == picks["method"].map(seeds)]
+    return [
+        _pick(at_position, resamples, trained)
+        for _, of_method in everywhere.groupby("method", sort=False)
+        for _, at_position in of_method.groupby("shot")
+    ]
+
+
+def _pick(picks: pd.DataFrame, resamples: int, trained: Collection[str]) -> Row:
+    """Return the share of each kind among a method's picks at one position."""
+    rows: dict[str, Row] = {}
     for kind in KINDS:
         of_kind = (picks["kind"] == kind).astype(float)
-        for row in shot_rows(picks.assign(vqa_acc_score=of_kind), resamples, trained):
-            key = str(row["method"]), int(str(row["shots"]))
-            whole = {"method": key[0], "position": key[1], "n": row["n"], "seeds": row["seeds"]}
-            found.setdefault(key, whole)[kind] = _share(row)
-    return list(found.values())
+        (rows[kind],) = shot_rows(picks.assign(vqa_acc_score=of_kind), resamples, trained)
+    row = rows[KINDS[0]]
+    whole = {"method": row["method"], "position": row["shots"], "n": row["n"]}
+    shares = {kind: _share(each) for kind, each in rows.items()}
+    return {**whole, "seeds": row["seeds"], **shares}
 
 
 def _share(row: Row) -> Row:

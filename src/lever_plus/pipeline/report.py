@@ -61,6 +61,7 @@ class Found(NamedTuple):
     """
 
     summary: tables.Summary
+    stop: dict[str, Any]
     scores: pd.DataFrame
     splits: dict[str, list[Example]]
     histories: dict[str, list[Row]]
@@ -98,8 +99,7 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     ideal = _ideal(settings, found)
     frames = {key: plots.history_frame(found.histories, key) for key in TRACES}
     curve = plots.curve_frame(found.summary)
-    prices = stored.read_stop(paths.stop)
-    shown = curves.shown_frame(found.summary, prices)
+    shown = curves.shown_frame(found.summary, found.stop["rows"])
     plots.write_csv(paths.plots / "accuracy_over_shots.csv", curve)
     plots.write_csv(paths.plots / "accuracy_over_demonstrations.csv", shown)
     for key, frame in frames.items():
@@ -107,12 +107,12 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     html = page(
         "Lever-Plus: does the selector help?",
         LEAD,
-        _sections(settings, paths, found, curve, frames, ideal),
+        _sections(settings, paths, found, curve, shown, frames, ideal),
     )
     cards = _write_cards(settings, paths, found)
     write_text(paths.report / "index.html", html)
     write_metrics(paths.ideal_reader, ideal)
-    tables.print_tables(found.summary, Console(), read_timing(paths))
+    tables.print_tables(found.summary, Console(), read_timing(paths), found.stop)
     return Outcome(f"open {paths.report / 'index.html'}; {cards} model cards beside it")
 
 
@@ -144,6 +144,11 @@ def read_summary(paths: Paths) -> tables.Summary:
     return stored.read_summary(paths.summary)
 
 
+def read_stop(paths: Paths) -> dict[str, Any]:
+    """Read metrics/stop.json; UserError if it is missing or damaged."""
+    return stored.read_stop(paths.stop)
+
+
 def read_timing(paths: Paths) -> dict[str, float]:
     """Read metrics/timing.json; nothing where no evaluation has run on this machine."""
     return stored.read_timing(paths.timing)
@@ -165,7 +170,8 @@ def _read(settings: Settings, paths: Paths) -> Found:
     stored.check_scores(scores, examples, paths.scores)
     reader = open_reader(paths, examples) if settings.source == "embedded" else None
     histories = _histories(settings, paths)
-    return Found(summary, scores, splits, histories, pools, metas, records, reader)
+    stop = read_stop(paths)
+    return Found(summary, stop, scores, splits, histories, pools, metas, records, reader)
 
 
 def read_in_context(path: Path) -> dict[str, float]:
@@ -195,6 +201,7 @@ def _sections(
     paths: Paths,
     found: Found,
     curve: pd.DataFrame,
+    shown: pd.DataFrame,
     frames: dict[str, pd.DataFrame],
     ideal: dict[str, Any],
 ) -> dict[str, str]:
@@ -207,11 +214,10 @@ def _sections(
     trained = _methods(settings).trained
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
     marks = tables.notes([*summary["rows"], *summary["means"]])
-    prices = stored.read_stop(paths.stop)
     diagnostics = stored.read_diagnostics(paths.metrics / "diagnostics.json")
     ablations = paths.ablations  # only where `make ablations` was run
     rows = stored.read_ablations(ablations) if ablations.is_file() else []
-    shown = sample(gather(scores, examples, methods, found.reader), DECISIONS)
+    decisions = sample(gather(scores, examples, methods, found.reader), DECISIONS)
     return {
         "In short": bullets(list(told)),
         "Accuracy": note(" ".join(["VQA accuracy x 100 on test questions, by shots.", *marks]))
@@ -222,9 +228,7 @@ def _sections(
         "Paired differences": sections.paired_section(summary),
         "Accuracy over shots": curves.over_shots(curve, summary, methods),
         "What each demonstration adds": sections.gain_section(summary),
-        "Knowing when to stop": curves.stop_section(
-            prices, curves.shown_frame(summary, prices), methods
-        ),
+        "Knowing when to stop": curves.stop_section(found.stop, shown, methods),
         "How far to the oracle": sections.way_section(
             findings.way_to_oracle(scores, methods, resamples), methods
         ),
@@ -234,7 +238,7 @@ def _sections(
         "Training": figures(traces),
         "Copies and order": sections.diagnostics_section(diagnostics),
         "Ablations": sections.ablation_section(rows, summary),
-        "Decisions": browser(shown, examples),
+        "Decisions": browser(decisions, examples),
     }
 
 

@@ -1,6 +1,6 @@
 """Accuracy over shots, and over the demonstrations that are shown where policies stop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,13 +11,13 @@ from lever_plus.evaluation.methods import ZERO_SHOT, Methods
 from lever_plus.report import findings
 from lever_plus.report.page import figures, folded, note, table
 from lever_plus.report.plots import axes_of, curve_svg, legend, look, svg_of
-from lever_plus.report.tables import Summary, notes, percent
+from lever_plus.report.tables import STOP_HEADER, STOP_UNITS, Summary, notes, stop_rows
 
 Row = dict[str, Any]
-HEADER: Final = ["price", "accuracy [95 %]", "demonstrations", "prompt tokens"]
 TEXT: Final = (
     "One policy decides after every pick, and before the first, whether another demonstration is "
-    "worth its price: that many points of reward. On average it shows so many."
+    "worth its price: {unit}. Shown: demonstrations, on average over questions and trainings, of "
+    "the {shots} that it may show at most."
 )
 
 
@@ -49,41 +49,35 @@ def over_shots(curve: pd.DataFrame, summary: Summary, methods: Methods) -> str:
     )
 
 
-def stop_rows(curve: Sequence[Row]) -> list[list[str]]:
-    """Return one line a price: accuracy at most so many demonstrations, and what is shown."""
-    return [
-        [
-            f"{row['price']:g}",
-            percent(row),
-            f"{row['demonstrations']:.2f}",
-            "" if row["prompt_tokens"] is None else f"{row['prompt_tokens']:.1f}",
-        ]
-        for row in curve
-    ]
-
-
 def shown_frame(summary: Summary, curve: Sequence[Row]) -> pd.DataFrame:
     """Return accuracy over what is shown: method, price, demonstrations, accuracy, low, high.
 
-    Methods at every fixed number of demonstrations (price: none), and the policy that stops at
-    every price.
+    Methods at every number of demonstrations that they were asked for (price: none), and the policy
+    that stops at every price. What is shown can be less than what was asked for.
     """
-    fixed = [row for row in summary["rows"] if row["method"] != GRPO_STOP]
-    rows = [(row["method"], None, row["shots"], row) for row in fixed]
-    rows += [(GRPO_STOP, row["price"], row["demonstrations"], row) for row in curve]
+    asked = [row for row in summary["rows"] if row["method"] != GRPO_STOP]
+    rows = [(row["method"], None, row) for row in asked if row.get("demonstrations") is not None]
+    rows += [(GRPO_STOP, row["price"], row) for row in curve]
     return pd.DataFrame(
-        [(m, price, count, r["accuracy"], *r["ci95"]) for m, price, count, r in rows],
+        [(m, price, r["demonstrations"], r["accuracy"], *r["ci95"]) for m, price, r in rows],
         columns=["method", "price", "demonstrations", "accuracy", "low", "high"],
     )
 
 
-def stop_section(curve: Sequence[Row], frame: pd.DataFrame, methods: Methods) -> str:
-    """Return plot and table of the policy that stops; "" where none does."""
-    if not curve:
+def stop_section(stop: Mapping[str, Any], frame: pd.DataFrame, methods: Methods) -> str:
+    """Return plot and table of the policy that stops; "" where none does.
+
+    Args:
+        stop: metrics/stop.json.
+        frame: See `shown_frame`.
+        methods: What the methods are.
+    """
+    rows = stop["rows"]
+    if not rows:
         return ""
-    marks = notes(curve)
+    text = TEXT.format(unit=STOP_UNITS[stop["price_per"]], shots=rows[0]["shots"])
     drawn = f'<div class="plot">{shown_svg(frame, methods)}</div>'
-    return note(" ".join([TEXT, *marks])) + drawn + table(HEADER, stop_rows(curve))
+    return note(" ".join([text, *notes(rows)])) + drawn + table(STOP_HEADER, stop_rows(rows))
 
 
 def shown_svg(frame: pd.DataFrame, methods: Methods) -> str:
@@ -91,7 +85,8 @@ def shown_svg(frame: pd.DataFrame, methods: Methods) -> str:
 
     Args:
         frame: See `shown_frame`.
-        methods: Trained ones and one baseline a kind are drawn.
+        methods: The trained ones are drawn: the others are so far below that the prices would
+            lie on each other.
     """
     trained = methods.names("trained")
     drawn = [m for m in frame["method"].drop_duplicates() if m in trained]

@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lever_plus.config.names import GRPO_STOP
 from lever_plus.evaluation.methods import methods_in
 
 NUMERALS: Final = {1: "1st", 2: "2nd", 3: "3rd"}
@@ -162,6 +163,25 @@ def cost_rows(summary: Summary, milliseconds: Mapping[str, float]) -> Iterator[l
             ]
 
 
+def stop_rows(prices: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """Return one line a price: accuracy with at most so many demonstrations, and what it takes.
+
+    Args:
+        prices: Rows of metrics/stop.json.
+    """
+    return [
+        [
+            f"{row['price']:g}",
+            percent(row),
+            f"{row['demonstrations']:.2f}",
+            _known(row["prompt_tokens"], ",.1f"),
+            str(row["n"]),
+            _seeds(row),
+        ]
+        for row in prices
+    ]
+
+
 def _known(value: float | None, digits: str) -> str:
     return "" if value is None else format(value, digits)
 
@@ -189,6 +209,12 @@ COST_NOTE: Final = (
     "ms: to select the demonstrations of one query, features given, in batches on one core of the "
     "machine that evaluated; what sees the true answers is not timed."
 )
+STOP_HEADER = ["price", "accuracy [95 %]", "shown", "prompt tokens", "n", "seeds (range)"]
+STOP_UNITS: Final = {
+    "demonstration": "points of reward for each demonstration",
+    "token": "points of reward for each token added",
+}
+"""{`pointer.price_per`: what a price is}."""
 METHOD_HEADER = ["method", "kind", "what it is"]
 PAIRED_HEADER = ["methods", "points [95 %]", "wins", "losses", "ties", "p", "p (Holm)", "n"]
 
@@ -199,8 +225,18 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def print_tables(summary: Summary, console: Console, milliseconds: Mapping[str, float]) -> None:
-    """Print the tables to a terminal: accuracies, differences, costs, and what the methods are."""
+def print_tables(
+    summary: Summary, console: Console, milliseconds: Mapping[str, float], stop: Mapping[str, Any]
+) -> None:
+    """Print the tables to a terminal: accuracies, differences, costs, prices, what methods are.
+
+    Args:
+        summary: metrics/summary.json.
+        console: Where to.
+        milliseconds: {method: time to select}, of this machine.
+        stop: metrics/stop.json.
+    """
+    unit = STOP_UNITS[stop["price_per"]]
     tables: tuple[tuple[str, list[str], Iterator[list[str]], list[str]], ...] = (
         (
             "VQA accuracy x 100 on test questions, by number of shots",
@@ -219,6 +255,12 @@ def print_tables(summary: Summary, console: Console, milliseconds: Mapping[str, 
             COST_HEADER,
             cost_rows(summary, milliseconds),
             [],
+        ),
+        (
+            f"{GRPO_STOP} by price, {unit}",
+            STOP_HEADER,
+            iter(stop_rows(stop["rows"])),
+            notes(stop["rows"]),
         ),
         ("Methods", METHOD_HEADER, method_rows(summary), []),
     )
