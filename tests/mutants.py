@@ -19,7 +19,9 @@ from mutations import MUTATIONS, Mutation
 
 ROOT: Final = Path(__file__).parent.parent
 SOURCE: Final = ROOT / "src" / "lever_plus"
-COPIED: Final = ("src", "tests", "params.yaml", "dvc.yaml", "search", "presets", "ablations")
+COPIED: Final = (
+    *("src", "tests", "params.yaml", "dvc.yaml", "search", "presets", "ablations", "recipes"),
+)
 FIRST: Final = ("tests/pipeline/test_stages.py", "tests/pipeline/test_experiments.py")
 TIMEOUT_S: Final = 600
 

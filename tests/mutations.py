@@ -327,6 +327,24 @@ MUTATIONS: Final = (
         "all methods of a variant are scored with the first one's checkpoint",
     ),
     Mutation(
+        "experiments/ablation/variant.py",
+        "price = params.pointer.price if method == GRPO_STOP else None",
+        "price = None",
+        "a variant that stops is evaluated with all demonstrations",
+    ),
+    Mutation(
+        "selectors/base.py",
+        "wanted = min(len(examples), shots) if stops else shots",
+        "wanted = min(len(examples), shots)",
+        "any selector may show fewer than it is asked for",
+    ),
+    Mutation(
+        "selectors/baselines.py",
+        "Selection(selection.examples[: len(other.examples)])",
+        "Selection(selection.examples)",
+        "similarity shows more than the policy that stops",
+    ),
+    Mutation(
         "training/best.py",
         "if reward > self.reward:",
         "if reward < self.reward or not self.weights:",

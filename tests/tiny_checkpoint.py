@@ -1,6 +1,9 @@
 """A selector's checkpoint for the tiny CLIP, with random weights: what tests of its use share."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from lever_plus.data.examples import Example
 from lever_plus.features.embeddings import embed_examples
@@ -27,12 +30,23 @@ def embed(folder: Path, world: World, folders: Folders) -> None:
     embed_examples(folder, folder / "cache", encoder, world.splits, VARIANCE)
 
 
-def make_checkpoint(folder: Path, world: World, folders: Folders, shots: int = 4) -> Path:
-    """Write a checkpoint whose choices are far from uniform; return its folder."""
+def make_checkpoint(
+    folder: Path, world: World, folders: Folders, shots: int = 4, stops_after: int | None = None
+) -> Path:
+    """Write a checkpoint whose choices are far from uniform; return its folder.
+
+    With `stops_after` it knows prices up to .2, and at each stops after so many picks.
+    """
     embed(folder / "features", world, folders)
     space = read_feature_space(folder / "features" / SPACE)
     sizes = space.query_size, space.candidate_size
-    policy = random_policy(PolicyConfig("stateful", *sizes, hidden=8, shots=shots)).float()
+    plain = PolicyConfig("stateful", *sizes, hidden=8, shots=shots)
+    highest = 0.0 if stops_after is None else 0.2
+    policy = random_policy(replace(plain, highest_price=highest)).float()
+    if policy.stop is not None:
+        with torch.no_grad():
+            policy.stop.last.weight.zero_()
+            policy.stop.last.bias.copy_(torch.arange(shots) - (stops_after or 0) + 0.5)
     config = CheckpointConfig(
         architecture=policy.config,
         feature_space=space.sha256,

@@ -95,6 +95,43 @@ def test_text_names_every_demonstration_in_order(
     ]
 
 
+@pytest.mark.parametrize(
+    ("stops_after", "shots", "why"),
+    [
+        (0, 4, "shows 0 of at most 4: a demonstration is not worth 0.06"),
+        (1, 4, "shows 1 of at most 4: another demonstration is not worth 0.06"),
+        (3, 3, "shows all 3: each is worth 0.06"),
+    ],
+)
+def test_with_a_price_it_says_how_many_are_shown_and_why(
+    world: World,
+    folders: Folders,
+    pool: Path,
+    query: Query,
+    tmp_path: Path,
+    stops_after: int,
+    shots: int,
+    why: str,
+) -> None:
+    stopping = make_checkpoint(tmp_path / "stopping", world, folders, stops_after=stops_after)
+    options = [*asked(stopping, query), "--pool", pool, "--shots", shots]
+    whole = json.loads(run(*options, "--json"))
+    assert len(whole["demonstrations"]) == shots
+    said = json.loads(run(*options, "--price", 0.06, "--json"))
+    first = whole["demonstrations"][:stops_after]
+    assert said == {**whole, "demonstrations": first, "price": 0.06, "asked_for": shots}
+    lines = run(*options, "--price", 0.06).splitlines()
+    assert (len(lines), lines[-1]) == (2 + stops_after, why)
+    assert "knows prices from 0 to 0.2, not 0.3" in refused(*options, "--price", 0.3)
+
+
+def test_a_price_is_refused_where_it_has_no_effect(
+    checkpoint: Path, pool: Path, query: Query
+) -> None:
+    options = [*asked(checkpoint, query), "--pool", pool]
+    assert "a price has no effect" in refused(*options, "--price", 0.0)
+
+
 def test_the_vlm_is_asked_without_and_with_them(
     checkpoint: Path, pool: Path, query: Query, folders: Folders
 ) -> None:

@@ -43,6 +43,14 @@ def test_costs_are_means_over_the_prompts_of_the_row() -> None:
     assert "demonstrations" not in SUMMARY["means"][0]
 
 
+def test_what_stops_is_counted_by_what_it_shows() -> None:
+    table = scores(10)
+    table["pointer"] = table["pointer"].map(lambda pointer: pointer[:1])
+    found = with_costs(SUMMARY, table)
+    assert [row["demonstrations"] for row in found["rows"]] == [1.0, 1.0, 0.0]
+    assert found["means"][0]["demonstrations"] == 1.0
+
+
 def test_what_is_not_known_is_said_to_be_so() -> None:
     found = with_costs(SUMMARY, scores(None))
     assert [row["prompt_tokens"] for row in found["rows"]] == [None, None, 5.0]

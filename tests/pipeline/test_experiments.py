@@ -293,6 +293,43 @@ def test_a_variant_trains_of_sft_what_is_evaluated_and_what_rl_starts_from(
     assert set(scores["method"]) == set(methods)
 
 
+@pytest.mark.parametrize(
+    ("methods", "trained"), [(["grpo"], {"grpo"}), (["grpo-stop"], {"grpo", "grpo-stop"})]
+)
+def test_a_variant_learns_when_to_stop_where_that_is_evaluated(
+    ran: Ran,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    methods: list[str],
+    trained: set[str],
+) -> None:
+    """Its rows are those at the price of its own params."""
+    changes = {"grpo": {"rounds": 1}, "pointer": {"price": 3.0}, "stop": {"passes": 2, "rounds": 1}}
+    variant = {"asks": "?", "methods": methods, "versus": "default/rce", "params": changes}
+    world = project_with({"seeds": [2], "variants": {"dear": variant}}, ran, tmp_path / "project")
+    monkeypatch.setenv("DVC_ROOT", str(world.paths.root))
+
+    def track(_name: str, _paths: Paths, seed: int) -> Any:
+        return world.track("variant", seed)
+
+    run_variant("dear", world.paths, track, StoredVlm(world.backend, None))
+    assert {method for _, method, _ in world.rows} == trained
+    scores = pd.read_parquet(world.paths.variant("dear") / "scores.parquet")
+    assert set(scores["method"]) == set(methods)
+    (method,) = methods
+    workspace, test = world.workspace(), world.workspace().of_split("test")
+    price = 3.0 if method == "grpo-stop" else None
+    selector = workspace.selector(world.paths.variant("dear", method, 2), price)
+    found = selector.select_all([e.query for e in test], workspace.pools_of(test), 2)
+    own = {
+        e.question_id: [x.question_id for x in s.examples] for e, s in zip(test, found, strict=True)
+    }
+    at = scores[scores["shot"] == 2]
+    assert dict(zip(at["query_id"], map(list, at["pointer"]), strict=True)) == own
+    shown = sum(map(len, own.values()))
+    assert shown < len(test) if price else shown == 2 * len(test)
+
+
 def test_a_variant_s_seed_must_be_one_that_the_pipeline_trains_with(
     ran: Ran, tmp_path: Path
 ) -> None:

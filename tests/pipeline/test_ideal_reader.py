@@ -138,6 +138,20 @@ def test_a_question_without_a_pick_at_a_position_is_left_out_of_it(
             assert row[kind]["share"] == pytest.approx(kinds[kind] / len(asked), abs=1e-6)
 
 
+def test_what_stops_is_judged_by_what_it_shows(
+    world: World, reader: IdealReader, scores: pd.DataFrame
+) -> None:
+    stops = scores.copy()
+    mine = stops["method"] == "random"
+    stops.loc[mine, "pointer"] = stops.loc[mine, "pointer"].map(lambda pointer: pointer[:2])
+    pools = Pools({e.question_id: (1_000_000,) for e in world.splits["test"]}, "")
+    found = reader_numbers(reader, stops, summarise(stops, REGISTRY, RESAMPLES), pools, RESAMPLES)
+    reached = {
+        row["shots"]: row["accuracy"] for row in found["accuracy"] if row["method"] == "random"
+    }
+    assert reached[1] != reached[2] == reached[3]
+
+
 def test_an_example_whose_meaning_is_not_known_is_named(world: World, tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     paths.source.mkdir(parents=True)

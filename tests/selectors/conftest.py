@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from identity_task import IdentityTask, make_task
-from lever_plus.policy.kinds import KINDS
+from lever_plus.policy.kinds import KINDS, with_stop
+from lever_plus.policy.network import Policy
 from lever_plus.selectors.learned import LearnedSelector
 
 torch.set_num_threads(1)
@@ -18,9 +19,20 @@ def task() -> IdentityTask:
 @pytest.fixture(params=KINDS)
 def learned(request: pytest.FixtureRequest, task: IdentityTask) -> LearnedSelector:
     """A random policy of every kind, far from indifferent, handed over in training mode."""
-    policy = task.policy(dropout=0.5, kind=request.param)
+    policy = far_from_indifferent(task.policy(dropout=0.5, kind=request.param))
+    return LearnedSelector(policy.train(), task.environment.features)
+
+
+@pytest.fixture
+def stopping(task: IdentityTask) -> Policy:
+    """A random policy with a stop head that has learned prices up to .2, and stops anywhere."""
+    return far_from_indifferent(with_stop(task.policy(), 0.2))
+
+
+def far_from_indifferent(policy: Policy) -> Policy:
+    """Move the weights at random, always the same way."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    return LearnedSelector(policy.train(), task.environment.features)
+    return policy

@@ -10,6 +10,7 @@ from identity_task import SHOTS, IdentityTask
 from lever_plus.data.pools import Pools
 from lever_plus.errors import UserError
 from lever_plus.policy.decoding import sample
+from lever_plus.policy.network import Policy
 from lever_plus.selectors.base import select_all
 from lever_plus.selectors.learned import LearnedSelector
 
@@ -81,3 +82,54 @@ def test_another_decoder_gives_groups(task: IdentityTask, learned: LearnedSelect
 
 def test_it_is_in_eval_mode(learned: LearnedSelector) -> None:
     assert not any(module.training for module in learned.policy.modules())
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("shots", [1, 2, SHOTS])
+def test_a_price_lets_it_show_the_first_of_what_it_would_show(
+    task: IdentityTask, stopping: Policy, shots: int
+) -> None:
+    """Any number of them, none included; without a price it shows as many as are asked for."""
+    queries = (*task.train, *task.dev)
+    pools = [of(task, task.environment.pools.of(query)) for query in queries]
+    asked = [e.query for e in of(task, queries)]
+    features = task.environment.features
+    whole = select_all(LearnedSelector(stopping, features), asked, pools, shots)
+    assert {len(selection.examples) for selection in whole} == {shots}
+    selector = LearnedSelector(stopping, features, price=0.05)
+    found = select_all(selector, asked, pools, shots)
+    for some, full in zip(found, whole, strict=True):
+        count = len(some.examples)
+        assert (some.examples, some.log_probs) == (full.examples[:count], full.log_probs[:count])
+    counts = {len(selection.examples) for selection in found}
+    assert len(counts) > 1
+    assert [selector.select(q, pool, shots) for q, pool in zip(asked, pools, strict=True)] == [
+        list(selection.examples) for selection in found
+    ]
+
+
+def test_the_price_decides_how_many_it_shows(task: IdentityTask, stopping: Policy) -> None:
+    asked = [e.query for e in of(task, task.train)]
+    pools = [of(task, task.environment.pools.of(query)) for query in task.train]
+    features = task.environment.features
+    shown = [
+        [len(s.examples) for s in LearnedSelector(stopping, features, p).choose(asked, pools, 3)]
+        for p in (0.0, 0.2)
+    ]
+    assert shown[0] != shown[1]
+
+
+@pytest.mark.parametrize("price", [-0.01, 0.21, float("nan")])
+def test_a_price_that_was_not_learned_is_refused(
+    task: IdentityTask, stopping: Policy, price: float
+) -> None:
+    with pytest.raises(UserError, match=r"knows prices from 0 to 0\.2, not "):
+        LearnedSelector(stopping, task.environment.features, price)
+
+
+def test_a_policy_that_does_not_decide_when_to_stop_takes_no_price(
+    learned: LearnedSelector,
+) -> None:
+    assert not learned.stops
+    with pytest.raises(UserError, match=r"as many demonstrations as it is asked for.*grpo-stop"):
+        LearnedSelector(learned.policy, learned.features, 0.0)

@@ -23,6 +23,7 @@ from lever_plus.selectors.base import (
     select_each_shot,
 )
 from lever_plus.selectors.baselines import (
+    AsManySelector,
     DiverseSelector,
     FixedSelector,
     RandomSelector,
@@ -132,6 +133,49 @@ def test_a_selection_that_is_no_pointer_into_its_pool_is_refused(
 ) -> None:
     with pytest.raises(PointerError, match=sentence):
         ask(Own(choose), QUERIES[:1], [POOL], 2)
+
+
+class Stopping(Own):
+    """A user's selector that may show fewer than it is asked for."""
+
+    stops = True
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_selector_that_stops_may_show_fewer(count: int) -> None:
+    """At every shot it shows the first of what it shows in all."""
+    each = select_each_shot(Stopping(lambda pool, _: list(pool[:count])), QUERIES[:1], [POOL], 2)
+    assert [ids(s.examples) for (s,) in each] == [ids(POOL[: min(count, k)]) for k in (1, 2)]
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize(
+    ("choose", "sentence"),
+    [
+        (lambda pool, shots: list(pool[: shots + 1]), "chose 3 distinct examples for .*, not 2"),
+        (lambda pool, _: [pool[0], pool[0]], "chose 1 distinct examples for .*, not 2"),
+        (lambda _pool, _shots: [example(99)], "that is not in its pool"),
+    ],
+    ids=["too long", "one twice", "outside"],
+)
+def test_what_it_shows_is_checked_all_the_same(choose: Choose, sentence: str) -> None:
+    with pytest.raises(PointerError, match=sentence):
+        select_all(Stopping(choose), QUERIES[:1], [POOL], 2)
+
+
+def test_as_many_are_shown_as_another_selector_shows(task: IdentityTask, stopping: Policy) -> None:
+    asked = of(task, (*task.train, *task.dev))
+    queries = [one.query for one in asked]
+    pools = [of(task, task.environment.pools.of(one.question_id)) for one in asked]
+    features = task.environment.features
+    counter, chooser = LearnedSelector(stopping, features, 0.05), SimilaritySelector(features)
+    found = select_all(AsManySelector(chooser, counter), queries, pools, SHOTS)
+    counts = [len(s.examples) for s in select_all(counter, queries, pools, SHOTS)]
+    assert len(set(counts)) > 1
+    nearest = select_all(chooser, queries, pools, SHOTS)
+    for some, whole, count in zip(found, nearest, counts, strict=True):
+        assert some.examples == whole.examples[:count]
 
 
 class Lazy(Sequence[Example]):

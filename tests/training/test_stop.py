@@ -12,7 +12,9 @@ from identity_task import IdentityTask
 from lever_plus.config.policy import PointerParams
 from lever_plus.training import losses
 from lever_plus.training.returns import going_on
-from training import STOP, sft, stop
+from lever_plus.training.stop import train_stop
+from lever_plus.training.trainer import Run
+from training import GRPO, POINTER, STOP, Watch, sft, stop
 
 
 @pytest.mark.invariant
@@ -91,3 +93,14 @@ def test_the_picks_are_left_alone_until_the_head_has_learned(task: IdentityTask)
     ]
     assert any(moved)
     assert math.isfinite(float(both.history[-1]["kl"]))
+
+
+def test_the_fixed_share_teaches_picks_whatever_the_policy_would_show(task: IdentityTask) -> None:
+    """At 1 it is all that they learn from: the probabilities of stopping have no weight left."""
+    update = {"passes": 0, "rounds": 1, "epochs": 1, "weight_decay": 0.0, "fixed_share": 1.0}
+    params, grpo = STOP.model_copy(update=update), GRPO.model_copy(update={"kl_beta": 0.0})
+    start, run = task.policy(), Run(0, Watch())
+    environment, queries, dev = task.environment, task.train, task.dev
+    trained = train_stop(start, environment, queries, dev, params, grpo, POINTER, run)
+    after = trained.policy.state_dict()
+    assert any(not after[name].equal(weight) for name, weight in start.state_dict().items())
