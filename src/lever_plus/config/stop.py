@@ -9,7 +9,11 @@ from lever_plus.config.optim import OptimParams
 
 
 class StopParams(OptimParams):
-    """GRPO that decides after every pick whether to show another; sampling and KL are GRPO's."""
+    """GRPO that decides after every pick whether to show another demonstration.
+
+    Group size, clip and the weight of the KL are those of `grpo`; credit is per step, and the KL
+    exact, whatever `grpo` has.
+    """
 
     head_rate: Positive = Field(
         description="learning rate of the stop head, in multiples of the policy's"

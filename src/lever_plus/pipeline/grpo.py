@@ -3,7 +3,7 @@
 GRPO, and from it a policy that decides when to stop.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from lever_plus.config.base import Count
 from lever_plus.config.grpo import GrpoParams
@@ -11,9 +11,9 @@ from lever_plus.config.names import GRPO, GRPO_STOP
 from lever_plus.config.offline import RlParams
 from lever_plus.config.policy import PointerParams
 from lever_plus.config.stop import StopParams
-from lever_plus.pipeline.outputs import Outcome, write_metrics
+from lever_plus.pipeline.outputs import Outcome
 from lever_plus.pipeline.paths import Paths, weights_of
-from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
+from lever_plus.pipeline.training import Fit, Track, Training, TrainingSettings, train_all
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.grpo import train_grpo
 from lever_plus.training.loop import Trained
@@ -45,14 +45,12 @@ def run(
     GRPO starts from an off-line policy of the same seed, `grpo-stop` from GRPO's.
     """
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
-    metrics = {
-        method: train(workspace, _training(settings, paths, method, seed), track, fit)
+    trainings = [
+        (_training(settings, paths, method, seed), fit)
         for method, fit in _fits(settings, workspace, seed).items()
         if methods is None or method in methods or (method == GRPO and GRPO_STOP in methods)
-    }
-    write_metrics(paths.metrics / GRPO / f"seed{seed}.json", metrics)
-    text = "; ".join(f"{method}: {describe_best(best)}" for method, best in metrics.items())
-    return Outcome(text, workspace.vlm.usage)
+    ]
+    return train_all(workspace, track, trainings)
 
 
 def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Training:
@@ -68,9 +66,7 @@ def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Train
     )
 
 
-def _fits(
-    settings: Settings, workspace: Workspace, seed: int
-) -> dict[str, Callable[[Run], Trained]]:
+def _fits(settings: Settings, workspace: Workspace, seed: int) -> dict[str, Fit]:
     """Return {method: what trains it}, in the order in which they start from each other."""
     environment = workspace.environment(settings.pointer.shots, settings.reward)
     paths, dev = workspace.paths, workspace.queries("dev")

@@ -4,16 +4,16 @@ RCE with every tau schedule, and AGRO on the same candidates: one process, becau
 as long as training.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Annotated
 
 from lever_plus.config.base import Count
 from lever_plus.config.names import AGRO, RCE, SFT
 from lever_plus.config.offline import AgroParams, RceParams, RlParams
 from lever_plus.config.settings import From
-from lever_plus.pipeline.outputs import Outcome, write_metrics
+from lever_plus.pipeline.outputs import Outcome
 from lever_plus.pipeline.paths import Paths, weights_of
-from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
+from lever_plus.pipeline.training import Fit, Track, Training, TrainingSettings, train_all
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.agro import train_agro
 from lever_plus.training.loop import Trained
@@ -42,14 +42,12 @@ def run(
 ) -> Outcome:
     """Train them (all, or some) from the seed's SFT policy, which is AGRO's reference too."""
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
-    metrics = {
-        method: train(workspace, _training(settings, paths, method, seed), track, fit)
+    trainings = [
+        (_training(settings, paths, method, seed), fit)
         for method, fit in _fits(settings, workspace, seed).items()
         if methods is None or method in methods
-    }
-    write_metrics(paths.metrics / "rce" / f"seed{seed}.json", metrics)
-    text = "; ".join(f"{method}: {describe_best(best)}" for method, best in metrics.items())
-    return Outcome(text, workspace.vlm.usage)
+    ]
+    return train_all(workspace, track, trainings)
 
 
 def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Training:
@@ -64,16 +62,14 @@ def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Train
     )
 
 
-def _fits(
-    settings: Settings, workspace: Workspace, seed: int
-) -> dict[str, Callable[[Run], Trained]]:
+def _fits(settings: Settings, workspace: Workspace, seed: int) -> dict[str, Fit]:
     """Return {method: what trains it}."""
     environment = workspace.environment(settings.shots, settings.reward)
     paths, dev = workspace.paths, workspace.queries("dev")
     groups = workspace.groups(paths.rl_data(seed), settings.reward, settings.rl)
     start, constant = paths.trained(SFT, seed), settings.rl.constant_groups
 
-    def rce(method: str) -> Callable[[Run], Trained]:
+    def rce(method: str) -> Fit:
         tau = settings.rce.tau[method]
         return lambda run: train_rce(
             workspace.load_policy(start), environment, groups, dev, settings.rce, tau, run, constant

@@ -3,7 +3,7 @@
 RL starts from the policy of method `sft`; another one is there to be compared with it.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Annotated
 
 import torch
@@ -13,10 +13,10 @@ from lever_plus.config.names import SFT
 from lever_plus.config.policy import PolicyParams
 from lever_plus.config.settings import From
 from lever_plus.config.sft import SftDataParams, SftParams
-from lever_plus.pipeline.outputs import Outcome, write_metrics
+from lever_plus.pipeline.outputs import Outcome
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.searches import check_searches, read_searches
-from lever_plus.pipeline.training import Track, Training, TrainingSettings, describe_best, train
+from lever_plus.pipeline.training import Fit, Track, Training, TrainingSettings, train_all
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.kinds import build_policy, configure
 from lever_plus.policy.network import Policy
@@ -47,14 +47,12 @@ def run(
 ) -> Outcome:
     """Train them (all, or some) from scratch; their epochs are chosen by realised reward on dev."""
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
-    metrics = {
-        method: train(workspace, _training(settings, paths, method, seed), track, fit)
+    trainings = [
+        (_training(settings, paths, method, seed), fit)
         for method, fit in _fits(settings, workspace).items()
         if methods is None or method in methods
-    }
-    write_metrics(paths.metrics / SFT / f"seed{seed}.json", metrics)
-    text = "; ".join(f"{method}: {describe_best(best)}" for method, best in metrics.items())
-    return Outcome(text, workspace.vlm.usage)
+    ]
+    return train_all(workspace, track, trainings)
 
 
 def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Training:
@@ -68,7 +66,7 @@ def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Train
     )
 
 
-def _fits(settings: Settings, workspace: Workspace) -> dict[str, Callable[[Run], Trained]]:
+def _fits(settings: Settings, workspace: Workspace) -> dict[str, Fit]:
     """Return {method: what trains it}."""
     environment = workspace.environment(settings.shots, settings.reward)
     searches, dev = _searches(settings, workspace), workspace.queries("dev")

@@ -1,4 +1,4 @@
-"""One training of a stage: tracked, resumed where it was killed, saved as a checkpoint."""
+"""The trainings of a stage: tracked, resumed where they were killed, saved as checkpoints."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +12,7 @@ from lever_plus.config.reward import RewardParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.settings import From
 from lever_plus.config.vlm import VlmParams
+from lever_plus.pipeline.outputs import Outcome, write_metrics
 from lever_plus.pipeline.paths import HISTORY
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.policy.checkpoint import CheckpointConfig, EncoderFacts, save_checkpoint
@@ -22,6 +23,8 @@ from lever_plus.training.loop import Trained
 from lever_plus.training.trainer import Observe, Run
 
 PACKAGE = Path(__file__).parents[1]
+Fit = Callable[[Run], Trained]
+"""Trains one method."""
 Track = Callable[[str], AbstractContextManager[Observe]]
 """Opens the tracked run of a method; it gets every history row while the method trains."""
 
@@ -59,8 +62,25 @@ class Training:
     threads: int = 1
 
 
+def train_all(
+    workspace: Workspace, track: Track, trainings: Sequence[tuple[Training, Fit]]
+) -> Outcome:
+    """Train methods of one stage and seed one after the other, and write their metrics file.
+
+    Args:
+        workspace: The outputs of earlier stages.
+        track: Opens the tracked run of each.
+        trainings: At least one.
+    """
+    metrics = {each.method: train(workspace, each, track, fit) for each, fit in trainings}
+    first, _ = trainings[0]
+    write_metrics(workspace.paths.metrics / first.stage / f"seed{first.seed}.json", metrics)
+    text = "; ".join(f"{method}: {_describe(best)}" for method, best in metrics.items())
+    return Outcome(text, workspace.vlm.usage)
+
+
 def train(
-    workspace: Workspace, training: Training, track: Track, fit: Callable[[Run], Trained]
+    workspace: Workspace, training: Training, track: Track, fit: Fit
 ) -> dict[str, float | int]:
     """Train one method: its history and best policy go to its folder, its rows to a tracked run.
 
@@ -138,6 +158,6 @@ def _kept_state(workspace: Workspace, training: Training) -> Path:
     return kept
 
 
-def describe_best(metrics: Mapping[str, float | int]) -> str:
+def _describe(metrics: Mapping[str, float | int]) -> str:
     """Return what a training stage says about a run."""
     return f"epoch {metrics['best_epoch']} is best, dev reward {metrics['dev_reward']:.3f}"

@@ -18,7 +18,7 @@ from lever_plus.policy.v2 import V2Policy
 
 
 class ResidualPolicy(Policy):
-    """A v2 policy whose later steps see what was picked, and how much."""
+    """A v2 policy whose later steps see what was picked, and how many."""
 
     def __init__(self, config: PolicyConfig) -> None:
         """Build an untrained policy."""

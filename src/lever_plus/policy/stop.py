@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 DROPOUT_IN, DROPOUT = 0.2, 0.5
 LEAST_LOG_PROB = -10.0
-"""Surer of anything else than this is no surer."""
+"""Log-probabilities of picks are cut here: still less likely picks are seen as equally unlikely."""
 RESOLUTION = 100.0
 """Prices are seen as log(1 + RESOLUTION price / highest): about as far apart as their effects."""
 
