@@ -405,9 +405,9 @@ MUTATIONS: Final = (
         "rce.dropout is ignored",
     ),
     Mutation(
-        "training/offline.py",
-        "torch.manual_seed(run.seed)",
-        "torch.manual_seed(0)",
+        "training/trainer.py",
+        "self._masks = torch.Generator().manual_seed(run.seed)",
+        "self._masks = torch.Generator().manual_seed(0)",
         "all seeds have the same dropout",
     ),
     Mutation(

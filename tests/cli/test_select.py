@@ -119,7 +119,8 @@ def test_with_a_price_it_says_how_many_are_shown_and_why(
     assert len(whole["demonstrations"]) == shots
     said = json.loads(run(*options, "--price", 0.06, "--json"))
     first = whole["demonstrations"][:stops_after]
-    assert said == {**whole, "demonstrations": first, "price": 0.06, "asked_for": shots}
+    unit = {"price": 0.06, "price_per": "demonstration"}
+    assert said == {**whole, "demonstrations": first, **unit, "asked_for": shots}
     lines = run(*options, "--price", 0.06).splitlines()
     assert (len(lines), lines[-1]) == (2 + stops_after, why)
     assert "knows prices from 0 to 0.2, not 0.3" in refused(*options, "--price", 0.3)

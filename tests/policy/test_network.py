@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from lever_plus.policy.dropout import Dropout
 from lever_plus.policy.kinds import KINDS, build_policy, with_dropout
 from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 
@@ -181,7 +182,7 @@ def test_with_another_dropout_a_policy_has_the_same_weights_of_its_own(
     noisy = with_dropout(policy.float(), 0.5)
     assert noisy.config == replace(config, dropout=0.5)
     assert not noisy.training
-    assert {m.p for m in noisy.modules() if isinstance(m, torch.nn.Dropout)} == {0.5}
+    assert {m.rate for m in noisy.modules() if isinstance(m, Dropout)} == {0.5}
     before = {name: weight.clone() for name, weight in policy.state_dict().items()}
     for name, weight in noisy.state_dict().items():
         assert weight.equal(before[name]), name

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from lever_plus.policy.kinds import build_policy
 from lever_plus.policy.network import Encoded, Policy, PolicyConfig
+from lever_plus.policy.v2 import attended
 
 Features = tuple[Tensor, Tensor]
 pytestmark = pytest.mark.parametrize("config", ["v2"], indirect=True)
@@ -88,6 +89,18 @@ def test_every_layer_attends(config: PolicyConfig, features: Features) -> None:
         if "out_proj.weight" in name:
             assert parameter.grad is not None, name
             assert parameter.grad.abs().max() > 1e-9, name
+
+
+def test_attention_is_that_of_torch(config: PolicyConfig) -> None:
+    attention = torch.nn.MultiheadAttention(config.hidden, 1, batch_first=True).double()
+    for bias in (attention.in_proj_bias, attention.out_proj.bias):
+        torch.nn.init.normal_(bias)
+    query = torch.randn(5, config.hidden).double()
+    pool = torch.randn(5, 7, config.hidden).double()
+    valid = torch.arange(7) < torch.tensor([7, 3, 1, 5, 7])[:, None]
+    expected, _ = attention(query.unsqueeze(1), pool, pool, key_padding_mask=~valid)
+    found = attended(attention, query, pool, valid)
+    torch.testing.assert_close(found, expected.squeeze(1), rtol=1e-12, atol=1e-12)
 
 
 def test_untrained_projections_are_nearly_the_identity(config: PolicyConfig) -> None:

@@ -111,12 +111,12 @@ def test_rce_has_the_dropout_of_its_own_settings(task: IdentityTask) -> None:
 
 
 def test_the_dropout_of_rce_is_that_of_its_seed(task: IdentityTask) -> None:
-    """Not of what the process has drawn before, nor of the parts of a batch."""
+    """Not of what the process has drawn before."""
     noisy = RCE.model_copy(update={"epochs": 2, "dropout": 0.5})
-    one = rce(task, task.policy(), noisy, threads=1)
+    one = rce(task, task.policy(), noisy)
     policy = task.policy()
     torch.rand(3)
-    assert rce(task, policy, noisy, threads=2).weights.equal(one.weights)
+    assert rce(task, policy, noisy).weights.equal(one.weights)
     alone = task.groups(size=8).rows(torch.tensor([0]))  # without an order that tells seeds apart
     first, second = (rce(task, task.policy(), noisy, s, groups=alone).weights for s in (0, 1))
     assert not first.equal(second)

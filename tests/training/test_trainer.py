@@ -10,6 +10,7 @@ from torch import Tensor
 
 from identity_task import IdentityTask
 from lever_plus.config.optim import OptimParams
+from lever_plus.policy.dropout import dropped
 from lever_plus.policy.network import Policy
 from lever_plus.training.gradients import Part
 from lever_plus.training.state import read_state, save_state
@@ -76,10 +77,14 @@ def test_a_trainer_goes_on_bit_for_bit_where_another_was(
     """Weights, moments, learning rate, batches and dropout, through a file."""
 
     def steps(trainer: Trainer, count: int) -> None:
+        weight, rows = trainer.policy.get_parameter("query_in.bias"), torch.zeros(1).long()
+
+        def part(_rows: Tensor) -> Part:
+            scale = torch.rand((), generator=trainer.generator)
+            return Part((scale * dropped(weight, 0.5)).square().sum(), {})
+
         for _ in range(count):
-            scale = torch.rand((), generator=trainer.generator) + torch.rand(())
-            weight = trainer.policy.get_parameter("query_in.bias")
-            step(trainer, scale * weight.square().sum())
+            trainer.update(rows, part, dropout=True)
 
     whole = trainer(task.policy(), 4, **changes)
     steps(whole, done)

@@ -2,12 +2,12 @@
 
 The older system trains on one query a step: the query and its pool are repeated for each of the
 G candidates, encoded G times, and teacher forcing goes pick by pick; GRPO's old log-probs are
-computed in a pass of their own before. Both ways run here on the same network, features and
-candidates (800 groups x 16 candidates, K = 64, d = 512), in one process, one after the other. Ours
-is the whole call of the trainer (batches, schedule, dev evaluation of one query, and for GRPO the
-distributions of the reference), with the batch and in as many parts side by side as params.yaml
-says, on one torch thread each; the other way counts with one torch thread or with all, whichever is
-faster. Rewards are random: nothing is learned here.
+computed in a pass of their own before. Both ways run here on the same network (for RCE with its
+dropout), features and candidates (800 groups x 16 candidates, K = 64, d = 512), in one process, one
+after the other. Ours is the whole call of the trainer (batches, schedule, dev evaluation of one
+query, and for GRPO the distributions of the reference), with the batch and in as many parts side by
+side as params.yaml says, on one torch thread each; the other way counts with one torch thread or
+with all, whichever is faster. Rewards are random: nothing is learned here.
 """
 
 import timeit
@@ -27,7 +27,7 @@ from lever_plus.data.pools import Pools
 from lever_plus.errors import UserError
 from lever_plus.features.embeddings import Embeddings
 from lever_plus.hub.threads import on_threads
-from lever_plus.policy.kinds import build_policy, configure
+from lever_plus.policy.kinds import build_policy, configure, with_dropout
 from lever_plus.policy.network import Policy
 from lever_plus.training import losses
 from lever_plus.training.environment import Environment
@@ -89,10 +89,11 @@ def run(params: Params) -> dict[str, float]:
         RCE: lambda: train_rce(policy(), environment, groups, [DEV], rce, tau, quiet),
         GRPO: lambda: train_grpo(policy(), environment, groups, [DEV], grpo, quiet),
     }
-    theirs = {RCE: (weighted, rce), GRPO: (clipped, grpo)}
+    noisy = with_dropout(policy(), rce.dropout).train()
+    theirs = {RCE: (noisy, weighted, rce), GRPO: (policy(), clipped, grpo)}
     found = {}
     for name, train in ours.items():
-        slow = partial(_one_by_one, policy(), environment, groups, *theirs[name], name == GRPO)
+        slow = partial(_one_by_one, *theirs[name], environment, groups, name == GRPO)
         one_by_one = 0.0
         for count in {1, threads}:
             with on_threads(count):
@@ -107,10 +108,10 @@ def run(params: Params) -> dict[str, float]:
 
 def _one_by_one(
     policy: Policy,
-    environment: Environment,
-    groups: Groups,
     loss: Loss,
     params: OptimParams,
+    environment: Environment,
+    groups: Groups,
     needs_old: bool,
     count: int = SAMPLE,
 ) -> None:

@@ -77,7 +77,11 @@ def select(
         ],
     }
     if price is not None:
-        found |= {"price": price, "asked_for": shots}
+        found |= {
+            "price": price,
+            "price_per": selector.policy.config.price_per,
+            "asked_for": shots,
+        }
     if answer:
         found |= _ask(vlm, query, chosen.examples)
     if as_json:
@@ -130,11 +134,13 @@ def _ask(path: Path | None, query: Any, demonstrations: Any) -> dict[str, str]:
 
 def _stopped(found: dict[str, Any]) -> str:
     """Return how many are shown, and why no more."""
-    count, most, price = len(found["demonstrations"]), found["asked_for"], found["price"]
+    count, most = len(found["demonstrations"]), found["asked_for"]
+    each = " a token" if found["price_per"] == "token" else ""
+    price = f"{found['price']:g}{each}"
     if count == most:
-        return f"shows all {most}: each is worth {price:g}"
+        return f"shows all {most}: each is worth {price}"
     what = "another" if count else "a"
-    return f"shows {count} of at most {most}: {what} demonstration is not worth {price:g}"
+    return f"shows {count} of at most {most}: {what} demonstration is not worth {price}"
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -29,8 +29,8 @@ def encode_pools(
         queries: Features [B, query_size].
         pools: Rows of each query's candidates, B arrays of at least one.
         candidates: Returns the features of rows, [n, candidate_size].
-        projected: All rows at the policy's width, where they are known; None projects the distinct
-            ones.
+        projected: All rows as the policy projects them, where that is known; None projects the
+            distinct ones.
     """
     sizes = np.array([len(pool) for pool in pools])
     places = np.arange(sizes.max()) < sizes[:, None]

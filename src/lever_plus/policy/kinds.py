@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from lever_plus.config.policy import PolicyParams
-from lever_plus.policy.network import Policy, PolicyConfig
+from lever_plus.policy.network import Policy, PolicyConfig, PricePer
 from lever_plus.policy.residual import ResidualPolicy
 from lever_plus.policy.stateful import StatefulPolicy
 from lever_plus.policy.v2 import V2Policy
@@ -31,16 +31,20 @@ def configure(params: PolicyParams, **sizes: Any) -> PolicyConfig:
     return PolicyConfig(**params.model_dump(), **sizes)
 
 
-def with_stop(policy: Policy, highest_price: float) -> Policy:
+def with_stop(
+    policy: Policy, highest_price: float, price_per: PricePer = "demonstration"
+) -> Policy:
     """Return a policy with the same weights and an untrained stop head, in eval mode.
 
     Args:
         policy: Without one.
         highest_price: That the head will be trained with, above 0.
+        price_per: What costs the price.
     """
     if policy.stop is not None:
         raise ValueError("the policy has a stop head already")
-    other = build_policy(replace(policy.config, highest_price=highest_price))
+    priced = replace(policy.config, highest_price=highest_price, price_per=price_per)
+    other = build_policy(priced)
     head = {
         f"stop.{name}": value for name, value in other.get_submodule("stop").state_dict().items()
     }

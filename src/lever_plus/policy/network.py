@@ -21,6 +21,7 @@ from lever_plus.policy.stop import StopHead
 
 Size = Annotated[int, Field(ge=1, le=2**20)]
 """Of features and layers: what no network has is refused before a number of it is allocated."""
+PricePer = Literal["demonstration", "token"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -38,8 +39,9 @@ class PolicyConfig:
         layers: Of `v2` and `residual`: cross-attention layers.
         temperature: Of `v2` and `residual`: logits are cosines over this.
         dropout: Dropout in training mode (SFT and RCE; the others compare log-probs in eval mode).
-        highest_price: Of a demonstration, that a stop head was trained with; 0: there is none, and
+        highest_price: That a stop head was trained with, in points of reward; 0: there is none, and
             pointers are as long as is asked for.
+        price_per: What costs the price: a demonstration, or each token that it adds to a prompt.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -54,6 +56,7 @@ class PolicyConfig:
     temperature: Positive = 0.1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     highest_price: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    price_per: PricePer = "demonstration"
 
     def as_dict(self) -> dict[str, int | float | str]:
         """Return the fields."""
@@ -111,9 +114,9 @@ class Policy(nn.Module, ABC):
 
     @abstractmethod
     def project(self, candidates: Tensor) -> Tensor:
-        """Return candidates [..., candidate_size] at the network's width, [..., H].
+        """Return what does not depend on the query, [..., P], of candidates [..., candidate_size].
 
-        What does not depend on the query: an example that stands in many pools is projected once.
+        An example that stands in many pools is projected once.
         """
 
     @abstractmethod
@@ -122,7 +125,7 @@ class Policy(nn.Module, ABC):
 
         Args:
             queries: [B, query_size].
-            projected: Pools of projected candidates, [B, K, H]; padding may hold anything finite.
+            projected: Pools of projected candidates, [B, K, P]; padding may hold anything finite.
             valid: Bool [B, K], False for padding.
         """
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from lever_plus.hub.linear import linear
+from lever_plus.policy.dropout import Dropout
 from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 from lever_plus.policy.picked import picked_before
 from lever_plus.policy.v2 import V2Policy
@@ -27,13 +28,13 @@ class ResidualPolicy(Policy):
         self.static = V2Policy(replace(config, highest_price=0.0))
         self.seen = nn.Linear(3 * width, width)
         self.step = nn.Embedding(config.shots, width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.correction = nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.step.weight)
         nn.init.zeros_(self.correction.weight)
 
     def project(self, candidates: Tensor) -> Tensor:
-        """Return candidates at width H."""
+        """Project as the static policy does."""
         return self.static.project(candidates)
 
     def relate(self, queries: Tensor, projected: Tensor, valid: Tensor) -> Encoded:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lever_plus.hub.linear import OneDnnLinear, linear
+from lever_plus.policy.dropout import Dropout
 from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 from lever_plus.policy.picked import picked_before
 
@@ -32,7 +33,7 @@ class StatefulPolicy(Policy):
         self.key = nn.Linear(width, width, bias=False)
         self.step = nn.Embedding(config.shots, width)
         self.start = nn.Parameter(torch.zeros(width))
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def project(self, candidates: Tensor) -> Tensor:
         """Return W_c c."""
@@ -79,7 +80,7 @@ class _Match(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Linear(3 * width, width)
-        self.rest = nn.Sequential(nn.GELU(), nn.Dropout(dropout), OneDnnLinear(width, width))
+        self.rest = nn.Sequential(nn.GELU(), Dropout(dropout), OneDnnLinear(width, width))
 
     def forward(self, query: Tensor, candidates: Tensor) -> Tensor:
         for_candidate, for_query, for_both = self.first.weight.chunk(3, dim=1)
@@ -95,7 +96,7 @@ class _State(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Linear(3 * width, width)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.last = nn.Linear(width, width)
 
     def forward(self, query: Tensor, seen: Tensor) -> Tensor:

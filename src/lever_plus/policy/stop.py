@@ -10,6 +10,8 @@ demonstration may cost. Its dropout is its own: no log-probability of a pick dep
 import torch
 from torch import Tensor, nn
 
+from lever_plus.policy.dropout import Dropout
+
 DROPOUT_IN, DROPOUT = 0.2, 0.5
 LEAST_LOG_PROB = -10.0
 """Log-probabilities of picks are cut here: still less likely picks are seen as equally unlikely."""
@@ -35,7 +37,7 @@ class StopHead(nn.Module):
         self.state = nn.Linear(2 * width + 5, width, bias=False)
         self.step = nn.Embedding(shots, width)
         self.last = nn.Linear(width, shots)
-        self.drop_in, self.drop = nn.Dropout(DROPOUT_IN), nn.Dropout(DROPOUT)
+        self.drop_in, self.drop = Dropout(DROPOUT_IN), Dropout(DROPOUT)
         for weight in (self.step.weight, self.last.weight, self.last.bias):
             nn.init.zeros_(weight)
 

@@ -8,9 +8,13 @@ instead of -100, and query and candidates have an input projection each, because
 parts (a candidate shows its answer).
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
+from torch.nn import MultiheadAttention
 
+from lever_plus.policy.dropout import Dropout, dropped
 from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 
 NEAR_IDENTITY = 0.01
@@ -27,35 +31,55 @@ class V2Policy(Policy):
         self.query_in = nn.Linear(config.query_size, width, bias=False)
         self.candidate_in = nn.Linear(config.candidate_size, width, bias=False)
         self.attention = nn.ModuleList(
-            nn.MultiheadAttention(width, 1, dropout=config.dropout, batch_first=True)
+            MultiheadAttention(width, 1, dropout=config.dropout, batch_first=True)
             for _ in range(config.layers)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(config.layers))
         self.query_out = _near_identity(width)
         self.candidate_out = _near_identity(width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def project(self, candidates: Tensor) -> Tensor:
-        """Return candidates at width H."""
+        """Return candidates at width H, and their keys, [..., 2 H]."""
         projected: Tensor = self.candidate_in(candidates)
-        return projected
+        keys = _unit(self.candidate_out(self.drop(projected)))
+        return torch.cat([projected, keys], dim=-1)
 
     def relate(self, queries: Tensor, projected: Tensor, valid: Tensor) -> Encoded:
         """Encode queries, each with what it attends to in its pool, and candidates."""
-        query, pool = self.query_in(queries).unsqueeze(1), projected
+        query = self.query_in(queries)
+        pool, keys = projected.chunk(2, dim=-1)
         for attention, norm in zip(self.attention, self.norms, strict=True):
-            seen, _ = attention(query, pool, pool, key_padding_mask=~valid, need_weights=False)
-            query = norm(query + seen)
-        focus = _unit(self.query_out(self.drop(query.squeeze(1))))
-        keys = _unit(self.candidate_out(self.drop(pool)))
+            query = norm(query + attended(cast(MultiheadAttention, attention), query, pool, valid))
+        focus = _unit(self.query_out(self.drop(query)))
         return Encoded(focus, pool, keys, valid, queries)
 
     def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return the same logits at every step."""
-        cosines = torch.einsum("bh,bkh->bk", encoded.query, encoded.keys)
+        cosines = (encoded.keys @ encoded.query.unsqueeze(-1)).squeeze(-1)
         logits = cosines / self.config.temperature
         batch, group, _ = pointers.shape
         return logits[:, None, None].expand(batch, group, len(steps), -1)
+
+
+def attended(attention: MultiheadAttention, query: Tensor, pool: Tensor, valid: Tensor) -> Tensor:
+    """Return what one head reads for each query [B, H] in its pool [B, K, H]: `attention` itself.
+
+    One query a pool, so W_k and W_v go to the side of the query, where there are fewer rows. The
+    bias of the keys adds the same to all logits of a query.
+    """
+    width = query.shape[-1]
+    for_query, for_key, for_value = attention.in_proj_weight.chunk(3)
+    of_query, _, of_value = attention.in_proj_bias.chunk(3)
+    asked = nn.functional.linear(query, for_query, of_query) @ for_key / width**0.5
+    logits = (pool @ asked.unsqueeze(-1)).squeeze(-1).masked_fill(~valid, -torch.inf)
+    weights = logits.softmax(-1)
+    if attention.training:
+        weights = dropped(weights, attention.dropout)
+    seen = (weights.unsqueeze(1) @ pool).squeeze(1)
+    values = nn.functional.linear(seen, for_value) + weights.sum(-1, keepdim=True) * of_value
+    out: Tensor = attention.out_proj(values)
+    return out
 
 
 def _near_identity(width: int) -> nn.Linear:

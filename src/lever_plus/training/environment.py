@@ -103,7 +103,7 @@ class Environment:
         return Frozen(self, policy)
 
     def _encode(self, policy: Policy, queries: Sequence[int], projected: Tensor | None) -> Encoded:
-        """Encode; `projected` are all examples at the policy's width, None where it trains."""
+        """Encode; `projected` are all examples projected, None where it trains."""
         features, pools = self.embeddings.queries(queries), [self._pool(q) for q in queries]
         return encode_pools(policy, features, pools, self.embeddings.candidates, projected)
 

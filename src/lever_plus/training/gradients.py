@@ -8,10 +8,13 @@ are, but not on the machine's cores.
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from lever_plus.policy.dropout import masks_from
 
 
 class Part(NamedTuple):
@@ -36,18 +39,27 @@ class Gradients:
             ThreadPoolExecutor(parts - 1, initializer=torch.get_num_threads) if parts > 1 else None
         )
 
-    def of(self, rows: Tensor, part: PartOf) -> dict[str, float]:
+    def of(
+        self, rows: Tensor, part: PartOf, draws: torch.Generator | None = None
+    ) -> dict[str, float]:
         """Set the gradients; return the means of loss and figures over the rows [n].
 
         A parameter that does not count gets a gradient of 0.
+
+        Args:
+            rows: Row numbers of the batch.
+            part: Computes some of them.
+            draws: Gives each part a generator of its own for the masks of dropout; None: none is
+                needed.
         """
-        first, *others = (some for some in rows.tensor_split(self._parts) if len(some))
-        submitted = [
-            self._beside.submit(self._one, other, part, len(other) / len(rows))
-            for other in others
-            if self._beside
+        parts = [some for some in rows.tensor_split(self._parts) if len(some)]
+        masks = [_branch(draws) for _ in parts]
+        work = [
+            partial(self._one, some, part, len(some) / len(rows), generator)
+            for some, generator in zip(parts, masks, strict=True)
         ]
-        found = [self._one(first, part, len(first) / len(rows))]
+        submitted = [self._beside.submit(other) for other in work[1:] if self._beside]
+        found = [work[0]()]
         found += [other.result() for other in submitted]
         for parameter, *summands in zip(self._parameters, *(g for g, _ in found), strict=True):
             # Its own memory: gradients of a graph may be views, or the same for two parameters.
@@ -55,10 +67,19 @@ class Gradients:
         return {name: sum(figures[name] for _, figures in found) for name in found[0][1]}
 
     def _one(
-        self, rows: Tensor, part: PartOf, share: float
+        self, rows: Tensor, part: PartOf, share: float, masks: torch.Generator | None
     ) -> tuple[tuple[Tensor, ...], dict[str, float]]:
         """Return gradients and figures of one part, weighted by its share of the batch."""
-        loss, figures = part(rows)
+        with masks_from(masks):
+            loss, figures = part(rows)
         gradients = torch.autograd.grad(share * loss, self._parameters, materialize_grads=True)
         weighted = {"loss": loss.item(), **figures}
         return gradients, {name: share * value for name, value in weighted.items()}
+
+
+def _branch(draws: torch.Generator | None) -> torch.Generator | None:
+    """Return a generator whose seed another one draws."""
+    if draws is None:
+        return None
+    seed = torch.randint(2**62, (), generator=draws)
+    return torch.Generator().manual_seed(int(seed))

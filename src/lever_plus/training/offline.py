@@ -9,7 +9,6 @@ have, on the same batches.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -110,9 +109,6 @@ def train_offline(
     rounds, candidates = 1 + fresh.rounds, Candidates(groups)
     listed = partial(_lists, environment, credit, constant_groups)
     lists = listed(groups)
-    if dropout:  # its random numbers are torch's own, drawn in the order of one thread
-        torch.manual_seed(run.seed)
-        run = replace(run, threads=1)
     steps = rounds * params.epochs * -(-len(lists.groups.queries) // params.batch_size)
     trainer = Trainer(policy, params, run, steps)
     evaluator = DevEvaluator(environment, dev, reference=environment.frozen(policy))
@@ -132,7 +128,7 @@ def train_offline(
         part, means = partial(_part, trainer, environment, lists, aim), Means()
         policy.train(dropout)
         for rows in shuffled_batches(len(lists.returns), params.batch_size, trainer.generator):
-            means.add(trainer.update(rows, part))
+            means.add(trainer.update(rows, part, dropout=dropout))
         loop.evaluate(epoch, {**means.row(), **lists.figures})
     return loop.trained()
 

@@ -12,7 +12,6 @@ random: what a trained one must be under.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -81,8 +80,7 @@ def _imitate(
     run: Run,
 ) -> Trained:
     steps = params.epochs * -(-len(queries) // params.batch_size)
-    # One thread: the random numbers of dropout are drawn in its order.
-    trainer = Trainer(policy, params, replace(run, threads=1), steps)
+    trainer = Trainer(policy, params, run, steps)
     evaluator = DevEvaluator(environment, dev, reference=None)
     loop = Loop(run, trainer, evaluator, BestCheckpoint(params.patience))
 
@@ -95,7 +93,7 @@ def _imitate(
         means = Means()
         policy.train()
         for rows in shuffled_batches(len(queries), params.batch_size, trainer.generator):
-            means.add(trainer.update(rows, part))
+            means.add(trainer.update(rows, part, dropout=True))
         row = {**means.row(), "uniform_loss": targets.uniform}
         if epoch % params.dev_every == 0 or epoch == params.epochs:
             loop.evaluate(epoch, row)

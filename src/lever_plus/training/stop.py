@@ -21,7 +21,6 @@ price of params.yaml. `dev_reward` is the return there, the price paid.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -67,11 +66,11 @@ def train_stop(
         params: Rounds, prices.
         grpo: Group size, clip and weight of the KL.
         pointer: The price that the epoch is chosen at, and its unit.
-        run: Seed, observer, kept state; dropout of the head needs one thread.
+        run: Seed, observer, kept state.
     """
     reference = environment.frozen(policy)
     torch.manual_seed(run.seed)
-    policy = with_stop(policy, max(*params.prices, pointer.price))
+    policy = with_stop(policy, max(*params.prices, pointer.price), pointer.price_per)
     bill = Bill(environment, pointer)
     evaluator = StopEvaluator(environment, dev, reference, bill)
     nothing = torch.zeros(len(queries), 1, 1, dtype=torch.long)
@@ -79,7 +78,7 @@ def train_stop(
     batches = -(-len(queries) // params.batch_size)
     epochs = params.passes + params.rounds * params.epochs
     rates = {"stop.": params.head_rate}
-    trainer = Trainer(policy, params, replace(run, threads=1), epochs * batches, rates)
+    trainer = Trainer(policy, params, run, epochs * batches, rates)
     best = BestCheckpoint()
     loop = Loop(run, trainer, evaluator, best, candidates=candidates, bill=bill)
     loop.begin()
@@ -96,7 +95,7 @@ def train_stop(
         policy.get_submodule("stop").train()
         means = Means()
         for rows in shuffled_batches(len(queries), params.batch_size, trainer.generator):
-            means.add(trainer.update(rows, part))
+            means.add(trainer.update(rows, part, dropout=True))
         loop.evaluate(epoch, means.row())
     return loop.trained()
 

@@ -78,6 +78,8 @@ class Trainer:
         """
         self.policy, self.step = policy, 0
         self.generator = torch.Generator().manual_seed(run.seed)
+        # Apart, so that batches are the same with and without dropout.
+        self._masks = torch.Generator().manual_seed(run.seed)
         self._grad_clip, self._steps = params.grad_clip, steps
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(policy, params.learning_rate, rates),
@@ -93,17 +95,18 @@ class Trainer:
         """Return the share of all optimiser steps that is done, in [0, 1]."""
         return min(1.0, self.step / max(1, self._steps - 1))
 
-    def update(self, rows: Tensor, part: PartOf) -> dict[str, float]:
+    def update(self, rows: Tensor, part: PartOf, *, dropout: bool = False) -> dict[str, float]:
         """Take one optimiser step on a batch; return its figures.
 
         Args:
             rows: Row numbers of the batch.
             part: Computes loss and figures of some of the rows.
+            dropout: Whether it does so with dropout; the masks depend on the number of parts.
 
         Returns:
             The figures, `loss`, and `grad_norm` before clipping.
         """
-        figures = self._gradients.of(rows, part)
+        figures = self._gradients.of(rows, part, self._masks if dropout else None)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self._grad_clip)
         self._optimizer.step()
         self.step += 1
@@ -113,14 +116,14 @@ class Trainer:
         return {**figures, "grad_norm": float(norm)}
 
     def state_dict(self) -> StateDict:
-        """Return weights, optimiser, schedule, and random numbers, those of dropout too."""
+        """Return weights, optimiser, schedule, and random numbers."""
         return {
             **prefixed("policy", self.policy.state_dict()),
             **prefixed("optimizer", optimizer_tensors(self._optimizer)),
             "learning_rates": [group["lr"] for group in self._optimizer.param_groups],
             "schedule": self._schedule.state_dict(),
             "generator": self.generator.get_state(),
-            "dropout": torch.get_rng_state(),
+            "masks": self._masks.get_state(),
             "step": self.step,
         }
 
@@ -132,7 +135,7 @@ class Trainer:
             group["lr"] = rate
         self._schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["dropout"])
+        self._masks.set_state(state["masks"])
         self.step = state["step"]
 
 
