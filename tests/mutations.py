@@ -24,6 +24,24 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "pipeline/evaluate.py",
+        'best_instruction(vlm, texts, workspace.of_split("dev"), evaluate.resamples)',
+        'best_instruction(vlm, texts, workspace.of_split("test"), evaluate.resamples)',
+        "the instruction is chosen on test",
+    ),
+    Mutation(
+        "pipeline/evaluate.py",
+        "evaluate_zero_shot(Scorer(instructed.vlm), INSTRUCTED, questions)",
+        "evaluate_zero_shot(workspace.scorer, INSTRUCTED, questions)",
+        "the instruction that was chosen is not in the prompts",
+    ),
+    Mutation(
+        "evaluation/instructions.py",
+        'best = max(rows, key=lambda row: row["accuracy"])',
+        'best = min(rows, key=lambda row: row["accuracy"])',
+        "the instruction is the worst on dev",
+    ),
+    Mutation(
+        "pipeline/evaluate.py",
         "selector = workspace.selector(workspace.paths.trained(method, seed), price)",
         "selector = workspace.selector("
         "workspace.paths.trained(method, settings.training_seeds[0]), price)",

@@ -23,13 +23,14 @@ OWNERS = {
     "config/names.py": {"sft", "sft-beams", "rce", "agro", "grpo", "grpo-stop"},
     "features/similarities.py": {"sttr", "siir", "sitr", "mixed"},
     "evaluation/methods.py": {
-        *("zero-shot", "random", "vote", "diverse", "fixed", "oracle", "best-of-")
+        *("zero-shot", "random", "vote", "diverse", "fixed", "oracle", "best-of-"),
+        "instructed",
     },
 }
 OTHER_THINGS = {
     "config/names.py": {  # taken: settings are checked where the registry is out of reach
         *("sttr", "siir", "sitr", "mixed", "zero-shot", "random", "vote", "diverse", "fixed"),
-        *("sttr-as-many", "oracle", "best-of-"),
+        *("instructed", "sttr-as-many", "oracle", "best-of-"),
     },
     "config/pool.py": {"random"},  # a sampler of pools
     "data/pools.py": {"random", "mixed"},  # samplers of pools
@@ -93,7 +94,7 @@ def test_the_kinds_cover_the_methods(params: Params) -> None:
     groups = {kind: registry.names(kind) for kind in kinds}
     assert sum(map(len, groups.values())) == len(list(registry))
     assert groups["similarity"] == ["sttr", "siir", "sitr", "mixed", "diverse", "sttr-as-many"]
-    assert groups["baseline"] == ["zero-shot", "random", "vote", "fixed"]
+    assert groups["baseline"] == ["zero-shot", "instructed", "random", "vote", "fixed"]
     assert groups["selector"] == ["mine"]
     assert groups["trained"] == ["sft", "sft-beams", "rce", "agro", "grpo", "grpo-stop"]
     assert groups["ceiling"] == ["best-of-3", "oracle"]
@@ -106,6 +107,11 @@ def test_the_kinds_cover_the_methods(params: Params) -> None:
 def test_no_policy_stops_where_params_yaml_says_so(params: Params) -> None:
     stops, never = (methods_of(params.rce.tau, TARGETS, stops=value) for value in (True, False))
     assert {m.name for m in stops} - {m.name for m in never} == {"grpo-stop", "sttr-as-many"}
+
+
+def test_no_instruction_is_tried_where_params_yaml_names_none(params: Params) -> None:
+    tried, none = (methods_of(params.rce.tau, TARGETS, instructed=value) for value in (True, False))
+    assert {m.name for m in tried} - {m.name for m in none} == {"instructed"}
 
 
 def test_a_method_is_where_the_stage_that_trains_it_writes() -> None:
@@ -166,7 +172,7 @@ def test_a_summary_says_what_its_methods_are() -> None:
 
 
 def test_a_method_that_nobody_registered_is_refused() -> None:
-    with pytest.raises(UserError, match="there is no method other: .* make zero-shot, random"):
+    with pytest.raises(UserError, match="there is no method other: .* make zero-shot, instructed"):
         summarise(scores_of("sft", "other"), REGISTRY, 100)
 
 

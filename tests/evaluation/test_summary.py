@@ -78,6 +78,15 @@ def test_a_gain_is_what_one_more_demonstration_adds_on_the_questions_of_the_meth
     assert gains[2]["ci95"] == pytest.approx([estimate.low, estimate.high], abs=1e-6)
 
 
+def test_the_first_demonstration_is_compared_with_zero_shot_whatever_comes_before() -> None:
+    zero = table("zero-shot", 0, {1: [0.0], 2: [0.3], 3: [0.3]}).assign(shot=0)
+    instructed = zero.assign(method="instructed", vqa_acc_score=0.9)
+    scores = pd.concat([instructed, zero, table("sft", 0, SFT)], ignore_index=True)
+    gains = summarise(scores, REGISTRY, 200)["gains"]
+    assert {row["method"] for row in gains} == {"sft"}
+    assert gains[0]["difference"] == pytest.approx((1.0 + 0.0 - 0.3) / 3, abs=1e-6)
+
+
 def test_without_zero_shot_the_first_demonstration_has_no_gain() -> None:
     gains = summarise(table("sft", 1, SFT), REGISTRY, 100)["gains"]
     assert [(r["method"], r["shots"]) for r in gains] == [("sft", 2)]

@@ -92,7 +92,10 @@ def test_a_secret_is_shown_nowhere_when_it_is_refused(url: str) -> None:
     ("changes", "place"),
     [
         (
-            {"vlm": {"kind": "plugin", "factory": "a:b", "options": {"api_key": "x1"}}},
+            {
+                "vlm": {"kind": "plugin", "factory": "a:b", "options": {"api_key": "x1"}},
+                "evaluate": {"instructions": []},
+            },
             "vlm.options",
         ),
         ({"scoring": {"ray": {"address": f"ray://u:{SECRET}@h:1"}}}, "scoring.ray.address"),

@@ -27,7 +27,7 @@ VALUES: Final[tuple[Any, ...]] = (
 LARGEST: Final = 2**32
 """No setting is larger, and no number is nearer to 0, unless it is a share."""
 SHARES: Final = ("share", "scarcity", "dropout", "min_informative", "diverse_relevance")
-LISTS: Final = ("rl_data.scores", "evaluate.selectors")
+LISTS: Final = ("rl_data.scores", "evaluate.selectors", "evaluate.instructions")
 TABLES: Final = ("rl_data.samples", "rl_data.stochastic_beam")
 OPTIONAL: Final = ("revision", "address", "patience", "_bits", "_methods", "_target")
 TEXTS: Final = ("path", "revision", "address", "store", "instruction")
@@ -63,7 +63,10 @@ def check_can_work(key: str, value: Any) -> None:
         assert key.endswith(OPTIONAL)
     else:
         assert (
-            (value == [] and key in LISTS) or (value == {} and key in TABLES) or value == {"1": 1}
+            (value == [] and key in LISTS)
+            or (value == ["x"] and key == "evaluate.instructions")
+            or (value == {} and key in TABLES)
+            or value == {"1": 1}
         )
 
 
@@ -130,6 +133,7 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
         "agro": {"rounds": 0},
         "grpo": {"rounds": 0, "kl_target": [0.1, 0.2]},
         "stop": None,
+        "evaluate": {"instructions": []},
     },
 }
 

@@ -127,8 +127,10 @@ def test_a_bad_instruction_is_refused_before_anything_is_trained(
 ) -> None:
     bad = params.vlm.prompt.model_copy(update={"instruction": "answer </s>"})  # type: ignore[union-attr]
     vlm = params.vlm.model_copy(update={"prompt": bad})
-    with pytest.raises(UserError, match="the instruction 'answer </s>' cannot be in a prompt"):
-        project.prepare(params.model_copy(update={"vlm": vlm}))
+    tried = params.evaluate.model_copy(update={"instructions": ["Be brief.", "answer </s>"]})
+    for changes in ({"vlm": vlm}, {"evaluate": tried}):
+        with pytest.raises(UserError, match="the instruction 'answer </s>' cannot be in a prompt"):
+            project.prepare(params.model_copy(update=changes))
     assert not list((tmp_path / "artifacts" / "prepare").glob("*.jsonl"))
 
 

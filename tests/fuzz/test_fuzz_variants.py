@@ -16,7 +16,7 @@ from texts import VALUES, changed, damaged
 from lever_plus.config.file import changed_params, load_params
 from lever_plus.config.names import TAKEN
 from lever_plus.errors import UserError
-from lever_plus.evaluation.methods import BASELINES, methods_of
+from lever_plus.evaluation.methods import BASELINES, BEST_INSTRUCTION, WITHOUT, methods_of
 from lever_plus.evaluation.summary import summarise
 from lever_plus.experiments.ablation import table
 from lever_plus.experiments.ablation.variant import run as run_variant
@@ -201,7 +201,7 @@ def test_every_method_that_is_always_there_has_its_name_for_itself() -> None:
     registry = methods_of(PARAMS.rce.tau, PARAMS.sft.targets)
     known = {method.name for method in registry} - set(PARAMS.rce.tau)
     assert known | {"default"} == set(TAKEN)
-    assert {method.name for method in BASELINES} < set(TAKEN)
+    assert {method.name for method in (WITHOUT, BEST_INSTRUCTION, *BASELINES)} < set(TAKEN)
 
 
 @pytest.fixture

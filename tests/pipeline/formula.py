@@ -3,8 +3,9 @@
 Every question asks for the sign of a card of some series, by one of three rules. The formula is
 right where the demonstrations suit the rule: `any` of them is of the query's series, the `last` one
 is, or `both` are. A demonstration of the next series makes it half right (two of ten people say
-so), and without any demonstration it says the first sign. So the accuracy of every pointer is
-known, and with it the best that a pool holds and what a random pointer gets.
+so), and without any demonstration it says the first sign; with an instruction that names
+signs, the right one if it is among them. So the accuracy of every pointer is known, and with it the
+best that a pool holds and what a random pointer gets.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from lever_plus.data.examples import Example, Query
 from lever_plus.metric.vqa import vqa_accuracy
-from lever_plus.vlm.prompt import CHAT
+from lever_plus.vlm.prompt import CHAT, PromptFormat
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore
 from lever_plus.vlm.usage import Usage
 
@@ -57,11 +58,13 @@ def card_of(asked: Query | Example | str) -> Card:
     return Card(int(found[2]), int(found[3]), found[1])
 
 
-def reply(shown: Sequence[Example], asked: Query) -> str:
+def reply(shown: Sequence[Example], asked: Query, instruction: str = "") -> str:
     """Return the formula's answer."""
-    if not shown:
+    if not shown and not instruction:
         return SIGNS[0]
     card = card_of(asked)
+    if not shown:
+        return SIGNS[card.series] if SIGNS[card.series] in instruction else NEITHER
     series = [card_of(example).series for example in shown]
     same = [number == card.series for number in series]
     right = {"any": any(same), "last": same[-1], "both": sum(same) > 1}[card.rule]
@@ -70,9 +73,9 @@ def reply(shown: Sequence[Example], asked: Query) -> str:
     return HALF if (card.series + 1) % len(SIGNS) in series else NEITHER
 
 
-def accuracy(shown: Sequence[Example], example: Example) -> float:
+def accuracy(shown: Sequence[Example], example: Example, instruction: str = "") -> float:
     """Return the official accuracy of the formula's answer: 1, 0.6 or 0."""
-    return vqa_accuracy(reply(shown, example.query), example.answers)
+    return vqa_accuracy(reply(shown, example.query, instruction), example.answers)
 
 
 def likelihood(request: Request) -> float:
@@ -91,18 +94,27 @@ CHUNK: Final = 16
 class FormulaVlm:
     """A back end that answers by formula and remembers every request that was answered."""
 
-    identity = VlmIdentity(
-        model="formula", revision="1", dtype="none", prompt_hash="none", generation="none"
-    )
-    prompt = CHAT
-
-    def __init__(self) -> None:
+    def __init__(self, prompt: PromptFormat = CHAT) -> None:
         """Start without requests."""
-        self.usage = Usage()
+        self.prompt, self.usage = prompt, Usage()
+        self.identity = VlmIdentity(
+            model="formula",
+            revision="1",
+            dtype="none",
+            prompt_hash=prompt.instruction or "none",
+            generation="none",
+        )
         self.requests: list[Request] = []
 
+    def instructed(self, instruction: str) -> "FormulaVlm":
+        """Return the formula with another instruction; both remember in one list."""
+        other = FormulaVlm(PromptFormat(instruction=instruction))
+        other.usage, other.requests = self.usage, self.requests
+        return other
+
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
-        return self._asked(requests, lambda r: reply(r.demonstrations, r.query), done)
+        instruction = self.prompt.instruction
+        return self._asked(requests, lambda r: reply(r.demonstrations, r.query, instruction), done)
 
     def log_likelihoods(
         self, requests: Sequence[Request], done: Done[float] = ignore

@@ -63,6 +63,8 @@ STAGES: Final[Mapping[str, Any]] = {
     "evaluate": evaluate,
     "report": report,
 }
+INSTRUCTIONS: Final = ("ember or fern", "basil or amber", "amber or basil")
+"""The first is best on test, and the others alike on dev."""
 ASKING: Final = ("in_context", "sft_data", "sft", "rl_data", "rce", "grpo", "evaluate")
 TRAINING: Final = ("sft", "rce", "grpo")
 SEEDED: Final = ("sft", "rl_data", "rce", "grpo")
@@ -109,7 +111,7 @@ CHANGES: Final[dict[str, Any]] = {
     },
     "evaluate": {
         **{"random_seeds": 2, "fixed_pointers": 6, "best_of": 4, "order_queries": 6},
-        **{"oracle_queries": 10, "resamples": 100},
+        **{"oracle_queries": 10, "resamples": 100, "instructions": list(INSTRUCTIONS)},
     },
 }
 """What differs from params.yaml."""

@@ -248,6 +248,7 @@ SETTINGS: Final[dict[str, Leaf]] = {
     "evaluate.random_seeds": Leaf("evaluate", 1, "evaluate"),
     "evaluate.diverse_relevance": Leaf("evaluate", 0.1, "evaluate"),
     "evaluate.fixed_pointers": Leaf("evaluate", 1, "evaluate"),
+    "evaluate.instructions": Leaf("evaluate", ["ember or fern"], "evaluate"),
     "evaluate.best_of": Leaf("evaluate", 3, "evaluate"),
     "evaluate.oracle_queries": Leaf("evaluate", 5, "evaluate"),
     "evaluate.oracle_beam": Leaf("evaluate", 1, "evaluate"),

@@ -39,7 +39,7 @@ print(json.dumps(sorted({name for run in runs for name in run.data.metrics})))
 METHODS = {
     *("zero-shot", "random", "sttr", "vote", "siir", "sitr", "mixed", "diverse", "fixed"),
     *("sft", "sft-beams", "rce", "agro", "grpo", "grpo-stop"),
-    *("sttr-as-many", "best-of-3", "oracle"),
+    *("instructed", "sttr-as-many", "best-of-3", "oracle"),
 }
 
 

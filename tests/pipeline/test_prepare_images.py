@@ -57,6 +57,7 @@ def prepare(folder: Path, params: Params) -> dict[str, list[Example]]:
         near_duplicate_bits=None,
         vlm=params.vlm,
         pool_size=4,
+        instructions=[],
     )
     run(settings, paths)
     return read_splits(paths.prepare, folder)

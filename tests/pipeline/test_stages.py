@@ -32,7 +32,7 @@ from lever_plus.training.environment import Environment
 from lever_plus.training.rl_data.records import read_rl_data, write_rl_data
 from lever_plus.vlm.request import Request
 from pipeline.formula import accuracy, card_of, likelihood, reachable, splits_of
-from pipeline.formula_world import KilledError, Ran, World
+from pipeline.formula_world import INSTRUCTIONS, KilledError, Ran, World
 
 METHODS = {
     "sft": ("sft", "sft-beams"),
@@ -118,13 +118,13 @@ def drawn_pointers(workspace: Workspace) -> list[tuple[Example, ...]]:
     return [tuple(workspace.examples[i] for i in pointer) for pointer in drawn]
 
 
-def test_evaluation_asks_dev_for_the_fixed_pointers_alone(ran: Ran) -> None:
+def test_evaluation_asks_dev_for_the_fixed_pointers_and_instructions_alone(ran: Ran) -> None:
     workspace = ran.world.workspace()
     wanted = {
         Request(pointer[:shot], example.query)
         for pointer in drawn_pointers(workspace)
         for example in workspace.of_split("dev")
-        for shot in (1, 2)
+        for shot in (0, 1, 2)
     }
     assert {r for r in ran.asked["evaluate"] if card_of(r.query).split == "dev"} == wanted
 
@@ -142,6 +142,39 @@ def test_the_fixed_pointer_is_the_best_on_dev_of_those_that_were_drawn(ran: Ran)
 
     assert best("dev") not in (best("test"), best("train"))
     assert set(pointer_rows(ran.world, "fixed", 0).values()) == {best("dev")}
+
+
+def test_the_instruction_is_the_first_of_the_best_on_dev(ran: Ran) -> None:
+    """Another is best on test, and a later one is as good on dev."""
+    world, workspace = ran.world, ran.world.workspace()
+    texts = ["", *INSTRUCTIONS]
+
+    def means(split: str) -> list[float]:
+        asked = workspace.of_split(split)
+        return [float(np.mean([accuracy((), e, text) for e in asked])) for text in texts]
+
+    dev, test = means("dev"), means("test")
+    assert (dev.index(max(dev)), dev.count(max(dev)), test.index(max(test))) == (2, 2, 1)
+    rows = metrics(world, "diagnostics.json")["instructions"]
+    assert [row["instruction"] for row in rows] == texts
+    assert [row["accuracy"] for row in rows] == pytest.approx(dev, abs=1e-6)
+    assert [row["chosen"] for row in rows] == [False, False, True, False]
+    assert metrics(world, "accuracy.json")["instructed"] == {
+        "shots_0": pytest.approx(test[2], abs=1e-6)
+    }
+    html = (world.paths.report / "index.html").read_text()
+    assert all(f"<td>{text}</td>" in html for text in texts)
+
+
+def test_without_instructions_there_is_no_such_method(ran: Ran, tmp_path: Path) -> None:
+    moved = {"evaluate": tmp_path / "evaluate"}
+    world = ran.world.changed({"evaluate": {"instructions": []}}, moved, tmp_path)
+    shutil.copytree(ran.world.paths.metrics, world.paths.metrics)
+    world.run("evaluate")
+    methods = {row["name"] for row in metrics(world, "summary.json")["methods"]}
+    before = {row["name"] for row in metrics(ran.world, "summary.json")["methods"]}
+    assert before - methods == {"instructed"}
+    assert metrics(world, "diagnostics.json")["instructions"] == []
 
 
 def test_the_searches_have_the_infoscore_of_the_formula(ran: Ran) -> None:
@@ -350,10 +383,14 @@ def test_what_a_method_costs_is_all_that_it_is_made_of(ran: Ran) -> None:
     start = ran.world.params.grpo.start
     assert said["grpo"] == lists + own(start) + own("grpo")
     assert said["grpo-stop"] == said["grpo"] + own("grpo-stop")
-    assert said["fixed"] == sum(card_of(r.query).split == "dev" for r in ran.asked["evaluate"])
+    on_dev = [r for r in ran.asked["evaluate"] if card_of(r.query).split == "dev"]
+    assert said["fixed"] == sum(bool(r.demonstrations) for r in on_dev)
     assert said["random"] == said["sttr"] == said["vote"] == 0
-    (without,) = [r for r in metrics(ran.world, "summary.json")["rows"] if r["shots"] == 0]
-    assert (without["demonstrations"], without["vlm_requests"]) == (0, 0)
+    without = [r for r in metrics(ran.world, "summary.json")["rows"] if r["shots"] == 0]
+    assert [(r["method"], r["demonstrations"], r["vlm_requests"]) for r in without] == [
+        ("zero-shot", 0, 0),
+        ("instructed", 0, sum(not r.demonstrations for r in on_dev)),
+    ]
     assert said["oracle"] is said["best-of-4"] is None
     stopping = ("grpo-stop", "sttr-as-many")
     assert {row["demonstrations"] for row in means if row["method"] not in stopping} == {1.5}
@@ -480,7 +517,8 @@ def test_every_score_and_accuracy_is_that_of_the_formula(ran: Ran) -> None:
     asked = scores[scores["method"] != "vote"]
     for row in asked.itertuples():
         shown = [workspace.examples[i] for i in row.pointer]
-        assert row.vqa_acc_score == accuracy(shown, workspace.examples[row.query_id])
+        text = INSTRUCTIONS[1] if row.method == "instructed" else ""
+        assert row.vqa_acc_score == accuracy(shown, workspace.examples[row.query_id], text)
         assert row.vqa_correct == (row.vqa_acc_score > 0)
     counts = asked.drop_duplicates(["method", "query_id"]).groupby("method").size()
     assert dict(counts) == {

@@ -19,7 +19,7 @@ def table(accuracies: dict[str, float], questions: int = 200) -> pd.DataFrame:
         Row(method, 1, q, q, shot, [], [], "x", 1, float(q < accuracy * questions), False)
         for method, accuracy in accuracies.items()
         for q in range(questions // 2 if method == "oracle" else questions)
-        for shot in ((0,) if method == "zero-shot" else (1, 2))
+        for shot in ((0,) if method in ("zero-shot", "instructed") else (1, 2))
     ]
     return pd.DataFrame(rows)
 
@@ -55,6 +55,14 @@ def test_a_baseline_that_beats_all_similarities_is_named_too() -> None:
     assert "-10.0 points" in told
     assert ": worse (" in told
     assert "oracle" not in told
+
+
+def test_the_best_instruction_is_compared_like_the_plain_vlm() -> None:
+    scores = table({"zero-shot": 0.2, "instructed": 0.4, "sft": 0.5})
+    told = list(sentences(summary_of(scores), scores, 200))
+    assert told[-2].startswith("sft minus zero-shot (the VLM without demonstrations, 20.0 [")
+    assert told[-1].startswith("sft minus instructed (the VLM without demonstrations, with the ")
+    assert ": +10.0 points [" in told[-1]
 
 
 def test_what_does_not_separate_is_said() -> None:

@@ -119,6 +119,15 @@ def test_equal_data_draw_equal_bytes(summary: tables.Summary) -> None:
     assert plots.curve_svg(frame) == plots.curve_svg(frame)
 
 
+def test_what_shows_nothing_is_a_line_of_its_own_style(summary: tables.Summary) -> None:
+    frame = plots.curve_frame(summary)
+    zero = frame[frame["method"] == "zero-shot"]
+    svg = plots.curve_svg(pd.concat([frame, zero.assign(method="instructed")]))
+    grey = re.findall(r"stroke-dasharray: ([^;]+);[^\"]*stroke: #666666", svg)
+    assert len(grey) == 4  # each in the plot and in the legend
+    assert len(set(grey)) == 2
+
+
 def test_histories_become_one_frame_per_quantity() -> None:
     histories = {"a": [{"epoch": 0}, {"epoch": 1, "kl": 0.5}], "b": [{"epoch": 1, "kl": 0.7}]}
     frame = plots.history_frame(histories, "kl")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lever_plus.config.params import Params
+from lever_plus.config.vlm import PromptParams
 from lever_plus.data.examples import Example, Query
 from lever_plus.data.images import open_image
 from lever_plus.errors import UserError
@@ -346,3 +347,28 @@ def test_an_image_that_was_changed_since_it_was_hashed_is_not_shown(
     request = Request((moved,), second.query) if shown else Request((), moved.query)
     with pytest.raises(UserError, match=f"image {path} was changed since"):
         load(prefix_reuse=prefix_reuse).answers([request])
+
+
+def test_another_instruction_is_asked_with_the_same_weights(
+    load: Load, vlm: HuggingFaceVlm, requests: list[Request]
+) -> None:
+    text = "Answer in English."
+    opened = load(prompt=PromptParams(style="chat", instruction=text))
+    few = [request for request in requests if not request.demonstrations]
+    before = vlm.answers(few)
+    changed = vlm.instructed(text)
+    assert changed.identity == opened.identity != vlm.identity
+    assert changed.answers(few) == opened.answers(few) != before
+    assert changed.model is vlm.model
+    assert changed.usage is vlm.usage
+    assert vlm.answers(few) == before
+    with pytest.raises(UserError, match=r"evaluate\.instructions"):
+        vlm.instructed("answer </s>")
+
+
+def test_no_weights_are_loaded_to_name_instructions(load: Load) -> None:
+    """All answers may be stored."""
+    first = load()
+    second = first.instructed("Briefly.")
+    assert "model" not in vars(second._weights)
+    assert second.model is first.model

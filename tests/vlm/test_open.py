@@ -117,8 +117,12 @@ def test_params_yaml_names_one(tmp_path: Path) -> None:
     """Options keep their types, and those of another factory do not stay behind."""
     path, preset = tmp_path / "params.yaml", tmp_path / "preset.yaml"
     path.write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    preset.write_text("vlm: {kind: plugin, factory: 'a:b', options: {}}\n")
+    with pytest.raises(UserError, match=r"evaluate\.instructions: .*: set it to \[\]"):
+        overlay(path, preset)
+    rest = "evaluate: {instructions: []}\n"
     for options in ("{word: polly, times: 2}", "{word: x, loud: true, weight: 0.5, none: null}"):
-        preset.write_text(f"vlm: {{kind: plugin, factory: 'a:b', options: {options}}}\n")
+        preset.write_text(f"vlm: {{kind: plugin, factory: 'a:b', options: {options}}}\n{rest}")
         overlay(path, preset)
     vlm = load_params(path).vlm
     assert isinstance(vlm, PluginVlmParams)

@@ -73,6 +73,17 @@ def test_results_are_those_of_this_process(
     assert vlm.usage.tokens_whole == local.usage.tokens_whole
 
 
+def test_another_instruction_is_asked_on_the_same_actors(
+    vlm: RayVlm, local: HuggingFaceVlm, requests: list[Request]
+) -> None:
+    other, alone = vlm.instructed("Answer in English."), local.instructed("Answer in English.")
+    assert other.identity == alone.identity != vlm.identity
+    assert other.answers(requests) == alone.answers(requests) != local.answers(requests)
+    assert vlm.answers(requests) == local.answers(requests)
+    assert other.start() is vlm.start()
+    assert other.usage is vlm.usage
+
+
 def test_another_model_under_the_same_path_does_not_answer(
     folders: Folders, settings: HuggingFaceVlmParams, requests: list[Request], local: HuggingFaceVlm
 ) -> None:
@@ -89,10 +100,10 @@ def test_another_model_under_the_same_path_does_not_answer(
 def test_another_image_under_the_same_path_is_not_shown(
     folders: Folders, settings: HuggingFaceVlmParams, requests: list[Request], local: HuggingFaceVlm
 ) -> None:
-    actor = Actor(str(folders.vlm), settings, local.identity)
+    actor = Actor(str(folders.vlm), settings)
     query = replace(requests[0].query, image_sha256="0" * 64)
     with pytest.raises(UserError, match=f"image {query.image} was changed since"):
-        actor.ask("answers", 0, [requests[0]._replace(query=query)])
+        actor.ask("answers", 0, [requests[0]._replace(query=query)], "", local.identity)
 
 
 def processes(vlm: RayVlm) -> list[int]:

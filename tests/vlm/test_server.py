@@ -121,3 +121,8 @@ def test_an_unreadable_image_is_named(url: str, world: World, tmp_path: Path) ->
 def test_the_identity_changes_with_the_instruction() -> None:
     one, other = (client("http://x/v1", instruction=i) for i in ("", "Briefly."))
     assert one.identity["prompt_hash"] != other.identity["prompt_hash"]
+    changed = one.instructed("Briefly.")
+    assert (changed.identity, changed.prompt) == (other.identity, other.prompt)
+    assert changed.usage is one.usage
+    with pytest.raises(UserError, match=r"evaluate\.instructions"):
+        one.instructed("<|im_end|>")

@@ -158,7 +158,7 @@ def summarise(questions: int) -> Figures:
     from lever_plus.report import findings
     from lever_plus.report.decisions import gather, sample
 
-    registry = methods_of({}, {SFT: "scores"}, 16, stops=False)
+    registry = methods_of({}, {SFT: "scores"}, 16, stops=False, instructed=False)
     scores = score_table(
         questions, [method.name for method in registry if method.name != ZERO_SHOT]
     )

@@ -93,7 +93,9 @@ def _make(paths: Paths, questions: int, records: int) -> int:
     growth.make_rl_data(made, records - 1, train, test)
     for seed in SETTINGS.training_seeds:
         shutil.copytree(made, paths.rl_data(seed))
-    registry = methods_of(SETTINGS.schedules, SETTINGS.targets, BEST_OF, stops=False)
+    registry = methods_of(
+        SETTINGS.schedules, SETTINGS.targets, BEST_OF, stops=False, instructed=False
+    )
     scores = growth.score_table(questions, [m.name for m in registry if m.name != ZERO_SHOT])
     scores[["query_id", "image_id"]] += first
     paths.scores.parent.mkdir(parents=True)

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from lever_plus.config.base import Count, Distinct, Few, Section, Share, Text
+from lever_plus.config.base import Count, Distinct, Few, Prose, Section, Share, Text
 
 SELECTORS: Final = "lever_plus.selectors"
 """Group of the entry points of a user's own selectors."""
@@ -18,6 +18,10 @@ class EvaluateParams(Section):
         description="weight of being near the query, in maximal marginal relevance"
     )
     fixed_pointers: Few = Field(description="pointers that the one for all queries is chosen of")
+    instructions: Annotated[list[Prose], Distinct] = Field(
+        description="texts after every question that the best on dev is chosen of, that of vlm "
+        "beside them; empty: no such method"
+    )
     best_of: Few = Field(description="pointers sampled from SFT for the best-of-n row")
     order_queries: Count = Field(description="test questions of the order diagnostics")
     oracle_queries: Count = Field(description="test questions of the oracle (the first ones)")

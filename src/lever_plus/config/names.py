@@ -17,7 +17,7 @@ GRPO_STOP: Final = "grpo-stop"
 TAKEN: Final = (
     *(SFT, SFT_BEAMS, AGRO, GRPO, GRPO_STOP),
     *("zero-shot", "random", "sttr", "siir", "sitr", "mixed", "vote", "diverse", "fixed"),
-    *("sttr-as-many", "oracle", "default"),
+    *("instructed", "sttr-as-many", "oracle", "default"),
 )
 """Names that no schedule and no selector of a user's own may have: the pipeline's own methods
 (`evaluation.methods`), and `default`, which is the pipeline beside its variants."""

@@ -26,7 +26,7 @@ from lever_plus.config.rl_data import RlDataParams
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.sft import SftDataParams, SftParams
 from lever_plus.config.stop import StopParams
-from lever_plus.config.vlm import HuggingFaceVlmParams, VlmParams
+from lever_plus.config.vlm import HuggingFaceVlmParams, PluginVlmParams, VlmParams
 from lever_plus.files.names import SHIPPED, check_name
 from lever_plus.files.secrets import has_secrets
 
@@ -117,6 +117,16 @@ class Params(Section):
         for name, factory in zip(names, self.evaluate.selectors, strict=True):
             check_name(name, "evaluate.selectors:")
             find(SELECTORS, factory, {}, what="evaluate.selectors")
+        return self
+
+    @model_validator(mode="after")
+    def _instructable(self) -> "Params":
+        """Instructions are tried last, so what cannot have another is told first."""
+        if isinstance(self.vlm, PluginVlmParams) and self.evaluate.instructions:
+            raise ValueError(
+                "evaluate.instructions: a back end of your own writes its prompts itself, so that "
+                "no other instruction can be tried: set it to []"
+            )
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from lever_plus.errors import UserError
 from lever_plus.features.similarities import MIXED, SIIR, SITR, STTR
 
 ZERO_SHOT: Final = "zero-shot"
+INSTRUCTED: Final = "instructed"
 RANDOM: Final = "random"
 VOTE: Final = "vote"
 DIVERSE: Final = "diverse"
@@ -47,8 +48,14 @@ class Method:
     label: str
 
 
+WITHOUT: Final = Method(ZERO_SHOT, EVALUATE, "baseline", "the VLM without demonstrations")
+BEST_INSTRUCTION: Final = Method(
+    INSTRUCTED,
+    EVALUATE,
+    "baseline",
+    "the VLM without demonstrations, with the instruction that was best on dev",
+)
 BASELINES: Final = (
-    Method(ZERO_SHOT, EVALUATE, "baseline", "the VLM without demonstrations"),
     Method(RANDOM, EVALUATE, "baseline", "drawn at random from the pool"),
     Method(STTR, EVALUATE, "similarity", "nearest by question text"),
     Method(VOTE, EVALUATE, "baseline", f"most frequent answer of {STTR}'s, without the VLM"),
@@ -155,6 +162,7 @@ def methods_of(
     selectors: Iterable[str] = (),
     *,
     stops: bool = True,
+    instructed: bool = True,
 ) -> Methods:
     """Return the methods that params.yaml names.
 
@@ -164,6 +172,7 @@ def methods_of(
         best_of: `evaluate.best_of`, how many pointers the best is taken of; None: without it.
         selectors: Names of a user's own selectors.
         stops: Whether policies learn when to stop (`stop` of params.yaml is not null).
+        instructed: Whether instructions are tried (`evaluate.instructions` is not empty).
 
     Raises:
         UserError: Two methods share a name.
@@ -175,7 +184,8 @@ def methods_of(
     stopping = (ON_POLICY_STOP,) if stops else ()
     trained = (*imitations, *weighted, REGRESSION, ON_POLICY, *stopping)
     as_many = (AS_MANY,) if stops else ()
-    return Methods((*BASELINES, *as_many, *own, *trained, *sampled, SEARCH))
+    searched = (BEST_INSTRUCTION,) if instructed else ()
+    return Methods((WITHOUT, *searched, *BASELINES, *as_many, *own, *trained, *sampled, SEARCH))
 
 
 def best_of_name(count: int) -> str:

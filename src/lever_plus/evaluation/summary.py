@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lever_plus.errors import UserError
-from lever_plus.evaluation.methods import Methods
+from lever_plus.evaluation.methods import ZERO_SHOT, Methods
 from lever_plus.evaluation.scored import Row, Table, accuracy, corrected, difference
 from lever_plus.evaluation.statistics import Clusters, tally
 
@@ -185,7 +185,7 @@ def _difference(
 
 def _gains(tables: Tables, images: "pd.Series[int]", resamples: int) -> Iterator[Row]:
     """Yield the rows of every method: how many demonstrations help it is one question."""
-    without = next((table for table in tables.values() if table.zero_shot), None)
+    without = tables.get(ZERO_SHOT)
     for method, table in tables.items():
         if table.zero_shot:
             continue

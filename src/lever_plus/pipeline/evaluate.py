@@ -19,9 +19,11 @@ from lever_plus.data.examples import Example
 from lever_plus.evaluation.costs import Costs, with_costs
 from lever_plus.evaluation.diagnostics import copy_rates, order_and_choice
 from lever_plus.evaluation.evaluate import evaluate_selector, evaluate_vote, evaluate_zero_shot
+from lever_plus.evaluation.instructions import BestInstruction, best_instruction
 from lever_plus.evaluation.methods import (
     DIVERSE,
     FIXED,
+    INSTRUCTED,
     ORACLE,
     RANDOM,
     STTR_AS_MANY,
@@ -52,7 +54,7 @@ from lever_plus.selectors.best_of import BestOfSamples
 from lever_plus.selectors.infoscore import InfoScoreSearch
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.selectors.registry import Context, make_selector, selector_names
-from lever_plus.vlm.scorer import METRIC
+from lever_plus.vlm.scorer import METRIC, Scorer
 from lever_plus.vlm.store.cached import StoredVlm
 
 ORDERS = 8
@@ -91,14 +93,15 @@ class Entry(NamedTuple):
 def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
     """Score every method on the test questions; nothing is chosen on them."""
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
-    costs = Costs()
-    scores = pd.concat(_tables(settings, workspace, costs), ignore_index=True)
+    costs, instructed = Costs(), _best_instruction(settings, workspace)
+    scores = pd.concat(_tables(settings, workspace, costs, instructed), ignore_index=True)
     made_with: dict[Any, Any] = {"vlm": workspace.vlm.identity, "metric": METRIC}
     scores.attrs = made_with  # kept in the file's metadata
     found = summarise(scores, _methods(settings), settings.evaluate.resamples)
     summary = with_costs(found, scores, costs.requests)
     marked = {"fallback_scores": int(scores["fallback"].sum())}
-    diagnostics = _diagnostics(settings, workspace, scores)
+    tried = instructed.rows if instructed else []
+    diagnostics = {**_diagnostics(settings, workspace, scores), "instructions": tried}
     files = {
         paths.summary: {**summary, **made_with, **marked},
         paths.metrics / "accuracy.json": accuracies(summary),
@@ -116,17 +119,28 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
 def _methods(settings: Settings) -> Methods:
     evaluate = settings.evaluate
     names = selector_names(evaluate.selectors)
-    stops = settings.stop is not None
-    return methods_of(settings.schedules, settings.targets, evaluate.best_of, names, stops=stops)
+    return methods_of(
+        settings.schedules,
+        settings.targets,
+        evaluate.best_of,
+        names,
+        stops=settings.stop is not None,
+        instructed=bool(evaluate.instructions),
+    )
 
 
-def _tables(settings: Settings, workspace: Workspace, costs: Costs) -> Iterator[pd.DataFrame]:
+def _tables(
+    settings: Settings, workspace: Workspace, costs: Costs, instructed: BestInstruction | None
+) -> Iterator[pd.DataFrame]:
     """Yield the scores of all methods, and note what they took."""
     questions, shots = workspace.of_split("test"), settings.pointer.shots
     ids = (question.question_id for question in questions)
     pool_of = dict(zip(ids, workspace.pools_of(questions), strict=True))
     yield evaluate_zero_shot(workspace.scorer, ZERO_SHOT, questions)
     costs.requests[ZERO_SHOT] = [0]
+    if instructed is not None:
+        yield evaluate_zero_shot(Scorer(instructed.vlm), INSTRUCTED, questions)
+        costs.requests[INSTRUCTED] = [instructed.requests]
     for entry in _entries(settings, workspace, questions):
         method, seed, selector, asked, requests = entry
         pools = [pool_of[question.question_id] for question in asked]
@@ -206,6 +220,15 @@ def _first_sft(settings: Settings, workspace: Workspace) -> LearnedSelector:
     the VLM as much again.
     """
     return workspace.selector(workspace.paths.trained(SFT, settings.training_seeds[0]))
+
+
+def _best_instruction(settings: Settings, workspace: Workspace) -> BestInstruction | None:
+    """Return what the VLM's own instruction and the others reach on dev; None without others."""
+    evaluate, vlm = settings.evaluate, workspace.vlm
+    if not evaluate.instructions:
+        return None
+    texts = list(dict.fromkeys([vlm.prompt.instruction, *evaluate.instructions]))
+    return best_instruction(vlm, texts, workspace.of_split("dev"), evaluate.resamples)
 
 
 def _best_fixed(settings: Settings, workspace: Workspace) -> FixedSelector:

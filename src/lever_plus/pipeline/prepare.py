@@ -40,6 +40,7 @@ class Settings(Section):
     near_duplicate_bits: Annotated[int | None, From("data.near_duplicate_bits")]
     vlm: Annotated[VlmParams, From("vlm", free=True)]
     pool_size: Annotated[int, From("pool.size", free=True)]
+    instructions: Annotated[list[str], From("evaluate.instructions", free=True)]
 
 
 def run(settings: Settings, paths: Paths) -> Outcome:
@@ -47,6 +48,7 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     source, roots, left_out = settings.source, [paths.root], 0
     reader = reader_of(settings.vlm)
     reader.check(())  # the instruction, before anything is read or made
+    reader.check_instructions(settings.instructions)
     with replacing_folders([paths.prepare, paths.images]) as (folder, images):
         made = replace(paths, moved={**paths.moved, "prepare": folder, "images": images})
         if isinstance(source, EmbeddedSource):

@@ -15,7 +15,7 @@ from lever_plus.config.stop import StopParams
 from lever_plus.data.examples import Example, by_id, read_splits
 from lever_plus.data.pools import Pools, check_pools, read_pools
 from lever_plus.errors import UserError
-from lever_plus.evaluation import stored
+from lever_plus.evaluation import instructions, stored
 from lever_plus.evaluation.methods import Methods, methods_in, methods_of
 from lever_plus.files.checking import checked
 from lever_plus.files.json_files import read_object
@@ -214,7 +214,8 @@ def _sections(
     trained = _methods(settings).trained
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
     marks = tables.notes([*summary["rows"], *summary["means"]])
-    diagnostics = stored.read_diagnostics(paths.metrics / "diagnostics.json")
+    said = paths.metrics / "diagnostics.json"
+    diagnostics = stored.read_diagnostics(said)
     ablations = paths.ablations  # only where `make ablations` was run
     rows = stored.read_ablations(ablations) if ablations.is_file() else []
     decisions = sample(gather(scores, examples, methods, found.reader), DECISIONS)
@@ -222,7 +223,8 @@ def _sections(
         "In short": bullets(list(told)),
         "Accuracy": note(" ".join(["VQA accuracy x 100 on test questions, by shots.", *marks]))
         + table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary)))
-        + folded("The methods", table(tables.METHOD_HEADER, list(tables.method_rows(summary)))),
+        + folded("The methods", table(tables.METHOD_HEADER, list(tables.method_rows(summary))))
+        + sections.instruction_section(instructions.tried_in(diagnostics, said)),
         "What each method costs": sections.cost_section(summary, read_timing(paths)),
         "What the VLM reads": sections.in_context_section(read_in_context(paths.in_context)),
         "Paired differences": sections.paired_section(summary),

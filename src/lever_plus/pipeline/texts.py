@@ -5,6 +5,7 @@ is made with what is at hand when data are prepared.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lever_plus.config.vlm import HuggingFaceVlmParams, OpenAiVlmParams, VlmParams
@@ -32,6 +33,11 @@ class Reader(NamedTuple):
     def check(self, examples: Iterable[Example]) -> None:
         """Refuse examples that cannot be in prompts; UserError as `check_examples`."""
         check_examples(examples, self.prompt, self.processor)
+
+    def check_instructions(self, texts: Iterable[str]) -> None:
+        """Refuse texts that cannot be the instruction of prompts; UserError as `check_examples`."""
+        for text in texts:
+            check_examples((), replace(self.prompt, instruction=text), self.processor)
 
 
 def reader_of(vlm: VlmParams) -> Reader:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lever_plus.config.names import GRPO_STOP
-from lever_plus.evaluation.methods import ZERO_SHOT, Methods
+from lever_plus.evaluation.methods import INSTRUCTED, ZERO_SHOT, Methods
 from lever_plus.report import findings
 from lever_plus.report.page import figures, folded, note, table
 from lever_plus.report.plots import axes_of, curve_svg, legend, look, svg_of
@@ -28,7 +28,7 @@ def over_shots(curve: pd.DataFrame, summary: Summary, methods: Methods) -> str:
     best = (findings.best(summary, some) for some in (methods.names("similarity"), trained, plain))
     similar, top, untrained = (row["method"] if row else "" for row in best)
     shown = {
-        "Trained policies": [ZERO_SHOT, similar, untrained, *own, *trained],
+        "Trained policies": [ZERO_SHOT, INSTRUCTED, similar, untrained, *own, *trained],
         "Baselines": [*plain, *own],
         "Ceilings, which see the true answers": [ZERO_SHOT, top, *ceilings],
     }

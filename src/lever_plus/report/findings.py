@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lever_plus.config.names import GRPO
-from lever_plus.evaluation.methods import ORACLE, ZERO_SHOT, Methods, methods_in
+from lever_plus.evaluation.methods import INSTRUCTED, ORACLE, ZERO_SHOT, Methods, methods_in
 from lever_plus.evaluation.scored import Row, Scored, Table, corrected, difference
 from lever_plus.evaluation.statistics import LARGEST_TABLE, LEVEL, Clusters, Scores, draws
 from lever_plus.evaluation.summary import images_of
@@ -106,9 +106,10 @@ def _others(summary: Summary, methods: Methods) -> dict[str, str]:
         if row and row["method"] not in found:
             label = methods[row["method"]].label
             found[row["method"]] = f"{row['method']} ({label}: {role}, {percent(row)})"
-    zero = next((row for row in summary["rows"] if row["method"] == ZERO_SHOT), None)
-    if zero:
-        found[ZERO_SHOT] = f"{ZERO_SHOT} ({percent(zero)})"
+    for row in summary["rows"]:
+        if row["method"] in (ZERO_SHOT, INSTRUCTED):
+            label = methods[row["method"]].label
+            found[row["method"]] = f"{row['method']} ({label}, {percent(row)})"
     return found
 
 

@@ -31,6 +31,8 @@ COLOURS = (
 MARKERS = "osD^vPX"
 """Their number has no factor in common with that of the colours: 112 methods look different."""
 STYLES = ("-", "--", ":", "-.")
+CONSTANTS = (":", "-.")
+"""Line styles of methods without demonstrations."""
 SEED = " seed "
 """Between method and seed in the name of a run."""
 
@@ -66,7 +68,7 @@ def curve_svg(
     label: str = "VQA accuracy over shots",
     methods: Sequence[str] | None = None,
 ) -> str:
-    """Draw accuracy over shots with 95 % intervals; zero-shot is a horizontal line.
+    """Draw accuracy over shots with 95 % intervals; what shows nothing is a horizontal line.
 
     Args:
         frame: See `curve_frame`.
@@ -76,10 +78,12 @@ def curve_svg(
     methods = methods or list(frame["method"].drop_duplicates())
     figure, axes = axes_of(5.2)
     curves = [(str(m), part) for m, part in frame.groupby("method", sort=False)]
+    constants = [method for method, part in curves if list(part["shots"]) == [0]]
     dodge = 0.24 / max(1, len(curves) - 1)
     for index, (method, part) in enumerate(curves):
-        if list(part["shots"]) == [0]:
-            axes.axhline(float(part["accuracy"].iloc[0]), color="0.4", ls=":", label=method)
+        if method in constants:
+            style = CONSTANTS[constants.index(method) % len(CONSTANTS)]
+            axes.axhline(float(part["accuracy"].iloc[0]), color="0.4", ls=style, label=method)
             continue
         accuracy = part["accuracy"].to_numpy()
         axes.errorbar(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from lever_plus.evaluation.methods import Methods
+from lever_plus.evaluation.methods import INSTRUCTED, Methods
 from lever_plus.report import tables
 from lever_plus.report.findings import Way
 from lever_plus.report.page import folded, note, table
@@ -44,6 +44,23 @@ def in_context_section(shares: Mapping[str, float]) -> str:
         "what the house words mean; the VLM can only read it from them."
     )
     return note(text) + table(IN_CONTEXT_HEADER, in_context_rows(shares))
+
+
+def instruction_section(rows: Sequence[Row]) -> str:
+    """Return, folded, which instructions were tried; "" where none were."""
+    if not rows:
+        return ""
+    text = (
+        "VQA accuracy x 100 without demonstrations on dev questions, where the best was chosen: "
+        f"the interval of the best is that of one instruction. {INSTRUCTED} is the same VLM with "
+        "it on test questions."
+    )
+    cells = [
+        [row["instruction"], tables.percent(row), str(row["n"]), "best" if row["chosen"] else ""]
+        for row in rows
+    ]
+    html = note(text) + table(["instruction", "accuracy [95 %]", "n", ""], cells)
+    return folded("The instructions", html)
 
 
 def paired_section(summary: Summary) -> str:

@@ -205,7 +205,8 @@ COST_HEADER = ["method", "mean [95 %]", "shown", "prompt tokens", "requests to t
 COST_NOTE: Final = (
     "Beside the mean accuracy, of the same prompts: demonstrations shown, and prompt tokens, those "
     "of images included. Requests to train are all that the VLM is asked for what a method is made "
-    "of, as if nothing else were trained and nothing stored; for the fixed pointer, to choose it. "
+    "of, as if nothing else were trained and nothing stored; for the fixed pointer and the best "
+    "instruction, to choose them. "
     "ms: to select the demonstrations of one query, features given, in batches on one core of the "
     "machine that evaluated; what sees the true answers is not timed."
 )

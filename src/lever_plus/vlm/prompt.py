@@ -142,7 +142,8 @@ def check_examples(
         if why:
             raise UserError(
                 f"the instruction {shortened(prompt.instruction)} cannot be in a prompt: {why}. "
-                "Change vlm.prompt.instruction (of a server: vlm.instruction)."
+                "Change vlm.prompt.instruction (of a server: vlm.instruction), or take it out of "
+                "evaluate.instructions."
             )
 
     def why_not(question: str, answer: str | None) -> str:

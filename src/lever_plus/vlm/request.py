@@ -1,7 +1,7 @@
 """A question to the VLM, what is known about the VLM that answers it, and what a VLM can do."""
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from pydantic import with_config
 from typing_extensions import TypedDict
@@ -118,6 +118,15 @@ class Backend(Protocol):
         self, requests: Sequence[Request], done: Done[float] = ignore
     ) -> list[float]:
         """Return the mean log-probability of the tokens of each request's answer."""
+        ...
+
+
+@runtime_checkable
+class Instructable(Protocol):
+    """A back end that can be asked with another instruction."""
+
+    def instructed(self, instruction: str) -> Backend:
+        """Return it with another instruction; weights and usage are shared."""
         ...
 
 

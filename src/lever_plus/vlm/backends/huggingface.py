@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from lever_plus.config.vlm import HuggingFaceVlmParams
+from lever_plus.config.vlm import HuggingFaceVlmParams, PromptParams
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.hub.linear import use_torch
-from lever_plus.hub.loading import explained, identify, load_model, load_processor
+from lever_plus.hub.loading import explained
 from lever_plus.hub.threads import on_threads
+from lever_plus.vlm.backends.weights import Weights
 from lever_plus.vlm.engine.batch import BatchEngine
 from lever_plus.vlm.engine.prefix import PrefixEngine
 from lever_plus.vlm.engine.segments import Item, NotSeparableError, Segments
@@ -45,6 +46,7 @@ class HuggingFaceVlm:
         params: HuggingFaceVlmParams,
         store: Store | None = None,
         store_megabytes: int = 0,
+        weights: Weights | None = None,
     ) -> None:
         """Load the processor; the model follows when it is needed.
 
@@ -53,25 +55,25 @@ class HuggingFaceVlm:
             params: Device, precision, prompt, decoding and batch size.
             store: Where image features outlive the process; None for nowhere.
             store_megabytes: How much of them.
+            weights: What the folder holds, where another VLM has it already.
 
         Raises:
             UserError: There is no such model, or its processor cannot be loaded.
         """
-        from transformers import AutoProcessor
-
         self.params, self._path = params, path
         self.prompt = PromptFormat(params.prompt.style, params.prompt.instruction)
-        model, revision = identify(path, params.revision)
-        self.processor = load_processor(AutoProcessor, path, params.revision)
+        self._weights = weights or Weights(path, params)
+        self.processor = self._weights.processor
         with explained(path):  # its chat template
             rendering = prompt_hash(self.processor, self.prompt)
         self.identity = VlmIdentity(
-            model=model,
-            revision=revision,
+            model=self._weights.name,
+            revision=self._weights.revision,
             dtype=params.dtype,
             prompt_hash=rendering,
             generation=f"num_beams={params.num_beams}, max_new_tokens={params.max_new_tokens}",
         )
+        self._store, self._store_megabytes = store, store_megabytes
         self._kept = KeptSegments(store, self.identity, store_megabytes) if store else None
         self.usage = Usage()
         self.engine: PrefixEngine | None = None
@@ -83,23 +85,26 @@ class HuggingFaceVlm:
     @cached_property
     def model(self) -> Any:
         """The model; it is loaded when something has to be computed."""
-        from transformers import AutoModelForImageTextToText
-
-        settings = self.params
-        return load_model(
-            AutoModelForImageTextToText,
-            self._path,
-            settings.revision,
-            settings.device,
-            identity=self.identity["revision"],
-            dtype=getattr(torch, settings.dtype),
-            attn_implementation=settings.attn_implementation,
-        )
+        return self._weights.model
 
     @cached_property
     def plain(self) -> BatchEngine:
         """The engine that runs whole prompts."""
         return BatchEngine(self.model, self.processor, self.prompt)
+
+    def instructed(self, instruction: str) -> "HuggingFaceVlm":
+        """Return this VLM with another instruction; they share weights and usage.
+
+        Raises:
+            UserError: The instruction cannot be in a prompt.
+        """
+        prompt = PromptParams(style=self.prompt.style, instruction=instruction)
+        params = self.params.model_copy(update={"prompt": prompt})
+        other = HuggingFaceVlm(
+            self._path, params, self._store, self._store_megabytes, self._weights
+        )
+        other.usage = self.usage
+        return other
 
     def load(self, requests: Sequence[Request]) -> None:
         """Load the model, and find out with the first requests whether prefixes can be shared.

@@ -44,6 +44,16 @@ class OpenAiVlm:
             generation=f"server, greedy, max_new_tokens={params.max_new_tokens}",
         )
 
+    def instructed(self, instruction: str) -> "OpenAiVlm":
+        """Return this VLM with another instruction; they share their usage.
+
+        Raises:
+            UserError: The instruction cannot be in a prompt.
+        """
+        other = OpenAiVlm(self.params.model_copy(update={"instruction": instruction}))
+        other.usage = self.usage
+        return other
+
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
         """Return the text generated for each request, greedily.
 

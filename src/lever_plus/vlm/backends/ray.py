@@ -7,6 +7,7 @@ that is lost and repeats its shard. Models and images must be at the same paths 
 import os
 import socket
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -35,30 +36,43 @@ ONE_MACHINE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 class Actor:
     """One copy of the VLM, in a process of its own."""
 
-    def __init__(self, path: str, params: HuggingFaceVlmParams, identity: VlmIdentity) -> None:
-        """Name the model, and what its answers are stored under; the first shard loads it."""
+    def __init__(self, path: str, params: HuggingFaceVlmParams) -> None:
+        """Name the model; the first shard loads it."""
         use_threads(1)
-        self._vlm = HuggingFaceVlm(path, params)
-        self._path, self._identity = path, identity
+        self._vlm, self._path = HuggingFaceVlm(path, params), path
 
     def ask(
-        self, kind: str, number: int, requests: Sequence[Request]
+        self,
+        kind: str,
+        number: int,
+        requests: Sequence[Request],
+        instruction: str,
+        identity: VlmIdentity,
     ) -> tuple[int, list[Any], int, int]:
         """Return the shard's number, its answers, and the tokens of its prompts, whole and run.
+
+        Args:
+            kind: What is asked, a method of the VLM.
+            number: Of the shard.
+            requests: The shard.
+            instruction: That of the prompts.
+            identity: What the answers are stored under.
 
         Raises:
             UserError: The model of this machine is not that of the one that asks, or cannot answer.
         """
-        self._check()
+        if instruction != self._vlm.prompt.instruction:
+            self._vlm = self._vlm.instructed(instruction)
+        self._check(identity)
         usage = self._vlm.usage
         whole, run = usage.tokens_whole, usage.tokens_run
         answers = getattr(self._vlm, kind)(requests)
         return number, answers, usage.tokens_whole - whole, usage.tokens_run - run
 
-    def _check(self) -> None:
+    def _check(self, identity: VlmIdentity) -> None:
         """Refuse to answer where the path leads to another model than where it was named."""
         here, host = self._vlm.identity, socket.gethostname()
-        for name, wanted in self._identity.items():
+        for name, wanted in identity.items():
             if here.get(name) != wanted:
                 raise UserError(
                     f"{self._path} on {host} is another model than here ({name} {here.get(name)}, "
@@ -75,12 +89,23 @@ class RayVlm:
         Raises:
             UserError: There is no such model, or Ray is not installed.
         """
-        named = HuggingFaceVlm(path, params)
+        self._named = named = HuggingFaceVlm(path, params)
         self.identity: VlmIdentity = named.identity
         self.prompt, self.processor = named.prompt, named.processor
         self.usage = Usage()
         self._actors: list[Any] = []
         self._path, self._params, self._ray = path, params, ray
+
+    def instructed(self, instruction: str) -> "RayVlm":
+        """Return this VLM with another instruction; they share actors and usage.
+
+        Raises:
+            UserError: The instruction cannot be in a prompt.
+        """
+        other = copy(self)
+        other._named = self._named.instructed(instruction)
+        other.identity, other.prompt = other._named.identity, other._named.prompt
+        return other
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
         """Return the text generated for each request."""
@@ -95,7 +120,7 @@ class RayVlm:
     def start(self) -> list[Any]:
         """Start the actors, on a local cluster if no address is given; later calls return them."""
         if not self._actors:
-            self._actors = self._started()
+            self._actors += self._started()  # the list is that of all instructions
         return self._actors
 
     def _started(self) -> list[Any]:
@@ -119,18 +144,18 @@ class RayVlm:
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
         )
-        return [remote.remote(path, params, self.identity) for _ in range(settings.actors)]
+        return [remote.remote(path, params) for _ in range(settings.actors)]
 
     def _all(self, kind: str, requests: Sequence[Request], done: Done[Result]) -> list[Result]:
         _import_ray()
         from ray.exceptions import RayError
         from ray.util import ActorPool
 
-        order = prefix_order(requests)
+        order, named = prefix_order(requests), (self.prompt.instruction, self.identity)
         size = max(1, min(SHARD, -(-len(order) // (2 * self._ray.actors))))
         shards = [order[i : i + size] for i in range(0, len(order), size)]
         work = [
-            (kind, n, _with_whole_paths([requests[i] for i in shard]))
+            (kind, n, _with_whole_paths([requests[i] for i in shard]), *named)
             for n, shard in enumerate(shards)
         ]
         results: dict[int, Result] = {}

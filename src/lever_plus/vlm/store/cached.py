@@ -9,7 +9,7 @@ from tqdm import tqdm
 from lever_plus.data.examples import Example, Query
 from lever_plus.errors import UserError
 from lever_plus.vlm.prompt import PromptFormat, check_examples, extract_answer
-from lever_plus.vlm.request import Ask, Backend, Request, VlmIdentity, prefix_order
+from lever_plus.vlm.request import Ask, Backend, Instructable, Request, VlmIdentity, prefix_order
 from lever_plus.vlm.store.answers import Keys, Kind, Store, is_value
 from lever_plus.vlm.usage import Usage
 
@@ -52,6 +52,29 @@ class StoredVlm:
     def prompt(self) -> PromptFormat:
         """How its prompts look."""
         return self._backend.prompt
+
+    def instructed(self, instruction: str) -> "StoredVlm":
+        """Return the same VLM with another instruction, before the same store.
+
+        Its answers are kept under an identity of their own; both count in one `usage`.
+
+        Args:
+            instruction: Text after every question; may be empty.
+
+        Raises:
+            UserError: It cannot be in a prompt, or the VLM is code of the user's own, which writes
+                its prompts itself.
+        """
+        if instruction == self.prompt.instruction:
+            return self
+        if not isinstance(self._backend, Instructable):
+            raise UserError(
+                "the VLM is a back end of your own, which writes its prompts itself: no other "
+                "instruction can be tried. Set evaluate.instructions to []."
+            )
+        other = StoredVlm(self._backend.instructed(instruction), self._store)
+        other._bar = self._bar
+        return other
 
     def answers(self, requests: Sequence[Request], *, description: str = "answers") -> list[str]:
         """Return the answer to each request; equal requests are asked once.
