@@ -351,6 +351,12 @@ MUTATIONS: Final = (
         "a transfer uses the pipeline's policies, not those of the variant that it names",
     ),
     Mutation(
+        "report/transfer.py",
+        'difference["separable"] and difference["difference"] > 0',
+        'difference["separable"]',
+        "a selector that is worse than similarity elsewhere is said to carry over",
+    ),
+    Mutation(
         "selectors/base.py",
         "wanted = min(len(examples), shots) if stops else shots",
         "wanted = min(len(examples), shots)",
