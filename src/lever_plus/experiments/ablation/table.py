@@ -105,7 +105,7 @@ def as_markdown(rows: list[Row], variants: Variants, question: str) -> str:
     versus = {row["versus"] for row in shown}
     shown += [row for row in rows if f"{row['variant']}/{row['method']}" in versus]
     distinct = list({(row["variant"], row["method"]): row for row in shown}.values())
-    shots = list(dict.fromkeys(shot for row in distinct for shot in row["shots"]))
+    shots = sorted({shot for row in distinct for shot in row["shots"]}, key=int)
     header = ["variant", "method", *shots, "mean [95 %]", "seeds", "difference [95 %]", "to"]
     lines = [_cells(row, shots) for row in distinct]
     if any(row["to_trained_there"] for row in distinct):
