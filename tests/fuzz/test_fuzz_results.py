@@ -17,13 +17,13 @@ from lever_plus.errors import UserError
 from lever_plus.evaluation.costs import with_costs
 from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.stored import (
-    read_ablations,
     read_diagnostics,
     read_scores,
     read_stop,
     read_summary,
     read_timing,
 )
+from lever_plus.evaluation.stored_ablations import read_ablations
 from lever_plus.evaluation.summary import summarise
 from lever_plus.house_words.maker import read_twins
 from lever_plus.metric.check import compare
@@ -40,6 +40,7 @@ from lever_plus.report.tables import (
     paired_rows,
     stop_rows,
 )
+from lever_plus.report.transfer import transfer_section
 from lever_plus.selectors.infoscore import ScoredPrefix
 from tiny_world import REGISTRY
 
@@ -142,6 +143,7 @@ ABLATION: Final = {
     **{"n": 3, "one_training": True, "seed_accuracies": [0.5], "versus": "default/rce"},
     **{"reward_std": None, "difference": DIFFERENCE},
 }
+CARRIED: Final = {**ABLATION, "policies": "w", "used": "w", "to_trained_there": DIFFERENCE}
 
 
 STOP: Final = {
@@ -163,9 +165,8 @@ def test_diagnostics_and_ablations(tmp_path: Path) -> None:
         path, texts({"order": order, "copy": [COPY]}, rng), lambda: _has(read_diagnostics(path))
     )
     other = tmp_path / "ablations.json"
-    inputs += files(
-        other, texts({"rows": [ABLATION]}, rng), lambda: _has({"rows": read_ablations(other)})
-    )
+    rows = {"rows": [ABLATION, CARRIED]}
+    inputs += files(other, texts(rows, rng), lambda: _carried(read_ablations(other)))
     table = tmp_path / "in_context.json"
     inputs += files(
         table, texts(dict.fromkeys(IN_CONTEXT, 0.5), rng), lambda: _has(read_in_context(table))
@@ -177,6 +178,12 @@ def test_diagnostics_and_ablations(tmp_path: Path) -> None:
         timing, texts({"random": 0.5, "sft": 2}, rng), lambda: _has(read_timing(timing))
     )
     try_all("other metrics", inputs)
+
+
+def _carried(rows: list[dict[str, Any]]) -> None:
+    _has({"rows": rows})
+    used = [row for row in rows if row["policies"] not in ("", row["variant"])]
+    assert bool(transfer_section(rows)) == bool(used)
 
 
 def _shown(stop: dict[str, Any]) -> None:

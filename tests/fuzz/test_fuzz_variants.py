@@ -72,21 +72,27 @@ def _bad(name: str, root: Path, content: bytes, places: tuple[str, ...]) -> Bad:
         found = read_variants(root)
         assert found.variants
         assert len(set(found.seeds)) == len(found.seeds) > 0
+        for key, transfer in found.transfers.items():
+            assert Paths(root).variant(key).resolve().parent == root / "artifacts" / "ablations"
+            assert transfer.policies in found.variants
         for key, variant in found.variants.items():
             inside = Paths(root).variant(key).resolve()
             assert inside.parent == (root / "artifacts" / "ablations").resolve()
             if variant != OWN.get(key):
-                assert stages_to_run(variant, PARAMS, params_of(variant, root), root)
+                stages = stages_to_run(variant, PARAMS, params_of(variant, root), root)
+                assert bool(stages) == bool(variant.params or variant.preset)
 
     return Bad(name, run, places)
 
 
 def test_damaged_variants(project: Path) -> None:
     rng = random.Random(8)
-    places = ("variants.yaml", "variant")
+    places = ("variants.yaml", "variant", "transfer")
     small = copy.deepcopy(CONTENT)
     keep = ("two-picks", "v2", "seed-v3", "reward-soft")
     small["variants"] = {name: small["variants"][name] for name in keep}
+    elsewhere = {"policies": "v2", "methods": ["sft"], "params": {"pool": {"size": 16}}}
+    small["transfers"] = {"few": {**small["variants"]["v2"], **elsewhere}}
     inputs = [_bad(n, project, c, places) for n, c in damaged(dump_yaml(small).encode(), rng, 100)]
     for name, content in changed(small, rng, 120):
         inputs.append(_bad(name, project, json.dumps(content).encode(), places))
@@ -121,7 +127,6 @@ def _named(root: Path) -> Iterator[Bad]:
         {"methods": []},
         {"methods": ["grpo", "grpo"]},
         {"methods": ["grpo", "GRPO"]},
-        {"params": {}},
         {"asks": ""},
         {"params": {"seed": 9}},
         {"params": {"grpo": None}},

@@ -226,3 +226,12 @@ class Ran:
 
     world: World
     asked: dict[str, list[Request]]
+
+
+def project_with(variants: dict[str, Any], ran: Ran, root: Path) -> World:
+    """Copy the world, with a file of variants."""
+    shutil.copytree(ran.world.paths.root, root)
+    (root / "ablations").mkdir()
+    with (root / "ablations" / "variants.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(variants, file)
+    return World(Paths(root), ran.world.params)

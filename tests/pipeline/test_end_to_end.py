@@ -22,6 +22,13 @@ variants:
     methods: [agro, grpo]
     versus: default
     params: {rl_data: {beam: 1, stochastic_beam: {"1.0": 3}, retrieval: 1}}
+transfers:
+  few-in-a-pool:
+    asks: Do they carry over to other pools?
+    policies: fewer
+    methods: [sttr, grpo]
+    versus: few-in-a-pool/sttr
+    params: {pool: {size: 6}}
 """
 EXECUTE = """
 import sys, nbformat, nbclient
@@ -139,6 +146,7 @@ def test_a_variant_is_trained_evaluated_tracked_and_compared(project: Project) -
     before = records.read_bytes()
     said = project.dvc("repro", "ablations/dvc.yaml")
     assert "fewer: rl_data, rce, grpo run anew; 1 seeds" in said
+    assert "few-in-a-pool: policies of fewer, 1 seeds" in said
     assert "| fewer" in said
     assert "| default" in said
     assert records.read_bytes() == before
@@ -148,6 +156,8 @@ def test_a_variant_is_trained_evaluated_tracked_and_compared(project: Project) -
         ("fewer", "agro", 60),
         ("default", "grpo", 60),
         ("default", "agro", 60),
+        ("few-in-a-pool", "sttr", 60),
+        ("few-in-a-pool", "grpo", 60),
     }
     made = project.folder / "artifacts" / "ablations" / "fewer" / "seed1"
     assert (made / "grpo" / "policy.safetensors").is_file()

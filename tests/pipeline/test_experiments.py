@@ -32,7 +32,7 @@ from lever_plus.training.rce import train_rce
 from lever_plus.training.trainer import Row, Run
 from lever_plus.vlm.store.cached import StoredVlm
 from pipeline.formula import FormulaVlm, accuracy, splits_of
-from pipeline.formula_world import Ran, World
+from pipeline.formula_world import Ran, World, project_with
 from tiny_world import ROOT
 
 FROM_AGRO = {"agro": {"beta": 0.1}, "grpo": {"start": "agro"}}
@@ -221,15 +221,6 @@ def test_promotion_needs_an_interval_above_zero_and_a_kl_within_the_budget(
     estimate = Estimate(mean, low, mean + abs(mean - low), 0.05)
     candidate = Candidate(optuna.trial.create_trial(value=mean), estimate, kl)
     assert candidate.accepted(study_settings(tmp_path, kl_budget=2.0)) is accepted
-
-
-def project_with(variants: dict[str, Any], ran: Ran, root: Path) -> World:
-    """Copy the world, with a file of variants."""
-    shutil.copytree(ran.world.paths.root, root)
-    (root / "ablations").mkdir()
-    with (root / "ablations" / "variants.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(variants, file)
-    return World(Paths(root), ran.world.params)
 
 
 @pytest.fixture(scope="module")

@@ -160,6 +160,7 @@ def ablate(
     """Train and evaluate a variant of the pipeline; without one, print what they all gave."""
     check_tables("lever-plus ablate")
     from lever_plus.config.file import load_params
+    from lever_plus.experiments.ablation import transfer, variants
     from lever_plus.pipeline.paths import Paths
 
     paths = Paths()
@@ -168,12 +169,15 @@ def ablate(
 
         typer.echo(table.run(paths, load_params().evaluate.resamples).text)
         return
+    if variant in variants.read_variants(paths.root).transfers:
+        typer.echo(transfer.run(variant, paths).text)
+        return
     from lever_plus.experiments.ablation.variant import run
-    from lever_plus.experiments.ablation.variants import find_variant, params_of
     from lever_plus.pipeline.runs import variant_run
     from lever_plus.tracking.runs import live_run
 
-    params = params_of(find_variant(variant, paths.root), paths.root)
+    found = variants.find_variant(variant, paths.root)
+    params = variants.params_of(found, paths.root)
 
     def tracks(name: str, moved: Paths, seed: int) -> Any:
         def track(method: str) -> Any:

@@ -54,7 +54,7 @@ def _variant_runs(paths: Any) -> list[Any]:
     return [
         variant_run(paths, name, method, seed)
         for name, variant in found.variants.items()
-        for method in variant.methods
+        for method in variant.trained
         for seed in found.seeds
     ]
 

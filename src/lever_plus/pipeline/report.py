@@ -17,6 +17,7 @@ from lever_plus.data.pools import Pools, check_pools, read_pools
 from lever_plus.errors import UserError
 from lever_plus.evaluation import instructions, stored
 from lever_plus.evaluation.methods import Methods, methods_in, methods_of
+from lever_plus.evaluation.stored_ablations import read_ablations
 from lever_plus.files.checking import checked
 from lever_plus.files.json_files import read_object
 from lever_plus.files.writing import write_text
@@ -34,6 +35,7 @@ from lever_plus.report.model_card import Trained, model_card
 from lever_plus.report.page import bullets, figures, folded, note, page, table
 from lever_plus.report.rl_data import rewards_by_method
 from lever_plus.report.terminal import print_decision
+from lever_plus.report.transfer import transfer_section
 from lever_plus.tracking.history import Row, read_history
 from lever_plus.training.rl_data.headroom import Meter
 from lever_plus.training.rl_data.records import Meta, Records, read_rl_data
@@ -217,7 +219,7 @@ def _sections(
     said = paths.metrics / "diagnostics.json"
     diagnostics = stored.read_diagnostics(said)
     ablations = paths.ablations  # only where `make ablations` was run
-    rows = stored.read_ablations(ablations) if ablations.is_file() else []
+    rows = read_ablations(ablations) if ablations.is_file() else []
     decisions = sample(gather(scores, examples, methods, found.reader), DECISIONS)
     return {
         "In short": bullets(list(told)),
@@ -239,6 +241,7 @@ def _sections(
         "Rewards of the candidates": f'<div class="plot">{plots.reward_svg(rewards)}</div>',
         "Training": figures(traces),
         "Copies and order": sections.diagnostics_section(diagnostics),
+        "Used where it was not trained": transfer_section(rows),
         "Ablations": sections.ablation_section(rows, summary),
         "Decisions": browser(decisions, examples),
     }

@@ -116,14 +116,23 @@ class Workspace:
         """Return the pool of each example."""
         return [[self.examples[i] for i in self.pools.of(e.question_id)] for e in examples]
 
-    def load_policy(self, checkpoint: Path) -> Policy:
-        """Load a policy; refused if it was trained on other pools or in another feature space."""
+    def load_policy(self, checkpoint: Path, *, allow_other_pool: bool = False) -> Policy:
+        """Load a policy; refused if it was trained in another feature space, or on other pools.
+
+        Args:
+            checkpoint: Of the policy.
+            allow_other_pool: Use it on other pools than it was trained with, on purpose.
+        """
         return load_policy(
             checkpoint,
             pool_sha256=self.pools.sha256,
             space_sha256=self.embeddings.space_sha256,
+            allow_other_pool=allow_other_pool,
         )
 
-    def selector(self, checkpoint: Path, price: float | None = None) -> LearnedSelector:
+    def selector(
+        self, checkpoint: Path, price: float | None = None, *, allow_other_pool: bool = False
+    ) -> LearnedSelector:
         """Return a trained selector on the features of the experiment; a price lets it stop."""
-        return LearnedSelector(self.load_policy(checkpoint), self.features, price)
+        policy = self.load_policy(checkpoint, allow_other_pool=allow_other_pool)
+        return LearnedSelector(policy, self.features, price)

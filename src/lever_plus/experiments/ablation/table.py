@@ -3,7 +3,7 @@
 Computed from the score tables alone. The pipeline's own rows stand in as variant `default`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +22,7 @@ from lever_plus.experiments.ablation.variants import (
     DEFAULT,
     FACTS,
     SCORES,
-    Variant,
+    Variants,
     read_variants,
 )
 from lever_plus.files.json_files import read_json_as
@@ -37,6 +37,9 @@ COLUMNS: Final = {
     "vqa_acc_score": "f",
 }
 """Columns of a score table that are read here, and the kinds of numbers or texts in them."""
+DIFFERENCES: Final = ("difference", "to_trained_there")
+"""Differences of a row: to what its variant is compared with, and to the same method trained where
+a transfer uses it."""
 
 
 class Tables:
@@ -58,15 +61,15 @@ class Tables:
 
 def run(paths: Paths, resamples: int) -> Outcome:
     """Write metrics/ablations.json and print the tables."""
-    variants = read_variants(paths.root).variants
+    variants = read_variants(paths.root)
     untrained = {m.name for m in methods_in(read_summary(paths.summary)) if m.kind != "trained"}
-    tables = Tables({name: _scores(paths, name) for name in (DEFAULT, *variants)}, untrained)
-    asked = dict.fromkeys(variant.asks for variant in variants.values())
+    tables = Tables({name: _scores(paths, name) for name in (DEFAULT, *variants.whole)}, untrained)
+    asked = dict.fromkeys(variant.asks for variant in variants.whole.values())
     rows = [
         row for question in asked for row in _answers(paths, variants, question, tables, resamples)
     ]
     shown = {(row["variant"], row["method"]) for row in rows}
-    compared = dict.fromkeys(row["versus"] for row in rows)
+    compared = dict.fromkeys(row["versus"] for row in rows if row["versus"])
     rows += [
         _row(paths, name, method, None, tables, resamples)
         for name, _, method in (key.partition("/") for key in compared)
@@ -79,39 +82,46 @@ def run(paths: Paths, resamples: int) -> Outcome:
 
 
 def _answers(
-    paths: Paths, variants: Mapping[str, Variant], question: str, tables: Tables, resamples: int
+    paths: Paths, variants: Variants, question: str, tables: Tables, resamples: int
 ) -> list[Row]:
     """Return the rows of the variants that ask a question; they are one table, and one family."""
+    asking = {n: variant for n, variant in variants.whole.items() if variant.asks == question}
     rows = [
-        _row(paths, name, method, variant, tables, resamples)
-        for name, variant in variants.items()
+        _row(paths, name, method, variants, tables, resamples)
+        for name, variant in asking.items()
         for method in variant.methods
-        if variant.asks == question
     ]
-    found = corrected([row["difference"] for row in rows])
-    return [{**row, "difference": each} for row, each in zip(rows, found, strict=True)]
+    compared = [(row, key) for row in rows for key in DIFFERENCES if row[key]]
+    found = corrected([row[key] for row, key in compared])
+    for (row, key), each in zip(compared, found, strict=True):
+        row[key] = each
+    return rows
 
 
-def as_markdown(rows: list[Row], variants: Mapping[str, Variant], question: str) -> str:
+def as_markdown(rows: list[Row], variants: Variants, question: str) -> str:
     """Return the table of one question: its variants, and what they are compared with."""
-    names = [name for name, variant in variants.items() if variant.asks == question]
+    names = [name for name, variant in variants.whole.items() if variant.asks == question]
     shown = [row for row in rows if row["variant"] in names]
     versus = {row["versus"] for row in shown}
     shown += [row for row in rows if f"{row['variant']}/{row['method']}" in versus]
     distinct = list({(row["variant"], row["method"]): row for row in shown}.values())
-    shots = [str(shot) for shot in distinct[0]["shots"]]
+    shots = sorted({shot for row in distinct for shot in row["shots"]}, key=int)
     header = ["variant", "method", *shots, "mean [95 %]", "seeds", "difference [95 %]", "to"]
-    told = notes([*distinct, *(row["difference"] for row in distinct if row["difference"])])
-    table = markdown([*header, "reward std in groups"], [_cells(row) for row in distinct])
-    return "\n".join([table, *told])
+    lines = [_cells(row, shots) for row in distinct]
+    if any(row["to_trained_there"] for row in distinct):
+        header.append("to one trained there [95 %]")
+        for row, line in zip(distinct, lines, strict=True):
+            line.insert(-1, points(row["to_trained_there"]) if row["to_trained_there"] else "")
+    told = notes([*distinct, *(row[k] for row in distinct for k in DIFFERENCES if row[k])])
+    return "\n".join([markdown([*header, "reward std in groups"], lines), *told])
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, shots: Sequence[str]) -> list[str]:
     seeds = [100 * value for value in row["seed_accuracies"]]
     return [
         row["variant"],
         row["method"],
-        *(f"{100 * value:.1f}" for value in row["shots"].values()),
+        *(f"{100 * row['shots'][shot]:.1f}" if shot in row["shots"] else "" for shot in shots),
         percent(row),
         f"{len(seeds)} ({min(seeds):.1f}-{max(seeds):.1f})",
         points(row["difference"]) if row["difference"] else "",
@@ -124,22 +134,25 @@ def _row(
     paths: Paths,
     name: str,
     method: str,
-    variant: Variant | None,
+    variants: Variants | None,
     tables: Tables,
     resamples: int,
 ) -> Row:
-    table, images = tables.of(f"{name}/{method}")
+    key = f"{name}/{method}"
+    table, images = tables.of(key)
     found = accuracy(table.at("mean"), images, resamples)
-    versus = variant.compared(method) if variant else ""
+    versus = variants.compared(name, method) if variants else ""
+    there = variants.trained_there(name, method) if variants else ""
     return {
         "variant": name,
         "method": method,
         "shots": {str(shot): rounded(scored.scores.mean()) for shot, scored in table.each()},
         **found,
         "versus": versus,
-        "difference": _difference(tables, f"{name}/{method}", versus, resamples)
-        if versus
-        else None,
+        "difference": _difference(tables, key, versus, resamples) if versus else None,
+        "policies": variants.policies_of(name, method) if variants else "",
+        "used": variants.place(name) if variants else "",
+        "to_trained_there": _difference(tables, key, there, resamples) if there else None,
         "reward_std": _spread(paths, name),
     }
 
@@ -158,7 +171,7 @@ def _check_pairs(table: Table, other: Table, key: str, versus: str) -> None:
             f"{key} was evaluated on {len(table.questions)} questions and {versus} on "
             f"{len(other.questions)}, not the same ones: run `make ablations` again."
         )
-    if table.shots != other.shots and not other.zero_shot:
+    if table.shots != other.shots and not (table.zero_shot or other.zero_shot):
         raise UserError(
             f"{key} was evaluated at shots {table.shots} and {versus} at {other.shots}: a variant "
             "that changes pointer.shots can be compared with one that does too (versus)."

@@ -1,38 +1,32 @@
 """One variant with one seed after another: trained into a folder of its own, then evaluated.
 
 Everything that the variant does not change is read from the pipeline's outputs, so that variants
-share data, models, pools, and the answer store; the very stage functions run. A seed's SFT policy,
-RL data and off-line policies are those that the pipeline made with the same seed, so the seeds of
-variants are training seeds, and intervals over them hold the whole training.
+share data, features, pools, and the answer store; the very stage functions run. A seed's SFT
+policy, RL data and off-line policies are those that the pipeline made with the same seed, so the
+seeds of variants are training seeds, and intervals over them hold the whole training.
 """
 
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import torch
 
 from lever_plus.config.file import load_params
-from lever_plus.config.names import GRPO, GRPO_STOP, RCE, SFT
+from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.config.params import Params
 from lever_plus.config.settings import settings_of
-from lever_plus.errors import UserError
-from lever_plus.evaluation.evaluate import evaluate_selector
-from lever_plus.experiments.ablation.variants import (
-    FACTS,
-    SCORES,
-    VARIANTS,
-    find_variant,
-    params_of,
-    read_variants,
-    stages_to_run,
+from lever_plus.experiments.ablation.results import (
+    Place,
+    renewed,
+    seeds_of,
+    working,
+    write_results,
 )
-from lever_plus.files.locks import locked
-from lever_plus.files.writing import replacing, write_json
-from lever_plus.pipeline import grpo, offline, rl_data, sft, sft_data
+from lever_plus.experiments.ablation.variants import POOL, find_variant, params_of, stages_to_run
+from lever_plus.pipeline import grpo, offline, pool, rl_data, sft, sft_data
 from lever_plus.pipeline.outputs import Outcome
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.training import Track
@@ -58,62 +52,35 @@ def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -
         UserError: The variant is not valid, a seed of it is no training seed, or another process
             is running it just now.
     """
-    find_variant(name, paths.root)
-    lock = paths.cache / "ablations" / f"{name}.lock"
-    busy = f"{name} is being run by another `lever-plus ablate` here: wait until that has ended."
-    with locked(lock, busy, "let this user write there"):
-        return _run(name, paths, tracks, vlm)
-
-
-def _run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None) -> Outcome:
-    """Run a variant; nobody else does."""
     root, variant = paths.root, find_variant(name, paths.root)
-    os.environ.setdefault("DVC_ROOT", str(root.resolve()))  # where the MLflow store is
-    base, params = load_params(root / "params.yaml"), params_of(variant, root)
-    stages, seeds = stages_to_run(variant, base, params, root), _seeds(base, root)
-    fresh = paths.cache / "ablations" / name / "out"
-    shutil.rmtree(fresh, ignore_errors=True)
-    scores: list[pd.DataFrame] = []
-    facts: dict[str, dict[str, float]] = {}
-    for seed in seeds:
-        work = paths.cache / "ablations" / name / f"seed{seed}"
-        shutil.rmtree(work, ignore_errors=True)  # what a killed run has left
-        moved = replace(
-            paths, moved={stage: work / stage for stage in stages}, metrics_in=work / "metrics"
-        )
-        track = tracks(name, moved, seed)
-        usage = _train(params, moved, stages, variant.methods, seed, track, vlm)
-        workspace = Workspace(moved, params.vlm, params.scoring, vlm)
-        scores += _evaluate(params, workspace, variant.methods, seed)
-        facts[f"seed{seed}"] = {"vlm_requests": usage}
-        if RCE in stages:
-            facts[f"seed{seed}"] |= _describe(params, workspace, seed)
-        for method in variant.methods:
-            shutil.copytree(moved.trained(method, seed), fresh / f"seed{seed}" / method)
-        shutil.rmtree(work)
-    with replacing(fresh / SCORES) as file:
-        pd.concat(scores, ignore_index=True).to_parquet(file, index=False)
-    write_json(fresh / FACTS, {"stages": stages, **facts})
-    # Only now: what an earlier run gave is there until this one is whole.
-    out = paths.variant(name)
-    if out.is_dir():
-        shutil.rmtree(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(fresh, out)
-    return Outcome(f"{name}: {', '.join(stages)} run anew; {len(facts)} seeds in {out}")
-
-
-def _seeds(base: Params, root: Path) -> list[int]:
-    """Return the seeds of all variants; UserError if the pipeline has not trained with each."""
-    seeds = read_variants(root).seeds
-    other = [seed for seed in seeds if seed not in base.training_seeds]
-    if other:
-        raise UserError(
-            f"{VARIANTS}: seeds: {other[0]} is not one of training_seeds in params.yaml "
-            f"({', '.join(map(str, base.training_seeds))}), and a variant starts from what the "
-            "pipeline trained with its seed: add it there, or leave it out here."
-        )
-    return seeds
+    with renewed(name, paths) as fresh:
+        os.environ.setdefault("DVC_ROOT", str(root.resolve()))  # where the MLflow store is
+        base, params = load_params(root / "params.yaml"), params_of(variant, root)
+        stages, seeds = stages_to_run(variant, base, params, root), seeds_of(base, root)
+        scores: list[pd.DataFrame] = []
+        facts: dict[str, dict[str, float]] = {}
+        for seed in seeds:
+            work = working(name, paths) / f"seed{seed}"
+            shutil.rmtree(work, ignore_errors=True)  # what a killed run has left
+            moved = replace(
+                paths, moved={stage: work / stage for stage in stages}, metrics_in=work / "metrics"
+            )
+            track = tracks(name, moved, seed)
+            usage = _train(params, moved, stages, variant.trained, seed, track, vlm)
+            workspace = Workspace(moved, params.vlm, params.scoring, vlm)
+            place = Place(workspace, params.pointer)
+            if seed == seeds[0]:
+                scores += place.baselines(variant.baselines)
+            scores += place.trained(variant.trained, seed, moved.trained)
+            facts[f"seed{seed}"] = {"vlm_requests": usage}
+            if RCE in stages:
+                facts[f"seed{seed}"] |= _describe(params, workspace, seed)
+            for method in variant.trained:
+                shutil.copytree(moved.trained(method, seed), fresh / f"seed{seed}" / method)
+            shutil.rmtree(work, ignore_errors=True)
+        write_results(fresh, scores, {"stages": stages, **facts})
+    ran, out = ", ".join(stages) or "nothing", paths.variant(name)
+    return Outcome(f"{name}: {ran} run anew; {len(facts)} seeds in {out}")
 
 
 def _train(
@@ -129,6 +96,7 @@ def _train(
     needed = {*methods, params.grpo.start}
     imitations = methods if stages[-1:] == [SFT] else {*methods, SFT}
     calls: dict[str, Callable[[], Outcome]] = {
+        POOL: lambda: pool.run(settings_of(pool.Settings, params), paths),
         "sft_data": lambda: sft_data.run(settings_of(sft_data.Settings, params), paths, vlm),
         SFT: lambda: sft.run(
             settings_of(sft.Settings, params), paths, seed, track, vlm, imitations
@@ -143,20 +111,6 @@ def _train(
     }
     usages = [calls[stage]().usage for stage in stages]
     return sum(usage.requests for usage in usages if isinstance(usage, Usage))
-
-
-def _evaluate(
-    params: Params, workspace: Workspace, methods: Sequence[str], seed: int
-) -> list[pd.DataFrame]:
-    """Score the methods on the test questions; nothing is chosen here."""
-    questions, scorer = workspace.of_split("test"), workspace.scorer
-    pools, shots = workspace.pools_of(questions), params.pointer.shots
-    tables = []
-    for method in methods:
-        price = params.pointer.price if method == GRPO_STOP else None
-        selector = workspace.selector(workspace.paths.trained(method, seed), price)
-        tables.append(evaluate_selector(scorer, method, seed, selector, questions, pools, shots))
-    return tables
 
 
 def _describe(params: Params, workspace: Workspace, seed: int) -> dict[str, float]:
