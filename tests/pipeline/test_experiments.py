@@ -434,40 +434,60 @@ def test_the_table_pairs_a_variant_with_the_pipeline(copy: Ran) -> None:
     assert rows["default", "grpo"]["accuracy"] == means["grpo"]["mean"]
 
 
-def test_the_curve_has_the_pipeline_beside_the_variants_and_says_what_all_took(
-    copy: Ran, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def beside_zero_shot(copy: Ran, tmp_path: Path) -> Paths:
+    """Return a project whose variant is compared with zero-shot alone."""
+    root = Path(shutil.copytree(copy.world.paths.root, tmp_path / "project"))
+    variants = {
+        name: {**variant, "versus": "default/zero-shot"}
+        for name, variant in VARIANTS["variants"].items()
+    }
+    with (root / "ablations" / "variants.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump({**VARIANTS, "variants": variants}, file)
+    return Paths(root)
+
+
+def took(paths: Paths) -> dict[tuple[str, str], float]:
+    """Return {(variant, method): requests, the mean over seeds}, of what is drawn."""
+    summary = json.loads(paths.summary.read_text(encoding="utf-8"))
+    default = {row["method"]: row.get("vlm_requests") for row in summary["means"]}
+    seeds = [said(paths, "from-agro", seed) for seed in (1, 2)]
+    methods = ("rce", "grpo")
+    return {("from-agro", m): np.mean([found[m] for found in seeds]) for m in methods} | {
+        ("default", m): default[m] for m in methods
+    }
+
+
+def test_the_curve_has_the_pipeline_beside_the_variants(beside_zero_shot: Paths) -> None:
+    """So it has where they are not compared with it; what they are compared with is not drawn."""
+    table.run(beside_zero_shot, 100)
+    rows = {
+        (row["variant"], row["method"]): row
+        for row in json.loads(beside_zero_shot.ablations.read_text())["rows"]
+    }
+    asked = took(beside_zero_shot)
+    assert asked["default", "rce"] == asked["from-agro", "rce"]
+    assert asked["default", "grpo"] != asked["from-agro", "grpo"]
+    assert set(rows) == {*asked, ("default", "zero-shot")}
+    assert {place for place, row in rows.items() if row["asks"] == STARTS} == set(asked)
+    curve = pd.read_csv(beside_zero_shot.plots / "accuracy_over_requests.csv")
+    assert len(curve) == len(asked)
+    for point in curve.itertuples():
+        row = rows[str(point.variant), str(point.method)]
+        assert point.requests == asked[row["variant"], row["method"]] == row["vlm_requests"]
+        assert [point.accuracy, point.low, point.high] == [row["accuracy"], *row["ci95"]]
+
+
+def test_the_table_says_what_every_row_took(
+    beside_zero_shot: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = copy.world.paths
-    table.run(paths, 100)
-    rows = json.loads(paths.ablations.read_text())["rows"]
-    paths.ablations.unlink()
-    summary = json.loads(paths.summary.read_text())
-    took = {("default", row["method"]): row.get("vlm_requests") for row in summary["means"]}
-    by_seed = [said(paths, "from-agro", seed) for seed in (1, 2)]
-    took |= {("from-agro", m): np.mean([found[m] for found in by_seed]) for m in ("rce", "grpo")}
-    curve = pd.read_csv(paths.plots / "accuracy_over_requests.csv")
-    places = list(zip(curve["variant"], curve["method"], strict=True))
-    assert sorted(places) == sorted(
-        (v, m) for v in ("default", "from-agro") for m in ("rce", "grpo")
-    )
-    assert list(curve["method"]) == ["rce", "rce", "grpo", "grpo"]
-    assert list(curve["requests"]) == [took[place] for place in places]
-    assert took["default", "rce"] == took["from-agro", "rce"]
-    assert took["default", "grpo"] != took["from-agro", "grpo"]
-    found = {(row["variant"], row["method"]): row for row in rows}
-    for place, point in zip(places, curve.itertuples(), strict=True):
-        assert found[place]["asks"] == STARTS
-        assert (point.accuracy, [point.low, point.high]) == (
-            found[place]["accuracy"],
-            found[place]["ci95"],
-        )
+    table.run(beside_zero_shot, 100)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     shown = [dict(zip(cells(lines[0]), cells(line), strict=True)) for line in lines[2:]]
-    assert [(row["variant"], row["method"], row["requests"]) for row in shown] == [
-        (variant, method, f"{took[variant, method]:,.0f}")
-        for variant in ("from-agro", "default")
-        for method in ("rce", "grpo")
-    ]
+    asked = took(beside_zero_shot) | {("default", "zero-shot"): 0}
+    assert {(row["variant"], row["method"]): row["requests"] for row in shown} == {
+        place: f"{requests:,.0f}" for place, requests in asked.items()
+    }
 
 
 def cells(line: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Accuracy over the demonstrations that are shown, and over the VLM requests to train."""
 
+import re
+
 import pytest
 from report_world import PRICES
 
@@ -104,6 +106,15 @@ def test_the_curve_over_requests_is_drawn_under_its_question() -> None:
     for text in (SFT, GRPO, "50,000", "100,000", "200,000", "VLM requests to train"):
         assert f">{text}<" in section
     assert f">{STTR_AS_MANY}<" not in section
+
+
+def test_twice_as_many_requests_are_as_far_anywhere() -> None:
+    section = requests_section(ABLATIONS, METHODS)
+    half, one, two = (
+        float(re.findall(rf'x="([\d.]+)"[^>]*>{text}<', section)[0])
+        for text in ("50,000", "100,000", "200,000")
+    )
+    assert two - one == pytest.approx(one - half) != 0
 
 
 @pytest.mark.parametrize("curve", [None, "nobody asks this"])

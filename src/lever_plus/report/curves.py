@@ -162,7 +162,7 @@ def requests_svg(frame: pd.DataFrame, methods: Methods) -> str:
         frame: See `requests_frame`.
         methods: Of all plots of the page, so that a method looks the same in each.
     """
-    label = "VQA accuracy, mean over shots, by VLM requests to train"
+    label = "VQA accuracy over VLM requests to train"
     known = list(dict.fromkeys([*methods.trained, *frame["method"]]))
     figure, axes = axes_of(5.2)
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
@@ -180,7 +180,8 @@ def requests_svg(frame: pd.DataFrame, methods: Methods) -> str:
             capsize=2,
             label=str(method),
         )
-    axes.set(title=label, xlabel="VLM requests to train", ylabel="VQA accuracy", xscale="log")
+    axes.set(title=label, xlabel="VLM requests to train", xscale="log")
+    axes.set_ylabel("VQA accuracy, mean over shots")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -139,15 +139,15 @@ def as_markdown(rows: list[Row], question: str) -> str:
     header = ["variant", "method", *shots, "mean [95 %]", "seeds", "requests"]
     header += ["difference [95 %]", "to", "reward std in groups"]
     told = notes([*distinct, *(row["difference"] for row in distinct if row["difference"])])
-    return "\n".join([markdown(header, [_cells(row) for row in distinct]), *told])
+    return "\n".join([markdown(header, [_cells(row, shots) for row in distinct]), *told])
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, shots: list[str]) -> list[str]:
     seeds = [100 * value for value in row["seed_accuracies"]]
     return [
         row["variant"],
         row["method"],
-        *(f"{100 * value:.1f}" for value in row["shots"].values()),
+        *(f"{100 * row['shots'][shot]:.1f}" if shot in row["shots"] else "" for shot in shots),
         percent(row),
         f"{len(seeds)} ({min(seeds):.1f}-{max(seeds):.1f})",
         known(row["vlm_requests"], ",.0f"),
