@@ -14,6 +14,7 @@ from texts import changed, damaged, json_lines
 
 from lever_plus.data.pools import Pools
 from lever_plus.errors import UserError
+from lever_plus.evaluation.ablations import read_ablations
 from lever_plus.evaluation.costs import with_costs
 from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.stored import (
@@ -23,13 +24,12 @@ from lever_plus.evaluation.stored import (
     read_summary,
     read_timing,
 )
-from lever_plus.evaluation.stored_ablations import read_ablations
 from lever_plus.evaluation.summary import summarise
 from lever_plus.house_words.maker import read_twins
 from lever_plus.metric.check import compare
 from lever_plus.pipeline.report import read_in_context
 from lever_plus.pipeline.searches import check_searches, read_searches, write_searches
-from lever_plus.report.curves import shown_frame
+from lever_plus.report.curves import requests_frame, shown_frame
 from lever_plus.report.sections import IN_CONTEXT
 from lever_plus.report.tables import (
     STOP_UNITS,
@@ -141,7 +141,7 @@ DIFFERENCE: Final = {
 ABLATION: Final = {
     **{"variant": "v", "method": "rce", "shots": {"1": 0.5}, "accuracy": 0.5, "ci95": [0.4, 0.6]},
     **{"n": 3, "one_training": True, "seed_accuracies": [0.5], "versus": "default/rce"},
-    **{"reward_std": None, "difference": DIFFERENCE},
+    **{"reward_std": None, "difference": DIFFERENCE, "asks": "?", "vlm_requests": 5.0},
 }
 CARRIED: Final = {**ABLATION, "policies": "w", "used": "w", "to_trained_there": DIFFERENCE}
 
@@ -165,8 +165,8 @@ def test_diagnostics_and_ablations(tmp_path: Path) -> None:
         path, texts({"order": order, "copy": [COPY]}, rng), lambda: _has(read_diagnostics(path))
     )
     other = tmp_path / "ablations.json"
-    rows = {"rows": [ABLATION, CARRIED]}
-    inputs += files(other, texts(rows, rng), lambda: _carried(read_ablations(other)))
+    content = {"curve": "?", "rows": [ABLATION, CARRIED]}
+    inputs += files(other, texts(content, rng), lambda: _shown_ablations(read_ablations(other)))
     table = tmp_path / "in_context.json"
     inputs += files(
         table, texts(dict.fromkeys(IN_CONTEXT, 0.5), rng), lambda: _has(read_in_context(table))
@@ -180,8 +180,10 @@ def test_diagnostics_and_ablations(tmp_path: Path) -> None:
     try_all("other metrics", inputs)
 
 
-def _carried(rows: list[dict[str, Any]]) -> None:
-    _has({"rows": rows})
+def _shown_ablations(ablations: dict[str, Any]) -> None:
+    _has(ablations)
+    rows = ablations["rows"]
+    assert len(requests_frame(ablations)) <= len(rows)
     used = [row for row in rows if row["policies"] not in ("", row["variant"])]
     assert bool(transfer_section(rows)) == bool(used)
 

@@ -412,7 +412,9 @@ def test_selections_are_timed_where_no_true_answer_is_seen(ran: Ran) -> None:
 
 
 def test_the_evaluation_needs_to_know_what_training_asked(ran: Ran, tmp_path: Path) -> None:
-    world = ran.world.changed({}, {"evaluate": tmp_path / "evaluate"}, tmp_path)
+    """The policies of SFT are there, and their metrics files are not."""
+    moved = {"sft": ran.world.paths.of("sft"), "evaluate": tmp_path / "evaluate"}
+    world = ran.world.changed({}, moved, tmp_path)
     with pytest.raises(UserError, match=r"sft/seed1\.json.*dvc repro evaluate"):
         world.run("evaluate")
 

@@ -58,7 +58,10 @@ def backwards(shown: Sequence[Example], asked: Query) -> str:
 class OtherVlm(FormulaVlm):
     """Another VLM."""
 
-    identity = VlmIdentity(**{**FormulaVlm.identity, "model": "other"})
+    def __init__(self) -> None:
+        """Start without requests."""
+        super().__init__()
+        self.identity = VlmIdentity(**{**self.identity, "model": "other"})
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
         return self._asked(requests, lambda r: backwards(r.demonstrations, r.query), done)
@@ -249,3 +252,17 @@ def test_the_table_says_what_is_gained_over_similarity_and_lost_to_training_ther
     assert "to one trained there [95 %]" in lines[0]
     assert lines[0][2:5] == ["0", "1", "2"]
     assert {len(line) for line in lines} == {len(lines[0])}
+
+
+def test_a_transfer_asked_what_the_policies_that_it_uses_did(carried: Carried) -> None:
+    """One without changes asked what the pipeline's methods did, and a baseline nothing."""
+    paths = carried.world.paths
+    table.run(paths, 100)
+    rows = json.loads(paths.ablations.read_text())["rows"]
+    took = {(row["variant"], row["method"]): row["vlm_requests"] for row in rows}
+    summary = json.loads(paths.summary.read_text())
+    pipeline = {row["method"]: row.get("vlm_requests") for row in summary["means"]}
+    assert took["to-there", "sft"] == took["here", "sft"] == pipeline["sft"]
+    assert took["to-here", "sft"] == took["there", "sft"] > 0
+    assert took["fewer", "grpo-stop"] == took["here", "grpo-stop"] == pipeline["grpo-stop"]
+    assert {asked for (_, method), asked in took.items() if method in ("sttr", "zero-shot")} == {0}

@@ -16,8 +16,8 @@ from lever_plus.data.examples import Example, by_id, read_splits
 from lever_plus.data.pools import Pools, check_pools, read_pools
 from lever_plus.errors import UserError
 from lever_plus.evaluation import instructions, stored
+from lever_plus.evaluation.ablations import read_ablations
 from lever_plus.evaluation.methods import Methods, methods_in, methods_of
-from lever_plus.evaluation.stored_ablations import read_ablations
 from lever_plus.files.checking import checked
 from lever_plus.files.json_files import read_object
 from lever_plus.files.writing import write_text
@@ -218,8 +218,7 @@ def _sections(
     marks = tables.notes([*summary["rows"], *summary["means"]])
     said = paths.metrics / "diagnostics.json"
     diagnostics = stored.read_diagnostics(said)
-    ablations = paths.ablations  # only where `make ablations` was run
-    rows = read_ablations(ablations) if ablations.is_file() else []
+    ablations = read_ablations(paths.ablations)
     decisions = sample(gather(scores, examples, methods, found.reader), DECISIONS)
     return {
         "In short": bullets(list(told)),
@@ -241,8 +240,9 @@ def _sections(
         "Rewards of the candidates": f'<div class="plot">{plots.reward_svg(rewards)}</div>',
         "Training": figures(traces),
         "Copies and order": sections.diagnostics_section(diagnostics),
-        "Used where it was not trained": transfer_section(rows),
-        "Ablations": sections.ablation_section(rows, summary),
+        "Used where it was not trained": transfer_section(ablations["rows"]),
+        "Ablations": sections.ablation_section(ablations["rows"], summary)
+        + curves.requests_section(ablations, methods),
         "Decisions": browser(decisions, examples),
     }
 

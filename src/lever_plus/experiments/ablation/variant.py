@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import torch
@@ -27,13 +28,13 @@ from lever_plus.experiments.ablation.results import (
 )
 from lever_plus.experiments.ablation.variants import POOL, find_variant, params_of, stages_to_run
 from lever_plus.pipeline import grpo, offline, pool, rl_data, sft, sft_data
+from lever_plus.pipeline.costs import requests_to_train
 from lever_plus.pipeline.outputs import Outcome
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.training import Track
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.returns import leave_one_out, statistics, total
 from lever_plus.vlm.store.cached import StoredVlm
-from lever_plus.vlm.usage import Usage
 
 Tracks = Callable[[str, Paths, int], Track]
 """Opens the tracked runs of a variant's seed, given the variant, where it trains, and the seed."""
@@ -58,7 +59,7 @@ def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -
         base, params = load_params(root / "params.yaml"), params_of(variant, root)
         stages, seeds = stages_to_run(variant, base, params, root), seeds_of(base, root)
         scores: list[pd.DataFrame] = []
-        facts: dict[str, dict[str, float]] = {}
+        facts: dict[str, dict[str, Any]] = {}
         for seed in seeds:
             work = working(name, paths) / f"seed{seed}"
             shutil.rmtree(work, ignore_errors=True)  # what a killed run has left
@@ -66,13 +67,15 @@ def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -
                 paths, moved={stage: work / stage for stage in stages}, metrics_in=work / "metrics"
             )
             track = tracks(name, moved, seed)
-            usage = _train(params, moved, stages, variant.trained, seed, track, vlm)
+            _train(params, moved, stages, variant.trained, seed, track, vlm)
             workspace = Workspace(moved, params.vlm, params.scoring, vlm)
             place = Place(workspace, params.pointer)
             if seed == seeds[0]:
                 scores += place.baselines(variant.baselines)
             scores += place.trained(variant.trained, seed, moved.trained)
-            facts[f"seed{seed}"] = {"vlm_requests": usage}
+            start = params.grpo.start
+            asked = {m: requests_to_train(moved, m, seed, start) for m in variant.trained}
+            facts[f"seed{seed}"] = {"vlm_requests": asked}
             if RCE in stages:
                 facts[f"seed{seed}"] |= _describe(params, workspace, seed)
             for method in variant.trained:
@@ -91,8 +94,8 @@ def _train(
     seed: int,
     track: Track,
     vlm: StoredVlm | None,
-) -> int:
-    """Run stages; return how many requests the VLM would have had alone."""
+) -> None:
+    """Run stages."""
     needed = {*methods, params.grpo.start}
     imitations = methods if stages[-1:] == [SFT] else {*methods, SFT}
     calls: dict[str, Callable[[], Outcome]] = {
@@ -109,8 +112,8 @@ def _train(
             settings_of(grpo.Settings, params), paths, seed, track, vlm, methods
         ),
     }
-    usages = [calls[stage]().usage for stage in stages]
-    return sum(usage.requests for usage in usages if isinstance(usage, Usage))
+    for stage in stages:
+        calls[stage]()
 
 
 def _describe(params: Params, workspace: Workspace, seed: int) -> dict[str, float]:

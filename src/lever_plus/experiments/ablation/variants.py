@@ -102,6 +102,11 @@ class Variants(Section):
     seeds: Annotated[list[Seed], Field(min_length=1), Distinct] = Field(
         description="training seeds of every variant, some of those of params.yaml"
     )
+    curve: Text | None = Field(
+        default=None,
+        description="what variants ask that are drawn, the pipeline beside them: accuracy over the "
+        "VLM requests to train",
+    )
     variants: dict[Name, Variant] = Field(min_length=1)
     transfers: dict[Name, Transfer] = Field(default_factory=dict)
 
@@ -113,6 +118,12 @@ class Variants(Section):
                 self._check_pair(name, method, variant.compared(method))
         for name, transfer in self.transfers.items():
             self._check_policies(f"transfers.{name}.policies: {transfer.policies}", transfer)
+        return self
+
+    @model_validator(mode="after")
+    def _drawn(self) -> "Variants":
+        if self.curve is not None and all(v.asks != self.curve for v in self.variants.values()):
+            raise ValueError(f"curve: no variant asks {self.curve!r}")
         return self
 
     @property
