@@ -455,4 +455,10 @@ MUTATIONS: Final = (
         "tau = 1.0\n        yield sample(",
         "the temperatures of rl_data.samples are ignored",
     ),
+    Mutation(
+        "pipeline/costs.py",
+        "return paths.metrics if stage in paths.moved else Paths(paths.root).metrics",
+        "return Paths(paths.root).metrics",
+        "a variant's requests are those of the pipeline",
+    ),
 )

@@ -14,10 +14,10 @@ from texts import changed, damaged, json_lines
 
 from lever_plus.data.pools import Pools
 from lever_plus.errors import UserError
+from lever_plus.evaluation.ablations import read_ablations
 from lever_plus.evaluation.costs import with_costs
 from lever_plus.evaluation.evaluate import Row
 from lever_plus.evaluation.stored import (
-    read_ablations,
     read_diagnostics,
     read_scores,
     read_stop,
@@ -29,7 +29,7 @@ from lever_plus.house_words.maker import read_twins
 from lever_plus.metric.check import compare
 from lever_plus.pipeline.report import read_in_context
 from lever_plus.pipeline.searches import check_searches, read_searches, write_searches
-from lever_plus.report.curves import shown_frame
+from lever_plus.report.curves import requests_frame, shown_frame
 from lever_plus.report.sections import IN_CONTEXT
 from lever_plus.report.tables import (
     STOP_UNITS,
@@ -140,7 +140,7 @@ DIFFERENCE: Final = {
 ABLATION: Final = {
     **{"variant": "v", "method": "rce", "shots": {"1": 0.5}, "accuracy": 0.5, "ci95": [0.4, 0.6]},
     **{"n": 3, "one_training": True, "seed_accuracies": [0.5], "versus": "default/rce"},
-    **{"reward_std": None, "difference": DIFFERENCE},
+    **{"reward_std": None, "difference": DIFFERENCE, "asks": "?", "vlm_requests": 5.0},
 }
 
 
@@ -164,7 +164,7 @@ def test_diagnostics_and_ablations(tmp_path: Path) -> None:
     )
     other = tmp_path / "ablations.json"
     inputs += files(
-        other, texts({"rows": [ABLATION]}, rng), lambda: _has({"rows": read_ablations(other)})
+        other, texts({"curve": "?", "rows": [ABLATION]}, rng), lambda: _drawn(read_ablations(other))
     )
     table = tmp_path / "in_context.json"
     inputs += files(
@@ -177,6 +177,11 @@ def test_diagnostics_and_ablations(tmp_path: Path) -> None:
         timing, texts({"random": 0.5, "sft": 2}, rng), lambda: _has(read_timing(timing))
     )
     try_all("other metrics", inputs)
+
+
+def _drawn(ablations: dict[str, Any]) -> None:
+    _has(ablations)
+    assert len(requests_frame(ablations)) <= len(ablations["rows"])
 
 
 def _shown(stop: dict[str, Any]) -> None:

@@ -85,7 +85,7 @@ def test_damaged_variants(project: Path) -> None:
     rng = random.Random(8)
     places = ("variants.yaml", "variant")
     small = copy.deepcopy(CONTENT)
-    keep = ("two-picks", "v2", "seed-v3", "reward-soft")
+    keep = ("two-picks", "v2", "seed-v3", "reward-shot-2")
     small["variants"] = {name: small["variants"][name] for name in keep}
     inputs = [_bad(n, project, c, places) for n, c in damaged(dump_yaml(small).encode(), rng, 100)]
     for name, content in changed(small, rng, 120):
@@ -100,7 +100,9 @@ def _named(root: Path) -> Iterator[Bad]:
         return json.dumps({"seeds": [1], "variants": {"plain": plain}}).encode()
 
     for name in (*NAMES, "default", "Default", "DEFAULT"):
-        content = json.dumps({"seeds": [1], "variants": {name: CONTENT["variants"]["grpo-light"]}})
+        content = json.dumps(
+            {"seeds": [1], "variants": {name: CONTENT["variants"]["grpo-offline"]}}
+        )
         yield _bad(f"variant {name!r}", root, content.encode(), ("variants.yaml",))
     for name in (*NAMES, "none", "grpo ", "Grpo", "random", "zero-shot"):
         yield _bad(f"method {name!r}", root, one(methods=[name]), ("variants.yaml",))
@@ -130,7 +132,7 @@ def _named(root: Path) -> Iterator[Bad]:
         {"params": {"rce": {"tau": {"../x": {"start": 1.0, "end": 1.0}}}}},
     ):
         yield _bad(f"{fields}", root, one(**fields), ("variants.yaml", "variant"))
-    both = dict.fromkeys(("one", "One"), CONTENT["variants"]["grpo-light"])
+    both = dict.fromkeys(("one", "One"), CONTENT["variants"]["grpo-offline"])
     content = json.dumps({"seeds": [1], "variants": both}).encode()
     yield _bad("upper case", root, content, ("One",))
     for seeds in ([], [1, 1], [-1], [2**32], [True], [1.5], ["1"], None):
@@ -146,7 +148,7 @@ def test_names_of_variants(project: Path) -> None:
 def test_a_variant_outside_its_folder_erases_nothing(project: Path) -> None:
     """An absolute name once erased that folder."""
     for name in (str(project / "kept"), "../../kept", "..", "."):
-        content = {"seeds": [1], "variants": {name: CONTENT["variants"]["grpo-light"]}}
+        content = {"seeds": [1], "variants": {name: CONTENT["variants"]["grpo-offline"]}}
         (project / "ablations" / "variants.yaml").write_text(json.dumps(content))
         with pytest.raises(UserError, match=r"variants\.yaml"):
             run_variant(name, Paths(project), None)  # type: ignore[arg-type]
@@ -207,7 +209,7 @@ def test_every_method_that_is_always_there_has_its_name_for_itself() -> None:
 @pytest.fixture
 def evaluated(project: Path) -> Path:
     """Return the project with results of the pipeline and of one variant."""
-    variant = {**CONTENT["variants"]["grpo-light"], "versus": "default/rce"}
+    variant = {**CONTENT["variants"]["grpo-offline"], "versus": "default/rce"}
     content = {"seeds": [1], "variants": {"light": variant}}
     (project / "ablations" / "variants.yaml").write_text(json.dumps(content))
     paths = Paths(project)
@@ -219,7 +221,7 @@ def evaluated(project: Path) -> Path:
         _scores(methods).to_parquet(path, index=False)
     registry = methods_of(PARAMS.rce.tau, PARAMS.sft.targets)
     write_json(paths.summary, summarise(_scores(["rce", "zero-shot"]), registry, 100))
-    facts = {"stages": ["grpo"], "seed1": {"vlm_requests": 5, "reward_std": 0.25}}
+    facts = {"stages": ["grpo"], "seed1": {"vlm_requests": {"grpo": 5}, "reward_std": 0.25}}
     (paths.variant("light") / "facts.json").write_text(json.dumps(facts))
     return project
 
@@ -251,6 +253,7 @@ def test_damaged_results_of_variants(evaluated: Path) -> None:
             row = json.loads(paths.ablations.read_text())["rows"][0]
             assert row["accuracy"] == pytest.approx(0.35)
             assert row["reward_std"] in (0.25, None)
+            assert row["vlm_requests"] == 5
 
         return Bad(name, run, (path.name, path.parent.name, "light/grpo"))
 

@@ -36,11 +36,13 @@ from pipeline.formula_world import Ran, World
 from tiny_world import ROOT
 
 FROM_AGRO = {"agro": {"beta": 0.1}, "grpo": {"start": "agro"}}
+STARTS = "Does it matter where GRPO starts?"
 VARIANTS = {
     "seeds": [1, 2],
+    "curve": STARTS,
     "variants": {
         "from-agro": {
-            "asks": "Does it matter where GRPO starts?",
+            "asks": STARTS,
             "methods": ["rce", "grpo"],
             "versus": "default",
             "params": FROM_AGRO,
@@ -265,6 +267,52 @@ def test_a_variant_trains_what_the_stages_would_with_its_params(
         assert mine != weights_of(ran.world.paths.trained("grpo", seed)).read_bytes()
         own = weights_of(ran.world.paths.trained("rce", seed)).read_bytes()
         assert weights_of(rce).read_bytes() == own
+        chain = requests(ran.world.paths, "sft_data.json") + sum(
+            requests(ran.world.paths, f"{stage}/seed{seed}.json", *method)
+            for stage, method in (("sft", ["sft"]), ("rl_data", []))
+        )
+        off, on = (f"{stage}/seed{seed}.json" for stage in moved)
+        agro = requests(other.paths, off, "agro") + requests(other.paths, on, "grpo")
+        assert said(paths, "from-agro", seed) == {
+            "rce": chain + requests(other.paths, off, "rce"),
+            "grpo": chain + agro,
+        }
+
+
+def requests(paths: Paths, file: str, *method: str) -> int:
+    """Return the requests that a metrics file says, of one of its methods if one is named."""
+    found = json.loads((paths.metrics / file).read_text(encoding="utf-8"))
+    for key in method:
+        found = found[key]
+    return int(found["vlm_requests"])
+
+
+def said(paths: Paths, variant: str, seed: int) -> dict[str, int]:
+    """Return what a variant's facts say about the requests of its methods."""
+    facts = json.loads((paths.variant(variant) / "facts.json").read_text(encoding="utf-8"))
+    found: dict[str, int] = facts[f"seed{seed}"]["vlm_requests"]
+    return found
+
+
+def test_a_variant_with_fewer_searches_says_what_they_took(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of the pipeline's searches, and the same trainings."""
+    changes = {"data": {"sft_queries": ran.world.params.data.sft_queries // 4}}
+    variant = {"asks": "?", "methods": ["sft", "sft-beams"], "versus": "default/sft"}
+    content = {"seeds": [2], "variants": {"few": {**variant, "params": changes}}}
+    world = project_with(content, ran, tmp_path / "project")
+    monkeypatch.setenv("DVC_ROOT", str(world.paths.root))
+
+    def track(_name: str, _paths: Paths, seed: int) -> Any:
+        return world.track("variant", seed)
+
+    run_variant("few", world.paths, track, StoredVlm(world.backend, None))
+    searches = requests(world.paths, "sft_data.json") // 4
+    assert said(world.paths, "few", 2) == {
+        method: searches + requests(world.paths, "sft/seed2.json", method)
+        for method in ("sft", "sft-beams")
+    }
 
 
 @pytest.mark.parametrize(
@@ -382,5 +430,66 @@ def test_the_table_pairs_a_variant_with_the_pipeline(copy: Ran) -> None:
     assert rows["from-agro", "grpo"]["difference"]["difference"] == pytest.approx(
         rows["from-agro", "grpo"]["accuracy"] - rows["default", "grpo"]["accuracy"], abs=2e-6
     )
-    said = json.loads((paths.metrics / "accuracy.json").read_text())
-    assert rows["default", "grpo"]["accuracy"] == said["grpo"]["mean"]
+    means = json.loads((paths.metrics / "accuracy.json").read_text())
+    assert rows["default", "grpo"]["accuracy"] == means["grpo"]["mean"]
+
+
+@pytest.fixture
+def beside_zero_shot(copy: Ran, tmp_path: Path) -> Paths:
+    """Return a project whose variant is compared with zero-shot alone."""
+    root = Path(shutil.copytree(copy.world.paths.root, tmp_path / "project"))
+    variants = {
+        name: {**variant, "versus": "default/zero-shot"}
+        for name, variant in VARIANTS["variants"].items()
+    }
+    with (root / "ablations" / "variants.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump({**VARIANTS, "variants": variants}, file)
+    return Paths(root)
+
+
+def took(paths: Paths) -> dict[tuple[str, str], float]:
+    """Return {(variant, method): requests, the mean over seeds}, of what is drawn."""
+    summary = json.loads(paths.summary.read_text(encoding="utf-8"))
+    default = {row["method"]: row.get("vlm_requests") for row in summary["means"]}
+    seeds = [said(paths, "from-agro", seed) for seed in (1, 2)]
+    methods = ("rce", "grpo")
+    return {("from-agro", m): np.mean([found[m] for found in seeds]) for m in methods} | {
+        ("default", m): default[m] for m in methods
+    }
+
+
+def test_the_curve_has_the_pipeline_beside_the_variants(beside_zero_shot: Paths) -> None:
+    """So it has where they are not compared with it; what they are compared with is not drawn."""
+    table.run(beside_zero_shot, 100)
+    rows = {
+        (row["variant"], row["method"]): row
+        for row in json.loads(beside_zero_shot.ablations.read_text())["rows"]
+    }
+    asked = took(beside_zero_shot)
+    assert asked["default", "rce"] == asked["from-agro", "rce"]
+    assert asked["default", "grpo"] != asked["from-agro", "grpo"]
+    assert set(rows) == {*asked, ("default", "zero-shot")}
+    assert {place for place, row in rows.items() if row["asks"] == STARTS} == set(asked)
+    curve = pd.read_csv(beside_zero_shot.plots / "accuracy_over_requests.csv")
+    assert len(curve) == len(asked)
+    for point in curve.itertuples():
+        row = rows[str(point.variant), str(point.method)]
+        assert point.requests == asked[row["variant"], row["method"]] == row["vlm_requests"]
+        assert [point.accuracy, point.low, point.high] == [row["accuracy"], *row["ci95"]]
+
+
+def test_the_table_says_what_every_row_took(
+    beside_zero_shot: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.run(beside_zero_shot, 100)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    shown = [dict(zip(cells(lines[0]), cells(line), strict=True)) for line in lines[2:]]
+    asked = took(beside_zero_shot) | {("default", "zero-shot"): 0}
+    assert {(row["variant"], row["method"]): row["requests"] for row in shown} == {
+        place: f"{requests:,.0f}" for place, requests in asked.items()
+    }
+
+
+def cells(line: str) -> list[str]:
+    """Return the cells of a line of a Markdown table."""
+    return [cell.strip() for cell in line.strip("|").split("|")]

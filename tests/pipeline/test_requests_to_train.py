@@ -1,5 +1,6 @@
 """What a trained method asked the VLM is its own training's, and that of all it is made from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,35 @@ def paths(tmp_path: Path) -> Paths:
 )
 def test_a_method_costs_what_its_chain_asked(paths: Paths, method: str, expected: int) -> None:
     assert requests_to_train(paths, method, 2, start="agro") == expected
+
+
+@pytest.mark.parametrize(
+    ("anew", "method", "expected"),
+    [
+        (["grpo"], "grpo", 70_000 + 2_111),
+        (["rce"], "agro", 7_000 + 111),
+        (["rl_data", "rce", "grpo"], "grpo", 77_700 + 11),
+        (["sft_data", "sft"], "sft-beams", 77),
+        (["sft_data", "sft", "rl_data", "rce", "grpo"], "grpo", 77_777),
+    ],
+)
+def test_a_variant_s_stages_say_it_themselves_and_the_others_are_the_project_s(
+    paths: Paths, tmp_path: Path, anew: list[str], method: str, expected: int
+) -> None:
+    sevens = {
+        "sft_data.json": {"vlm_requests": 7},
+        "sft/seed2.json": {"sft": {"vlm_requests": 70}, "sft-beams": {"vlm_requests": 70}},
+        "rl_data/seed2.json": {"vlm_requests": 700},
+        "rce/seed2.json": {"agro": {"vlm_requests": 7_000}},
+        "grpo/seed2.json": {"grpo": {"vlm_requests": 70_000}},
+    }
+    own = tmp_path / "work" / "metrics"
+    for name, said in sevens.items():
+        if name.partition("/")[0].removesuffix(".json") in anew:
+            write_metrics(own / name, said)
+    moved = replace(paths, moved={stage: tmp_path / "work" / stage for stage in anew})
+    asked = requests_to_train(replace(moved, metrics_in=own), method, 2, start="agro")
+    assert asked == expected
 
 
 def test_a_metrics_file_that_does_not_say_it_is_named(paths: Paths) -> None:

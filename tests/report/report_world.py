@@ -63,6 +63,26 @@ PRICES = [
     for price, accuracy, count in ((0.0, 0.7, 2.5), (0.06, 0.69, 1.25))
 ]
 """What the policy that stops reaches at two prices."""
+ABLATIONS = {
+    "curve": "What is a call worth?",
+    "rows": [
+        {
+            "asks": "What is a call worth?",
+            "variant": "few",
+            "method": "grpo",
+            "shots": {str(shot): 0.5 for shot in range(1, SHOTS + 1)},
+            "accuracy": 0.5,
+            "ci95": [0.4, 0.6],
+            "n": 100,
+            "one_training": False,
+            "vlm_requests": 123_456.0,
+            "versus": "",
+            "difference": None,
+            "reward_std": None,
+        }
+    ],
+}
+"""What one variant gave."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +125,7 @@ def make(folder: Path) -> Made:
     write_metrics(paths.timing, {"rce": 0.5})
     write_metrics(paths.metrics / "diagnostics.json", _diagnostics())
     write_metrics(paths.stop, {"price_per": "demonstration", "rows": PRICES})
+    write_metrics(paths.ablations, ABLATIONS)
     write_metrics(paths.in_context, {row: i / 20 for i, row in enumerate(IN_CONTEXT)})
     _rl_data(paths)
     pools = write_pools(paths.pools, dict.fromkeys(QUESTIONS, POOL)).sha256

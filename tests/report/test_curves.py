@@ -1,11 +1,13 @@
-"""Accuracy over the demonstrations that are shown."""
+"""Accuracy over the demonstrations that are shown, and over the VLM requests to train."""
+
+import re
 
 import pytest
 from report_world import PRICES
 
-from lever_plus.config.names import GRPO, GRPO_STOP
+from lever_plus.config.names import GRPO, GRPO_STOP, SFT
 from lever_plus.evaluation.methods import STTR_AS_MANY, methods_of
-from lever_plus.report.curves import shown_frame, stop_section
+from lever_plus.report.curves import requests_frame, requests_section, shown_frame, stop_section
 from lever_plus.report.tables import STOP_HEADER, stop_rows
 
 METHODS = methods_of({}, {"sft": "scores"})
@@ -61,3 +63,67 @@ def test_the_section_says_what_a_price_is(unit: str, said: str) -> None:
 def test_the_plot_names_both(method: str) -> None:
     section = stop_section(STOP, shown_frame({"rows": ROWS}, PRICES), METHODS)
     assert f">{method}<" in section
+
+
+def answer(variant: str, method: str, requests: float | None, **other: object) -> dict[str, object]:
+    """Return a row of metrics/ablations.json, as far as it is drawn."""
+    row = {"asks": "Is <it> worth it?", "variant": variant, "method": method, "accuracy": 0.5}
+    return {**row, "ci95": [0.4, 0.7], "vlm_requests": requests, **other}
+
+
+ABLATIONS = {
+    "curve": "Is <it> worth it?",
+    "rows": [
+        answer("few", SFT, 20_000.0),
+        answer("few", GRPO, 200_000.5),
+        answer("many", SFT, 90_000.0, accuracy=0.6),
+        answer("default", SFT, 50_000.0),
+        answer("default", GRPO, 300_000.0),
+        answer("older", GRPO, None),
+        answer("untrained", STTR_AS_MANY, 0.0),
+        answer("v2", SFT, 70_000.0, asks="And this?"),
+        {"variant": "default", "method": GRPO, "asks": ""},
+    ],
+}
+
+
+def test_a_method_s_points_are_in_the_order_of_what_they_took() -> None:
+    """What asked nothing, or does not say it, has no place on a log scale; others ask other."""
+    frame = requests_frame(ABLATIONS)
+    assert list(frame.columns) == ["method", "variant", "requests", "accuracy", "low", "high"]
+    assert frame.to_numpy().tolist() == [
+        [SFT, "few", 20_000.0, 0.5, 0.4, 0.7],
+        [SFT, "default", 50_000.0, 0.5, 0.4, 0.7],
+        [SFT, "many", 90_000.0, 0.6, 0.4, 0.7],
+        [GRPO, "few", 200_000.5, 0.5, 0.4, 0.7],
+        [GRPO, "default", 300_000.0, 0.5, 0.4, 0.7],
+    ]
+
+
+def test_the_curve_over_requests_is_drawn_under_its_question() -> None:
+    section = requests_section(ABLATIONS, METHODS)
+    assert section.startswith("<h3>Is &lt;it&gt; worth it?</h3>")
+    for text in (SFT, GRPO, "50,000", "100,000", "200,000", "VLM requests to train"):
+        assert f">{text}<" in section
+    assert f">{STTR_AS_MANY}<" not in section
+
+
+def test_twice_as_many_requests_are_as_far_anywhere() -> None:
+    section = requests_section(ABLATIONS, METHODS)
+    half, one, two = (
+        float(re.findall(rf'x="([\d.]+)"[^>]*>{text}<', section)[0])
+        for text in ("50,000", "100,000", "200,000")
+    )
+    assert two - one == pytest.approx(one - half) != 0
+
+
+@pytest.mark.parametrize("curve", [None, "nobody asks this"])
+def test_nothing_is_drawn_where_no_row_answers(curve: str | None) -> None:
+    ablations = {**ABLATIONS, "curve": curve}
+    assert requests_frame(ablations).empty
+    assert requests_section(ablations, METHODS) == ""
+
+
+def test_a_method_that_only_a_variant_trains_is_drawn_too() -> None:
+    rows = [answer("few", "rce-slow", 20_000.0), answer("few", SFT, 10_000.0)]
+    assert ">rce-slow<" in requests_section({**ABLATIONS, "rows": rows}, METHODS)

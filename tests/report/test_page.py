@@ -57,6 +57,7 @@ def test_the_sections_stand_in_the_order_in_which_they_are_asked(html: str) -> N
         "Rewards of the candidates",
         "Training",
         "Copies and order",
+        "Ablations",
         "Decisions",
     ]
 
@@ -241,6 +242,19 @@ def test_ablations_stand_there_and_say_when_they_are_old(project: Made) -> None:
     assert "again" not in text
     assert "again" in sections.ablation_section([{**row, "accuracy": 0.1}], summary)
     assert sections.ablation_section([], summary) == ""
+    assert "<td>123,457</td>" in sections.ablation_section(
+        [{**row, "vlm_requests": 123_456.6}], summary
+    )
+    now = next(row["accuracy"] for row in summary["rows"] if row["method"] == "zero-shot")
+    zero = {**row, "method": "zero-shot", "accuracy": now}
+    assert "again" not in sections.ablation_section([zero], summary)
+
+
+def test_the_curve_of_the_ablations_is_under_their_table(html: str) -> None:
+    shown, _, curve = section(html, "Ablations").partition("<h3>What is a call worth?</h3>")
+    header, row = cells(shown)
+    assert dict(zip(header, row, strict=True))["requests"] == "123,456"
+    assert ">VLM requests to train<" in curve
 
 
 def test_the_stage_depends_on_every_file_of_the_folder() -> None:

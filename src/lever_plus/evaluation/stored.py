@@ -163,21 +163,6 @@ class DiagnosticsPart(Part):
     copy_: Annotated[tuple[CopyPart, ...], Field(alias="copy")]
 
 
-class AblationPart(Part):
-    """Accuracy of a method of a variant."""
-
-    variant: str
-    method: str
-    shots: Annotated[dict[str, Share], Field(min_length=1)]
-    accuracy: Share
-    ci95: tuple[Share, Share]
-    n: Count
-    one_training: bool
-    difference: GainPart | None
-    versus: str
-    reward_std: Deviation | None
-
-
 def read_summary(path: Path) -> dict[str, Any]:
     """Return the summary; UserError if the file is missing, damaged or not complete."""
     content = read_object(path, ADVICE)
@@ -228,14 +213,6 @@ def read_diagnostics(path: Path) -> dict[str, Any]:
     content = read_object(path, ADVICE)
     checked(DiagnosticsPart, content, str(path), ADVICE)
     return content
-
-
-def read_ablations(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of the variants; UserError if the file is missing or damaged."""
-    advice = "run `make ablations`"
-    rows: list[dict[str, Any]] = read_object(path, advice).get("rows", [])
-    checked(tuple[AblationPart, ...], rows, str(path), advice)
-    return rows
 
 
 def read_scores(path: Path) -> pd.DataFrame:

@@ -25,7 +25,7 @@ def requests_to_train(paths: Paths, method: str, seed: int, start: str) -> int:
     """Return the requests of all that a method is made from, as if nothing else were trained.
 
     Args:
-        paths: Of the project.
+        paths: Of the project, or of a variant, whose other stages are the project's.
         method: A trained one.
         seed: Of its training.
         start: `grpo.start`.
@@ -34,14 +34,19 @@ def requests_to_train(paths: Paths, method: str, seed: int, start: str) -> int:
         UserError: A metrics file is missing, or does not say it.
     """
     of_seed, stage = f"seed{seed}.json", stage_of(method)
-    own = _asked(paths.metrics / stage / of_seed, method)
+    own = _asked(_metrics_of(paths, stage) / stage / of_seed, method)
     if stage == SFT:
-        return own + _asked(paths.metrics / "sft_data.json")
+        return own + _asked(_metrics_of(paths, "sft_data") / "sft_data.json")
     if stage == GRPO:
         before = GRPO if method == GRPO_STOP else start
         return own + requests_to_train(paths, before, seed, start)
-    proposed = _asked(paths.metrics / "rl_data" / of_seed)
+    proposed = _asked(_metrics_of(paths, "rl_data") / "rl_data" / of_seed)
     return own + proposed + requests_to_train(paths, SFT, seed, start)
+
+
+def _metrics_of(paths: Paths, stage: str) -> Path:
+    """Return the folder of a stage's metrics files: the project's, unless its outputs are moved."""
+    return paths.metrics if stage in paths.moved else Paths(paths.root).metrics
 
 
 def _asked(path: Path, method: str | None = None) -> int:

@@ -16,6 +16,7 @@ from lever_plus.data.examples import Example, by_id, read_splits
 from lever_plus.data.pools import Pools, check_pools, read_pools
 from lever_plus.errors import UserError
 from lever_plus.evaluation import stored
+from lever_plus.evaluation.ablations import read_ablations
 from lever_plus.evaluation.methods import Methods, methods_in, methods_of
 from lever_plus.files.checking import checked
 from lever_plus.files.json_files import read_object
@@ -215,8 +216,7 @@ def _sections(
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
     marks = tables.notes([*summary["rows"], *summary["means"]])
     diagnostics = stored.read_diagnostics(paths.metrics / "diagnostics.json")
-    ablations = paths.ablations  # only where `make ablations` was run
-    rows = stored.read_ablations(ablations) if ablations.is_file() else []
+    ablations = read_ablations(paths.ablations)
     decisions = sample(gather(scores, examples, methods, found.reader), DECISIONS)
     return {
         "In short": bullets(list(told)),
@@ -237,7 +237,8 @@ def _sections(
         "Rewards of the candidates": f'<div class="plot">{plots.reward_svg(rewards)}</div>',
         "Training": figures(traces),
         "Copies and order": sections.diagnostics_section(diagnostics),
-        "Ablations": sections.ablation_section(rows, summary),
+        "Ablations": sections.ablation_section(ablations["rows"], summary)
+        + curves.requests_section(ablations, methods),
         "Decisions": browser(decisions, examples),
     }
 

@@ -1,6 +1,7 @@
-"""Accuracy over shots, and over the demonstrations that are shown where policies stop."""
+"""Accuracy over shots, over demonstrations shown, and over the VLM requests to train."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any, Final
 
 import numpy as np
@@ -114,3 +115,75 @@ def shown_svg(frame: pd.DataFrame, methods: Methods) -> str:
     axes.set(title=label, xlabel="demonstrations shown, mean", ylabel="VQA accuracy")
     legend(figure, *axes.get_legend_handles_labels())
     return svg_of(figure, f"{label}; the numbers are the highest and the lowest price")
+
+
+def requests_frame(ablations: Mapping[str, Any]) -> pd.DataFrame:
+    """Return accuracy over what training asks: method, variant, requests, accuracy, low, high.
+
+    Args:
+        ablations: metrics/ablations.json.
+
+    Returns:
+        Of the rows that answer the question of its `curve`, the methods in their order there, each
+        from the fewest VLM requests to the most. Accuracies are means over shots. What asks nothing
+        is left out: it has no place on a log scale.
+    """
+    rows = [
+        row
+        for row in ablations["rows"]
+        if row.get("asks") == ablations["curve"] and row.get("vlm_requests")
+    ]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    rows.sort(key=lambda row: (methods.index(row["method"]), row["vlm_requests"]))
+    return pd.DataFrame(
+        [(r["method"], r["variant"], r["vlm_requests"], r["accuracy"], *r["ci95"]) for r in rows],
+        columns=["method", "variant", "requests", "accuracy", "low", "high"],
+    )
+
+
+def requests_section(ablations: Mapping[str, Any], methods: Methods) -> str:
+    """Return the plot of accuracy over requests; "" where nothing is drawn.
+
+    Args:
+        ablations: metrics/ablations.json.
+        methods: What the methods are.
+    """
+    frame = requests_frame(ablations)
+    if frame.empty:
+        return ""
+    drawn = f'<div class="plot">{requests_svg(frame, methods)}</div>'
+    return f"<h3>{escape(ablations['curve'])}</h3>" + drawn
+
+
+def requests_svg(frame: pd.DataFrame, methods: Methods) -> str:
+    """Draw accuracy over VLM requests, on a log scale, with 95 % intervals.
+
+    Args:
+        frame: See `requests_frame`.
+        methods: Of all plots of the page, so that a method looks the same in each.
+    """
+    label = "VQA accuracy over VLM requests to train"
+    known = list(dict.fromkeys([*methods.trained, *frame["method"]]))
+    figure, axes = axes_of(5.2)
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    for method, part in frame.groupby("method", sort=False):
+        accuracy = part["accuracy"].to_numpy()
+        axes.errorbar(
+            part["requests"].to_numpy(),
+            accuracy,
+            yerr=np.abs(np.stack([accuracy - part["low"], part["high"] - accuracy])),
+            **look(known.index(str(method))),
+            ms=5,
+            lw=1.4,
+            elinewidth=0.9,
+            capsize=2,
+            label=str(method),
+        )
+    axes.set(title=label, xlabel="VLM requests to train", xscale="log")
+    axes.set_ylabel("VQA accuracy, mean over shots")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    legend(figure, *axes.get_legend_handles_labels())
+    return svg_of(figure, label)

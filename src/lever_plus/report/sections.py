@@ -246,11 +246,11 @@ def ablation_section(rows: Sequence[Row], summary: Summary) -> str:
     """Return the ablations' table; one that was made before the present results says so."""
     if not rows:
         return ""
-    now = {row["method"]: row["accuracy"] for row in summary["means"]}
+    now = {row["method"]: row["accuracy"] for row in [*summary["rows"], *summary["means"]]}
     old = any(r["variant"] == "default" and r["accuracy"] != now.get(r["method"]) for r in rows)
     warning = "Made before the present results: run `make ablations` again."
     shots = list(dict.fromkeys(shot for row in rows for shot in row["shots"]))
-    header = ["variant", "method", *shots, "mean [95 %]", "n", "difference [95 %]", "to"]
+    header = ["variant", "method", *shots, "mean [95 %]", "n", "requests"]
     cells = [
         [
             row["variant"],
@@ -258,14 +258,18 @@ def ablation_section(rows: Sequence[Row], summary: Summary) -> str:
             *(f"{100 * row['shots'][s]:.1f}" if s in row["shots"] else "" for s in shots),
             tables.percent(row),
             str(row["n"]),
+            tables.known(row.get("vlm_requests"), ",.0f"),
             tables.points(row["difference"]) if row["difference"] else "",
             row["versus"],
-            "" if row["reward_std"] is None else f"{row['reward_std']:.3f}",
+            tables.known(row["reward_std"], ".3f"),
         ]
         for row in rows
     ]
-    html = table([*header, "reward std in groups"], cells)
+    html = table([*header, "difference [95 %]", "to", "reward std in groups"], cells)
     told = tables.notes([*rows, *(row["difference"] for row in rows if row["difference"])])
-    corrected = "Differences are corrected for those that ask the same question."
-    html = note(" ".join([corrected, *told])) + html
+    text = (
+        "Requests are all that the VLM is asked to train what a method is made of. Differences are "
+        "corrected for those that ask the same question."
+    )
+    html = note(" ".join([text, *told])) + html
     return (f"<p><strong>{warning}</strong></p>" if old else "") + html

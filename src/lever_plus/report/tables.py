@@ -126,6 +126,11 @@ def paired_rows(summary: Summary, shots: int | str = "mean") -> Iterator[list[st
             yield [*pair, p_value(row["p"]), p_value(row["p_holm"]), str(row["n"])]
 
 
+def known(value: float | None, digits: str) -> str:
+    """Return a number with so many digits (`,.0f`), "" where it is not known."""
+    return "" if value is None else format(value, digits)
+
+
 def p_value(value: float) -> str:
     """Return a p-value with as many digits as it is good for."""
     return "<.001" if value < 0.001 else f"{value:.3f}"
@@ -157,9 +162,9 @@ def cost_rows(summary: Summary, milliseconds: Mapping[str, float]) -> Iterator[l
                 method,
                 percent(row),
                 f"{row['demonstrations']:.2f}",
-                _known(row.get("prompt_tokens"), ",.1f"),
-                _known(row.get("vlm_requests"), ",.0f"),
-                _known(milliseconds.get(method), ".2f"),
+                known(row.get("prompt_tokens"), ",.1f"),
+                known(row.get("vlm_requests"), ",.0f"),
+                known(milliseconds.get(method), ".2f"),
             ]
 
 
@@ -174,16 +179,12 @@ def stop_rows(prices: Iterable[dict[str, Any]]) -> list[list[str]]:
             f"{row['price']:g}",
             percent(row),
             f"{row['demonstrations']:.2f}",
-            _known(row["prompt_tokens"], ",.1f"),
+            known(row["prompt_tokens"], ",.1f"),
             str(row["n"]),
             _seeds(row),
         ]
         for row in prices
     ]
-
-
-def _known(value: float | None, digits: str) -> str:
-    return "" if value is None else format(value, digits)
 
 
 def _references(summary: Summary) -> list[str]:

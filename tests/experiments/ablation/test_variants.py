@@ -69,7 +69,7 @@ def test_the_project_s_variants_are_valid_and_compared_with_something(name: str)
 
 
 def test_an_unknown_variant_or_key_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no variant nonsense: it has grpo-light"):
+    with pytest.raises(UserError, match="no variant nonsense: it has queries-25"):
         find_variant("nonsense", ROOT)
     with pytest.raises(UserError, match=r"ablations.variants\.yaml is missing"):
         read_variants(tmp_path)
@@ -80,3 +80,22 @@ def test_an_unknown_variant_or_key_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"variants.yaml: variants\.a\.versus is missing"):
         read_variants(tmp_path)
     assert has_variants(tmp_path)
+
+
+def test_the_curve_is_of_a_question_that_a_variant_asks(tmp_path: Path) -> None:
+    path = tmp_path / "ablations" / "variants.yaml"
+    path.parent.mkdir()
+    variants = "variants: {a: {asks: this, methods: [rce], versus: default}}\n"
+    path.write_text(f"seeds: [1]\ncurve: this\n{variants}")
+    assert read_variants(tmp_path).curve == "this"
+    path.write_text(f"seeds: [1]\ncurve: that\n{variants}")
+    with pytest.raises(UserError, match=r"variants.yaml: .*curve: no variant asks 'that'"):
+        read_variants(tmp_path)
+
+
+def test_the_curve_of_the_project_has_five_budgets_of_each_method() -> None:
+    """The pipeline's own is one more."""
+    drawn = [v for v in VARIANTS.values() if v.asks == read_variants(ROOT).curve]
+    for method in ("sft-beams", "sft", "agro", "grpo"):
+        budgets = {params_of(v, ROOT).data.sft_queries for v in drawn if method in v.methods}
+        assert len(budgets | {load_params(ROOT / "params.yaml").data.sft_queries}) >= 5

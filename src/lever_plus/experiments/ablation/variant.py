@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -33,13 +34,13 @@ from lever_plus.experiments.ablation.variants import (
 from lever_plus.files.locks import locked
 from lever_plus.files.writing import replacing, write_json
 from lever_plus.pipeline import grpo, offline, rl_data, sft, sft_data
+from lever_plus.pipeline.costs import requests_to_train
 from lever_plus.pipeline.outputs import Outcome
 from lever_plus.pipeline.paths import Paths
 from lever_plus.pipeline.training import Track
 from lever_plus.pipeline.workspace import Workspace
 from lever_plus.training.returns import leave_one_out, statistics, total
 from lever_plus.vlm.store.cached import StoredVlm
-from lever_plus.vlm.usage import Usage
 
 Tracks = Callable[[str, Paths, int], Track]
 """Opens the tracked runs of a variant's seed, given the variant, where it trains, and the seed."""
@@ -74,7 +75,7 @@ def _run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None) -> Outc
     fresh = paths.cache / "ablations" / name / "out"
     shutil.rmtree(fresh, ignore_errors=True)
     scores: list[pd.DataFrame] = []
-    facts: dict[str, dict[str, float]] = {}
+    facts: dict[str, dict[str, Any]] = {}
     for seed in seeds:
         work = paths.cache / "ablations" / name / f"seed{seed}"
         shutil.rmtree(work, ignore_errors=True)  # what a killed run has left
@@ -82,10 +83,11 @@ def _run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None) -> Outc
             paths, moved={stage: work / stage for stage in stages}, metrics_in=work / "metrics"
         )
         track = tracks(name, moved, seed)
-        usage = _train(params, moved, stages, variant.methods, seed, track, vlm)
+        _train(params, moved, stages, variant.methods, seed, track, vlm)
         workspace = Workspace(moved, params.vlm, params.scoring, vlm)
         scores += _evaluate(params, workspace, variant.methods, seed)
-        facts[f"seed{seed}"] = {"vlm_requests": usage}
+        asked = {m: requests_to_train(moved, m, seed, params.grpo.start) for m in variant.methods}
+        facts[f"seed{seed}"] = {"vlm_requests": asked}
         if RCE in stages:
             facts[f"seed{seed}"] |= _describe(params, workspace, seed)
         for method in variant.methods:
@@ -124,8 +126,8 @@ def _train(
     seed: int,
     track: Track,
     vlm: StoredVlm | None,
-) -> int:
-    """Run stages; return how many requests the VLM would have had alone."""
+) -> None:
+    """Run stages."""
     needed = {*methods, params.grpo.start}
     imitations = methods if stages[-1:] == [SFT] else {*methods, SFT}
     calls: dict[str, Callable[[], Outcome]] = {
@@ -141,8 +143,8 @@ def _train(
             settings_of(grpo.Settings, params), paths, seed, track, vlm, methods
         ),
     }
-    usages = [calls[stage]().usage for stage in stages]
-    return sum(usage.requests for usage in usages if isinstance(usage, Usage))
+    for stage in stages:
+        calls[stage]()
 
 
 def _evaluate(

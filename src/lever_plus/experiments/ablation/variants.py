@@ -67,6 +67,11 @@ class Variants(Section):
     seeds: Annotated[list[Seed], Field(min_length=1), Distinct] = Field(
         description="training seeds of every variant, some of those of params.yaml"
     )
+    curve: Text | None = Field(
+        default=None,
+        description="what variants ask that are drawn, the pipeline beside them: accuracy over the "
+        "VLM requests to train",
+    )
     variants: dict[Name, Variant] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -75,6 +80,12 @@ class Variants(Section):
         for name, variant in self.variants.items():
             for method in variant.methods:
                 self._check_pair(name, method, variant.compared(method))
+        return self
+
+    @model_validator(mode="after")
+    def _drawn(self) -> "Variants":
+        if self.curve is not None and all(v.asks != self.curve for v in self.variants.values()):
+            raise ValueError(f"curve: no variant asks {self.curve!r}")
         return self
 
     def _check_pair(self, name: str, method: str, versus: str) -> None:
