@@ -128,7 +128,7 @@ def _train(
     vlm: StoredVlm | None,
 ) -> None:
     """Run stages."""
-    needed = {*methods, params.grpo.start}
+    needed = {*methods, params.grpo.start} if GRPO in stages else set(methods)
     imitations = methods if stages[-1:] == [SFT] else {*methods, SFT}
     calls: dict[str, Callable[[], Outcome]] = {
         "sft_data": lambda: sft_data.run(settings_of(sft_data.Settings, params), paths, vlm),
