@@ -195,6 +195,6 @@ def test_the_curve_is_of_a_question_that_a_variant_asks(tmp_path: Path) -> None:
 def test_the_curve_of_the_project_has_five_budgets_of_each_method() -> None:
     """The pipeline's own is one more."""
     drawn = [v for v in VARIANTS.values() if v.asks == read_variants(ROOT).curve]
-    for method in ("sft-beams", "sft", "agro", "grpo"):
+    for method in ("sft-beams", "sft", "agro"):
         budgets = {params_of(v, ROOT).data.sft_queries for v in drawn if method in v.methods}
         assert len(budgets | {load_params(ROOT / "params.yaml").data.sft_queries}) >= 5

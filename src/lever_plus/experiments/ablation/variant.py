@@ -96,7 +96,7 @@ def _train(
     vlm: StoredVlm | None,
 ) -> None:
     """Run stages."""
-    needed = {*methods, params.grpo.start}
+    needed = {*methods, params.grpo.start} if GRPO in stages else set(methods)
     imitations = methods if stages[-1:] == [SFT] else {*methods, SFT}
     calls: dict[str, Callable[[], Outcome]] = {
         POOL: lambda: pool.run(settings_of(pool.Settings, params), paths),
