@@ -93,6 +93,13 @@ def test_good_texts_are_prepared(project: Project) -> None:
     assert item == ("data, texts", True, "text to the VLM")
 
 
+def test_doctor_names_an_instruction_that_cannot_be_tried(project: Project) -> None:
+    tried = project.params.evaluate.model_copy(update={"instructions": ["answer </s>"]})
+    params = project.params.model_copy(update={"evaluate": tried})
+    (item,) = [item for item in examine(params) if item.name == "data, texts"]
+    assert (item.found, "'answer </s>'" in item.note) == (False, True)
+
+
 def test_doctor_names_a_vlm_that_cannot_read(project: Project, folders: Folders) -> None:
     folder = project.folder / "vlm"
     shutil.copytree(folders.vlm, folder)

@@ -64,11 +64,11 @@ def _data(params: Params) -> Iterator[Item]:
             note = f"{path}" if path.is_file() else f"{path} is missing: get it from {where}"
             yield Item(f"data, {name} {kind}", path.is_file(), note)
         yield _images(f"data, {name} images", root / split.images)
-    yield from _texts(source, params.vlm)
+    yield from _texts(source, params.vlm, params.evaluate.instructions)
 
 
-def _texts(source: VqaFilesSource, vlm: VlmParams) -> Iterator[Item]:
-    """Read questions and answers as the VLM will; what is missing is said elsewhere."""
+def _texts(source: VqaFilesSource, vlm: VlmParams, instructions: list[str]) -> Iterator[Item]:
+    """Read the texts of prompts as the VLM will; what is missing is said elsewhere."""
     root = Path(source.root)
     splits = [s for s in (source.train, source.dev, source.test) if isinstance(s, VqaSplit)]
     files = [root / name for split in splits for name in (split.questions, split.annotations)]
@@ -79,6 +79,7 @@ def _texts(source: VqaFilesSource, vlm: VlmParams) -> Iterator[Item]:
 
     try:
         reader = reader_of(vlm)
+        reader.check_instructions(instructions)
         for split in splits:
             reader.check(
                 read_vqa_files(
