@@ -158,7 +158,7 @@ class Trials:
             )
             policy, reward = trained.best(), trained.best_reward
             kl = next(float(r["kl"]) for r in rows if r["epoch"] == trained.best_epoch)
-        accuracies = self._environment(params).realised(policy, self.dev).accuracies
+        accuracies = self._accuracies(params, policy)
         difference = accuracies.mean(axis=1) - self.baseline(seed).mean(axis=1)
         return Measured(difference, accuracies.mean(axis=0).tolist(), kl, reward)
 
@@ -166,9 +166,13 @@ class Trials:
         """Return the dev accuracies of the RCE-only policy of params.yaml, [questions, shots]."""
         if seed not in self._baselines:
             policy = self._rce(self.params, seed)
-            realised = self._environment(self.params).realised(policy, self.dev)
-            self._baselines[seed] = np.asarray(realised.accuracies, dtype=np.float64)
+            self._baselines[seed] = self._accuracies(self.params, policy)
         return self._baselines[seed]
+
+    def _accuracies(self, params: Params, policy: Policy) -> Accuracies:
+        """Return the dev accuracies of a policy in double precision: equal ones differ by 0."""
+        realised = self._environment(params).realised(policy, self.dev)
+        return np.asarray(realised.accuracies, dtype=np.float64)
 
     def _environment(self, params: Params) -> Environment:
         return self.workspace.environment(params.pointer.shots, params.reward)
