@@ -25,7 +25,7 @@ repro: $(INSTALLED) ## Run the whole pipeline (what is up to date is not run aga
 	dvc repro
 	lever-plus results
 
-ablations: $(INSTALLED) ## Run the variants of ablations/variants.yaml (40 minutes), print their tables
+ablations: $(INSTALLED) ## Run the variants of ablations/variants.yaml (hours), print their tables
 	dvc repro ablations/dvc.yaml
 	dvc repro --single-item --force report
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 
 from lever_plus.config.names import GRPO_STOP
 from lever_plus.evaluation.methods import INSTRUCTED, ZERO_SHOT, Methods
 from lever_plus.report import findings
 from lever_plus.report.page import figures, folded, note, table
-from lever_plus.report.plots import axes_of, curve_svg, legend, look, svg_of
+from lever_plus.report.plots import axes_of, curve_svg, draw_intervals, legend, look, svg_of
 from lever_plus.report.tables import STOP_HEADER, STOP_UNITS, Summary, notes, stop_rows
 
 Row = dict[str, Any]
@@ -95,23 +94,13 @@ def shown_svg(frame: pd.DataFrame, methods: Methods) -> str:
     figure, axes = axes_of(5.2)
     for number, method in enumerate(drawn):
         part = frame[frame["method"] == method].sort_values("demonstrations")
-        accuracy = part["accuracy"].to_numpy()
-        axes.errorbar(
-            part["demonstrations"].to_numpy(),
-            accuracy,
-            yerr=np.abs(np.stack([accuracy - part["low"], part["high"] - accuracy])),
-            **look(number),
-            ms=5,
-            lw=1.4 if method == GRPO_STOP else 0.8,
-            ls="-" if method == GRPO_STOP else ":",
-            elinewidth=0.9,
-            capsize=2,
-            label=method,
-        )
+        style = {"lw": 1.4, "ls": "-"} if method == GRPO_STOP else {"lw": 0.8, "ls": ":"}
+        at = part["demonstrations"].to_numpy()
+        draw_intervals(axes, at, part, label=method, **style, **look(number))
         priced = part[part["price"].notna()]
         for row in priced.iloc[[0, -1]].itertuples() if len(priced) else ():  # others would overlap
-            at = (row.demonstrations, row.accuracy)
-            axes.annotate(f"{row.price:g}", at, (0, 6), textcoords="offset points", size=8)
+            point = (row.demonstrations, row.accuracy)
+            axes.annotate(f"{row.price:g}", point, (0, 6), textcoords="offset points", size=8)
     axes.set(title=label, xlabel="demonstrations shown, mean", ylabel="VQA accuracy")
     legend(figure, *axes.get_legend_handles_labels())
     return svg_of(figure, f"{label}; the numbers are the highest and the lowest price")
@@ -168,18 +157,8 @@ def requests_svg(frame: pd.DataFrame, methods: Methods) -> str:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     for method, part in frame.groupby("method", sort=False):
-        accuracy = part["accuracy"].to_numpy()
-        axes.errorbar(
-            part["requests"].to_numpy(),
-            accuracy,
-            yerr=np.abs(np.stack([accuracy - part["low"], part["high"] - accuracy])),
-            **look(known.index(str(method))),
-            ms=5,
-            lw=1.4,
-            elinewidth=0.9,
-            capsize=2,
-            label=str(method),
-        )
+        at, style = part["requests"].to_numpy(), look(known.index(str(method)))
+        draw_intervals(axes, at, part, label=str(method), lw=1.4, **style)
     axes.set(title=label, xlabel="VLM requests to train", xscale="log")
     axes.set_ylabel("VQA accuracy, mean over shots")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -85,18 +85,8 @@ def curve_svg(
             style = CONSTANTS[constants.index(method) % len(CONSTANTS)]
             axes.axhline(float(part["accuracy"].iloc[0]), color="0.4", ls=style, label=method)
             continue
-        accuracy = part["accuracy"].to_numpy()
-        axes.errorbar(
-            part["shots"].to_numpy() + dodge * index - 0.12,  # so that intervals stay apart
-            accuracy,
-            yerr=np.abs(np.stack([accuracy - part["low"], part["high"] - accuracy])),
-            **look(methods.index(method)),
-            ms=5,
-            lw=1.4,
-            elinewidth=0.9,
-            capsize=2,
-            label=method,
-        )
+        at = part["shots"].to_numpy() + dodge * index - 0.12  # so that intervals stay apart
+        draw_intervals(axes, at, part, label=method, lw=1.4, **look(methods.index(method)))
     axes.set(title=label, xlabel="shots", ylabel="VQA accuracy")
     axes.set_xticks(sorted(set(frame["shots"]) - {0}))
     handles, labels = axes.get_legend_handles_labels()
@@ -104,6 +94,20 @@ def curve_svg(
     return svg_of(
         figure, f"{label}, with 95 % intervals; the numbers stand in the table of results"
     )
+
+
+def draw_intervals(axes: "Axes", at: NDArray[Any], part: pd.DataFrame, **style: Any) -> None:
+    """Draw accuracies as a line of points with their 95 % intervals.
+
+    Args:
+        axes: Of matplotlib.
+        at: Where the points are across, [n].
+        part: Columns `accuracy`, `low` and `high`, n rows.
+        **style: Of the line.
+    """
+    accuracy = part["accuracy"].to_numpy()
+    heights = np.abs(np.stack([accuracy - part["low"], part["high"] - accuracy]))
+    axes.errorbar(at, accuracy, yerr=heights, ms=5, elinewidth=0.9, capsize=2, **style)
 
 
 def trace_svg(frame: pd.DataFrame, key: str, label: str, known: Sequence[str] | None = None) -> str:
