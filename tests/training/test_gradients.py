@@ -1,7 +1,9 @@
 """The gradient of a batch does not depend on how it is cut, nor on which thread is first."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +11,9 @@ from torch import Tensor, nn
 
 from identity_task import IdentityTask
 from lever_plus.policy.dropout import dropped
+from lever_plus.training import gradients
 from lever_plus.training.gradients import Gradients, Part
-from training import FEW, SFT, Train, agro, grpo, rce, sft
+from training import FEW, Train, agro, grpo, rce, sft, sft_beams, stop
 
 ROWS = torch.arange(7)
 
@@ -92,10 +95,32 @@ def test_training_does_not_depend_on_the_parts(task: IdentityTask, train: Train)
         )
 
 
-def test_dropout_does_not_depend_on_which_part_is_faster(task: IdentityTask) -> None:
-    """Parts draw their masks side by side, and a training is the same to the last bit again."""
-    params = SFT.model_copy(update={"epochs": 3})
-    first, again = (sft(task, task.policy(0.5), params, threads=3) for _ in range(2))
+class InTurn:
+    """Stands for a pool whose threads are faster, or slower, than the one that waits for them."""
+
+    def __init__(self, *, faster: bool) -> None:
+        """Compute what is submitted at once, or when its result is asked for."""
+        self._faster = faster
+
+    def submit(self, work: Callable[[], object]) -> SimpleNamespace:
+        """Return something with a result."""
+        if not self._faster:
+            return SimpleNamespace(result=work)
+        found = work()
+        return SimpleNamespace(result=lambda: found)
+
+
+@pytest.mark.parametrize("train", [sft, sft_beams, rce, agro, grpo, stop])
+def test_a_training_does_not_depend_on_which_part_is_faster(
+    task: IdentityTask, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts share no random numbers: with dropout and with prices, the bytes are equal."""
+    outcomes = []
+    for faster in (True, False):
+        pool = InTurn(faster=faster)
+        monkeypatch.setattr(gradients, "ThreadPoolExecutor", lambda *_args, pool=pool, **_: pool)
+        outcomes.append(train(task, task.policy(0.5), FEW[train], threads=3))
+    first, again = outcomes
     assert first.weights.equal(again.weights)
     assert first.history == again.history
 

@@ -188,9 +188,10 @@ def stop(
     kept: Path | None = None,
     watch: Watch | None = None,
     pointer: PointerParams = POINTER,
+    threads: int = 2,
 ) -> Outcome:
     watch = watch or Watch()
-    run = Run(seed, watch, kept)
+    run = Run(seed, watch, kept, threads)
     trained = train_stop(policy, task.environment, task.train, task.dev, params, GRPO, pointer, run)
     return Outcome(trained, watch.history)
 
@@ -223,15 +224,22 @@ def short_offline(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
     return grpo(task, policy, OFFLINE, seed)
 
 
+def short_stop(task: IdentityTask, policy: Policy, seed: int = 0) -> Outcome:
+    return stop(task, policy, STOP.model_copy(update={"passes": 0}), seed)
+
+
 Train = Callable[..., Outcome]
 FEW: dict[Train, Any] = {
+    sft: SFT.model_copy(update={"epochs": 2}),
+    sft_beams: SFT.model_copy(update={"epochs": 2}),
     rce: RCE.model_copy(update={"epochs": 2}),
     agro: AGRO.model_copy(update={"epochs": 2}),
     grpo: OFFLINE,
+    stop: STOP.model_copy(update={"passes": 2}),
 }
 ALL_SHORT = [
     *(short_sft, short_sft_beams, short_rce, short_agro, short_agro_rounds),
-    *(short_grpo, short_offline),
+    *(short_grpo, short_offline, short_stop),
 ]
 """Every loss, on-line and off-line, for two or four epochs."""
 

@@ -13,7 +13,7 @@ expected A_s is positive, as that of J, and a wrong decision has a gradient howe
            + GRPO's surrogate with rewards-to-go sum_{k >= t} w_k U_k, w_k = (1 - f) p_k + f w'_k
            + beta * mean sum_t KL(pi_t || reference_t)
 with w' the fixed shot weights and f `fixed_share`, so that what is shown without stops stays good.
-A price is drawn for every query and step: one policy serves all prices. `passes` over the first
+A price is drawn for every query and epoch: one policy serves all prices. `passes` over the first
 candidates train the head alone, the picks being what they were before.
 
 Beside what every history says: `stop_loss`; `dev_demonstrations`, their mean number on dev at the
@@ -89,7 +89,11 @@ def train_stop(
                 policy, environment, queries, grpo.group_size, trainer.generator
             )
         alone = bill.alone("train", queries)
-        round_ = _Round(candidates, alone, bill.costs(candidates.groups), picks_learn=done >= 0)
+        # Before the parts of a batch, which take their turns as they come.
+        drawn = torch.randint(len(params.prices), (len(queries),), generator=trainer.generator)
+        prices = torch.tensor(params.prices)[drawn]
+        costs = bill.costs(candidates.groups)
+        round_ = _Round(candidates, alone, costs, prices, picks_learn=done >= 0)
         part = partial(_part, trainer, environment, reference, round_, params, grpo)
         policy.eval()
         policy.get_submodule("stop").train()
@@ -169,18 +173,25 @@ class StopEvaluator(DevEvaluator):
 
 
 class _Round:
-    """Candidates with their rewards and costs at 0..T demonstrations."""
+    """Candidates, and what they are worth at 0..T demonstrations, each query's price paid."""
 
     def __init__(
-        self, candidates: Candidates, alone: Tensor, costs: Tensor, *, picks_learn: bool
+        self,
+        candidates: Candidates,
+        alone: Tensor,
+        costs: Tensor,
+        prices: Tensor,
+        *,
+        picks_learn: bool,
     ) -> None:
         groups = candidates.groups
         if candidates.log_probs is None:
             raise ValueError("the candidates were not drawn from this policy")
-        self.groups, self.old, self.costs = groups, candidates.log_probs, costs
+        self.groups, self.old, self.prices = groups, candidates.log_probs, prices
         self.picks_learn = picks_learn
         first = alone.expand(-1, groups.rewards.shape[1], -1)
-        self.rewards = torch.cat([first, groups.rewards], dim=-1)
+        rewards = torch.cat([first, groups.rewards], dim=-1)
+        self.values = rewards - prices[:, None, None] * costs
 
 
 def _part(
@@ -194,9 +205,7 @@ def _part(
 ) -> Part:
     """Return loss and figures of some of the queries."""
     policy, part = trainer.policy, round_.groups.rows(rows)
-    drawn = torch.randint(len(params.prices), (len(rows),), generator=trainer.generator)
-    prices = torch.tensor(params.prices)[drawn]
-    values = round_.rewards[rows] - prices[:, None, None] * round_.costs[rows]
+    prices, values = round_.prices[rows], round_.values[rows]
     with torch.set_grad_enabled(round_.picks_learn):
         encoded = environment.encode(policy, part.queries)
         steps = policy.steps(encoded, part.pointers)
