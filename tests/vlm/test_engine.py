@@ -187,6 +187,23 @@ def test_a_model_whose_own_calls_go_on_is_left_alone(load: Load, requests: list[
     assert [used.answer_alone(r) for r in few] == [never.answer_alone(r) for r in few]
 
 
+@pytest.mark.parametrize("given", [torch.ones(7), {3: torch.ones(7, 2)}], ids=["tensor", "mapping"])
+def test_what_belongs_to_no_token_is_refused_by_its_name(
+    load: Load, monkeypatch: pytest.MonkeyPatch, given: object
+) -> None:
+    """Granite Vision gives its language model features by layer: they would be lost at a cut."""
+    inner = type(load(prefix_reuse=False).model.get_decoder())
+    call = torch.nn.Module.__call__
+
+    def with_more(self: torch.nn.Module, *args: Any, **options: Any) -> Any:
+        more = {"features": given} if type(self) is inner else {}
+        return call(self, *args, **options, **more)
+
+    monkeypatch.setattr(inner, "__call__", with_more)
+    refused = load()
+    assert refused.why_plain == "its language model is given features, which belongs to no token"
+
+
 def attended(rows: list[list[int]]) -> SharedLayer:
     """A layer whose keys (and values, negative) are numbers."""
     layer, keys = SharedLayer(), torch.tensor(rows, dtype=torch.float32)[:, None, :, None]

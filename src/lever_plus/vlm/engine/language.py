@@ -123,10 +123,11 @@ class LanguageModel:
         for name, parts in rest.items():
             if isinstance(parts, list | tuple) and parts and isinstance(parts[0], Tensor):
                 packed[name], extra[name] = _unpacked(name, parts, extra)
-        if odd := [k for k, v in rest.items() if isinstance(v, Tensor) and k not in extra]:
-            raise NotSeparableError(
-                f"its language model is given {odd[0]}, which belongs to no token"
-            )
+        for name, value in rest.items():
+            if name not in extra and _holds_tensors(value):
+                raise NotSeparableError(
+                    f"its language model is given {name}, which belongs to no token"
+                )
         positions = _positions(given.get("position_ids"), inputs["input_ids"])
         types = {k: v for k, v in inputs.items() if v.shape == shape and k not in OURS}
         ids, embeds = inputs["input_ids"], given["inputs_embeds"]
@@ -156,7 +157,7 @@ class LanguageModel:
             at: Positions [n, m] whose logits are wanted; None for none.
 
         Returns:
-            Logits [n, m, vocabulary] (m = 0 without `at`), and the longer prefixes.
+            Logits [n, m, vocabulary], empty without `at`, and the longer prefixes.
         """
         taken = _contiguous(rows)
         real = torch.arange(features.embeds.shape[1], device=lengths.device) < lengths[:, None]
@@ -241,6 +242,11 @@ def _axes(positions: Tensor) -> Tensor:
 
 def _belongs_to_tokens(value: Any, shape: torch.Size) -> bool:
     return isinstance(value, Tensor) and value.shape[:2] == shape
+
+
+def _holds_tensors(value: Any) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else [value]
+    return any(isinstance(part, Tensor) for part in parts)
 
 
 def _unpacked(name: str, parts: Any, extra: Mapping[str, Tensor]) -> tuple[str, Tensor]:
