@@ -1,5 +1,6 @@
 """The prefix engine on layers of every kind, and what its trial sees before it is used."""
 
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Gemma3ForConditionalGeneration
+from transformers import AutoProcessor, Gemma3ForConditionalGeneration
 from transformers.cache_utils import LinearAttentionLayer
 
 from lever_plus.config.params import Params
@@ -185,6 +186,18 @@ def test_a_model_whose_own_calls_go_on_is_left_alone(load: Load, requests: list[
     used, never = load(), load(prefix_reuse=False)
     few = requests[:6]
     assert [used.answer_alone(r) for r in few] == [never.answer_alone(r) for r in few]
+
+
+def test_answers_that_begin_otherwise_where_they_are_shown_are_shared(
+    folders: Folders, load: Load, requests: list[Request], tmp_path: Path
+) -> None:
+    """Qwen3.5 puts an empty thought before what it is asked for, and none into the history."""
+    shutil.copytree(folders.vlm, tmp_path, dirs_exist_ok=True)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    processor.chat_template += "{% if add_generation_prompt %} red red{% endif %}"
+    processor.save_pretrained(tmp_path)
+    words = [request._replace(answer="red blue red") for request in requests[1::2]]
+    check(load(tmp_path), [*requests[::2], *words])
 
 
 @pytest.mark.parametrize("given", [torch.ones(7), {3: torch.ones(7, 2)}], ids=["tensor", "mapping"])

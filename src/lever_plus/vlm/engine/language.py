@@ -99,7 +99,7 @@ class LanguageModel:
         """Return the features of n prompts, without their padding; may run in several threads.
 
         Args:
-            inputs: Of the processor, padded on the right.
+            inputs: Of the processor.
 
         Raises:
             NotSeparableError: The language model is given what belongs to no token.
@@ -132,10 +132,9 @@ class LanguageModel:
         types = {k: v for k, v in inputs.items() if v.shape == shape and k not in OURS}
         ids, embeds = inputs["input_ids"], given["inputs_embeds"]
         whole = Features(ids, embeds, positions, types, extra, packed)
-        lengths = inputs["attention_mask"].sum(-1).tolist()
         return [
-            whole.each(lambda values, i=i: values[i]).cut(0, length)  # type: ignore[misc]
-            for i, length in enumerate(lengths)
+            whole.each(lambda values, i=i, at=at: values[i][at]).cut(0, len(at))  # type: ignore[misc]
+            for i, at in enumerate(mask.nonzero()[:, 0] for mask in inputs["attention_mask"])
         ]
 
     @torch.inference_mode()

@@ -4,7 +4,9 @@ The prompt of a request is the concatenation head + demonstration + ... + query 
 holds for the processor at hand, token for token, is checked before anything is asked. A segment
 holds what the model gives its own language model: embeddings, image features included, positions,
 kinds of tokens. Some models encode an image differently where it is alone in its prompt: there a
-turn is taken from behind another one, except the query that is asked without demonstrations.
+turn is taken from behind another one, except the query that is asked without demonstrations. Some
+templates and tokenizers begin an answer differently where it is shown and where it is asked for:
+there one example has two segments.
 """
 
 import threading
@@ -14,10 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lever_plus.data.examples import Example, Query, check_images
 from lever_plus.data.images import open_image
 from lever_plus.hub.processing import process
+from lever_plus.vlm.engine.batch import forced
 from lever_plus.vlm.engine.features import Features, NotSeparableError
 from lever_plus.vlm.engine.table import Segment, Table, tabulate
 from lever_plus.vlm.prompt import PromptFormat, Sample, render
@@ -32,12 +36,13 @@ class Item(NamedTuple):
     """What a segment is made of.
 
     query: A query; answer: its answer where that is shown or scored; follows: whether it is taken
-    from behind another turn.
+    from behind another turn; shown: whether it is a demonstration and nothing else.
     """
 
     query: Query
     answer: str | None
     follows: bool = False
+    shown: bool = False
 
 
 class Kept(Protocol):
@@ -94,7 +99,7 @@ class Segments:
         self._shown: dict[Example, int] = {}
         self._asked: dict[Item, int] = {}
         self._table: Table
-        self._before = before
+        self._before, self._apart = before, False
         self._head_text = _head(processor, prompt)
         self._head_ids = text_ids(processor, self._head_text)
         self._start = len(self._head_ids)
@@ -131,7 +136,7 @@ class Segments:
         with the query's own turn.
         """
         follows = self._before is not None
-        shown = {example: Item(example.query, example.answer, follows) for example in examples}
+        shown = {e: Item(e.query, e.answer, follows, self._apart) for e in examples}
         wanted = {*shown.values(), *asked}
         answered = {_asked(item) for item in (*wanted, *self._made) if item.answer is not None}
         needed = {i for i in wanted if i.answer is not None or i not in answered}
@@ -155,9 +160,13 @@ class Segments:
         """Make segments in batches, in threads."""
         if not items:
             return
-        alike = ([item for item in items if item.follows is follows] for follows in (False, True))
+        kinds: dict[tuple[bool, bool], list[Item]] = {}
+        for item in items:
+            kinds.setdefault((item.follows, item.shown), []).append(item)
         parts = [
-            same[i : i + self._batch] for same in alike for i in range(0, len(same), self._batch)
+            alike[i : i + self._batch]
+            for alike in kinds.values()
+            for i in range(0, len(alike), self._batch)
         ]
         with ThreadPoolExecutor(self._workers) as pool:
             for part, segments in zip(parts, pool.map(self._make, parts), strict=True):
@@ -183,12 +192,12 @@ class Segments:
         segments = []
         for cut, features in zip(*self._captured(items), strict=True):
             start = self._start if items[0].follows else len(self._head_ids)
-            turn = features.cut(start, len(features.embeds))
-            if turn.kind != self.head.kind:
+            part = features.cut(start, len(features.embeds))
+            if part.kind != self.head.kind:
                 raise NotSeparableError("its language model is given other things for some prompts")
             # No image stands after the query's turn, so its tail is as long as its text says.
-            query = len(turn.embeds) - len(cut.whole) + len(cut.query)
-            segments.append(Segment(turn, query, tuple(cut.answer)))
+            query = len(part.embeds) - len(cut.whole) + len(cut.query)
+            segments.append(Segment(part, query, tuple(cut.answer)))
         return segments
 
     def _captured(self, items: Sequence[Item]) -> tuple[list[Turn], list[Features]]:
@@ -197,12 +206,16 @@ class Segments:
         images = [[open_image(item.query.image)] for item in items]
         with self._processing:
             turns = [self._turn(item) for item in items]
-            texts = [turn.text for turn in turns]
+            texts = [cut.text for cut in turns]
             if self._before is not None and items[0].follows:
                 first = render(self._processor, [self._before], None, self._prompt)
                 texts = [first + text.removeprefix(self._head_text) for text in texts]
                 images = [[open_image(self._before.image), *row] for row in images]
-            inputs = process(self._processor, texts, images, side="right")
+            inputs = process(self._processor, texts, images, side="left")
+        if self._apart and not items[0].shown:
+            answers = [torch.tensor(cut.answer, dtype=torch.long) for cut in turns]
+            counts = torch.tensor([len(answer) for answer in answers])
+            inputs = forced(inputs, pad_sequence(answers, batch_first=True), counts)
         return turns, self._language.capture(inputs)
 
     def _turn(self, item: Item) -> Turn:
@@ -211,7 +224,13 @@ class Segments:
         else:
             example = Example(item.query.image, item.query.question, item.answer)
             cut = turn(self._processor, example, self._prompt)
-        if not cut.follows or cut.whole[: len(self._head_ids)] != self._head_ids:
+            if self._apart and not item.shown:
+                asked = asked_turn(self._processor, item.query, self._prompt)
+                # The last token of an answer predicts nothing.
+                whole = [*asked.whole, *cut.answer[:-1]]
+                cut = asked._replace(whole=whole, answer=cut.answer)
+        separate = cut.follows or self._apart
+        if not separate or cut.whole[: len(self._head_ids)] != self._head_ids:
             raise NotSeparableError(f"the answer {item.answer!r} merges with the prompt before it")
         return cut
 
@@ -225,14 +244,15 @@ class Segments:
             NotSeparableError: They are not, tried with this example, or with the turn before.
         """
         example = self._before or example
+        self._apart = not turn(self._processor, example, self._prompt).follows
         one, last = self._ids(example, 1, None), self._ids(example, 0, example)
         self._start = start = len(self._head_ids)
         if self._before is not None:
             two = self._ids(example, 2, None)
             self._start = (start + len(two)) // 2
             one, last = two[: self._start], self._ids(example, 1, example)
-        turn, query = one[start:], last[self._start :]
-        if self._ids(example, 2, example) != [*self._head_ids, *turn * 2, *query]:
+        shown, asked = one[start:], last[self._start :]
+        if self._ids(example, 2, example) != [*self._head_ids, *shown * 2, *asked]:
             raise NotSeparableError("a prompt is not the concatenation of its turns")
         _, (whole,) = self._captured([Item(example.query, None)])
         self.token_bytes = whole.size // len(whole.ids)
@@ -251,9 +271,10 @@ def _asked(item: Item) -> Item:
     return item._replace(answer=None)
 
 
-def _order(item: Item) -> tuple[str, str, str, str, bool]:
-    query = item.query
-    return query.image_sha256, query.image, query.question, item.answer or "", item.follows
+def _order(item: Item) -> tuple[str | bool, ...]:
+    query, answer = item.query, item.answer or ""
+    place = query.image_sha256, query.image, query.question
+    return *place, answer, item.follows, item.shown
 
 
 def _head(processor: Any, prompt: PromptFormat) -> str:

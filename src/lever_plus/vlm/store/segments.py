@@ -62,10 +62,9 @@ class KeptSegments:
 
     def _key(self, item: Item) -> bytes:
         query = hashed_query(item.query)
-        content = [self._shared, query.image_sha256, query.question, item.answer, item.follows]
-        return hashlib.blake2b(
-            json.dumps([FORMAT, *content]).encode(), digest_size=KEY_BYTES
-        ).digest()
+        made_of = (query.image_sha256, query.question, item.answer, item.follows, item.shown)
+        content = json.dumps([FORMAT, self._shared, *made_of])
+        return hashlib.blake2b(content.encode(), digest_size=KEY_BYTES).digest()
 
 
 def _packed(segment: Segment) -> bytes:
