@@ -15,7 +15,7 @@ from transformers.cache_utils import LinearAttentionLayer
 from lever_plus.config.params import Params
 from lever_plus.hub.precision import in_float32
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
-from lever_plus.vlm.engine import choice, language
+from lever_plus.vlm.engine import capture, choice, language
 from lever_plus.vlm.engine.caches import Prefixes, SharedLayer, joined, moved_right
 from lever_plus.vlm.engine.features import Features, features_of, padded
 from lever_plus.vlm.engine.language import LanguageModel
@@ -181,6 +181,16 @@ def test_a_checkpoint_that_asks_for_more_is_refused(load: Load) -> None:
     assert set(choice.OTHER) <= set(vars(refused.model.generation_config)) | {"min_new_tokens"}
 
 
+def test_nothing_is_computed_that_nobody_reads(load: Load, requests: list[Request]) -> None:
+    """The last layer makes keys and values of a prefix, and ends at what predicts the answer."""
+    vlm, seen = load(workers=1), list[torch.Size]()
+    last = vlm.model.get_decoder().layers[-1].mlp
+    last.register_forward_hook(lambda _module, given, _output: seen.append(given[0].shape[:2]))
+    vlm.log_likelihoods([request._replace(answer="red") for request in requests])
+    assert {length for _, length in seen} == {1}
+    assert sum(rows for rows, _ in seen) == len(requests)
+
+
 def test_a_model_whose_own_calls_go_on_is_left_alone(load: Load, requests: list[Request]) -> None:
     """Hooks of the engine change nothing for whole prompts."""
     used, never = load(), load(prefix_reuse=False)
@@ -288,9 +298,9 @@ def stretch(length: int, images: list[int]) -> Features:
 
 def test_features_of_image_tokens_are_packed_in_the_order_of_the_rows() -> None:
     both = padded([stretch(3, [1]), stretch(5, [0, 3])])
-    extra = language._packed(both)
+    extra = capture.as_given(both)
     assert [len(part) for part in extra["deep"]] == [3, 3]
-    _, spread = language._unpacked("deep", extra["deep"], {"visual": extra["visual"]})
+    _, spread = capture._unpacked("deep", extra["deep"], {"visual": extra["visual"]})
     assert spread.equal(both.extra["deep"])
     assert extra["deep"][0][0].equal(stretch(3, [1]).extra["deep"][1, 0])
 

@@ -9,20 +9,15 @@ makes its masks, merges its images and caps its logits in its own way.
 import inspect
 import threading
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lever_plus.hub.processing import on_device
 from lever_plus.vlm.engine.caches import LastLayerError, Layers, Prefixes, moved_right
+from lever_plus.vlm.engine.capture import as_given, captured
 from lever_plus.vlm.engine.features import Features, NotSeparableError
-
-OURS: Final = (
-    *("input_ids", "inputs_embeds", "attention_mask", "position_ids"),
-    *("past_key_values", "use_cache", "cache_position"),
-)
-"""What a pass is given anew, so that it is not kept of a capture."""
 
 
 class _CapturedError(Exception):
@@ -33,13 +28,15 @@ class _Call(threading.local):
     """What the pass of one thread is for; chunks run side by side on one model.
 
     captures: whether to stop at the language model; captured: what it would have been given;
-    extra: what it is given beside what the VLM gives it; at: the positions [n, m] of its logits.
+    extra: what it is given beside what the VLM gives it; at: the positions [n, m] of its logits;
+    length: tokens of a stretch whose last feed-forward part runs at those positions alone.
     """
 
     captures: bool = False
     captured: Mapping[str, Any] = {}
     extra: Mapping[str, Any] = {}
     at: Tensor | None = None
+    length: int | None = None
 
 
 class LanguageModel:
@@ -55,10 +52,14 @@ class LanguageModel:
         self._layers = Layers(model.get_decoder())
         self._names = frozenset(inspect.signature(self._inner.forward).parameters)
         self._call = _Call()
-        self._hooks = (
-            model.get_decoder().register_forward_pre_hook(self._at_start, with_kwargs=True),
+        text = model.get_decoder()
+        self._hooks = [
+            text.register_forward_pre_hook(self._at_start, with_kwargs=True),
             model.get_output_embeddings().register_forward_pre_hook(self._at_head),
-        )
+        ]
+        if (last := _last_feed_forward(text)) is not None:
+            self._hooks.append(last.register_forward_pre_hook(self._before_last))
+            self._hooks.append(last.register_forward_hook(self._after_last))
 
     def close(self) -> None:
         """Leave the model as it was."""
@@ -94,6 +95,29 @@ class LanguageModel:
         at = self._call.at
         return None if at is None else (_picked(arguments[0], at),)
 
+    def _before_last(self, _module: Any, arguments: tuple[Any, ...]) -> tuple[Tensor] | None:
+        """Leave the same positions out of the last feed-forward part: nothing comes after it."""
+        call, at = self._call, self._call.at
+        call.length = None
+        if at is None or len(arguments) != 1 or arguments[0].ndim != 3:
+            return None
+        rows, length, _ = arguments[0].shape
+        if rows != len(at) or length <= at.shape[1]:
+            return None
+        call.length = length
+        return (_picked(arguments[0], at),)
+
+    def _after_last(self, _module: Any, _arguments: Any, output: Any) -> Any:
+        """Put its results where they belong; a mixture of experts returns more beside them."""
+        call, at = self._call, self._call.at
+        if call.length is None or at is None:
+            return None
+        values, *more = output if isinstance(output, tuple) else (output,)
+        index = at[..., None].expand(-1, -1, values.shape[-1])
+        spread = values.new_zeros(len(at), call.length, values.shape[-1]).scatter(1, index, values)
+        call.length = None
+        return (spread, *more) if isinstance(output, tuple) else spread
+
     @torch.inference_mode()
     def capture(self, inputs: Mapping[str, Tensor]) -> list[Features]:
         """Return the features of n prompts, without their padding; may run in several threads.
@@ -105,7 +129,7 @@ class LanguageModel:
             NotSeparableError: The language model is given what belongs to no token.
         """
         inputs = on_device(self.model, inputs)
-        call, shape = self._call, inputs["input_ids"].shape
+        call = self._call
         call.captures = True
         try:
             self._inner(**inputs)
@@ -117,25 +141,7 @@ class LanguageModel:
             )
         finally:
             call.captures, call.captured = False, {}
-        rest = {k: v for k, v in given.items() if k not in OURS}
-        extra = {k: v for k, v in rest.items() if _belongs_to_tokens(v, shape)}
-        packed = {}
-        for name, parts in rest.items():
-            if isinstance(parts, list | tuple) and parts and isinstance(parts[0], Tensor):
-                packed[name], extra[name] = _unpacked(name, parts, extra)
-        for name, value in rest.items():
-            if name not in extra and _holds_tensors(value):
-                raise NotSeparableError(
-                    f"its language model is given {name}, which belongs to no token"
-                )
-        positions = _positions(given.get("position_ids"), inputs["input_ids"])
-        types = {k: v for k, v in inputs.items() if v.shape == shape and k not in OURS}
-        ids, embeds = inputs["input_ids"], given["inputs_embeds"]
-        whole = Features(ids, embeds, positions, types, extra, packed)
-        return [
-            whole.each(lambda values, i=i, at=at: values[i][at]).cut(0, len(at))  # type: ignore[misc]
-            for i, at in enumerate(mask.nonzero()[:, 0] for mask in inputs["attention_mask"])
-        ]
+        return captured(given, inputs)
 
     @torch.inference_mode()
     def run(
@@ -167,7 +173,7 @@ class LanguageModel:
             name: torch.cat([past.types[name][taken], value], dim=1) if past.types else value
             for name, value in features.types.items()
         }
-        extra = _packed(features)
+        extra = as_given(features)
         logits, layers = self._forward(
             self._layers.taken(past, taken, to_the_end=at is not None),
             at,
@@ -226,54 +232,15 @@ class LanguageModel:
         return logits, cache.layers
 
 
-def _positions(given: Tensor | None, ids: Tensor) -> Tensor:
-    """Return positions [n, length, axes] from those that a language model is given, if any."""
-    if given is None:
-        given = torch.arange(ids.shape[1], device=ids.device)[None]
-    axes = given.reshape(-1, *given.shape[-2:])
-    return axes.expand(-1, len(ids), -1).movedim(0, -1)
+def _last_feed_forward(text_model: Any) -> Any:
+    """Return the feed-forward part of the last layer, where it goes by its usual name."""
+    layers = getattr(text_model, "layers", None)
+    return getattr(layers[-1], "mlp", None) if layers else None
 
 
 def _axes(positions: Tensor) -> Tensor:
     """Return positions [n, length, axes] as a model takes them: several axes come first."""
     return positions.movedim(-1, 0) if positions.shape[-1] > 1 else positions[..., 0]
-
-
-def _belongs_to_tokens(value: Any, shape: torch.Size) -> bool:
-    return isinstance(value, Tensor) and value.shape[:2] == shape
-
-
-def _holds_tensors(value: Any) -> bool:
-    parts = value.values() if isinstance(value, Mapping) else [value]
-    return any(isinstance(part, Tensor) for part in parts)
-
-
-def _unpacked(name: str, parts: Any, extra: Mapping[str, Tensor]) -> tuple[str, Tensor]:
-    """Return the mask of features [image tokens, width], and all of them a token of the prompts.
-
-    They are [n, length, number of features, width] then, 0 where the mask is not.
-
-    Raises:
-        NotSeparableError: No mask has as many tokens.
-    """
-    for mask, value in extra.items():
-        if value.dtype == torch.bool and all(len(part) == int(value.sum()) for part in parts):
-            spread = parts[0].new_zeros(*value.shape, len(parts), parts[0].shape[-1])
-            spread[value] = torch.stack(list(parts), dim=1)
-            return mask, spread
-    raise NotSeparableError(_no_token(name))
-
-
-def _no_token(name: str) -> str:
-    return f"its language model is given {name}, which belongs to no token"
-
-
-def _packed(features: Features) -> dict[str, Any]:
-    """Return the extra features as the language model takes them."""
-    extra: dict[str, Any] = dict(features.extra)
-    for name, mask in features.packed.items():
-        extra[name] = list(features.extra[name][features.extra[mask]].unbind(1))
-    return extra
 
 
 def _contiguous(rows: Tensor) -> Tensor | slice:
