@@ -43,7 +43,9 @@ def supported() -> str:
         "| embedded house words | `data.source.kind: embedded` | made from the seed |",
         "| OK-VQA | `presets/okvqa-qwen2.5-vl-3b.yaml` | 40 questions in its format |",
         "| VQAv2 | `presets/vqav2-qwen2.5-vl-3b.yaml` | its size, by `lever-plus bench reader` |",
+        "| easy-VQA | `presets/easy-vqa.yaml`, docs/easy-vqa.md | the data set itself |",
         "| your own, VQAv2 format | `data.source.kind: vqa_files` | strict checks of every kind |",
+        "| your own, a list (JSON, CSV) | `lever-plus import-vqa` | easy-VQA's lists |",
     ]
     pools = ", ".join(SAMPLERS)
     return "\n".join([*rows, "", *data, "", f"Pools: one for all queries, or per query: {pools}."])

@@ -49,6 +49,9 @@ class Project:
     def dvc(self, *arguments: str) -> str:
         return self._run(sys.executable, "-m", "dvc", *arguments)
 
+    def bash(self, script: str) -> str:
+        return self._run("bash", "-euc", script)
+
     def _run(self, *command: str, cwd: Path | None = None) -> str:
         binaries = str(Path(sys.executable).parent)
         environment = {

@@ -22,8 +22,15 @@ from lever_plus.vlm.backends.words import quoted
 VQA: Final = "https://visualqa.org/download.html"
 OKVQA: Final = "https://okvqa.allenai.org/download.html"
 OWN: Final = "where your own files are, and correct its path in data.source"
-ORIGINS: Final = {"okvqa": OKVQA, "vqav2": VQA, "v2_openended": VQA}
+EASY: Final = "the package easy-vqa, as docs/easy-vqa.md says"
 COCO: Final = "https://cocodataset.org/#download"
+ORIGINS: Final = {
+    "okvqa": (OKVQA, COCO),
+    "vqav2": (VQA, COCO),
+    "v2_openended": (VQA, COCO),
+    "easy-vqa": (EASY, EASY),
+}
+"""Where files come from whose names hold this: questions and annotations, and images."""
 NEED_TORCHVISION: Final = ("qwen2", "qwen3", "smolvlm", "llava_onevision", "lfm2")
 FREE_GIGABYTES: Final = 5
 SERVER_SECONDS: Final = 5
@@ -58,12 +65,13 @@ def _data(params: Params) -> Iterator[Item]:
         if not isinstance(split, VqaSplit):
             yield Item(f"data, {name}", found=True, note="held out of the training split")
             continue
-        where = next((w for part, w in ORIGINS.items() if part in split.questions.lower()), OWN)
+        named = (found for part, found in ORIGINS.items() if part in split.questions.lower())
+        where, images = next(named, (OWN, OWN))
         for kind in ("questions", "annotations"):
             path = root / getattr(split, kind)
             note = f"{path}" if path.is_file() else f"{path} is missing: get it from {where}"
             yield Item(f"data, {name} {kind}", path.is_file(), note)
-        yield _images(f"data, {name} images", root / split.images)
+        yield _images(f"data, {name} images", root / split.images, images)
     yield from _texts(source, params.vlm, params.evaluate.instructions)
 
 
@@ -101,11 +109,11 @@ def _texts(source: VqaFilesSource, vlm: VlmParams, instructions: list[str]) -> I
     yield Item("data, texts", found=True, note=f"text to the VLM{reader.limits}")
 
 
-def _images(name: str, folder: Path) -> Item:
+def _images(name: str, folder: Path, where: str) -> Item:
     if not folder.is_dir():
-        return Item(name, found=False, note=f"{folder} is missing: get it from {COCO}")
+        return Item(name, found=False, note=f"{folder} is missing: get it from {where}")
     count = sum(1 for _ in folder.iterdir())
-    empty = f"{folder} is empty: unpack the images from {COCO} there"
+    empty = f"{folder} is empty: put the images there, from {where}"
     return Item(name, count > 0, f"{folder}, {count} files" if count else empty)
 
 
