@@ -17,6 +17,9 @@ help: ## Show this help
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# For the tests alone, see tests/beside_torch: transformers does not load beside it.
+	pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade --no-deps \
+		--target .venv/vision torchvision num2words
 	touch $@
 
 install: $(INSTALLED) ## Virtual environment with the locked dependencies

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,11 @@ ORIGINS: Final = {
     "easy-vqa": (EASY, EASY),
 }
 """Where files come from whose names hold this: questions and annotations, and images."""
-NEED_TORCHVISION: Final = ("qwen2", "qwen3", "smolvlm", "llava_onevision", "lfm2")
+NEED_TORCHVISION: Final = (
+    *("qwen2", "qwen3", "smolvlm", "llavaonevision", "lfm2", "lfm3", "gemma4", "internvl"),
+    *("minicpmv", "molmo2", "glm4"),
+)
+"""Families whose processor needs it, if only for videos, as letters and digits of their names."""
 FREE_GIGABYTES: Final = 5
 SERVER_SECONDS: Final = 5
 
@@ -127,9 +132,10 @@ def _vlm(params: Params) -> Iterator[Item]:
         return
     yield _model("VLM", vlm.path, "vlm.path")
     yield _device("VLM device", vlm.device)
-    kind = str(_config(vlm.path).get("model_type", vlm.path.lower()))
-    if any(name in kind.replace(".", "_") for name in NEED_TORCHVISION):
-        yield _package("torchvision", "the VLM's processor", "vision")
+    kind = str(_config(vlm.path).get("model_type", vlm.path))
+    letters = re.sub(r"[\W_]", "", kind.lower())
+    if any(name in letters for name in NEED_TORCHVISION):
+        yield _torchvision()
 
 
 def _optional(params: Params) -> Iterator[Item]:
@@ -150,6 +156,21 @@ def _package(name: str, needs_it: str, extra: str) -> Item:
     there = importlib.util.find_spec(name) is not None
     missing = f"missing, {needs_it} needs it: pip install 'lever-plus[{extra}]'"
     return Item(name, there, "installed" if there else missing)
+
+
+def _torchvision() -> Item:
+    """Look for torchvision, and load it: one that was built for another torch stops everything."""
+    item = _package("torchvision", "the VLM's processor", "vision")
+    if not item.found:
+        return item
+    import torch
+
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:  # whatever its libraries raise
+        built = f"install the one that is built for torch {torch.__version__}"
+        return item._replace(found=False, note=f"does not load ({error}): {built}")
+    return item
 
 
 def _encoder(params: Params) -> Iterator[Item]:
