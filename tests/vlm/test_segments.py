@@ -101,9 +101,10 @@ def test_a_query_keeps_its_segment_when_an_example_asks_the_same_later(
     assert {asked, shown} <= segments._made.keys()
     one, two = segments._made[asked], segments._made[shown]
     # Either begins with the query's own turn: which is taken changes nothing.
-    assert one.query == two.query == len(one.embeds) < len(two.embeds)
-    np.testing.assert_allclose(one.embeds, two.embeds[: two.query], atol=1e-5)
-    assert (one.answer, len(two.answer)) == ((), len(two.embeds[two.query :]) - 1)
+    first, second = one.features.embeds, two.features.embeds
+    assert one.query == two.query == len(first) < len(second)
+    np.testing.assert_allclose(first, second[: two.query], atol=1e-5)
+    assert (one.answer, len(two.answer)) == ((), len(second[two.query :]) - 1)
 
 
 def test_queries_of_the_pool_and_of_nobody_equal_whole_prompts(

@@ -24,7 +24,9 @@ from lever_plus.config.params import Params
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
-from lever_plus.vlm.engine.segments import Item, Segment
+from lever_plus.vlm.engine.features import Features
+from lever_plus.vlm.engine.segments import Item
+from lever_plus.vlm.engine.table import Segment
 from lever_plus.vlm.prompt import PromptFormat
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, prefix_order
 from lever_plus.vlm.scorer import Asked, Scorer
@@ -457,7 +459,7 @@ def test_image_features_outlive_the_process(
     items = [*(Item(e.query, e.answer) for e in shown), *(Item(q, None) for q in queries)]
     for item in items:
         one, two = first.engine.segments._made[item], second.engine.segments._made[item]
-        assert one.embeds.equal(two.embeds)
+        assert one.features.embeds.equal(two.features.embeds)
         assert (one.query, one.answer) == (two.query, two.answer)
 
 
@@ -515,10 +517,21 @@ def test_every_answer_of_version_0_1_is_found(old: Store) -> None:
         vlm.answers([ask((4,), 0, OLD_EXAMPLES)])
 
 
-def test_a_segment_of_version_0_1_is_found(old: Store) -> None:
+def test_a_segment_of_version_0_1_is_made_again(old: Store) -> None:
+    """It has embeddings alone: where positions have three axes it would be misread."""
     item = Item(OLD_EXAMPLES[2].query, OLD_EXAMPLES[2].answer)
-    others = [Item(OLD_EXAMPLES[2].query, None), Item(OLD_EXAMPLES[3].query, "a3")]
-    found = KeptSegments(old, OLD, 1).get([*others, item])
+    kept = KeptSegments(old, OLD, 1)
+    assert kept.get([item]) == {}
+    embeds = torch.arange(6.0).view(3, 2)
+    extra = {"mask": torch.tensor([True, False, True]), "deep": torch.ones(3, 4, 2)}
+    positions = torch.tensor([[0, 0, 0], [1, 2, 1], [3, 3, 3]])
+    types = {"token_type_ids": torch.tensor([1, 0, 0], dtype=torch.int32)}
+    ids = torch.tensor([4, 5, 6])
+    features = Features(ids, embeds.bfloat16(), positions, types, extra, {"deep": "mask"})
+    kept.put({item: Segment(features, 2, (7,))})
+    found = KeptSegments(old, OLD, 1).get([item, item._replace(follows=True)])
     assert list(found) == [item]
-    assert found[item].embeds.equal(torch.arange(6.0).view(3, 2))
-    assert found[item] == Segment(found[item].embeds, 2, (7,))
+    assert (found[item].query, found[item].answer) == (2, (7,))
+    assert found[item].features.kind == features.kind
+    for name, value in features.tensors().items():
+        assert found[item].features.tensors()[name].equal(value)

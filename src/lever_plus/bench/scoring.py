@@ -35,6 +35,7 @@ from lever_plus.hub.threads import on_threads
 from lever_plus.pipeline.paths import Paths
 from lever_plus.selectors.infoscore import beam_search
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
+from lever_plus.vlm.engine.features import Features, features_of, padded
 from lever_plus.vlm.engine.prefix import PrefixEngine
 from lever_plus.vlm.engine.segments import Item
 from lever_plus.vlm.prompt import extract_answer
@@ -213,7 +214,7 @@ def _ablation(bench: Bench, requests: Sequence[Request]) -> Figures:
     )
     whole = warm(bench.vlm())
     assert whole.engine is not None
-    whole.engine = WholePrompts(whole.model, whole.engine.segments, whole.usage)
+    whole.engine = WholePrompts(whole.engine.language, whole.engine.segments, whole.usage)
     figures["prefixes not shared"] = round(rate_of(whole.answers, distinct)[0])
     figures["image features not kept"] = round(rate_of(bench.vlm().answers, distinct)[0])
     sample = random.Random(1).sample(distinct, 1000)
@@ -231,18 +232,27 @@ class WholePrompts(PrefixEngine):
         table = self.segments.table
         prompts = []
         for request in requests:
-            rows = self.segments.shown(request.demonstrations).tolist()
-            turns = [table.embeds[row, : table.lengths[row]] for row in rows]
+            shown = [int(row) for row in self.segments.shown(request.demonstrations)]
             asked = int(self.segments.asked([request])[0])
-            query = table.embeds[asked, : table.queries[asked]]
-            prompts.append(torch.cat([*turns, query]))
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        embeds = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
+            ends = [*table.lengths[shown].tolist(), int(table.queries[asked])]
+            prompts.append(_chained(table.features, [*shown, asked], ends))
+        lengths = torch.tensor([len(prompt.ids) for prompt in prompts])
         rows_of_root = torch.zeros(len(prompts), dtype=torch.long)
-        states, cache = self._decoder.run(
-            self._root, rows_of_root, embeds, lengths, at=lengths[:, None] - 1
+        logits, cache = self.language.run(
+            self._root, rows_of_root, padded(prompts), lengths, at=lengths[:, None] - 1
         )
-        return self._decode(states[:, 0], cache, max_new_tokens)
+        return self._decode(logits[:, 0], cache, max_new_tokens)
+
+
+def _chained(table: Features, rows: Sequence[int], lengths: Sequence[int]) -> Features:
+    """Return the first tokens of some rows, one row after another, as one stretch."""
+    parts, after = [], 0
+    for row, length in zip(rows, lengths, strict=True):
+        part = table.each(lambda values, row=row: values[row]).cut(0, length)  # type: ignore[misc]
+        parts.append(part._replace(positions=part.positions + after).tensors())
+        after += int(part.positions.max()) + 1
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return features_of(joined, table.packed)
 
 
 def _peak(workload: str, queries: int) -> int:

@@ -1,10 +1,8 @@
 """One way to call a Hugging Face processor and its model, for prompts with any number of images."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from lever_plus.errors import UserError
@@ -56,35 +54,3 @@ def on_device(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
         for name, value in inputs.items()
     }
-
-
-class _CapturedError(Exception):
-    """Ends a forward pass where the language model would begin, and carries what it would get."""
-
-    def __init__(self, embeds: Tensor) -> None:
-        super().__init__()
-        self.embeds = embeds
-
-
-@contextmanager
-def stopped_at_language_model(model: Any) -> Iterator[None]:
-    """While this lasts, `input_embeddings` may be called, from several threads at once."""
-
-    def stop(_module: Any, _arguments: Any, options: dict[str, Any]) -> None:
-        raise _CapturedError(options["inputs_embeds"])
-
-    handle = model.get_decoder().register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@torch.inference_mode()
-def input_embeddings(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return what the language model is given: embeddings [n, length, width], images merged in."""
-    try:
-        model.model(**on_device(model, inputs))
-    except _CapturedError as captured:
-        return captured.embeds
-    raise TypeError(f"{type(model).__name__} does not call its own language model")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -18,14 +18,17 @@ from lever_plus.hub.loading import explained
 from lever_plus.hub.threads import on_threads
 from lever_plus.vlm.backends.weights import Weights
 from lever_plus.vlm.engine.batch import BatchEngine
-from lever_plus.vlm.engine.prefix import PrefixEngine
-from lever_plus.vlm.engine.segments import Item, NotSeparableError, Segments
-from lever_plus.vlm.engine.trial import examples_of, try_engine
+from lever_plus.vlm.engine.features import NotSeparableError
+from lever_plus.vlm.engine.segments import Item, Segments
 from lever_plus.vlm.prompt import PromptFormat, prompt_hash
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, prefix_order
 from lever_plus.vlm.store.answers import Store
 from lever_plus.vlm.store.segments import KeptSegments
 from lever_plus.vlm.usage import Usage
+
+if TYPE_CHECKING:
+    from lever_plus.vlm.engine.language import LanguageModel
+    from lever_plus.vlm.engine.prefix import PrefixEngine
 
 Result = TypeVar("Result")
 IMAGE_BATCH = 96
@@ -120,16 +123,18 @@ class HuggingFaceVlm:
 
     def _try(self, requests: Sequence[Request]) -> None:
         """Use the engine if its results are the model's own."""
+        from lever_plus.vlm.engine.trial import examples_of, try_engine
 
-        def segments() -> Segments:
+        def segments(language: "LanguageModel", before: Example | None, keep: bool) -> Segments:
             return Segments(
-                self.model,
+                language,
                 self.processor,
                 self.prompt,
                 IMAGE_BATCH,
                 self._workers,
                 self.params.segment_megabytes * 2**20,
-                self._kept,
+                self._kept if keep else None,
+                before,
             )
 
         tried = try_engine(self.model, self.plain, segments, examples_of(requests), self.usage)
@@ -221,16 +226,15 @@ class HuggingFaceVlm:
         if self.engine is None:
             yield list(order)
             return
-        width = self.model.get_input_embeddings().weight.shape[1]
-        each = self._tokens_each * width * self.model.dtype.itemsize
-        most = max(64, self.params.segment_megabytes * 2**20 // each)
         segments = self.engine.segments
+        each = self._tokens_each * segments.token_bytes
+        most = max(64, self.params.segment_megabytes * 2**20 // each)
         stretch: list[int] = []
         shown: set[Example] = set()
         asked: set[Item] = set()
         for i in order:
             request = requests[i]
-            item = Item(request.query, request.answer)
+            item = segments.item(request)
             more = sum(example not in shown for example in request.demonstrations)
             if stretch and len(shown) + len(asked) + more + (item not in asked) > most:
                 segments.prepare(shown, asked)

@@ -1,21 +1,22 @@
 """Forward passes that compute every shared prompt prefix once.
 
 The requests of a chunk form a tree over their ordered demonstrations. Level by level, each distinct
-prefix is run once on top of its parent's key-value cache; then every query turn is run on top of
-its prefix. Segments of different length are padded on the right and masked out, and positions count
-real tokens only, so for rotary positions the result equals that of the whole prompt (up to float
-rounding).
+prefix is run once on top of its parent's cache; then every query turn is run on top of its prefix.
+Segments of different length are padded on the right and masked out, and positions follow those of
+the prefix, so the result equals that of the whole prompt (up to float rounding). Where a padded
+token would enter a state (convolutions, linear attention), segments of equal length run together.
 """
 
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lever_plus.vlm.engine.decoder import Decoder, PrefixCache
+from lever_plus.vlm.engine.caches import Prefixes, joined
+from lever_plus.vlm.engine.choice import Choice
+from lever_plus.vlm.engine.language import LanguageModel
 from lever_plus.vlm.engine.length import check_lengths, positions
 from lever_plus.vlm.engine.segments import Segments
 from lever_plus.vlm.request import Request
@@ -25,26 +26,21 @@ from lever_plus.vlm.usage import Usage
 class PrefixEngine:
     """Runs chunks of requests on one model."""
 
-    def __init__(self, model: Any, segments: Segments, usage: Usage) -> None:
+    def __init__(self, language: LanguageModel, segments: Segments, usage: Usage) -> None:
         """Keep the model and the segments; run the head that all prompts share.
 
         `usage` gets the tokens of every pass.
-
-        Raises:
-            ValueError: The model's layers are not those that `Decoder` runs.
         """
-        self.segments = segments
+        self.segments, self.language = segments, language
         self.usage, self._lock = usage, threading.Lock()
-        self._decoder = Decoder(model.get_decoder())
-        self._embed, self._logits = model.get_input_embeddings(), model.get_output_embeddings()
-        self._ends, self._most = _end_ids(model), positions(model)
-        head = segments.head
-        self._root = self._decoder.empty(head)
-        if head.shape[1]:
-            length = torch.tensor([head.shape[1]], device=head.device)
-            row = torch.zeros(1, dtype=torch.long, device=head.device)
-            with torch.inference_mode():
-                self._root = self._decoder.run(self._root, row, head, length)[1]
+        self._most = positions(language.model)
+        self._choice = Choice(language.model)
+        self._root, head = language.root, segments.head
+        self._axes = head.positions.shape[-1]
+        if len(head.embeds):
+            row = torch.zeros(1, dtype=torch.long, device=head.embeds.device)
+            one = head.each(lambda values: values[None])
+            self._root = language.run(self._root, row, one, row + len(head.embeds))[1]
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request], max_new_tokens: int) -> list[list[int]]:
@@ -53,32 +49,31 @@ class PrefixEngine:
         table, asked = self.segments.table, self.segments.asked(requests)
         for part in self._depths(requests, asked):
             rows = asked[part.requests]
-            lengths = table.queries[rows]
-            embeds = table.embeds[rows, : int(lengths.max())]
-            states, cache = self._decoder.run(
-                part.cache, part.parents, embeds, lengths, at=lengths[:, None] - 1
-            )
-            decoded = self._decode(states[:, 0], cache, max_new_tokens)
-            for i, tokens in zip(part.requests, decoded, strict=True):
-                generated[i] = tokens
+            for group in self._groups(table.queries[rows]):
+                picked, parents = rows[group], part.parents[group]
+                lengths = table.queries[picked]
+                stretches = table.stretches(picked, lengths)
+                logits, cache = self.language.run(
+                    part.cache, parents, stretches, lengths, at=lengths[:, None] - 1
+                )
+                decoded = self._decode(logits[:, 0], cache, max_new_tokens)
+                for i, tokens in zip(group.tolist(), decoded, strict=True):
+                    generated[part.requests[i]] = tokens
         return generated
 
-    def _decode(self, hidden: Tensor, cache: PrefixCache, max_new_tokens: int) -> list[list[int]]:
-        """Decode greedily from the hidden states [n, width] that predict the first token."""
-        every = torch.arange(len(hidden), device=hidden.device)
-        generated: list[list[int]] = [[] for _ in every]
-        going = torch.ones_like(every, dtype=torch.bool)
+    def _decode(self, logits: Tensor, cache: Prefixes, max_new_tokens: int) -> list[list[int]]:
+        """Decode greedily from the logits [n, vocabulary] of the first token."""
+        generated: list[list[int]] = [[] for _ in logits]
+        going = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
         for step in range(max_new_tokens):
-            tokens = self._logits(hidden).argmax(-1)
-            going &= ~torch.isin(tokens, self._ends)
+            tokens = self._choice.best(logits, cache)
+            going &= ~torch.isin(tokens, self._choice.ends)
             for row, token, goes in zip(generated, tokens.tolist(), going.tolist(), strict=True):
                 if goes:
                     row.append(token)
             if step + 1 == max_new_tokens or not going.any():
                 break
-            embeds, ones = self._embed(tokens[:, None]), torch.ones_like(tokens)
-            states, cache = self._decoder.run(cache, every, embeds, ones, at=ones[:, None] - 1)
-            hidden = states[:, 0]
+            logits, cache = self.language.step(cache, tokens, self._axes)
         return generated
 
     @torch.inference_mode()
@@ -88,20 +83,30 @@ class PrefixEngine:
         table, asked = self.segments.table, self.segments.asked(requests)
         for part in self._depths(requests, asked):
             rows = asked[part.requests]
-            counts = table.answer_lengths[rows]
-            answers = table.answers[rows, : int(counts.max())]
             # The answer follows the query's turn in the table; its last token predicts nothing.
-            lengths = table.queries[rows] + counts - 1
-            embeds = table.embeds[rows, : int(lengths.max())]
-            steps = torch.arange(answers.shape[1], device=answers.device)
-            at = (table.queries[rows, None] - 1 + steps).clamp(max=embeds.shape[1] - 1)
-            states, _ = self._decoder.run(part.cache, part.parents, embeds, lengths, at)
-            log_probs = self._logits(states).float().log_softmax(-1)
-            picked = log_probs.gather(-1, answers[..., None]).squeeze(-1)
-            sums = picked.masked_fill(steps >= counts[:, None], 0.0).sum(-1)
-            for i, score in zip(part.requests, (sums / counts).tolist(), strict=True):
-                scores[i] = score
+            whole = table.queries[rows] + table.answer_lengths[rows] - 1
+            for group in self._groups(whole):
+                picked, lengths = rows[group], whole[group]
+                counts = table.answer_lengths[picked]
+                answers = table.answers[picked, : int(counts.max())]
+                stretches = table.stretches(picked, lengths)
+                steps = torch.arange(answers.shape[1], device=answers.device)
+                at = (table.queries[picked, None] - 1 + steps).clamp(max=int(lengths.max()) - 1)
+                logits, _ = self.language.run(
+                    part.cache, part.parents[group], stretches, lengths, at
+                )
+                log_probs = logits.float().log_softmax(-1)
+                likely = log_probs.gather(-1, answers[..., None]).squeeze(-1)
+                sums = likely.masked_fill(steps >= counts[:, None], 0.0).sum(-1)
+                for i, score in zip(group.tolist(), (sums / counts).tolist(), strict=True):
+                    scores[part.requests[i]] = score
         return scores
+
+    def _groups(self, lengths: Tensor) -> list[Tensor]:
+        """Return the places of the stretches that may run together, given the length of each."""
+        if not self.language.unpadded:
+            return [torch.arange(len(lengths), device=lengths.device)]
+        return [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
 
     def _depths(self, requests: Sequence[Request], asked: Tensor) -> Iterator["Depth"]:
         """Run every distinct prefix of the requests once; yield the requests of each depth.
@@ -121,10 +126,18 @@ class PrefixEngine:
                 rows = _indices([prefix[-1] for prefix in distinct], table.lengths)
                 above = _indices([index[prefix[:-1]] for prefix in distinct], rows)
                 lengths = table.lengths[rows]
-                embeds = table.embeds[rows, : int(lengths.max())]
                 self._count(run=lengths)
-                cache = self._decoder.run(cache, above, embeds, lengths)[1]
-                index = {prefix: row for row, prefix in enumerate(distinct)}
+                groups = self._groups(lengths)
+                cache = joined(
+                    [
+                        self.language.run(
+                            cache, above[g], table.stretches(rows[g], lengths[g]), lengths[g]
+                        )[1]
+                        for g in groups
+                    ]
+                )
+                order = torch.cat(groups).tolist()
+                index = {distinct[place]: row for row, place in enumerate(order)}
             at = [i for i, before in enumerate(shown) if len(before) == depth]
             if at:
                 parents = _indices([index[shown[i]] for i in at], table.lengths)
@@ -147,14 +160,8 @@ class Depth:
 
     requests: list[int]
     parents: Tensor
-    cache: PrefixCache
+    cache: Prefixes
 
 
 def _indices(rows: Sequence[int], like: Tensor) -> Tensor:
     return torch.tensor(rows, dtype=torch.long, device=like.device)
-
-
-def _end_ids(model: Any) -> Tensor:
-    ends = model.generation_config.eos_token_id
-    ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    return torch.tensor(ids, dtype=torch.long, device=model.device)

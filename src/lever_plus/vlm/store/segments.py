@@ -7,6 +7,7 @@ again.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -15,17 +16,24 @@ import torch
 from lever_plus.data.examples import hashed_query
 from lever_plus.errors import UserError
 from lever_plus.files.json_files import parse_json
-from lever_plus.vlm.engine.segments import Item, Segment
+from lever_plus.vlm.engine.features import features_of
+from lever_plus.vlm.engine.segments import Item
+from lever_plus.vlm.engine.table import Segment
 from lever_plus.vlm.request import VlmIdentity
 from lever_plus.vlm.store.answers import Store
 from lever_plus.vlm.store.schema import KEY_BYTES
 
 MEGABYTE: Final = 2**20
+FORMAT: Final = 2
+"""Of a segment in the store; part of its key, so that no other is read. 1 had embeddings alone."""
 DTYPES: Final = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "bool": torch.bool,
 }
 
 
@@ -54,16 +62,19 @@ class KeptSegments:
 
     def _key(self, item: Item) -> bytes:
         query = hashed_query(item.query)
-        content = [self._shared, query.image_sha256, query.question, item.answer]
-        return hashlib.blake2b(json.dumps(content).encode(), digest_size=KEY_BYTES).digest()
+        content = [self._shared, query.image_sha256, query.question, item.answer, item.follows]
+        return hashlib.blake2b(
+            json.dumps([FORMAT, *content]).encode(), digest_size=KEY_BYTES
+        ).digest()
 
 
 def _packed(segment: Segment) -> bytes:
-    """Return a line of JSON (query, answer, type and shape), then the raw numbers."""
-    embeds = segment.embeds.cpu().contiguous()
-    dtype = str(embeds.dtype).removeprefix("torch.")
-    head = json.dumps([segment.query, segment.answer, dtype, list(embeds.shape)])
-    return head.encode() + b"\n" + embeds.view(torch.uint8).numpy().tobytes()
+    """Return a line of JSON (ids; every tensor's name, type and shape), then the raw numbers."""
+    tensors = {k: v.cpu().contiguous() for k, v in segment.features.tensors().items()}
+    shapes = {k: [_name(v.dtype), *v.shape] for k, v in tensors.items()}
+    head = json.dumps([segment.query, segment.answer, segment.features.packed, shapes])
+    raw = (v.reshape(-1).view(torch.uint8).numpy().tobytes() for v in tensors.values())
+    return b"\n".join((head.encode(), b"".join(raw)))
 
 
 def _unpacked(data: object) -> Segment | None:
@@ -72,11 +83,22 @@ def _unpacked(data: object) -> Segment | None:
         return None
     try:
         head, _, raw = data.partition(b"\n")
-        query, answer, dtype, shape = parse_json(head, "a segment", "it is computed again")
-        embeds = torch.frombuffer(bytearray(raw), dtype=DTYPES[dtype]).view(*shape)
-        length, _ = embeds.shape
+        query, answer, packed, shapes = parse_json(head, "a segment", "it is computed again")
+        tensors, rest = {}, memoryview(bytearray(raw))
+        for name, (dtype, *shape) in shapes.items():
+            size = DTYPES[dtype].itemsize * math.prod(shape)
+            tensors[name] = torch.frombuffer(rest[:size], dtype=DTYPES[dtype]).view(*shape)
+            rest = rest[size:]
+        features = features_of(tensors, packed)
+        length = len(features.embeds)
         ids = (query, *answer)
         whole = all(type(number) is int and number >= 0 for number in ids) and query <= length
-        return Segment(embeds, query, tuple(answer)) if whole and embeds.isfinite().all() else None
-    except (UserError, ValueError, TypeError, KeyError, RuntimeError):
+        whole = whole and not rest and all(len(value) == length for value in tensors.values())
+        whole = whole and all(value.isfinite().all() for value in tensors.values())
+        return Segment(features, query, tuple(answer)) if whole else None
+    except (UserError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         return None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,26 @@
+"""A model in another precision for a while."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def in_float32(model: Any) -> Iterator[None]:
+    """Let a model of a shorter type compute in float32 in this block.
+
+    Every value is what it was afterwards: float32 holds all of float16 and bfloat16. What is
+    float32 already, such as rotary frequencies, is not touched.
+    """
+    values = chain(model.parameters(), model.buffers())
+    short = [(v, v.dtype) for v in values if v.dtype in (torch.float16, torch.bfloat16)]
+    try:
+        for value, _ in short:
+            value.data = value.data.float()
+        yield
+    finally:
+        for value, dtype in short:
+            value.data = value.data.to(dtype)
