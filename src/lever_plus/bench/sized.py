@@ -90,7 +90,7 @@ def make_checkpoint(size: Size, folder: Path) -> None:
     """Write a LLaVA with random weights, in bfloat16, that reads prompts as a shipped VLM does."""
     import transformers as hf
 
-    processor = load_processor(hf.AutoProcessor, f"{SHIPPED}vlm", None)
+    processor = load_processor(f"{SHIPPED}vlm", None)
     image_processor, tokenizer = processor.image_processor, processor.tokenizer
     image_processor.size = {"shortest_edge": size.image}
     image_processor.crop_size = {"height": size.image, "width": size.image}
