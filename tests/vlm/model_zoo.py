@@ -350,17 +350,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "Ovis2": Family(zoo_today.ovis2, "thisisiron/Ovis2-1B-hf"),
 }
 WHOLE: Final[Mapping[str, str]] = {
-    "LLaVA-OneVision": "a prompt is not the concatenation of its turns",
-    "Qwen2.5-VL": "its likelihoods would differ by",
-    "Qwen3-VL": "its likelihoods would differ by",
-    "Qwen3.5": "Qwen3_5DecoderLayer has no self_attn",
-    "Gemma 3": "attends within a sliding window",
-    "Gemma 4": "attends within a sliding window",
-    "LFM2-VL": "Lfm2DecoderLayer has no input_layernorm",
-    "LFM3-VL": "Lfm3DecoderLayer has no input_layernorm",
+    "Qwen3.5": "merges with the prompt before it",
     "MiniCPM-V 4.6": "a prompt is not the concatenation of its turns",
-    "Molmo2": "a prompt is not the concatenation of its turns",
-    "GLM-4.6V": "its likelihoods would differ by",
+    "Molmo2": "its likelihoods would differ by",
     "Granite Vision 4": "its likelihoods would differ by",
 }
 """The families whose prompts run whole, and how the reason for it begins or ends; others share."""
