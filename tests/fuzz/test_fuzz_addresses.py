@@ -31,6 +31,7 @@ VLM = {
     **{"kind": "openai", "url": "http://127.0.0.1:8000/v1", "model": "m", "revision": "r"},
     **{"dtype": "-", "instruction": "", "max_new_tokens": 3, "concurrency": 1, "timeout_s": 5.0},
     "retries": 0,
+    "canary": "off",
 }
 
 

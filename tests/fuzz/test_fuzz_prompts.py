@@ -187,6 +187,7 @@ def test_texts_for_a_server(tmp_path: Path) -> None:
         concurrency=1,
         timeout_s=1.0,
         retries=0,
+        canary="off",
     )
     rng = random.Random(6)
     image = tmp_path / "i.png"

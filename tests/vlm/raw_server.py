@@ -27,9 +27,11 @@ class Raw:
     """What a server sends, and what it was sent.
 
     reply: Gives the reply to a request, from the request's path.
+    told: Its reply at /version, which is not kept among what it was sent: none by default.
     """
 
     reply: Callable[[str], Bytes]
+    told: Bytes = field(default_factory=lambda: http(b"", 404))
     url: str = ""
     seen: list[bytes] = field(default_factory=list)
 
@@ -65,8 +67,12 @@ def _serve(connection: socket.socket, raw: Raw) -> None:
         request = _request(connection)
         if not request:
             return
-        raw.seen.append(request)
-        reply = raw.reply(request.split(b" ", 2)[1].decode())
+        path = request.split(b" ", 2)[1].decode()
+        if path == "/version":
+            reply = raw.told
+        else:
+            raw.seen.append(request)
+            reply = raw.reply(path)
         for piece in [reply] if isinstance(reply, bytes) else reply:
             connection.sendall(piece)
         # Closing with unread bytes resets the connection: the client might lose the reply.

@@ -32,7 +32,7 @@ def settings(url: str, **changes: object) -> OpenAiVlmParams:
     content = {
         **{"kind": "openai", "url": url, "model": MODEL, "revision": "r", "dtype": "float32"},
         **{"instruction": "", "max_new_tokens": 3, "concurrency": 1, "timeout_s": 10.0},
-        **{"retries": 0, **changes},
+        **{"retries": 0, "canary": "off", **changes},
     }
     return OpenAiVlmParams.model_validate(content)
 

@@ -46,6 +46,7 @@ def client(url: str, **changes: object) -> OpenAiVlm:
         "concurrency": 4,
         "timeout_s": 60.0,
         "retries": 2,
+        "canary": "off",
         **changes,
     }
     return OpenAiVlm(OpenAiVlmParams.model_validate(settings))

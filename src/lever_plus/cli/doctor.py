@@ -27,6 +27,7 @@ COCO: Final = "https://cocodataset.org/#download"
 NEED_TORCHVISION: Final = ("qwen2", "qwen3", "smolvlm", "llava_onevision", "lfm2")
 FREE_GIGABYTES: Final = 5
 SERVER_SECONDS: Final = 5
+ANSWER_SECONDS: Final = 60.0
 
 
 class Item(NamedTuple):
@@ -216,11 +217,22 @@ def _server(vlm: OpenAiVlmParams) -> Item:
     except UserError as error:
         return Item("VLM server", found=False, note=str(error))
     offered = f"{vlm.url} offers {quoted(', '.join(names)) or 'no model by name'}"
-    return Item(
-        "VLM server",
-        vlm.model in names,
-        offered if vlm.model in names else f"{offered}, not {vlm.model}: correct vlm.model",
-    )
+    if vlm.model not in names:
+        note = f"{offered}, not {vlm.model}: correct vlm.model"
+        return Item("VLM server", found=False, note=note)
+    return _asked_server(vlm, offered)
+
+
+def _asked_server(vlm: OpenAiVlmParams, offered: str) -> Item:
+    """Ask a server that has the model how it can be asked."""
+    from lever_plus.vlm.backends.start import Start
+
+    once = vlm.model_copy(update={"retries": 0, "timeout_s": min(vlm.timeout_s, ANSWER_SECONDS)})
+    try:
+        described = asyncio.run(Start().describe(once))
+    except UserError as error:
+        return Item("VLM server", found=False, note=f"{offered}, but does not answer it: {error}")
+    return Item("VLM server", found=True, note=f"{offered}; {described}")
 
 
 async def _offered(vlm: OpenAiVlmParams) -> list[str]:

@@ -94,6 +94,9 @@ class OpenAiVlmParams(Section):
     retries: Annotated[int, Field(ge=0, le=100)] = Field(
         description="tries after the first, with backoff"
     )
+    canary: Literal["mark", "refuse", "off"] = Field(
+        description="what is done where answers depend on the server's state; off: not tried"
+    )
 
 
 class PluginVlmParams(Section):

@@ -94,6 +94,7 @@ def open_vlm(
             concurrency=8,
             timeout_s=120.0,
             retries=3,
+            canary="mark",
         )
     kept = None if store is None else Store(Path(store))
     return StoredVlm(open_backend(settings, scoring, kept), kept)
