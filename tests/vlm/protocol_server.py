@@ -1,13 +1,14 @@
 """A small OpenAI-compatible server over a real VLM, on loopback: the protocol, not a mock.
 
-Chat completions with images as data URLs, and `prompt_logprobs` as vLLM offers them. It computes
-everything with processor and model alone, so that it checks the client and not itself.
+Chat completions with images as data URLs, `prompt_logprobs` and `/tokenize` as vLLM offers them. It
+computes everything with processor and model alone, so that it checks the client and not itself.
 """
 
 import base64
 import io
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,14 +23,24 @@ NAME = "tiny-vlm"
 class Vlm:
     """What the server answers with."""
 
-    def __init__(self, model: Any, processor: Any, *, echoes: bool) -> None:
-        """Keep the model; `echoes`: whether prompt log-probabilities are offered."""
+    def __init__(
+        self, model: Any, processor: Any, *, echoes: bool, longest: int | None = None
+    ) -> None:
+        """Keep the model.
+
+        Args:
+            model: The model.
+            processor: Its processor.
+            echoes: Whether prompt log-probabilities are offered.
+            longest: Most tokens that it reads at once, for `/tokenize`; None does not offer that.
+        """
         self.model, self.processor, self.echoes = model, processor, echoes
+        self.longest, self.asked = longest, Counter[str]()
         self.lock, self.counting = threading.Lock(), threading.Lock()
         self.failures = 0
         self.active = self.most_active = 0
 
-    def reply(self, body: dict[str, Any]) -> dict[str, Any]:
+    def inputs(self, body: dict[str, Any]) -> Any:
         turns, images = self._read(body["messages"])
         text = self.processor.apply_chat_template(
             turns,
@@ -37,10 +48,17 @@ class Vlm:
             add_generation_prompt=body.get("add_generation_prompt", True),
             continue_final_message=body.get("continue_final_message", False),
         )
+        return self.processor(
+            text=[text], images=[images], add_special_tokens=False, return_tensors="pt"
+        )
+
+    def tokens(self, body: dict[str, Any]) -> dict[str, Any]:
+        ids = self.inputs(body)["input_ids"][0].tolist()
+        return {"count": len(ids), "max_model_len": self.longest, "tokens": ids}
+
+    def reply(self, body: dict[str, Any]) -> dict[str, Any]:
         with self.lock, torch.inference_mode():
-            inputs = self.processor(
-                text=[text], images=[images], add_special_tokens=False, return_tensors="pt"
-            )
+            inputs = self.inputs(body)
             output = self.model.generate(
                 **inputs, max_new_tokens=body["max_tokens"], do_sample=False
             )
@@ -95,6 +113,7 @@ def serve(vlm: Vlm) -> Iterator[str]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with vlm.counting:
+                vlm.asked[self.path] += 1
                 vlm.active += 1
                 vlm.most_active = max(vlm.most_active, vlm.active)
             try:
@@ -106,6 +125,9 @@ def serve(vlm: Vlm) -> Iterator[str]:
             self.answer(status, content)
 
         def reply(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            if self.path == "/tokenize":
+                offered = vlm.longest is not None
+                return (200, vlm.tokens(body)) if offered else (404, {"detail": "Not Found"})
             if body["model"] != NAME:
                 return 404, {"error": {"message": f"no model {body['model']}"}}
             if vlm.failures > 0:

@@ -112,7 +112,7 @@ def _images(name: str, folder: Path) -> Item:
 def _vlm(params: Params) -> Iterator[Item]:
     vlm = params.vlm
     if isinstance(vlm, OpenAiVlmParams):
-        yield _server(vlm)
+        yield from (_server(vlm, url) for url in vlm.urls)
         return
     if isinstance(vlm, PluginVlmParams):
         yield _own(vlm)
@@ -202,20 +202,20 @@ def _device(name: str, device: str) -> Item:
     return Item(name, there, device if there else missing)
 
 
-def _server(vlm: OpenAiVlmParams) -> Item:
+def _server(vlm: OpenAiVlmParams, url: str) -> Item:
     """Ask a server which models it offers, as the VLM would be asked: with its key, and bounded."""
     from lever_plus.vlm.backends.exchange import ServerError
 
     try:
-        names = asyncio.run(_offered(vlm))
+        names = asyncio.run(_offered(vlm, url))
     except ServerError as error:
         start = f"start it, for example: vllm serve {vlm.model} (and correct vlm.url)"
         silent = error.status is None and error.passing
-        note = f"{vlm.url} does not answer: {start}. {error}" if silent else str(error)
+        note = f"{url} does not answer: {start}. {error}" if silent else str(error)
         return Item("VLM server", found=False, note=note)
     except UserError as error:
         return Item("VLM server", found=False, note=str(error))
-    offered = f"{vlm.url} offers {quoted(', '.join(names)) or 'no model by name'}"
+    offered = f"{url} offers {quoted(', '.join(names)) or 'no model by name'}"
     return Item(
         "VLM server",
         vlm.model in names,
@@ -223,11 +223,11 @@ def _server(vlm: OpenAiVlmParams) -> Item:
     )
 
 
-async def _offered(vlm: OpenAiVlmParams) -> list[str]:
+async def _offered(vlm: OpenAiVlmParams, url: str) -> list[str]:
     from lever_plus.vlm.backends.exchange import Server
     from lever_plus.vlm.backends.replies import model_names
 
-    async with Server(vlm.url, vlm.model, SERVER_SECONDS) as server:
+    async with Server(url, vlm.model, SERVER_SECONDS) as server:
         return model_names(await server.ask("models"))
 
 

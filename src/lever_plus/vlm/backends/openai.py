@@ -13,9 +13,11 @@ from lever_plus.config.vlm import OpenAiVlmParams
 from lever_plus.data.examples import check_images
 from lever_plus.data.images import image_url
 from lever_plus.errors import UserError
-from lever_plus.vlm.backends.exchange import Server, ServerError
+from lever_plus.vlm.backends.exchange import ServerError
+from lever_plus.vlm.backends.fitting import Fitting
 from lever_plus.vlm.backends.loops import run_to_end
 from lever_plus.vlm.backends.replies import Echo, answer_of, echoed, log_likelihood, model_names
+from lever_plus.vlm.backends.servers import Route, Servers, Shares
 from lever_plus.vlm.backends.words import quoted
 from lever_plus.vlm.prompt import Message, PromptFormat, message_hash, messages
 from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, scored_answer
@@ -26,6 +28,8 @@ KEPT_IMAGES: Final = 1024
 _url = lru_cache(maxsize=KEPT_IMAGES)(image_url)
 ECHO_BYTES: Final = 64 * 2**20
 """A prompt of a hundred thousand tokens has ten megabytes of log-probabilities."""
+CONTINUED: Final = {"add_generation_prompt": False, "continue_final_message": True}
+"""The last message is the beginning of the assistant's turn."""
 
 
 class OpenAiVlm:
@@ -36,6 +40,7 @@ class OpenAiVlm:
         self.params = params
         self.prompt = PromptFormat(instruction=params.instruction)
         self.usage = Usage()
+        self._fitting = Fitting()
         self.identity = VlmIdentity(
             model=params.model,
             revision=params.revision,
@@ -61,7 +66,9 @@ class OpenAiVlm:
             UserError: The server can't be reached, does not know the model, keeps failing, or its
                 reply holds no answer.
         """
-        return run_to_end(partial(self._all, requests, self._answer), done)
+        return run_to_end(
+            partial(self._all, requests, self._answer, self.params.max_new_tokens), done
+        )
 
     def log_likelihoods(
         self, requests: Sequence[Request], done: Done[float] = ignore
@@ -71,42 +78,70 @@ class OpenAiVlm:
         Raises:
             UserError: As above, or the server does not echo the log-probabilities of its prompt.
         """
-        return run_to_end(partial(self._all, requests, self._log_likelihood), done)
+        return run_to_end(partial(self._all, requests, self._log_likelihood, None), done)
 
     async def _all(
         self,
         requests: Sequence[Request],
-        ask: Callable[[Server, Request], Awaitable[Result]],
+        ask: Callable[[Route, Request], Awaitable[Result]],
+        most: int | None,
         done: Done[Result],
     ) -> list[Result]:
-        """Ask everything with `concurrency` workers; the first failure ends them all."""
+        """Ask everything with `concurrency` workers a server; the first failure ends them all.
+
+        most: Most tokens of an answer; None where it is part of the prompt.
+        """
         settings = self.params
         results: dict[int, Result] = {}
-        waiting = iter(range(len(requests)))
         workers = min(settings.concurrency, len(requests))
-        server = Server(
-            settings.url, settings.model, settings.timeout_s, settings.retries, max(1, workers)
+        shares = Shares([_beginning(request) for request in requests], settings.urls)
+        servers = Servers(
+            settings.urls,
+            settings.model,
+            settings.timeout_s,
+            settings.patience_s,
+            max(1, workers),
         )
 
-        async def work() -> None:
-            for i in waiting:
-                results[i] = await ask(server, requests[i])
+        async def work(number: int) -> None:
+            route = Route(servers, number)
+            while (i := shares.next(number)) is not None:
+                try:
+                    results[i] = await ask(route, requests[i])
+                except ServerError as error:
+                    raise await self._with_models(route, error) from error
                 done([i], [results[i]])
 
-        async with server:
+        async with servers:
+            if requests:
+                await self._check_sizes(servers, requests, most)
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(workers):
-                        group.create_task(work())
+                    for number in range(len(settings.urls)):
+                        for _ in range(workers):
+                            group.create_task(work(number))
             except ExceptionGroup as failed:  # not `except*`: 3.11.2 wraps what is raised in there
-                first = failed.exceptions[0]
-                if isinstance(first, ServerError) and first.status in (200, 400, 404, 422):
-                    raise await self._with_models(server, first) from first
-                raise first from None
+                raise failed.exceptions[0] from None
         return [results[i] for i in range(len(requests))]
 
-    async def _with_models(self, server: Server, error: ServerError) -> UserError:
+    async def _check_sizes(
+        self, servers: Servers, requests: Sequence[Request], most: int | None
+    ) -> None:
+        """Refuse prompts that are too long; arguments as `_all`."""
+
+        def posted(request: Request) -> dict[str, Any]:
+            turns, options = self.messages(request), {}
+            if most is None:
+                turns, options = [*turns, _begun(scored_answer(request))], CONTINUED
+            return {"model": self.params.model, "messages": turns, **options}
+
+        # An echoed prompt is followed by one token.
+        await self._fitting.check(servers.each, requests, posted, 1 if most is None else most)
+
+    async def _with_models(self, server: Route, error: ServerError) -> UserError:
         """Return an error that says, where the model is unknown, which ones there are."""
+        if error.status not in (200, 400, 404, 422):
+            return error
         try:
             names = model_names(await server.ask("models"))
         except UserError:
@@ -116,7 +151,7 @@ class OpenAiVlm:
         offered = quoted(", ".join(names))
         return UserError(f"{error} The server offers {offered}, not {self.params.model}.")
 
-    async def _answer(self, server: Server, request: Request) -> str:
+    async def _answer(self, server: Route, request: Request) -> str:
         settings = self.params
         body = {
             "model": settings.model,
@@ -128,17 +163,15 @@ class OpenAiVlm:
         where = self._place(server, request)
         return answer_of(reply, settings.model, settings.max_new_tokens, where)
 
-    async def _log_likelihood(self, server: Server, request: Request) -> float:
+    async def _log_likelihood(self, server: Route, request: Request) -> float:
         """Score the answer as the start of the assistant's turn, after the prompt's own tokens."""
         turns, answer = self.messages(request), scored_answer(request)
         prompt = await self._echo(server, request, turns, {})
-        forced = [*turns, {"role": "assistant", "content": answer}]
-        options = {"add_generation_prompt": False, "continue_final_message": True}
-        whole = await self._echo(server, request, forced, options)
+        whole = await self._echo(server, request, [*turns, _begun(answer)], CONTINUED)
         return log_likelihood(prompt, whole, answer, self._place(server, request))
 
     async def _echo(
-        self, server: Server, request: Request, turns: list[Message], options: dict[str, Any]
+        self, server: Route, request: Request, turns: list[Message], options: dict[str, Any]
     ) -> list[Echo]:
         """Return every token of a prompt."""
         body = {
@@ -153,7 +186,7 @@ class OpenAiVlm:
         return echoed(reply, self.params.model, self._place(server, request))
 
     @staticmethod
-    def _place(server: Server, request: Request) -> str:
+    def _place(server: Route, request: Request) -> str:
         query = request.query
         return f"{server.shown}, reply to {quoted(query.question, 80)!r} ({query.image})"
 
@@ -168,3 +201,14 @@ class OpenAiVlm:
                     url = _url(next(images))
                     part.update({"type": "image_url", "image_url": {"url": url}})
         return turns
+
+
+def _beginning(request: Request) -> str:
+    """Return what a prompt begins with, which a server keeps in its prefix cache."""
+    first = request.demonstrations[0] if request.demonstrations else request.query
+    return f"{first.image_sha256 or first.image} {first.question}"
+
+
+def _begun(answer: str) -> Message:
+    """Return an assistant's turn that begins with an answer."""
+    return {"role": "assistant", "content": answer}
