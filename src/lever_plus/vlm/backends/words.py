@@ -26,6 +26,7 @@ _NO_IMAGES: Final = re.compile(
     re.IGNORECASE,
 )
 
+_BUSY: Final = re.compile(r"\bbusy\b|overloaded|too many requests|queue is full", re.IGNORECASE)
 LONGER: Final = (
     "allow longer prompts (vLLM: --max-model-len), or lower pointer.shots, vlm.max_new_tokens or "
     "the size of the images"
@@ -100,7 +101,7 @@ def advice_for(status: int, said: str, *, passing: bool, key: str) -> str:
         return "correct vlm.model, or vlm.url, which ends in /v1 as a rule"
     if "insufficient_quota" in said:
         return "the account has no credit left: top it up, or use another key"
-    if status == 429:
+    if status == 429 or (passing and _BUSY.search(said)):
         return "lower vlm.concurrency; what was answered is stored: run again to go on"
     if passing:
         return "see its log; what was answered is stored: run again to go on"
