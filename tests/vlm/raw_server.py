@@ -1,4 +1,7 @@
-"""A server on loopback that sends whatever bytes a test wants: nothing of HTTP is checked."""
+"""A server on loopback that sends whatever bytes a test wants: nothing of HTTP is checked.
+
+Beside the protocol, outside /v1, it offers nothing.
+"""
 
 import re
 import socket
@@ -27,11 +30,9 @@ class Raw:
     """What a server sends, and what it was sent.
 
     reply: Gives the reply to a request, from the request's path.
-    told: Its reply at /version, which is not kept among what it was sent: none by default.
     """
 
     reply: Callable[[str], Bytes]
-    told: Bytes = field(default_factory=lambda: http(b"", 404))
     url: str = ""
     seen: list[bytes] = field(default_factory=list)
 
@@ -68,11 +69,11 @@ def _serve(connection: socket.socket, raw: Raw) -> None:
         if not request:
             return
         path = request.split(b" ", 2)[1].decode()
-        if path == "/version":
-            reply = raw.told
-        else:
-            raw.seen.append(request)
-            reply = raw.reply(path)
+        if path.startswith("/") and not path.startswith("/v1/"):
+            connection.sendall(http(b'{"detail": "Not Found"}', 404))
+            return
+        raw.seen.append(request)
+        reply = raw.reply(path)
         for piece in [reply] if isinstance(reply, bytes) else reply:
             connection.sendall(piece)
         # Closing with unread bytes resets the connection: the client might lose the reply.

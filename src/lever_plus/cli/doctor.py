@@ -113,7 +113,7 @@ def _images(name: str, folder: Path) -> Item:
 def _vlm(params: Params) -> Iterator[Item]:
     vlm = params.vlm
     if isinstance(vlm, OpenAiVlmParams):
-        yield _server(vlm)
+        yield from (_server(vlm, url) for url in vlm.urls)
         return
     if isinstance(vlm, PluginVlmParams):
         yield _own(vlm)
@@ -203,31 +203,32 @@ def _device(name: str, device: str) -> Item:
     return Item(name, there, device if there else missing)
 
 
-def _server(vlm: OpenAiVlmParams) -> Item:
+def _server(vlm: OpenAiVlmParams, url: str) -> Item:
     """Ask a server which models it offers, as the VLM would be asked: with its key, and bounded."""
     from lever_plus.vlm.backends.exchange import ServerError
 
     try:
-        names = asyncio.run(_offered(vlm))
+        names = asyncio.run(_offered(vlm, url))
     except ServerError as error:
         start = f"start it, for example: vllm serve {vlm.model} (and correct vlm.url)"
         silent = error.status is None and error.passing
-        note = f"{vlm.url} does not answer: {start}. {error}" if silent else str(error)
+        note = f"{url} does not answer: {start}. {error}" if silent else str(error)
         return Item("VLM server", found=False, note=note)
     except UserError as error:
         return Item("VLM server", found=False, note=str(error))
-    offered = f"{vlm.url} offers {quoted(', '.join(names)) or 'no model by name'}"
+    offered = f"{url} offers {quoted(', '.join(names)) or 'no model by name'}"
     if vlm.model not in names:
         note = f"{offered}, not {vlm.model}: correct vlm.model"
         return Item("VLM server", found=False, note=note)
-    return _asked_server(vlm, offered)
+    return _asked_server(vlm.model_copy(update={"url": url}), offered)
 
 
 def _asked_server(vlm: OpenAiVlmParams, offered: str) -> Item:
     """Ask a server that has the model how it can be asked."""
     from lever_plus.vlm.backends.start import Start
 
-    once = vlm.model_copy(update={"retries": 0, "timeout_s": min(vlm.timeout_s, ANSWER_SECONDS)})
+    bounds = {"patience_s": 0.0, "timeout_s": min(vlm.timeout_s, ANSWER_SECONDS)}
+    once = vlm.model_copy(update=bounds)
     try:
         described = asyncio.run(Start().describe(once))
     except UserError as error:
@@ -235,11 +236,11 @@ def _asked_server(vlm: OpenAiVlmParams, offered: str) -> Item:
     return Item("VLM server", found=True, note=f"{offered}; {described}")
 
 
-async def _offered(vlm: OpenAiVlmParams) -> list[str]:
+async def _offered(vlm: OpenAiVlmParams, url: str) -> list[str]:
     from lever_plus.vlm.backends.exchange import Server
     from lever_plus.vlm.backends.replies import model_names
 
-    async with Server(vlm.url, vlm.model, SERVER_SECONDS) as server:
+    async with Server(url, vlm.model, SERVER_SECONDS) as server:
         return model_names(await server.ask("models"))
 
 

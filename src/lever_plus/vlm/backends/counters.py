@@ -5,10 +5,12 @@ on its page of metrics; whoever else asks the server is counted there too.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends.client import open_client
+from lever_plus.vlm.backends.exchange import address_of
 
 PAGE_BYTES: Final = 4 * 2**20
 SECONDS: Final = 5.0
@@ -25,18 +27,21 @@ class Counted(NamedTuple):
     run: int
 
 
-async def counted(host: str) -> Counted | None:
-    """Return what a server has counted; None where it does not say.
+async def counted(urls: Sequence[str]) -> Counted | None:
+    """Return what servers have counted, all together; None where one of them does not say.
 
     Args:
-        host: Its URL, above the protocol's base URL.
+        urls: Their base URLs.
     """
-    page = await _page(f"{host.rstrip('/')}/metrics")
-    found = [(source, int(float(value))) for source, value in _COUNTED.findall(page)]
-    if not found:
-        return None
-    run = sum(value for source, value in found if source == "local_compute")
-    return Counted(sum(value for _, value in found), run)
+    whole = run = 0
+    for url in urls:
+        page = await _page(address_of(url, "/metrics"))
+        found = [(source, int(float(value))) for source, value in _COUNTED.findall(page)]
+        if not found:
+            return None
+        whole += sum(value for _, value in found)
+        run += sum(value for source, value in found if source == "local_compute")
+    return Counted(whole, run)
 
 
 async def _page(address: str) -> str:

@@ -87,7 +87,7 @@ class Likelihoods:
             # Twice the answer has a token that is unlikely, and more than one.
             trial = [each for a in asking.answers[:1] for each in (a, f"{a} {a}")]
             known = [answer for answer in trial if await self._speller.of(chat, answer)]
-            if known and await self._tell_apart(chat, Asking(asking.turns, known, asking.where)):
+            if known and await self._tell_apart(chat, Asking(asking.turns, known, asking.what)):
                 return
 
     async def _tell_apart(self, chat: Chat, asking: Asking) -> bool:
@@ -139,16 +139,18 @@ class Likelihoods:
         for answer, spelling in zip(asking.answers, spelled, strict=True):
             score = scored.get(spelling) if spelling else None
             if score is None and strict:
-                raise UserError(f"{asking.where}: the tokens are not those of {answer!r}.")
+                raise UserError(
+                    f"{chat.place(asking.what)}: the tokens are not those of {answer!r}."
+                )
             found.append(score or await _two_echoes(chat, asking, answer))
         return found
 
 
 async def _two_echoes(chat: Chat, asking: Asking, answer: str) -> list[float]:
     """Score an answer as what a whole chat has after the prompt's own tokens."""
-    prompt = await _echo(chat, asking.turns, {}, asking.where)
-    whole = await _echo(chat, begun_with(asking.turns, answer), CONTINUED, asking.where)
-    return following(prompt, whole, answer, asking.where)
+    prompt = await _echo(chat, asking.turns, {}, asking.what)
+    whole = await _echo(chat, begun_with(asking.turns, answer), CONTINUED, asking.what)
+    return following(prompt, whole, answer, chat.place(asking.what))
 
 
 async def _one_echo(
@@ -157,7 +159,7 @@ async def _one_echo(
     """Score answers as the end of whole chats, where that is their spelling."""
     found: list[list[float] | None] = []
     for answer, ids, _ in spelled:
-        whole = await _echo(chat, begun_with(asking.turns, answer), CONTINUED, asking.where)
+        whole = await _echo(chat, begun_with(asking.turns, answer), CONTINUED, asking.what)
         end = whole[-len(ids) :]
         same = [each[0] for each in end] == [str(each) for each in ids]
         found.append([value for _, value, _ in end] if same else None)
@@ -165,12 +167,12 @@ async def _one_echo(
 
 
 async def _echo(
-    chat: Chat, turns: list[Message], options: dict[str, bool], where: str
+    chat: Chat, turns: list[Message], options: dict[str, bool], what: str
 ) -> list[Echo]:
     """Return every token of a prompt."""
     asked = {"max_tokens": 1, "prompt_logprobs": 0, **options}
     reply = await chat.complete(turns, asked, ECHO_BYTES)
-    return echoed(reply, chat.params.model, where)
+    return echoed(reply, chat.params.model, chat.place(what))
 
 
 def _token_by_token(fields: Callable[[list[int]], dict[str, Any]], at_once: int) -> Way:
@@ -198,10 +200,12 @@ def _token_by_token(fields: Callable[[list[int]], dict[str, Any]], at_once: int)
                 some = tokens[start : start + at_once]
                 options = {**ONE_TOKEN, **fields(some), **(CONTINUED if so_far else {})}
                 reply = await chat.complete(turns, options)
-                found = next_tokens(reply, some, chat.params.model, asking.where)
+                place = chat.place(asking.what)
+                found = next_tokens(reply, some, chat.params.model, place)
                 here = prompt_length(reply)
-                length = here if length is None and here is not None and not so_far else length
-                if length is None or here is None or here == length + len(so_far):
+                length = length if so_far else here
+                # The server's prompt must be the first one, and after it the tokens so far.
+                if not so_far or (length and here == length + len(so_far)):
                     values.update({(*so_far, token): value for token, value in found.items()})
         return [_taken(values, ids) for _, ids, _ in spelled]
 

@@ -7,17 +7,20 @@ their hashes. What else a server offers is found out when it is first asked, see
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
-from typing import Final
+from typing import Any, Final
 
 from lever_plus.config.vlm import OpenAiVlmParams
 from lever_plus.data.examples import check_images
 from lever_plus.data.images import image_url
 from lever_plus.errors import UserError
-from lever_plus.vlm.backends.chat import Chat, above
+from lever_plus.vlm.backends.chat import CONTINUED, Chat
 from lever_plus.vlm.backends.counters import Counted, counted
 from lever_plus.vlm.backends.exchange import ServerError
+from lever_plus.vlm.backends.fitting import Fitting
 from lever_plus.vlm.backends.loops import run_to_end
 from lever_plus.vlm.backends.replies import answer_of, model_names
+from lever_plus.vlm.backends.servers import Route, Servers, opened
+from lever_plus.vlm.backends.spelling import begun_with
 from lever_plus.vlm.backends.start import Start
 from lever_plus.vlm.backends.told import told_before
 from lever_plus.vlm.backends.words import quoted
@@ -50,6 +53,7 @@ class OpenAiVlm:
         self.prompt = PromptFormat(instruction=params.instruction)
         self.usage = Usage()
         self._start = Start()
+        self._fitting = Fitting()
         self._assumed: VlmIdentity | None = None
         self._warned = False
         self._named = VlmIdentity(
@@ -131,7 +135,7 @@ class OpenAiVlm:
         ask: Callable[[Chat, Asking], Awaitable[list[Result]]],
         done: Done[Result],
     ) -> list[Result]:
-        """Ask everything, `concurrency` units at once."""
+        """Ask everything, `concurrency` units at once at each server."""
 
         def asking(unit: Sequence[int]) -> Asking:
             return self._asking([requests[i] for i in unit])
@@ -139,35 +143,37 @@ class OpenAiVlm:
         async def results(chat: Chat, unit: Sequence[int]) -> list[Result]:
             return await ask(chat, asking(unit))
 
-        work = Work(kind, units, asking, results)
-        shared = len({r.demonstrations[:1] for r in requests if r.demonstrations}) < len(requests)
-        return run_to_end(partial(self._run, work, shared), done)
+        work = Work(kind, units, lambda unit: _beginning(requests[unit[0]]), asking, results)
+        return run_to_end(partial(self._run, requests, work), done)
 
-    async def _run(self, work: Work[Result], shared: bool, done: Done[Result]) -> list[Result]:
-        at_once = max(1, min(self.params.concurrency, len(work.units)))
-        async with Chat(self.params, at_once, self._start.known, self.usage) as chat:
+    async def _run(
+        self, requests: Sequence[Request], work: Work[Result], done: Done[Result]
+    ) -> list[Result]:
+        params, at_once = self.params, max(1, min(self.params.concurrency, len(work.units)))
+        async with opened(params, at_once) as servers:
+            chats = [partial(self._chat, servers, number) for number in range(len(params.urls))]
             try:
-                await chat.tell()
+                await self._start.find_out(params, servers, work, at_once)
                 self._check_assumed()
-                await self._start.find_out(self.params, work, at_once)
+                if requests:
+                    await self._check_sizes(servers, requests, work.kind)
                 before = await self._counted()
                 whole, run = self.usage.tokens_whole, self.usage.tokens_run
-                results = await work.run(chat, work.units, at_once, done)
+                results = await work.run(chats, params.urls, work.units, at_once, done)
                 await self._count(before)
             except ServerError as error:
-                if error.status in (200, 400, 404, 422):
-                    raise await self._with_models(chat, error) from error
-                raise
+                raise await self._with_models(servers, error) from error
         asked = Counted(self.usage.tokens_whole - whole, self.usage.tokens_run - run)
         if work.kind == "log_likelihood":
             self.usage.likelihoods = self._start.likelihoods.shown
-        if shared and len(work.units) >= MANY and asked.whole and asked.run == asked.whole:
-            self._warn(chat.where, work)
+        unhelped = asked.whole and asked.run == asked.whole
+        if unhelped and len(work.units) >= MANY and _share(requests):
+            self._warn(servers.each[0].shown, work)
         return [results[i] for i in range(len(results))]
 
     async def _tell(self, _done: Done[object], *, patient: bool) -> list[object]:
         """Ask the server what it is; where `patient` is not asked for, once."""
-        params = self.params if patient else self.params.model_copy(update={"retries": 0})
+        params = self.params if patient else self.params.model_copy(update={"patience_s": 0.0})
         await self._start.tell(params)
         return []
 
@@ -175,16 +181,16 @@ class OpenAiVlm:
         """Refuse to go on with another server than the one whose stored answers were used."""
         if self._assumed is not None and self._assumed != self.identity:
             raise UserError(
-                f"{self.params.url} was down when this run began, so answers were used that are "
-                f"stored as those of {self._assumed['revision']!r}; now that it is there, it is "
-                f"{self.identity['revision']!r}: run again."
+                f"{self.params.urls[0]} was down when this run began, so answers were used that "
+                f"are stored as those of {self._assumed['revision']!r}; now that it is there, it "
+                f"is {self.identity['revision']!r}: run again."
             )
 
     async def _counted(self) -> Counted | None:
         """Return what the server has counted, where its replies do not say it."""
         told, counts = self._start.known.told, self._start.known.counts
         ask = told is not None and told.version is not None and not counts
-        return await counted(above(self.params.url)) if ask else None
+        return await counted(self.params.urls) if ask else None
 
     async def _count(self, before: Counted | None) -> None:
         """Add what was counted since; others who asked meanwhile are counted too."""
@@ -205,10 +211,28 @@ class OpenAiVlm:
             *(where, len(work.units), ECHOED if echoed else UNUSED),
         )
 
-    async def _with_models(self, chat: Chat, error: ServerError) -> UserError:
+    def _chat(self, servers: Servers, number: int) -> Chat:
+        return Chat(self.params, Route(servers, number), self._start.known, self.usage)
+
+    async def _check_sizes(self, servers: Servers, requests: Sequence[Request], kind: Kind) -> None:
+        """Refuse prompts that are too long."""
+
+        def posted(request: Request) -> dict[str, Any]:
+            turns, options = self.messages(request), {}
+            if kind == "log_likelihood":
+                turns, options = begun_with(turns, scored_answer(request)), CONTINUED
+            return {"model": self.params.model, "messages": turns, **options}
+
+        # A scored prompt is followed by one token.
+        most = 1 if kind == "log_likelihood" else self.params.max_new_tokens
+        await self._fitting.check(servers.each, requests, posted, most)
+
+    async def _with_models(self, servers: Servers, error: ServerError) -> UserError:
         """Return an error that says, where the model is unknown, which ones there are."""
+        if error.status not in (200, 400, 404, 422):
+            return error
         try:
-            names = model_names(await chat.server.ask("models"))
+            names = model_names(await Route(servers, 0).ask("models"))
         except UserError:
             return error
         if not names or self.params.model in names:
@@ -219,7 +243,7 @@ class OpenAiVlm:
     async def _answer(self, chat: Chat, asking: Asking) -> list[str]:
         most = self.params.max_new_tokens
         reply = await chat.complete(asking.turns, {"max_tokens": most})
-        return [answer_of(reply, self.params.model, most, asking.where)]
+        return [answer_of(reply, self.params.model, most, chat.place(asking.what))]
 
     async def _log_likelihoods(self, chat: Chat, asking: Asking) -> list[float]:
         """Score answers as the start of the assistant's turn, after the prompt's own tokens."""
@@ -229,9 +253,9 @@ class OpenAiVlm:
     def _asking(self, requests: Sequence[Request]) -> Asking:
         """Return the prompt that requests share, and the answers that they score."""
         first, query = requests[0], requests[0].query
-        where = f"reply to {quoted(query.question, 80)!r} ({query.image})"
         answers = [request.answer for request in requests if request.answer is not None]
-        return Asking(self.messages(first), answers, f"{quoted(self.params.url)}, {where}")
+        what = f"reply to {quoted(query.question, 80)!r} ({query.image})"
+        return Asking(self.messages(first), answers, what)
 
     def messages(self, request: Request) -> list[Message]:
         """Return a request in the protocol's form: every image as a data URL."""
@@ -244,3 +268,15 @@ class OpenAiVlm:
                     url = _url(next(images))
                     part.update({"type": "image_url", "image_url": {"url": url}})
         return turns
+
+
+def _beginning(request: Request) -> str:
+    """Return what a prompt begins with, which a server keeps in its prefix cache."""
+    first = request.demonstrations[0] if request.demonstrations else request.query
+    return f"{first.image_sha256 or first.image} {first.question}"
+
+
+def _share(requests: Sequence[Request]) -> bool:
+    """Return whether prompts begin with the same demonstrations."""
+    shown = [request.demonstrations[0] for request in requests if request.demonstrations]
+    return len(set(shown)) < len(shown)

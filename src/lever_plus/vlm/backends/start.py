@@ -19,6 +19,7 @@ from lever_plus.vlm.backends.chat import Chat, Known
 from lever_plus.vlm.backends.likelihoods import ECHOES, Likelihoods
 from lever_plus.vlm.backends.pictures import Pictures, takes_uuids, urls
 from lever_plus.vlm.backends.replies import answer_of
+from lever_plus.vlm.backends.servers import Route, Servers, opened
 from lever_plus.vlm.backends.told import HELLO, Told
 from lever_plus.vlm.backends.work import Asking, Result, Work
 from lever_plus.vlm.request import Kind, VlmIdentity
@@ -52,30 +53,32 @@ class Start:
             UserError: It cannot be reached, or is busy.
         """
         if self.known.told is None:
-            async with self._trial(params, 1) as chat:
-                return await chat.tell()
+            async with opened(params, 1) as servers:
+                return await self._trial(params, servers).tell()
         return self.known.told
 
-    async def find_out(self, params: OpenAiVlmParams, work: Work[Result], at_once: int) -> None:
+    async def find_out(
+        self, params: OpenAiVlmParams, servers: Servers, work: Work[Result], at_once: int
+    ) -> None:
         """Find out what is not known yet and matters for some work.
 
         Raises:
             UserError: The server cannot be reached, offers no likelihoods, or its answers depend on
                 its state and `vlm.canary` refuses that.
         """
+        chat = self._trial(params, servers)
+        told = await chat.tell()
         if len(work.units) < ENOUGH:
             return
-        async with self._trial(params, at_once) as chat:
-            told = await chat.tell()
-            first = work.asking(work.units[0])
-            if not self._pictures_tried and told.version is not None and urls(first.turns):
-                ask = partial(chat.complete, options=ONE_TOKEN)
-                self.known.pictures = Pictures() if await takes_uuids(ask, first.turns) else None
-                self._pictures_tried = True
-            if work.kind == "log_likelihood" and not self.likelihoods.way:
-                await self.likelihoods.choose(chat, map(work.asking, work.units))
-            if params.canary != "off" and work.kind not in self.dependence:
-                await self._try_state(chat, work, at_once)
+        first = work.asking(work.units[0])
+        if not self._pictures_tried and told.version is not None and urls(first.turns):
+            ask = partial(chat.complete, options=ONE_TOKEN)
+            self.known.pictures = Pictures() if await takes_uuids(ask, first.turns) else None
+            self._pictures_tried = True
+        if work.kind == "log_likelihood" and not self.likelihoods.way:
+            await self.likelihoods.choose(chat, map(work.asking, work.units))
+        if params.canary != "off" and work.kind not in self.dependence:
+            await self._try_state(params, servers, work, at_once)
 
     async def describe(self, params: OpenAiVlmParams) -> str:
         """Say what the server tells of itself and offers; one prompt without an image is tried.
@@ -83,46 +86,58 @@ class Start:
         Raises:
             UserError: It cannot be reached, or is busy.
         """
-        async with self._trial(params, 1) as chat:
+        async with opened(params, 1) as servers:
+            chat = self._trial(params, servers)
             told = await chat.tell()
             if told.version is None:
                 return f"it does not say its version, so likelihoods are asked for by {ECHOES}"
             reply = await chat.complete(HELLO, {"max_tokens": params.max_new_tokens})
             own = answer_of(reply, params.model, params.max_new_tokens, chat.where).strip()
-            tried = [Asking(HELLO, [answer], chat.where) for answer in (own, "Yes", "a") if answer]
+            tried = [
+                Asking(HELLO, [answer], "reply to a trial")
+                for answer in (own, "Yes", "a")
+                if answer
+            ]
             try:
                 await self.likelihoods.choose(chat, tried)
             except UserError as error:
                 return f"{told}; it offers no likelihoods, which InfoScore needs ({error})"
             return f"{told}; likelihoods by {self.likelihoods.shown}"
 
-    def _trial(self, params: OpenAiVlmParams, at_once: int) -> Chat:
-        return Chat(params, at_once, self.known, Usage())
+    def _trial(self, params: OpenAiVlmParams, servers: Servers) -> Chat:
+        return Chat(params, Route(servers, 0), self.known, Usage())
 
-    async def _try_state(self, chat: Chat, work: Work[Result], at_once: int) -> None:
+    async def _try_state(
+        self, params: OpenAiVlmParams, servers: Servers, work: Work[Result], at_once: int
+    ) -> None:
         numbers = canary.chosen(len(work.units))
         if not numbers:
             return
-        chat.salt = secrets.token_hex(8)
+        # One server alone: several would have a state each.
+        salt, one = secrets.token_hex(8), params.urls[:1]
+
+        def chat() -> Chat:
+            return Chat(params, Route(servers, 0), self.known, Usage(), salt)
 
         async def ask(units: Sequence[int], side_by_side: int) -> dict[int, Result]:
-            found = await work.run(chat, [work.units[n] for n in units], side_by_side)
+            some = [work.units[n] for n in units]
+            found = await work.run([chat], one, some, side_by_side)
             return {n: found[work.units[n][0]] for n in units}
 
         found = await canary.tried(ask, numbers, at_once)
-        chat.salt = ""
-        if found.otherwise and chat.params.canary == "refuse":
+        where = servers.each[0].shown
+        if found.otherwise and params.canary == "refuse":
             raise UserError(
-                f"{chat.where}: {found} requests were answered otherwise when they were asked "
-                "again, beside others or in another order: start the server so that answers do not "
-                "depend on its batches (vLLM: VLLM_BATCH_INVARIANT=1, or dtype float32), or set "
+                f"{where}: {found} requests were answered otherwise when they were asked again, "
+                "beside others or in another order: start the server so that answers do not depend "
+                "on its batches (vLLM: VLLM_BATCH_INVARIANT=1, or dtype float32), or set "
                 "vlm.canary to mark, which keeps a note of it beside the answers."
             )
         if found.otherwise:
             LOG.warning(
                 "%s: %s requests were answered otherwise when they were asked again, beside others "
                 "or in another order: its answers depend on its state, which is noted beside them.",
-                *(chat.where, found),
+                *(where, found),
             )
         self.dependence[work.kind] = found
 

@@ -7,7 +7,8 @@ its version (`/version`, as vLLM does) is known by the settings alone, and is as
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from lever_plus.vlm.backends.exchange import Server, ServerError
+from lever_plus.vlm.backends.exchange import ServerError
+from lever_plus.vlm.backends.servers import Route
 from lever_plus.vlm.backends.words import quoted
 from lever_plus.vlm.request import VlmIdentity
 
@@ -64,36 +65,30 @@ def told_before(named: VlmIdentity, known: Sequence[VlmIdentity]) -> VlmIdentity
     return None
 
 
-async def ask_about(server: Server, host: Server, model: str) -> Told:
+async def ask_about(server: Route, model: str) -> Told:
     """Ask a server about itself.
-
-    Args:
-        server: At its base URL.
-        host: The same server above its base URL, where what is no part of the protocol is.
-        model: Name of the model.
 
     Raises:
         ServerError: It cannot be reached, or is busy.
     """
-    version = _text((await asked(host, "version")).get("version"))
+    version = _text((await asked(server, "/version")).get("version"))
     if version is None:
         return Told()
     body = {"model": model, "messages": HELLO, "max_tokens": 1, "temperature": 0.0}
-    fingerprint = _text((await asked(server, "chat/completions", body)).get("system_fingerprint"))
+    fingerprint = fingerprint_of(await asked(server, "chat/completions", body))
     rows = (await asked(server, "models")).get("data")
     named = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     longest = next((row.get("max_model_len") for row in named if row.get("id") == model), None)
+    chat = {"model": model, "messages": HELLO}
     prompts = [
-        (await asked(host, "tokenize", {"model": model, "messages": HELLO, **more})).get("tokens")
+        (await asked(server, "/tokenize", {**chat, **more})).get("tokens")
         for more in ({}, {"chat_template_kwargs": NO_THINKING})
     ]
-    whole = isinstance(longest, int) and not isinstance(longest, bool)
-    return Told(version, fingerprint, longest if whole else None, prompts[0] != prompts[1])
+    thinks = all(isinstance(each, list) for each in prompts) and prompts[0] != prompts[1]
+    return Told(version, fingerprint, longest if type(longest) is int else None, thinks)
 
 
-async def asked(
-    server: Server, endpoint: str, body: dict[str, Any] | None = None
-) -> dict[str, Any]:
+async def asked(server: Route, endpoint: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the reply to what a server need not offer; empty where it does not.
 
     Raises:
@@ -105,6 +100,11 @@ async def asked(
         if error.passing:
             raise
         return {}
+
+
+def fingerprint_of(reply: dict[str, Any]) -> str | None:
+    """Return the fingerprint that a reply carries, as it can be shown."""
+    return _text(reply.get("system_fingerprint"))
 
 
 def _text(value: object) -> str | None:
