@@ -167,6 +167,9 @@ def test_a_server_is_asked_which_models_it_offers() -> None:
         other = params.vlm.model_copy(update={"url": url})
         note = missing(examine(params.model_copy(update={"vlm": other})))["VLM server"]
         assert f"offers {NAME}, not Qwen" in note
+        both = params.vlm.model_copy(update={"url": [url, "http://127.0.0.1:9/v1"], "model": NAME})
+        note = missing(examine(params.model_copy(update={"vlm": both})))["VLM server"]
+        assert note.startswith("http://127.0.0.1:9/v1 does not answer")
     gone = missing(examine(params.model_copy(update={"vlm": other})))["VLM server"]
     assert "does not answer" in gone
     assert "vllm serve" in gone

@@ -177,7 +177,8 @@ def test_texts_for_a_server(tmp_path: Path) -> None:
         max_new_tokens=1,
         concurrency=1,
         timeout_s=1.0,
-        retries=0,
+        patience_s=0.0,
+        canary="off",
     )
     rng = random.Random(6)
     image = tmp_path / "i.png"

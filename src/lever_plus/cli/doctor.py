@@ -39,6 +39,7 @@ NEED_TORCHVISION: Final = (
 """Families whose processor needs it, if only for videos, as letters and digits of their names."""
 FREE_GIGABYTES: Final = 5
 SERVER_SECONDS: Final = 5
+ANSWER_SECONDS: Final = 60.0
 
 
 class Item(NamedTuple):
@@ -125,7 +126,7 @@ def _images(name: str, folder: Path, where: str) -> Item:
 def _vlm(params: Params) -> Iterator[Item]:
     vlm = params.vlm
     if isinstance(vlm, OpenAiVlmParams):
-        yield _server(vlm)
+        yield from (_server(vlm, url) for url in vlm.urls)
         return
     if isinstance(vlm, PluginVlmParams):
         yield _own(vlm)
@@ -231,32 +232,44 @@ def _device(name: str, device: str) -> Item:
     return Item(name, there, device if there else missing)
 
 
-def _server(vlm: OpenAiVlmParams) -> Item:
+def _server(vlm: OpenAiVlmParams, url: str) -> Item:
     """Ask a server which models it offers, as the VLM would be asked: with its key, and bounded."""
     from lever_plus.vlm.backends.exchange import ServerError
 
     try:
-        names = asyncio.run(_offered(vlm))
+        names = asyncio.run(_offered(vlm, url))
     except ServerError as error:
         start = f"start it, for example: vllm serve {vlm.model} (and correct vlm.url)"
         silent = error.status is None and error.passing
-        note = f"{vlm.url} does not answer: {start}. {error}" if silent else str(error)
+        note = f"{url} does not answer: {start}. {error}" if silent else str(error)
         return Item("VLM server", found=False, note=note)
     except UserError as error:
         return Item("VLM server", found=False, note=str(error))
-    offered = f"{vlm.url} offers {quoted(', '.join(names)) or 'no model by name'}"
-    return Item(
-        "VLM server",
-        vlm.model in names,
-        offered if vlm.model in names else f"{offered}, not {vlm.model}: correct vlm.model",
-    )
+    offered = f"{url} offers {quoted(', '.join(names)) or 'no model by name'}"
+    if vlm.model not in names:
+        note = f"{offered}, not {vlm.model}: correct vlm.model"
+        return Item("VLM server", found=False, note=note)
+    return _asked_server(vlm.model_copy(update={"url": url}), offered)
 
 
-async def _offered(vlm: OpenAiVlmParams) -> list[str]:
+def _asked_server(vlm: OpenAiVlmParams, offered: str) -> Item:
+    """Ask a server that has the model how it can be asked."""
+    from lever_plus.vlm.backends.start import Start
+
+    bounds = {"patience_s": 0.0, "timeout_s": min(vlm.timeout_s, ANSWER_SECONDS)}
+    once = vlm.model_copy(update=bounds)
+    try:
+        described = asyncio.run(Start().describe(once))
+    except UserError as error:
+        return Item("VLM server", found=False, note=f"{offered}, but does not answer it: {error}")
+    return Item("VLM server", found=True, note=f"{offered}; {described}")
+
+
+async def _offered(vlm: OpenAiVlmParams, url: str) -> list[str]:
     from lever_plus.vlm.backends.exchange import Server
     from lever_plus.vlm.backends.replies import model_names
 
-    async with Server(vlm.url, vlm.model, SERVER_SECONDS) as server:
+    async with Server(url, vlm.model, SERVER_SECONDS) as server:
         return model_names(await server.ask("models"))
 
 

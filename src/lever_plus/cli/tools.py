@@ -195,8 +195,9 @@ def store_stat(file: StoreFile = None) -> None:
     typer.echo(f"{store.path}: {store.path.stat().st_size / 2**20:,.1f} MB")
     for row in store.statistics():
         vlm = row.identity
+        weights, *server = vlm["revision"].split("; ")
         typer.echo(
-            f"  {vlm['model']} {vlm['revision'][:12]} {vlm['dtype']}, prompt "
+            f"  {vlm['model']} {'; '.join((weights[:12], *server))} {vlm['dtype']}, prompt "
             f"{vlm['prompt_hash'][:12]}, {vlm['generation']}: {row.answers:,} answers "
             f"({row.empty:,} empty), {row.log_likelihoods:,} log-likelihoods"
         )

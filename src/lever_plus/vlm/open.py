@@ -93,7 +93,8 @@ def open_vlm(
             max_new_tokens=max_new_tokens,
             concurrency=8,
             timeout_s=120.0,
-            retries=3,
+            patience_s=120.0,
+            canary="mark",
         )
     kept = None if store is None else Store(Path(store))
     return StoredVlm(open_backend(settings, scoring, kept), kept)
