@@ -24,7 +24,7 @@ NAME = "tiny"
 LENGTH = 512
 IMAGES = 6
 BLOCK = 32
-STARTS_WITHIN = 600.0
+STARTS_WITHIN = 900.0
 ENDS_WITHIN = 20.0
 QUESTION = {
     "model": NAME,
@@ -73,6 +73,9 @@ class RealServer:
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
             "PYTHONPATH": str(Path(__file__).parent / "shim"),
             "HF_HUB_OFFLINE": "1",
+            # It would bind itself to one core, whoever else computes there.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             **({"VLLM_API_KEY": self._key} if self._key else {}),

@@ -14,8 +14,9 @@ from lever_plus.config.vlm import OpenAiVlmParams
 from lever_plus.data.examples import Example, Query
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends import servers
+from lever_plus.vlm.backends.exchange import ServerError
 from lever_plus.vlm.backends.openai import OpenAiVlm
-from lever_plus.vlm.backends.servers import Shares
+from lever_plus.vlm.backends.servers import Servers, Shares
 from lever_plus.vlm.request import Request
 from vlm.raw_server import Raw, http, raw_server
 
@@ -107,20 +108,24 @@ def test_both_servers_work_and_every_request_is_asked_once(
 def test_a_server_that_is_down_hands_its_requests_to_the_other(
     two: list[Raw], requests: list[Request]
 ) -> None:
-    """Without waiting; and one request at a time looks whether it is back."""
+    """Without waiting."""
     two[0].reply = lambda _path: b""
     assert client(*(raw.url for raw in two)).answers(requests) == ["1"] * len(requests)
     assert 1 <= len(two[0].seen) <= 4 + 1  # as many as were under way when it failed
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_server_that_is_back_is_asked_again(
-    two: list[Raw], requests: list[Request], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(servers, "REST_SECONDS", 0.0)
-    replies = iter([BUSY] * 4)
-    two[0].reply = lambda _path: next(replies, answer("0"))
-    assert "0" in client(*(raw.url for raw in two)).answers(requests)
+def test_one_request_looks_whether_a_server_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(servers.time, "monotonic", lambda: now)
+    known = Servers(["http://a/v1", "http://b/v1"], MODEL, timeout_s=1.0)
+    one, other = known.each
+    assert known.choose([one, other]) is one
+    known.failed(one, ServerError("down", passing=True), 1)
+    assert known.choose([one, other]) is other
+    now += servers.REST_SECONDS
+    assert [known.choose([one, other]) for _ in range(3)] == [one, other, other]
+    known.answered(one)
+    assert [known.choose([one, other]) for _ in range(3)] == [one, one, one]
 
 
 def test_a_reply_without_an_answer_is_that_of_the_server_that_sent_it(
