@@ -11,7 +11,7 @@ from lever_plus.errors import UserError
 from lever_plus.vlm.backends.exchange import REPLY_BYTES
 from lever_plus.vlm.backends.pictures import Pictures, is_miss
 from lever_plus.vlm.backends.servers import Route
-from lever_plus.vlm.backends.told import NO_THINKING, Told, ask_about, asked, fingerprint_of
+from lever_plus.vlm.backends.told import Told, ask_about, asked, fingerprint_of
 from lever_plus.vlm.prompt import Message
 from lever_plus.vlm.usage import Usage
 

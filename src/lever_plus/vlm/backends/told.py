@@ -11,12 +11,11 @@ from lever_plus.vlm.backends.exchange import ServerError
 from lever_plus.vlm.backends.servers import Route
 from lever_plus.vlm.backends.words import quoted
 from lever_plus.vlm.request import VlmIdentity
+from lever_plus.vlm.template import AT_ONCE
 
 LONGEST: Final = 100
 SEPARATOR: Final = "; server "
 """Between the revision of the settings and what the server tells."""
-NO_THINKING: Final = {"enable_thinking": False}
-"""For the chat templates of models that can think before they answer."""
 HELLO: Final = [{"role": "user", "content": [{"type": "text", "text": "Hello."}]}]
 
 
@@ -82,7 +81,7 @@ async def ask_about(server: Route, model: str) -> Told:
     chat = {"model": model, "messages": HELLO}
     prompts = [
         (await asked(server, "/tokenize", {**chat, **more})).get("tokens")
-        for more in ({}, {"chat_template_kwargs": NO_THINKING})
+        for more in ({}, {"chat_template_kwargs": AT_ONCE})
     ]
     thinks = all(isinstance(each, list) for each in prompts) and prompts[0] != prompts[1]
     return Told(version, fingerprint, longest if type(longest) is int else None, thinks)
