@@ -129,7 +129,7 @@ class Chat:
 
     def _template(self) -> dict[str, Any]:
         told = self.known.told
-        return {"chat_template_kwargs": NO_THINKING} if told and told.thinks else {}
+        return {"chat_template_kwargs": AT_ONCE} if told and told.thinks else {}
 
     def _check(self, reply: dict[str, Any]) -> None:
         """Refuse the reply of a server that was replaced in mid-run."""
