@@ -13,6 +13,7 @@ from lever_plus.vlm.backends.pictures import Pictures, is_miss
 from lever_plus.vlm.backends.servers import Route
 from lever_plus.vlm.backends.told import Told, ask_about, asked, fingerprint_of
 from lever_plus.vlm.prompt import Message
+from lever_plus.vlm.template import AT_ONCE
 from lever_plus.vlm.usage import Usage
 
 CONTINUED: Final = {"add_generation_prompt": False, "continue_final_message": True}
