@@ -8,7 +8,7 @@ import pytest
 from lever_plus.config.params import Params
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 from lever_plus.vlm.scorer import Asked
-from vllm.house_requests import asked
+from vllm.house_requests import OWN_SIDE, asked
 from vllm.real_server import PYTHON, RealServer
 
 
@@ -46,5 +46,5 @@ def local(params: Params) -> HuggingFaceVlm:
 
 @pytest.fixture(scope="session")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Asked]:
-    """500 prompts about the cards of the embedded data set, with 0 to 4 demonstrations."""
-    return asked(tmp_path_factory.mktemp("cards"), queries=100, image_size=224)
+    """500 prompts with 0 to 4 demonstrations, whose images are not resized."""
+    return asked(tmp_path_factory.mktemp("own"), queries=100, side=OWN_SIDE)
