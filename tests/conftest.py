@@ -12,6 +12,7 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+import beside_torch.sitecustomize  # noqa: F401  before anything imports torchvision
 from lever_plus.config.file import load_params, overlay
 from lever_plus.config.params import Params
 from lever_plus.house_words.maker import make_embedded

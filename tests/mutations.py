@@ -503,4 +503,16 @@ MUTATIONS: Final = (
         "return Paths(paths.root).metrics",
         "a variant's requests are those of the pipeline",
     ),
+    Mutation(
+        "vlm/template.py",
+        "return {switch: value for switch, value in AT_ONCE.items() if switch in words}",
+        "return {}",
+        "a VLM that can think spends the tokens of its answer on a thought",
+    ),
+    Mutation(
+        "hub/loading.py",
+        "if in_pillow is not None:",
+        "if in_pillow is None:",
+        "pixels depend on whether torchvision is installed",
+    ),
 )

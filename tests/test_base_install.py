@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from lever_plus.errors import UserError, needs
 from tiny_world import ROOT
+from vlm.model_zoo import FAMILIES, needs_torchvision, save
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
@@ -174,6 +175,31 @@ def test_a_command_says_which_extra_it_lacks(
 def test_a_function_says_which_extra_it_lacks(tmp_path: Path, code: str, extra: str) -> None:
     done = on_the_base(code, tmp_path)
     assert re.search(rf"UserError: .*pip install 'lever-plus\[{extra}\]'", done.stderr)
+
+
+PROCESSORS = """
+from lever_plus.errors import UserError
+from lever_plus.hub.loading import load_processor
+
+for folder in {folders!r}:
+    try:
+        load_processor(folder, None)
+    except UserError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+@needs_torchvision
+def test_a_family_says_that_it_lacks_torchvision(tmp_path: Path) -> None:
+    """Whether it needs that for videos alone or for images too."""
+    names = ("Qwen3-VL", "Molmo2")
+    folders = [str(save(FAMILIES[name], tmp_path / name)) for name in names]
+    done = on_the_base(PROCESSORS, tmp_path, folders=folders)
+    video, image = done.stdout.splitlines()
+    assert "VideoProcessor requires the Torchvision library" in video
+    assert image.startswith(f"{folders[1]} cannot be loaded: it needs torchvision: ")
+    assert all(line.endswith(": pip install 'lever-plus[vision]'.") for line in (video, image))
 
 
 def test_every_extra_that_is_named_exists() -> None:

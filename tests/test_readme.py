@@ -22,7 +22,7 @@ from lever_plus.data.pools import SAMPLERS  # noqa: E402
 from lever_plus.evaluation import stored  # noqa: E402
 from lever_plus.report import sections, tables  # noqa: E402
 from lever_plus.tracking.glossary import GLOSSARY  # noqa: E402
-from vlm.model_zoo import FAMILIES  # noqa: E402
+from vlm.model_zoo import FAMILIES, WHOLE  # noqa: E402
 
 
 def supported() -> str:
@@ -33,7 +33,7 @@ def supported() -> str:
     ]
     for name, family in FAMILIES.items():
         needs = "yes" if family.torchvision else ""
-        shares = "yes" if family.prefix_reuse else "no, whole prompts"
+        shares = "no, whole prompts" if name in WHOLE else "yes"
         rows.append(f"| {name} | {family.real} | {needs} | {shares} |")
     rows.append("| any, behind vLLM, SGLang, ... | `vlm.kind: openai` | | the server's own |")
     rows.append("| any, behind code of your own | `vlm.kind: plugin` | | your own |")
@@ -41,9 +41,11 @@ def supported() -> str:
         "| data | how | tested with |",
         "|---|---|---|",
         "| embedded house words | `data.source.kind: embedded` | made from the seed |",
-        "| OK-VQA | `presets/okvqa-qwen2.5-vl-3b.yaml` | 40 questions in its format |",
-        "| VQAv2 | `presets/vqav2-qwen2.5-vl-3b.yaml` | its size, by `lever-plus bench reader` |",
+        "| OK-VQA | `presets/okvqa-qwen3-vl-4b.yaml` | 40 questions in its format |",
+        "| VQAv2 | `presets/vqav2-qwen3-vl-4b.yaml` | its size, by `lever-plus bench reader` |",
+        "| easy-VQA | `presets/easy-vqa.yaml`, docs/easy-vqa.md | the data set itself |",
         "| your own, VQAv2 format | `data.source.kind: vqa_files` | strict checks of every kind |",
+        "| your own, a list (JSON, CSV) | `lever-plus import-vqa` | easy-VQA's lists |",
     ]
     pools = ", ".join(SAMPLERS)
     return "\n".join([*rows, "", *data, "", f"Pools: one for all queries, or per query: {pools}."])

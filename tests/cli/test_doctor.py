@@ -1,5 +1,6 @@
 """The doctor names every missing thing and where to get it, and nothing that is there."""
 
+import importlib
 import importlib.util
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from lever_plus.cli.doctor import Item, examine
-from lever_plus.config.file import load_with_preset
+from lever_plus.config.file import load_params, load_with_preset, overlay
 from lever_plus.config.params import Params
 from lever_plus.config.vlm import HuggingFaceVlmParams, PluginVlmParams
 from tiny_world import ROOT, Folders
@@ -33,7 +34,12 @@ def missing(items: list[Item]) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("name", "where"),
-    [("okvqa-qwen2.5-vl-3b.yaml", "okvqa.allenai.org"), ("vqav2-qwen2.5-vl-3b.yaml", "visualqa")],
+    [
+        ("okvqa-qwen2.5-vl-3b.yaml", "okvqa.allenai.org"),
+        ("okvqa-qwen3-vl-4b.yaml", "okvqa.allenai.org"),
+        ("vqav2-qwen2.5-vl-3b.yaml", "visualqa"),
+        ("vqav2-qwen3-vl-4b.yaml", "visualqa"),
+    ],
 )
 def test_on_a_machine_without_the_files_everything_is_named(
     name: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -46,6 +52,26 @@ def test_on_a_machine_without_the_files_everything_is_named(
         assert "cocodataset.org" in notes[f"data, {split} images"]
     assert "huggingface.co" in notes["VLM"]
     assert "embed.path" in notes["encoder"]
+
+
+@pytest.mark.parametrize(("data", "size"), [("okvqa", "2b"), ("vqav2", "8b")])
+def test_other_sizes_and_a_server_come_after_a_preset_with_data(
+    data: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text("utf-8"), "utf-8")
+    overlay(path, PRESETS / f"{data}-qwen3-vl-4b.yaml")
+    overlay(path, PRESETS / f"qwen3-vl-{size}.yaml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    here = examine(load_params(path))
+    assert f"models/Qwen3-VL-{size.upper()}-Instruct is no folder" in missing(here)["VLM"]
+    assert "lever-plus[vision]" in missing(here)["torchvision"]
+    before = load_params(path).data
+    overlay(path, PRESETS / "vllm.yaml")
+    server = load_params(path)
+    assert server.data == before
+    assert "vllm serve Qwen/Qwen3-VL-4B-Instruct" in missing(examine(server))["VLM server"]
 
 
 def test_the_embedded_run_lacks_nothing(params: Params) -> None:
@@ -141,6 +167,9 @@ def test_a_server_is_asked_which_models_it_offers() -> None:
         other = params.vlm.model_copy(update={"url": url})
         note = missing(examine(params.model_copy(update={"vlm": other})))["VLM server"]
         assert f"offers {NAME}, not Qwen" in note
+        both = params.vlm.model_copy(update={"url": [url, "http://127.0.0.1:9/v1"], "model": NAME})
+        note = missing(examine(params.model_copy(update={"vlm": both})))["VLM server"]
+        assert note.startswith("http://127.0.0.1:9/v1 does not answer")
     gone = missing(examine(params.model_copy(update={"vlm": other})))["VLM server"]
     assert "does not answer" in gone
     assert "vllm serve" in gone
@@ -160,6 +189,22 @@ def test_a_vlm_of_the_user_s_own_is_named_as_such(params: Params) -> None:
     )
     assert "vlm.test_open has no Parot" in missing([item(factory="vlm.test_open:Parot")])["VLM"]
     assert "vlm.options: " in missing([item(options={"wrod": "x"})])["VLM"]
+
+
+def test_a_torchvision_that_was_built_for_another_torch_is_named(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transformers would not load either; that it is installed is not enough."""
+
+    def fail(_name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
+    monkeypatch.setattr(importlib, "import_module", fail)
+    for path in ("models/Qwen3-VL-4B-Instruct", "models/glm-4.6v-flash", "models/gemma-4-e4b-it"):
+        note = missing(examine(with_vlm(params, path=path)))["torchvision"]
+        assert "does not load (operator torchvision::nms does not exist)" in note
+        assert "built for torch 2." in note
 
 
 def test_a_full_disk_is_named(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:

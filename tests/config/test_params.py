@@ -84,7 +84,8 @@ def test_an_overlay_of_another_kind_replaces_its_section(path: Path, tmp_path: P
     preset = tmp_path / "preset.yaml"
     preset.write_text(
         "vlm: {kind: openai, url: 'http://127.0.0.1:1/v1', model: m, revision: r, dtype: bfloat16, "
-        "instruction: '', max_new_tokens: 5, concurrency: 8, timeout_s: 60.0, retries: 2}\n"
+        "instruction: '', max_new_tokens: 5, concurrency: 8, timeout_s: 60.0, patience_s: 2.0, "
+        "canary: mark}\n"
     )
     overlay(path, preset)
     assert load_params(path).vlm.model_dump()["model"] == "m"

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -39,6 +40,22 @@ def test_lines_are_read_with_images_relative_to_the_file(path: Path) -> None:
         str(path.parent / "a.png"), "q?", "red", question_id=1, image_id=1, image_sha256=hashes
     )
     assert (second.image, second.answer) == (str(path.parent / "images" / "b.png"), "blau ü")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pool.csv", "image,question,answer\na.png,q?,red\nc.png,p?,blue\n"),
+        ("pool.json", '[["q?", "red", "a.png"], ["p?", "blue", "c.png"]]'),
+    ],
+)
+def test_a_list_in_another_format_is_the_same_pool(path: Path, name: str, text: str) -> None:
+    """But for the numbers of its questions: those of CSV start below its header."""
+    write(path, LINE, {"image": "c.png", "question": "p?", "answer": "blue"})
+    (path.parent / name).write_text(text)
+    assert [replace(e, question_id=0) for e in read_pool(path.parent / name)] == [
+        replace(e, question_id=0) for e in read_pool(path)
+    ]
 
 
 def test_an_absolute_path_is_taken_as_it_is(path: Path) -> None:
@@ -114,7 +131,7 @@ def test_a_damaged_line_is_named_with_its_file(
 
 
 def test_a_file_that_is_missing_empty_or_no_text_is_named(path: Path) -> None:
-    with pytest.raises(UserError, match=r"pool\.jsonl is missing: name a file of JSON lines\.$"):
+    with pytest.raises(UserError, match=r"pool\.jsonl is missing: name a file of JSON lines,"):
         read_pool(path)
     path.write_text("\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"pool\.jsonl holds no example"):

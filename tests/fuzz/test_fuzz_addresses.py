@@ -30,7 +30,8 @@ PATHS = (
 VLM = {
     **{"kind": "openai", "url": "http://127.0.0.1:8000/v1", "model": "m", "revision": "r"},
     **{"dtype": "-", "instruction": "", "max_new_tokens": 3, "concurrency": 1, "timeout_s": 5.0},
-    "retries": 0,
+    "patience_s": 0.0,
+    "canary": "off",
 }
 
 
@@ -78,6 +79,28 @@ def test_addresses_that_can_be_asked_are_taken(url: str) -> None:
     assert with_vlm(url=url).url == url
 
 
+def test_several_addresses_are_a_list() -> None:
+    several = ["http://127.0.0.1:8000/v1", "http://127.0.0.1:8001/v1"]
+    assert with_vlm(url=several).urls == several
+    assert with_vlm(url=several[0]).urls == several[:1]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ([], "no list of addresses"),
+        ([1], "no list of addresses"),
+        (None, "no list of addresses"),
+        (["http://h/v1", "h"], "write it as http"),
+        (["http://h/v1", "http://h/v1"], "names a server twice"),
+        (["http://h/v1", f"http://u:{SECRET}@h/v1"], "it holds a user"),
+    ],
+)
+def test_lists_that_name_no_servers_are_refused(url: object, message: str) -> None:
+    with no_secret_shown(), pytest.raises(UserError, match=rf"vlm\.url: .*{message}"):
+        with_vlm(url=url)
+
+
 @pytest.mark.parametrize("url", [f"http://u:{SECRET}@h/v1", f"http://h/v1?key={SECRET}"])
 def test_a_secret_is_shown_nowhere_when_it_is_refused(url: str) -> None:
     with pytest.raises(UserError, match=r"vlm\.url: it holds a user.*OPENAI_API_KEY") as caught:
@@ -113,7 +136,7 @@ def test_no_setting_holds_a_secret(changes: dict[str, object], place: str) -> No
     [
         *(("timeout_s", value) for value in (0, -1.0, 1e9, float("inf"), "5", True)),
         *(("concurrency", value) for value in (0, -1, 10**6, 1.5, "4", True)),
-        *(("retries", value) for value in (-1, 10**6, 0.5)),
+        *(("patience_s", value) for value in (-1.0, 10.0**6, "long")),
         *(("max_new_tokens", value) for value in (0, -3, 1.0, None)),
         *(("model", value) for value in ("", None, 3)),
     ],

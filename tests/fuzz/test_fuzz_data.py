@@ -17,6 +17,7 @@ from lever_plus.data.examples import (
     read_examples,
     write_examples,
 )
+from lever_plus.data.lists import read_list
 from lever_plus.data.pool_files import read_pool
 from lever_plus.data.pools import read_pools
 from lever_plus.data.vqa_files import read_vqa_files
@@ -155,6 +156,22 @@ def test_pools_of_a_user(folder: Path) -> None:
 
     inputs = [bad(*each) for each in bad_lines(rows, rng)]
     try_all("a user's pool", inputs, folder / "images")
+
+
+def test_lists_of_a_user_in_csv(folder: Path) -> None:
+    text = b'question_id,image,question,answer\n7,1.png,"q, ""r""?",red\n8,2.png,"p\n?",blue\n'
+    path = folder / "list.csv"
+
+    def bad(name: str, content: bytes) -> Bad:
+        def run() -> None:
+            path.write_bytes(content)
+            found = list(read_list(path, folder / "images").values())
+            check(found)
+
+        return Bad(name, run, ("list.csv",))
+
+    inputs = [bad(*each) for each in damaged(text, random.Random(5), 300)]
+    try_all("a user's list in CSV", inputs, folder / "images")
 
 
 def test_examples(folder: Path) -> None:

@@ -4,7 +4,6 @@ What passes is proven by counting: the processor's output of the prompt has as m
 meaning of their own, of every kind, as that of a harmless text, and as many beginnings of turns.
 """
 
-import importlib.util
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -23,16 +22,8 @@ from lever_plus.vlm.prompt import PromptFormat, Style, check_examples, messages,
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.store.cached import StoredVlm
 from tiny_world import Folders, World
-from vlm.model_zoo import FAMILIES
+from vlm.model_zoo import CHOICES, FAMILIES
 
-needs_torchvision = pytest.mark.skipif(
-    importlib.util.find_spec("torchvision") is None,
-    reason="its processor needs torchvision (extra [vision]), which is not installed",
-)
-CHOICES = [
-    pytest.param(name, marks=[needs_torchvision] if family.torchvision else [], id=name)
-    for name, family in FAMILIES.items()
-]
 MARKS = (
     *("<image>", "<|image_pad|>", "<|vision_start|>", "<|im_end|>", "<end_of_utterance>", "[IMG]"),
     *("<fake_token_around_image>", "[INST]", "[/INST]", "<s>", "</s>", "<pad>", "<|endoftext|>"),
@@ -104,7 +95,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("style", ["chat", "flat"])
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", CHOICES.values())
 def test_no_text_adds_removes_or_ends_anything(name: str, style: Style) -> None:
     _, processor = FAMILIES[name].build()
     counted, rng = Counted(processor), random.Random(f"{name} {style}")
@@ -186,7 +177,8 @@ def test_texts_for_a_server(tmp_path: Path) -> None:
         max_new_tokens=1,
         concurrency=1,
         timeout_s=1.0,
-        retries=0,
+        patience_s=0.0,
+        canary="off",
     )
     rng = random.Random(6)
     image = tmp_path / "i.png"

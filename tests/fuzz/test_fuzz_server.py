@@ -62,7 +62,8 @@ class Asked:
             **{"kind": "openai", "url": server.url, "model": "m", "revision": "r", "dtype": "-"},
             **{"instruction": "", "max_new_tokens": 3, "concurrency": 1, "timeout_s": 5.0},
         }
-        self.params = OpenAiVlmParams.model_validate({**content, "retries": 0})
+        content |= {"patience_s": 0.0, "canary": "off"}
+        self.params = OpenAiVlmParams.model_validate(content)
 
     def ask(self, kind: str, *replies: Bytes) -> Any:
         """Return what is stored of a new question; it is what was returned."""

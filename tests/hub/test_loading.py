@@ -3,32 +3,60 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoProcessor
+from transformers import AutoProcessor, CLIPImageProcessor, CLIPImageProcessorPil
 
 from lever_plus.errors import UserError
 from lever_plus.hub.folder import MODELS, find_folder, folder_hash
 from lever_plus.hub.loading import identify, load_processor
 
-TORCHVISION = (
+VIDEO = ImportError(
     "\nVideoProcessor requires the Torchvision library but it was not found in your environment. "
     "Check out the instructions on the\ninstallation page: https://pytorch.org."
 )
+IMAGE = ValueError(
+    "Could not load any image processor class for x. The model configuration resolves to the "
+    "following image processor classes: torchvision: XImageProcessor. None of these classes could "
+    "be imported. Missing optional dependencies: torchvision. Please install the missing "
+    "dependencies or select a backend that is available in your environment."
+)
+BUILT_FOR_ANOTHER = ModuleNotFoundError(
+    "Could not import module 'AutoProcessor'. Are this object's"
+)
+BUILT_FOR_ANOTHER.__cause__ = RuntimeError("operator torchvision::nms does not exist")
 
 
-def test_a_processor_without_its_package_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (VIDEO, r"VideoProcessor requires .* environment: pip install 'lever-plus\[vision\]'\.$"),
+        (IMAGE, r"loaded: it needs torchvision: pip install 'lever-plus\[vision\]'\.$"),
+        (
+            BUILT_FOR_ANOTHER,
+            r"torchvision does not load \(operator torchvision::nms does not exist\): install the "
+            r"torchvision that is built for torch 2\..*, or pip uninstall torchvision\.$",
+        ),
+    ],
+)
+def test_a_processor_without_torchvision_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise ImportError(TORCHVISION)
+        raise error
 
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr(AutoProcessor, "from_pretrained", fail)
-    with pytest.raises(UserError) as caught:
-        load_processor(AutoProcessor, str(tmp_path), None)
-    assert str(caught.value) == (
-        f"{tmp_path} cannot be loaded: VideoProcessor requires the Torchvision library but it was "
-        "not found in your environment: pip install 'lever-plus[vision]'."
-    )
+    with pytest.raises(UserError, match=said):
+        load_processor(str(tmp_path), None)
+
+
+def test_images_are_made_ready_by_pillow_though_torchvision_is_there() -> None:
+    """Pixels, and with them answers and features, would else depend on what is installed."""
+    pytest.importorskip("torchvision", reason="make install")
+    chosen = type(AutoProcessor.from_pretrained(str(MODELS / "clip")).image_processor)
+    assert chosen is CLIPImageProcessor
+    processor = load_processor("shipped:clip", None)
+    assert type(processor.image_processor) is CLIPImageProcessorPil
+    assert processor.image_processor.size == {"shortest_edge": 32}
 
 
 SHIPPED = sorted(path.parent.name for path in MODELS.glob("*/config.json"))

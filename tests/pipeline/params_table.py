@@ -140,11 +140,8 @@ SETTINGS: Final[dict[str, Leaf]] = {
     "vlm.segment_megabytes": _model(
         "test_segments_outside_the_memory_budget_are_made_again", 1, EXACT
     ),
-    "vlm.prefix_reuse": Leaf(
-        ASKS,
-        False,
-        "tests/vlm/test_models.py::test_prefixes_are_shared_where_that_is_exact",
-        why=EXACT,
+    "vlm.prefix_reuse": _model(
+        "test_answers_and_likelihoods_do_not_depend_on_batches", False, EXACT
     ),
     "vlm.workers": _model("test_answers_and_likelihoods_do_not_depend_on_batches", 1, EXACT),
     "scoring.store": _scoring("test_store.py::test_what_was_asked_once_is_never_asked_again", "s"),

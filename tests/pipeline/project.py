@@ -12,9 +12,12 @@ from tiny_world import ROOT
 class Project:
     """A copy of the working tree, with its own repository, store and cache."""
 
-    def __init__(self, folder: Path, *presets: str) -> None:
-        """Copy what git knows or would add, without results, and merge presets."""
-        self.folder = folder
+    def __init__(self, folder: Path, *presets: str, vision: bool = False) -> None:
+        """Copy what git knows or would add, without results, and merge presets.
+
+        With `vision`, its processes find torchvision as the tests do, see `beside_torch`.
+        """
+        self.folder, self._vision = folder, vision
         listed = self._run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT)
         for name in listed.splitlines():
             if (ROOT / name).is_file():
@@ -33,7 +36,7 @@ class Project:
         """Return a git clone of the copy."""
         self._run("git", "clone", "--quiet", str(self.folder), str(folder))
         other = Project.__new__(Project)
-        other.folder = folder
+        other.folder, other._vision = folder, self._vision
         return other
 
     def git(self, *arguments: str) -> str:
@@ -49,12 +52,16 @@ class Project:
     def dvc(self, *arguments: str) -> str:
         return self._run(sys.executable, "-m", "dvc", *arguments)
 
+    def bash(self, script: str) -> str:
+        return self._run("bash", "-euc", script)
+
     def _run(self, *command: str, cwd: Path | None = None) -> str:
         binaries = str(Path(sys.executable).parent)
+        paths = [self.folder / "src", *([ROOT / "tests" / "beside_torch"] if self._vision else [])]
         environment = {
             **os.environ,
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(self.folder / "src"),
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "DVC_NO_ANALYTICS": "1",
         }
         for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "LEVER_PLUS_STUDY_STORAGE"):

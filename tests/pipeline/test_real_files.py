@@ -1,6 +1,5 @@
 """The same pipeline on files in OK-VQA's format and a VLM from a folder, by params alone."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -11,22 +10,17 @@ from lever_plus.data.examples import read_splits
 from lever_plus.hub.folder import find_folder
 from pipeline.okvqa_fixture import PRESET, make_files
 from pipeline.project import Project
-from vlm.model_zoo import FAMILIES, save
+from vlm.model_zoo import CHOICES, FAMILIES, save
 
 pytestmark = pytest.mark.slow
-needs_torchvision = pytest.mark.skipif(
-    importlib.util.find_spec("torchvision") is None,
-    reason="its processor needs torchvision (extra [vision]), which is not installed",
-)
 
 
-@pytest.fixture(
-    scope="module", params=["Idefics3", pytest.param("Qwen2.5-VL", marks=needs_torchvision)]
-)
+@pytest.fixture(scope="module", params=[CHOICES["Idefics3"], CHOICES["Qwen2.5-VL"]])
 def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("project"), "presets/smoke.yaml")
+    family, folder = FAMILIES[request.param], tmp_path_factory.mktemp("project")
+    project = Project(folder, "presets/smoke.yaml", vision=family.torchvision)
     make_files(project.folder / "data")
-    vlm = save(FAMILIES[request.param], project.folder / "models" / "vlm")
+    vlm = save(family, project.folder / "models" / "vlm")
     shutil.copytree(find_folder("shipped:clip", None), vlm.parent / "clip")
     preset = project.folder / "preset.yaml"
     preset.write_text(PRESET.format(root="data", vlm="models/vlm", clip="models/clip"))
@@ -87,7 +81,11 @@ def test_a_missing_annotation_stops_before_any_model_is_loaded(project: Project)
 def test_presets_of_real_data_name_what_is_missing(project: Project) -> None:
     presets = sorted(Path(project.folder / "presets").glob("*.yaml"))
     real = [preset for preset in presets if "kind: vqa_files" in preset.read_text("utf-8")]
-    assert [preset.name.partition("-")[0] for preset in real] == ["okvqa", "vqav2"]
+    assert [preset.name.partition("-")[0] for preset in real] == [
+        "easy",
+        *["okvqa"] * 2,
+        *["vqav2"] * 2,
+    ]
     for preset in real:
         with pytest.raises(AssertionError, match="MISSING"):
             project.cli("doctor", "--params", str(preset))

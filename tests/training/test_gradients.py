@@ -63,8 +63,19 @@ def test_parameters_share_no_gradient_and_what_does_not_count_has_none(
     assert other.grad is not None
     weight.grad.mul_(0)
     assert other.grad.tolist() == [1.0] * 7
-    assert unused.grad is not None
-    assert unused.grad.tolist() == [0.0, 0.0]
+    assert unused.grad is None
+
+
+def test_a_parameter_that_counts_later_takes_first_steps_then(weight: nn.Parameter) -> None:
+    """Adam's first steps are as long as the rate, whatever others have learned before."""
+    later = nn.Parameter(torch.ones(2))
+    gradients, adam = Gradients([weight, later], 2), torch.optim.AdamW([weight, later], lr=0.01)
+    for counts, steps in ((weight, 50), (later, 5)):
+        for _ in range(steps):
+            gradients.of(ROWS, lambda _rows, counts=counts: Part(counts.sum(), {}))
+            adam.step()
+        assert (later.equal(torch.ones(2))) == (counts is weight)
+    assert later.tolist() == pytest.approx([0.95] * 2, abs=1e-3)
 
 
 def test_what_a_part_raises_is_raised(weight: nn.Parameter) -> None:

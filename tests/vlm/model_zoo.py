@@ -4,37 +4,18 @@ Each is built from the family's own configuration and processor classes. Familie
 needs torchvision are listed too; where it is missing they are skipped with that reason.
 """
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import torch
 import transformers as hf
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-WIDTH, HEADS, LAYERS = 32, 4, 2
-TEXT: Final[dict[str, Any]] = {
-    "hidden_size": WIDTH,
-    "intermediate_size": 48,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.3,
-    "max_position_embeddings": 4096,
-}
-VISION: Final[dict[str, Any]] = {
-    "hidden_size": WIDTH,
-    "intermediate_size": 48,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "initializer_range": 0.3,
-}
-CORPUS: Final = [
-    "what is the digit? answer in english.",
-    "which ink is it, in spanish?",
-    "user assistant question short answer: red blue green",
-]
+from vlm import zoo_today
+from vlm.zoo_parts import CHATML, HEADS, TEXT, VISION, WIDTH, finish, ids, template, tokenizer
 
 
 @dataclass(frozen=True)
@@ -45,48 +26,11 @@ class Family:
         build: Returns (model, processor).
         real: A public checkpoint of the family.
         torchvision: Whether its processor needs torchvision.
-        prefix_reuse: Whether its prompts can share prefixes exactly.
     """
 
     build: Callable[[], tuple[Any, Any]]
     real: str
-    torchvision: bool
-    prefix_reuse: bool
-
-
-def tokenizer(*special: str, **named: str) -> Any:
-    """Return a byte-level BPE tokenizer with a family's special tokens."""
-    marks = ["<pad>", "<s>", "</s>", *special, *named.values()]
-    marks = list(dict.fromkeys(marks))
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[AddedToken(mark, normalized=False, special=True) for mark in marks],
-        show_progress=False,
-    )
-    bpe.train_from_iterator(CORPUS * 5, trainer)
-    return hf.PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        extra_special_tokens=named or {},
-    )
-
-
-def template(
-    image: str, start: str, end: str, generation: str, bos: str = "{{ bos_token }}"
-) -> str:
-    """Return a chat template of the usual form."""
-    return (
-        bos + "{% for m in messages %}" + start + "{% for part in m['content'] %}"
-        "{% if part['type'] == 'image' %}" + image + "{% else %}{{ part['text'] }}{% endif %}"
-        "{% endfor %}" + end + "{% endfor %}"
-        "{% if add_generation_prompt %}" + generation + "{% endif %}"
-    )
+    torchvision: bool = False
 
 
 LLAVA_TEMPLATE: Final = template(
@@ -98,25 +42,6 @@ LLAVA_TEMPLATE: Final = template(
 IDEFICS_TEMPLATE: Final = template(
     "<image>", "{{ m['role'] | capitalize }}: ", "<end_of_utterance>\n", "Assistant:"
 )
-CHATML: Final = "<|im_start|>{{ m['role'] }}\n"
-
-
-def ids(tok: Any) -> dict[str, int]:
-    """Return the token ids that text configurations name."""
-    return {
-        "vocab_size": len(tok),
-        "bos_token_id": tok.bos_token_id,
-        "eos_token_id": tok.eos_token_id,
-        "pad_token_id": tok.pad_token_id,
-    }
-
-
-def finish(model: Any, tok: Any, *ends: str) -> Any:
-    """Set the tokens that end an answer."""
-    marks = ["</s>", *ends]
-    model.generation_config.eos_token_id = [tok.convert_tokens_to_ids(mark) for mark in marks]
-    model.generation_config.pad_token_id = tok.pad_token_id
-    return model
 
 
 def clip_vision(size: int) -> Any:
@@ -404,18 +329,45 @@ def lfm2_vl() -> tuple[Any, Any]:
 
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    "LLaVA": Family(llava, "llava-hf/llava-1.5-7b-hf", False, True),
-    "LLaVA-NeXT": Family(llava_next, "llava-hf/llava-v1.6-mistral-7b-hf", False, True),
-    "Idefics2": Family(idefics2, "HuggingFaceM4/idefics2-8b", False, True),
-    "Idefics3": Family(idefics3, "HuggingFaceM4/Idefics3-8B-Llama3", False, True),
-    "Gemma 3": Family(gemma3, "google/gemma-3-4b-it", False, False),
-    "Qwen2.5-VL": Family(qwen2_5_vl, "Qwen/Qwen2.5-VL-3B-Instruct", True, False),
-    "SmolVLM": Family(smolvlm, "HuggingFaceTB/SmolVLM-Instruct", True, True),
-    "LLaVA-OneVision": Family(
-        llava_onevision, "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", True, False
-    ),
-    "LFM2-VL": Family(lfm2_vl, "LiquidAI/LFM2-VL-450M", True, False),
+    "LLaVA": Family(llava, "llava-hf/llava-1.5-7b-hf"),
+    "LLaVA-NeXT": Family(llava_next, "llava-hf/llava-v1.6-mistral-7b-hf"),
+    "LLaVA-OneVision": Family(llava_onevision, "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", True),
+    "Idefics2": Family(idefics2, "HuggingFaceM4/idefics2-8b"),
+    "Idefics3": Family(idefics3, "HuggingFaceM4/Idefics3-8B-Llama3"),
+    "SmolVLM2": Family(smolvlm, "HuggingFaceTB/SmolVLM2-2.2B-Instruct", True),
+    "Qwen2.5-VL": Family(qwen2_5_vl, "Qwen/Qwen2.5-VL-3B-Instruct", True),
+    "Qwen3-VL": Family(zoo_today.qwen3_vl, "Qwen/Qwen3-VL-4B-Instruct", True),
+    "Qwen3.5": Family(zoo_today.qwen3_5, "Qwen/Qwen3.5-27B", True),
+    "Gemma 3": Family(gemma3, "google/gemma-3-4b-it"),
+    "Gemma 4": Family(zoo_today.gemma4, "google/gemma-4-E2B-it", True),
+    "InternVL": Family(zoo_today.internvl, "OpenGVLab/InternVL3-1B-hf", True),
+    "LFM2-VL": Family(lfm2_vl, "LiquidAI/LFM2-VL-450M", True),
+    "LFM3-VL": Family(zoo_today.lfm3_vl, "LiquidAI/LFM3-VL-2B", True),
+    "MiniCPM-V 4.6": Family(zoo_today.minicpmv4_6, "openbmb/MiniCPM-V-4.6", True),
+    "Molmo2": Family(zoo_today.molmo2, "allenai/Molmo2-8B", True),
+    "GLM-4.6V": Family(zoo_today.glm46v, "zai-org/GLM-4.6V-Flash", True),
+    "Granite Vision 4": Family(zoo_today.granite4_vision, "ibm-granite/granite-vision-4.1-4b"),
+    "Ovis2": Family(zoo_today.ovis2, "thisisiron/Ovis2-1B-hf"),
 }
+WHOLE: Final[Mapping[str, str]] = {
+    "Qwen3.5": "merges with the prompt before it",
+    "MiniCPM-V 4.6": "a prompt is not the concatenation of its turns",
+    "Molmo2": "its likelihoods would differ by",
+    "Granite Vision 4": "its likelihoods would differ by",
+}
+"""The families whose prompts run whole, and how the reason for it begins or ends; others share."""
+IN_COMPANY: Final = {"LLaVA-OneVision"}
+"""Families that encode an image otherwise where it is alone: prompts are no sum of their parts."""
+
+needs_torchvision = pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is None,
+    reason="needs torchvision, which is not installed: make install",
+)
+CHOICES: Final = {
+    name: pytest.param(name, marks=[needs_torchvision] if family.torchvision else [], id=name)
+    for name, family in FAMILIES.items()
+}
+"""Every family as a parameter of tests."""
 
 
 def save(family: Family, folder: Path) -> Path:

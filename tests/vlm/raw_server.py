@@ -1,4 +1,7 @@
-"""A server on loopback that sends whatever bytes a test wants: nothing of HTTP is checked."""
+"""A server on loopback that sends whatever bytes a test wants: nothing of HTTP is checked.
+
+Beside the protocol, outside /v1, it offers nothing.
+"""
 
 import re
 import socket
@@ -65,8 +68,12 @@ def _serve(connection: socket.socket, raw: Raw) -> None:
         request = _request(connection)
         if not request:
             return
+        path = request.split(b" ", 2)[1].decode()
+        if path.startswith("/") and not path.startswith("/v1/"):
+            connection.sendall(http(b'{"detail": "Not Found"}', 404))
+            return
         raw.seen.append(request)
-        reply = raw.reply(request.split(b" ", 2)[1].decode())
+        reply = raw.reply(path)
         for piece in [reply] if isinstance(reply, bytes) else reply:
             connection.sendall(piece)
         # Closing with unread bytes resets the connection: the client might lose the reply.

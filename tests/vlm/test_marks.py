@@ -19,7 +19,7 @@ from lever_plus.vlm.request import Request
 from lever_plus.vlm.store.answers import Keys, Store
 from lever_plus.vlm.store.cached import StoredVlm
 from tiny_world import Folders, World
-from vlm.model_zoo import FAMILIES
+from vlm.model_zoo import CHOICES, FAMILIES
 
 GOOD = (
     *("Is 3 < 4 > 2?", "a [b] {c} | d", "<b>bold</b>?", "{{ bos_token }}", "{image}", "¿qué?"),
@@ -47,7 +47,7 @@ def refused(processor: Any, prompt: PromptFormat = CHAT, **texts: str) -> str:
     return ""
 
 
-@pytest.fixture(scope="module", params=["LLaVA", "Idefics3", "Gemma 3"])
+@pytest.fixture(scope="module", params=CHOICES.values())
 def processor(request: pytest.FixtureRequest) -> Any:
     return FAMILIES[request.param].build()[1]
 

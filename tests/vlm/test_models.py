@@ -1,6 +1,5 @@
 """Every supported VLM family gives the same results in batches, with shared prefixes and alone."""
 
-import importlib.util
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lever_plus.cli.doctor import examine
 from lever_plus.config.params import Params
 from lever_plus.config.vlm import HuggingFaceVlmParams, PromptParams
 from lever_plus.data.examples import Example
@@ -20,21 +20,17 @@ from lever_plus.vlm.request import Request, scored_answer
 from lever_plus.vlm.store.cached import StoredVlm
 from lever_plus.vlm.turns import turn
 from tiny_world import World
-from vlm.model_zoo import FAMILIES, Family, save
-
-needs_torchvision = pytest.mark.skipif(
-    importlib.util.find_spec("torchvision") is None,
-    reason="its processor needs torchvision (extra [vision]), which is not installed",
-)
-CHOICES = [
-    pytest.param(name, marks=[needs_torchvision] if family.torchvision else [], id=name)
-    for name, family in FAMILIES.items()
-]
+from vlm.model_zoo import CHOICES, FAMILIES, IN_COMPANY, WHOLE, Family, save
 
 
-@pytest.fixture(scope="module", params=CHOICES)
-def family(request: pytest.FixtureRequest) -> Family:
-    return FAMILIES[request.param]
+@pytest.fixture(scope="module", params=CHOICES.values())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def family(name: str) -> Family:
+    return FAMILIES[name]
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +125,18 @@ def whole_text_likelihood(vlm: HuggingFaceVlm, request: Request) -> float:
     return float(np.mean([log_probs[start + t, i].item() for t, i in enumerate(cut.answer)]))
 
 
-def test_prefixes_are_shared_where_that_is_exact(vlm: HuggingFaceVlm, family: Family) -> None:
-    assert (vlm.engine is not None) == family.prefix_reuse, vlm.why_plain
+def test_prefixes_are_shared_or_the_reason_is_known(vlm: HuggingFaceVlm, name: str) -> None:
+    assert (vlm.engine is None) == (name in WHOLE), vlm.why_plain
+    assert WHOLE.get(name, "") in vlm.why_plain
+
+
+def test_the_doctor_asks_for_torchvision_where_it_is_needed(
+    folder: Path, family: Family, params: Params
+) -> None:
+    vlm = params.vlm.model_copy(update={"path": str(folder)})
+    items = examine(params.model_copy(update={"vlm": vlm}))
+    assert ("torchvision" in {item.name for item in items}) == family.torchvision
+    assert all(item.found for item in items if item.name in ("VLM", "torchvision"))
 
 
 def test_demonstrations_are_turns_in_order(vlm: HuggingFaceVlm, world: World) -> None:
@@ -143,9 +149,9 @@ def test_demonstrations_are_turns_in_order(vlm: HuggingFaceVlm, world: World) ->
 
 
 def test_prompts_are_counted_as_the_processor_makes_them(
-    vlm: HuggingFaceVlm, requests: list[Request], world: World, tmp_path: Path
+    vlm: HuggingFaceVlm, name: str, requests: list[Request], world: World, tmp_path: Path
 ) -> None:
-    """Tokens of images included, whatever their size."""
+    """Tokens of images included, whatever their size; or not at all."""
     shown, counted = [], StoredVlm(vlm, None)
     for number, size in enumerate([(90, 40), (40, 90), (64, 64), (90, 40)]):
         example = world.splits["train"][number]
@@ -155,4 +161,4 @@ def test_prompts_are_counted_as_the_processor_makes_them(
     sized = [Request(tuple(shown[:count]), shown[-1].query) for count in range(4)]
     for asked in (requests, sized):
         whole = [vlm.plain.inputs([request])["input_ids"].shape[1] for request in asked]
-        assert counted.prompt_tokens(asked) == whole
+        assert counted.prompt_tokens(asked) == (None if name in IN_COMPANY else whole)

@@ -190,7 +190,8 @@ def test_a_vlm_is_opened_by_its_server() -> None:
     vlm = open_vlm("m", url="http://127.0.0.1:9/v1", revision="r", instruction="Briefly.")
     assert isinstance(vlm._backend, OpenAiVlm)
     assert vlm._backend.params.url == "http://127.0.0.1:9/v1"
-    assert (vlm.identity["model"], vlm.identity["revision"]) == ("m", "r")
+    named = vlm._backend.identity
+    assert (named["model"], named["revision"]) == ("m", "r")
     assert vlm.prompt.instruction == "Briefly."
 
 

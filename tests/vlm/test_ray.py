@@ -17,13 +17,15 @@ from lever_plus.config.vlm import HuggingFaceVlmParams
 from lever_plus.errors import UserError
 from lever_plus.files.addresses import is_loopback
 from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
-from lever_plus.vlm.backends.ray import Actor, RayVlm
+from lever_plus.vlm.backends.ray import ONE_MACHINE, Actor, RayVlm
 from lever_plus.vlm.request import Request
 from tiny_world import Folders, World
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray (extra [ray]) is not installed", allow_module_level=True)
 pytestmark = pytest.mark.slow
+ROUNDING = 0.1
+"""Of log-likelihoods in bfloat16, at most."""
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,48 @@ def test_a_killed_actor_is_replaced_and_nothing_is_lost(
             break
     assert after[0] != before[0]
     assert after[1] == before[1]
+
+
+def test_actors_load_a_bfloat16_model(
+    folders: Folders, settings: HuggingFaceVlmParams, vlm: RayVlm, requests: list[Request]
+) -> None:
+    """Its numbers are those of this process up to its rounding, which depends on the batch."""
+    assert vlm.start()  # the cluster is up
+    half = settings.model_copy(update={"dtype": "bfloat16"})
+    actors = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=0.0)
+    here = HuggingFaceVlm(str(folders.vlm), half)
+    there = RayVlm(str(folders.vlm), half, actors)
+    assert there.identity == here.identity != vlm.identity
+    found, whole = there.log_likelihoods(requests), vlm.log_likelihoods(requests)
+    np.testing.assert_allclose(found, here.log_likelihoods(requests), atol=ROUNDING)
+    np.testing.assert_allclose(found, whole, atol=ROUNDING)
+    assert np.abs(np.subtract(found, whole)).max() > ROUNDING / 100
+
+
+def test_every_actor_has_a_gpu_of_its_own(
+    folders: Folders, settings: HuggingFaceVlmParams, vlm: RayVlm
+) -> None:
+    """Of a cluster that believes to have two, on a machine that may have none: nothing is asked."""
+    import ray
+
+    def seen(actor: Actor) -> tuple[str, str | None]:
+        return actor._vlm.params.device, os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    ray.shutdown()
+    os.environ[ONE_MACHINE] = "0"
+    ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        on_gpus = settings.model_copy(update={"device": "cuda:1", "dtype": "bfloat16"})
+        own = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=1.0)
+        actors = RayVlm(str(folders.vlm), on_gpus, own).start()
+        found = ray.get([actor.__ray_call__.remote(seen) for actor in actors])
+        assert sorted(found) == [("cuda", "0"), ("cuda", "1")]
+        none = own.model_copy(update={"num_gpus": 0.0})
+        with pytest.raises(UserError, match="vlm.device is cuda:1, but scoring.ray.num_gpus is 0"):
+            RayVlm(str(folders.vlm), on_gpus, none).start()
+    finally:
+        ray.shutdown()
+        vlm._actors.clear()  # they were the other cluster's
 
 
 def test_more_than_the_cluster_has_is_refused(

@@ -17,7 +17,7 @@ from lever_plus.config.vlm import OpenAiVlmParams
 from lever_plus.data.examples import Example, Query
 from lever_plus.data.images import image_sha256
 from lever_plus.errors import UserError
-from lever_plus.vlm.backends import exchange
+from lever_plus.vlm.backends import servers
 from lever_plus.vlm.backends.openai import OpenAiVlm
 from lever_plus.vlm.request import Request
 from lever_plus.vlm.store.answers import Store
@@ -32,7 +32,7 @@ def settings(url: str, **changes: object) -> OpenAiVlmParams:
     content = {
         **{"kind": "openai", "url": url, "model": MODEL, "revision": "r", "dtype": "float32"},
         **{"instruction": "", "max_new_tokens": 3, "concurrency": 1, "timeout_s": 10.0},
-        **{"retries": 0, **changes},
+        **{"patience_s": 0.0, "canary": "off", **changes},
     }
     return OpenAiVlmParams.model_validate(content)
 
@@ -217,7 +217,7 @@ NO_ANSWERS: dict[str, tuple[Any, str]] = {
 def test_replies_without_an_answer_are_refused(name: str, asked: Asked) -> None:
     content, message = NO_ANSWERS[name]
     with pytest.raises(UserError, match=message) as caught:
-        asked.answer(content, retries=3)
+        asked.answer(content, patience_s=9.0)
     assert asked.server.url in str(caught.value)
     assert asked.kept == 0
     # Not again: it would be the same. Where the model may be the reason, the server's are named.
@@ -325,7 +325,7 @@ def test_what_will_not_pass_is_refused_at_once_in_the_server_s_words(
         return http(body, status, Location=f"http://elsewhere.example/x?key={KEY}")
 
     with pytest.raises(UserError, match=message) as caught:
-        asked.answer(answer, retries=3)
+        asked.answer(answer, patience_s=9.0)
     assert "Start the server" not in str(caught.value)
     assert KEY not in str(caught.value)
     assert asked.server.paths().count("/v1/chat/completions") == 1
@@ -347,11 +347,11 @@ def test_models_are_named_where_the_model_is_unknown(asked: Asked) -> None:
 def test_what_may_pass_is_asked_again(
     status: int, after: str | None, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(servers, "BACKOFF_SECONDS", 0.0)
     value = formatdate(time.time() - 5, usegmt=True) if after == "date" else after
     headers = {"Retry_After": value} if value else {}
     bad = iter([http(b"busy", status, **headers)] * 2)
-    assert asked.answer(lambda _path: next(bad, None) or sent(reply()), retries=2) == "cat"
+    assert asked.answer(lambda _path: next(bad, None) or sent(reply()), patience_s=9.0) == "cat"
     assert len(asked.server.seen) == 3
 
 
@@ -370,10 +370,10 @@ def test_a_wait_that_the_server_asks_for_is_kept_if_it_is_sensible(
         wish = next(wishes, None)
         return http(b"", 429, Retry_After=wish) if wish else sent(reply())
 
-    asked.answer(answer, retries=4)
+    asked.answer(answer, patience_s=9.0)
     assert waits[0] == 5
     assert 5 <= waits[1] <= 8
-    assert all(wait <= exchange.LONGEST_BACKOFF for wait in waits[2:])
+    assert all(wait <= servers.LONGEST_BACKOFF for wait in waits[2:])
 
 
 BROKEN: dict[str, tuple[Callable[[], Bytes], str]] = {

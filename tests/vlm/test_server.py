@@ -45,7 +45,8 @@ def client(url: str, **changes: object) -> OpenAiVlm:
         "max_new_tokens": 3,
         "concurrency": 4,
         "timeout_s": 60.0,
-        "retries": 2,
+        "patience_s": 9.0,
+        "canary": "off",
         **changes,
     }
     return OpenAiVlm(OpenAiVlmParams.model_validate(settings))
@@ -89,7 +90,7 @@ def test_a_server_that_keeps_failing_is_an_error(
     backend.failures = 100
     try:
         with pytest.raises(UserError, match=r"did not answer for model tiny-vlm.*busy"):
-            client(url, retries=0).answers(requests[:1])
+            client(url, patience_s=0.0).answers(requests[:1])
     finally:
         backend.failures = 0
 
@@ -98,7 +99,7 @@ def test_an_unknown_model_and_a_missing_server_are_named(url: str, requests: lis
     with pytest.raises(UserError, match=r"for model other: .*no model other"):
         client(url, model="other").answers(requests[:1])
     with pytest.raises(UserError, match="Start the server"):
-        client("http://127.0.0.1:9/v1", retries=0).answers(requests[:1])
+        client("http://127.0.0.1:9/v1", patience_s=0.0).answers(requests[:1])
 
 
 def test_a_server_without_prompt_log_probabilities_is_refused(
@@ -126,3 +127,34 @@ def test_the_identity_changes_with_the_instruction() -> None:
     assert changed.usage is one.usage
     with pytest.raises(UserError, match=r"evaluate\.instructions"):
         one.instructed("<|im_end|>")
+
+
+@pytest.fixture
+def limited(local: HuggingFaceVlm) -> Vlm:
+    """It reads no more tokens at once than a test allows."""
+    return Vlm(local.model, local.processor, echoes=True, longest=10_000)
+
+
+def test_what_was_seen_to_fit_is_not_tried_again(limited: Vlm, requests: list[Request]) -> None:
+    with serve(limited) as url:
+        vlm = client(url)
+        assert vlm.answers(requests[:5]) == vlm.answers(requests[:5])
+    assert limited.asked == {"/tokenize": 1, "/v1/chat/completions": 10}
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_any_is_asked(
+    limited: Vlm, requests: list[Request]
+) -> None:
+    """An answer needs room as well, and one that is scored is part of its prompt."""
+    shown = len(requests[4].demonstrations)
+    with serve(limited) as url:
+        count = limited.tokens({"messages": client(url).messages(requests[4])})["count"]
+        limited.longest = count + 2
+        with pytest.raises(UserError, match=rf"most {count + 2} .*With {shown} d.*has {count},"):
+            client(url).answers(requests[:5])
+        limited.longest = count + 1
+        with pytest.raises(UserError, match=rf"has {count + 1}, and an answer up to 1: allow long"):
+            client(url).log_likelihoods(requests[:5])
+        assert limited.asked["/v1/chat/completions"] == 0
+        limited.longest = count + 3
+        assert len(client(url).answers(requests[:5])) == 5

@@ -5,7 +5,8 @@ import pytest
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 from lever_plus.vlm import template
-from lever_plus.vlm.prompt import PromptFormat, check_examples, render
+from lever_plus.vlm.prompt import PromptFormat, check_examples, prompt_hash, render
+from lever_plus.vlm.template import told
 from vlm.model_zoo import FAMILIES, LLAVA_TEMPLATE
 
 LOOP = "{% for i in range(99999) %}"
@@ -92,3 +93,32 @@ def test_a_template_that_fails_for_one_text_names_itself() -> None:
     processor.chat_template = LLAVA_TEMPLATE.replace("{{ part['text'] }}", shown)
     with pytest.raises(UserError, match=r"chat template of LlavaProcessor fails \(bad\)"):
         render(processor, [Example("i.png", "what <b> is it?", "red")], PLAIN, PromptFormat())
+
+
+THINKING = LLAVA_TEMPLATE.replace("ASSISTANT:", "ASSISTANT:<think>\n")
+SWITCHED = LLAVA_TEMPLATE.replace(
+    "ASSISTANT:",
+    "ASSISTANT:{% if enable_thinking is false %}<think>\n\n</think>\n{% else %}<think>{% endif %}",
+)
+
+
+def test_a_template_that_can_think_is_told_not_to() -> None:
+    assert why_broken(SWITCHED) == ""
+    processor = FAMILIES["LLaVA"].build()[1]
+    plain = prompt_hash(processor)
+    processor.chat_template = SWITCHED
+    assert render(processor, [PLAIN], PLAIN).endswith("ASSISTANT:<think>\n\n</think>\n")
+    assert prompt_hash(processor) != plain
+
+
+def test_a_template_that_cannot_think_is_told_nothing() -> None:
+    """Its prompts, and the answers that are stored for them, stay what they are."""
+    assert told(FAMILIES["LLaVA"].build()[1]) == {}
+
+
+@pytest.mark.parametrize("mark", ["<think>", "<|thinking|>", "[THINK]", "\u25c1think\u25b7"])
+def test_a_model_that_thinks_whatever_it_is_told_is_refused(mark: str) -> None:
+    for made in (THINKING, SWITCHED.replace("\n\n</think>\n", "")):
+        why = why_broken(made.replace("<think>", mark))
+        assert f"begins every answer with {mark}, and has no switch" in why
+        assert "Instruct variant" in why

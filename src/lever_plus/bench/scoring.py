@@ -132,13 +132,13 @@ def _workload(bench: Bench, requests: Sequence[Request], kind: str) -> Figures:
     distinct = list(dict.fromkeys(requests))
     sample = random.Random(0).sample(distinct, min(NAIVE_SAMPLE, len(distinct)))
     plain = bench.vlm(prefix_reuse=False)
-    naive, expected = _naive(plain, kind, sample)
-    batched, _ = _rate(getattr(plain, kind), distinct)
+    naive, expected = naive_rate(plain, kind, sample)
+    batched, _ = rate_of(getattr(plain, kind), distinct)
     with TemporaryDirectory() as folder:
         cold, full, values = _engine(bench, kind, requests, Path(folder) / "cold.sqlite")
         kept = Store(Path(folder) / "kept.sqlite")
         getattr(bench.vlm(kept), kind)(distinct)
-        images_kept, _ = _rate(getattr(StoredVlm(bench.vlm(kept), kept), kind), requests)
+        images_kept, _ = rate_of(getattr(StoredVlm(bench.vlm(kept), kept), kind), requests)
     answers = dict(zip(requests, values, strict=True))
     same = [_same(answers[r], value) for r, value in zip(sample, expected, strict=True)]
     return {
@@ -156,7 +156,9 @@ def _workload(bench: Bench, requests: Sequence[Request], kind: str) -> Figures:
     }
 
 
-def _naive(vlm: HuggingFaceVlm, kind: str, sample: Sequence[Request]) -> tuple[float, list[Any]]:
+def naive_rate(
+    vlm: HuggingFaceVlm, kind: str, sample: Sequence[Request]
+) -> tuple[float, list[Any]]:
     """Return the rate of the naive loop: the better one of one torch thread and of all."""
 
     def ask(requests: Sequence[Request]) -> list[Any]:
@@ -166,8 +168,8 @@ def _naive(vlm: HuggingFaceVlm, kind: str, sample: Sequence[Request]) -> tuple[f
         return [vlm.plain.log_likelihoods([request])[0] for request in requests]
 
     with on_threads(1):
-        one, values = _rate(ask, sample)
-    return max(one, _rate(ask, sample)[0]), values
+        one, values = rate_of(ask, sample)
+    return max(one, rate_of(ask, sample)[0]), values
 
 
 def _engine(
@@ -175,14 +177,14 @@ def _engine(
 ) -> tuple[float, float, list[Any]]:
     """Return the rates with an empty and with a full store, and the values."""
     store = Store(path)
-    cold, values = _rate(getattr(StoredVlm(bench.vlm(store), store), kind), requests)
-    full, again = _rate(getattr(StoredVlm(bench.vlm(store), store), kind), requests)
+    cold, values = rate_of(getattr(StoredVlm(bench.vlm(store), store), kind), requests)
+    full, again = rate_of(getattr(StoredVlm(bench.vlm(store), store), kind), requests)
     if again != values:
         raise UserError("the store returned other values than it was given: report this.")
     return cold, full, values
 
 
-def _rate(ask: Ask, requests: Sequence[Request]) -> tuple[float, list[Any]]:
+def rate_of(ask: Ask, requests: Sequence[Request]) -> tuple[float, list[Any]]:
     """Return requests a second, and the values."""
     begun = time.perf_counter()
     values = ask(requests)
@@ -206,18 +208,18 @@ def _ablation(bench: Bench, requests: Sequence[Request]) -> Figures:
         return vlm
 
     vlm = warm(bench.vlm())
-    figures: Figures = {"all": round(_rate(vlm.answers, distinct)[0])}
+    figures: Figures = {"all": round(rate_of(vlm.answers, distinct)[0])}
     figures["one worker on all threads"] = round(
-        _rate(warm(bench.vlm(workers=1)).answers, distinct)[0]
+        rate_of(warm(bench.vlm(workers=1)).answers, distinct)[0]
     )
     whole = warm(bench.vlm())
     assert whole.engine is not None
     whole.engine = WholePrompts(whole.engine.language, whole.engine.segments, whole.usage)
-    figures["prefixes not shared"] = round(_rate(whole.answers, distinct)[0])
-    figures["image features not kept"] = round(_rate(bench.vlm().answers, distinct)[0])
+    figures["prefixes not shared"] = round(rate_of(whole.answers, distinct)[0])
+    figures["image features not kept"] = round(rate_of(bench.vlm().answers, distinct)[0])
     sample = random.Random(1).sample(distinct, 1000)
     plain = bench.vlm(prefix_reuse=False)
-    figures["nothing shared (batched)"] = round(_rate(plain.answers, sample)[0], 1)
+    figures["nothing shared (batched)"] = round(rate_of(plain.answers, sample)[0], 1)
     return figures
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +23,23 @@ from lever_plus.vlm.backends.words import quoted
 VQA: Final = "https://visualqa.org/download.html"
 OKVQA: Final = "https://okvqa.allenai.org/download.html"
 OWN: Final = "where your own files are, and correct its path in data.source"
-ORIGINS: Final = {"okvqa": OKVQA, "vqav2": VQA, "v2_openended": VQA}
+EASY: Final = "the package easy-vqa, as docs/easy-vqa.md says"
 COCO: Final = "https://cocodataset.org/#download"
-NEED_TORCHVISION: Final = ("qwen2", "qwen3", "smolvlm", "llava_onevision", "lfm2")
+ORIGINS: Final = {
+    "okvqa": (OKVQA, COCO),
+    "vqav2": (VQA, COCO),
+    "v2_openended": (VQA, COCO),
+    "easy-vqa": (EASY, EASY),
+}
+"""Where files come from whose names hold this: questions and annotations, and images."""
+NEED_TORCHVISION: Final = (
+    *("qwen2", "qwen3", "smolvlm", "llavaonevision", "lfm2", "lfm3", "gemma4", "internvl"),
+    *("minicpmv", "molmo2", "glm4"),
+)
+"""Families whose processor needs it, if only for videos, as letters and digits of their names."""
 FREE_GIGABYTES: Final = 5
 SERVER_SECONDS: Final = 5
+ANSWER_SECONDS: Final = 60.0
 
 
 class Item(NamedTuple):
@@ -58,12 +71,13 @@ def _data(params: Params) -> Iterator[Item]:
         if not isinstance(split, VqaSplit):
             yield Item(f"data, {name}", found=True, note="held out of the training split")
             continue
-        where = next((w for part, w in ORIGINS.items() if part in split.questions.lower()), OWN)
+        named = (found for part, found in ORIGINS.items() if part in split.questions.lower())
+        where, images = next(named, (OWN, OWN))
         for kind in ("questions", "annotations"):
             path = root / getattr(split, kind)
             note = f"{path}" if path.is_file() else f"{path} is missing: get it from {where}"
             yield Item(f"data, {name} {kind}", path.is_file(), note)
-        yield _images(f"data, {name} images", root / split.images)
+        yield _images(f"data, {name} images", root / split.images, images)
     yield from _texts(source, params.vlm, params.evaluate.instructions)
 
 
@@ -101,27 +115,28 @@ def _texts(source: VqaFilesSource, vlm: VlmParams, instructions: list[str]) -> I
     yield Item("data, texts", found=True, note=f"text to the VLM{reader.limits}")
 
 
-def _images(name: str, folder: Path) -> Item:
+def _images(name: str, folder: Path, where: str) -> Item:
     if not folder.is_dir():
-        return Item(name, found=False, note=f"{folder} is missing: get it from {COCO}")
+        return Item(name, found=False, note=f"{folder} is missing: get it from {where}")
     count = sum(1 for _ in folder.iterdir())
-    empty = f"{folder} is empty: unpack the images from {COCO} there"
+    empty = f"{folder} is empty: put the images there, from {where}"
     return Item(name, count > 0, f"{folder}, {count} files" if count else empty)
 
 
 def _vlm(params: Params) -> Iterator[Item]:
     vlm = params.vlm
     if isinstance(vlm, OpenAiVlmParams):
-        yield _server(vlm)
+        yield from (_server(vlm, url) for url in vlm.urls)
         return
     if isinstance(vlm, PluginVlmParams):
         yield _own(vlm)
         return
     yield _model("VLM", vlm.path, "vlm.path")
     yield _device("VLM device", vlm.device)
-    kind = str(_config(vlm.path).get("model_type", vlm.path.lower()))
-    if any(name in kind.replace(".", "_") for name in NEED_TORCHVISION):
-        yield _package("torchvision", "the VLM's processor", "vision")
+    kind = str(_config(vlm.path).get("model_type", vlm.path))
+    letters = re.sub(r"[\W_]", "", kind.lower())
+    if any(name in letters for name in NEED_TORCHVISION):
+        yield _torchvision()
 
 
 def _optional(params: Params) -> Iterator[Item]:
@@ -142,6 +157,21 @@ def _package(name: str, needs_it: str, extra: str) -> Item:
     there = importlib.util.find_spec(name) is not None
     missing = f"missing, {needs_it} needs it: pip install 'lever-plus[{extra}]'"
     return Item(name, there, "installed" if there else missing)
+
+
+def _torchvision() -> Item:
+    """Look for torchvision, and load it: one that was built for another torch stops everything."""
+    item = _package("torchvision", "the VLM's processor", "vision")
+    if not item.found:
+        return item
+    import torch
+
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:  # whatever its libraries raise
+        built = f"install the one that is built for torch {torch.__version__}"
+        return item._replace(found=False, note=f"does not load ({error}): {built}")
+    return item
 
 
 def _encoder(params: Params) -> Iterator[Item]:
@@ -202,32 +232,44 @@ def _device(name: str, device: str) -> Item:
     return Item(name, there, device if there else missing)
 
 
-def _server(vlm: OpenAiVlmParams) -> Item:
+def _server(vlm: OpenAiVlmParams, url: str) -> Item:
     """Ask a server which models it offers, as the VLM would be asked: with its key, and bounded."""
     from lever_plus.vlm.backends.exchange import ServerError
 
     try:
-        names = asyncio.run(_offered(vlm))
+        names = asyncio.run(_offered(vlm, url))
     except ServerError as error:
         start = f"start it, for example: vllm serve {vlm.model} (and correct vlm.url)"
         silent = error.status is None and error.passing
-        note = f"{vlm.url} does not answer: {start}. {error}" if silent else str(error)
+        note = f"{url} does not answer: {start}. {error}" if silent else str(error)
         return Item("VLM server", found=False, note=note)
     except UserError as error:
         return Item("VLM server", found=False, note=str(error))
-    offered = f"{vlm.url} offers {quoted(', '.join(names)) or 'no model by name'}"
-    return Item(
-        "VLM server",
-        vlm.model in names,
-        offered if vlm.model in names else f"{offered}, not {vlm.model}: correct vlm.model",
-    )
+    offered = f"{url} offers {quoted(', '.join(names)) or 'no model by name'}"
+    if vlm.model not in names:
+        note = f"{offered}, not {vlm.model}: correct vlm.model"
+        return Item("VLM server", found=False, note=note)
+    return _asked_server(vlm.model_copy(update={"url": url}), offered)
 
 
-async def _offered(vlm: OpenAiVlmParams) -> list[str]:
+def _asked_server(vlm: OpenAiVlmParams, offered: str) -> Item:
+    """Ask a server that has the model how it can be asked."""
+    from lever_plus.vlm.backends.start import Start
+
+    bounds = {"patience_s": 0.0, "timeout_s": min(vlm.timeout_s, ANSWER_SECONDS)}
+    once = vlm.model_copy(update=bounds)
+    try:
+        described = asyncio.run(Start().describe(once))
+    except UserError as error:
+        return Item("VLM server", found=False, note=f"{offered}, but does not answer it: {error}")
+    return Item("VLM server", found=True, note=f"{offered}; {described}")
+
+
+async def _offered(vlm: OpenAiVlmParams, url: str) -> list[str]:
     from lever_plus.vlm.backends.exchange import Server
     from lever_plus.vlm.backends.replies import model_names
 
-    async with Server(vlm.url, vlm.model, SERVER_SECONDS) as server:
+    async with Server(url, vlm.model, SERVER_SECONDS) as server:
         return model_names(await server.ask("models"))
 
 

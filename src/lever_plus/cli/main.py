@@ -11,6 +11,7 @@ from typing import Final, NoReturn, TextIO
 
 import typer
 
+from lever_plus.cli.import_vqa import import_vqa_app
 from lever_plus.cli.select import select_app
 from lever_plus.cli.stages import stages
 from lever_plus.cli.study import study_app
@@ -44,6 +45,7 @@ params_app = typer.Typer(help="Check or change params.yaml.", no_args_is_help=Tr
 app.add_typer(stages)
 app.add_typer(select_app)
 app.add_typer(params_app, name="params")
+app.add_typer(import_vqa_app)
 app.add_typer(tools)
 app.add_typer(track_app, name="track")
 app.add_typer(study_app, name="study")

@@ -18,7 +18,10 @@ def select(
     image: Annotated[Path, typer.Option(help="Image of the question.")],
     question: Annotated[str, typer.Option(help="The question.")],
     pool: Annotated[
-        Path | None, typer.Option(help="JSON lines of image, question, answer (ids optional).")
+        Path | None,
+        typer.Option(
+            help="List of image, question, answer (ids optional): JSON lines, .json or .csv."
+        ),
     ] = None,
     pool_questions: Annotated[
         Path | None, typer.Option(help="Instead of --pool: questions in VQAv2 format.")

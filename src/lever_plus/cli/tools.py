@@ -195,8 +195,9 @@ def store_stat(file: StoreFile = None) -> None:
     typer.echo(f"{store.path}: {store.path.stat().st_size / 2**20:,.1f} MB")
     for row in store.statistics():
         vlm = row.identity
+        weights, *server = vlm["revision"].split("; ")
         typer.echo(
-            f"  {vlm['model']} {vlm['revision'][:12]} {vlm['dtype']}, prompt "
+            f"  {vlm['model']} {'; '.join((weights[:12], *server))} {vlm['dtype']}, prompt "
             f"{vlm['prompt_hash'][:12]}, {vlm['generation']}: {row.answers:,} answers "
             f"({row.empty:,} empty), {row.log_likelihoods:,} log-likelihoods"
         )
@@ -243,12 +244,19 @@ def bench_reader(json_: Annotated[bool, typer.Option("--json")] = False) -> None
 def bench_scoring(
     json_: Annotated[bool, typer.Option("--json")] = False,
     ablate: Annotated[bool, typer.Option(help="Turn the engine's parts off one by one.")] = False,
+    size: Annotated[
+        str | None, typer.Option(help="Instead: a made VLM of a real model's size, such as 135m.")
+    ] = None,
 ) -> None:
     """Score the RL-data and InfoScore workloads: naive loop, plain batches, engine, full store."""
-    from lever_plus.bench.scoring import run
+    from lever_plus.bench import scoring, sized
     from lever_plus.config.file import load_params
 
-    _print_bench(run(load_params(), ablate=ablate), json_=json_)
+    if size is not None and ablate:
+        raise UserError("--ablate is for the VLM of params.yaml: leave it or --size out.")
+    params = load_params()
+    figures = scoring.run(params, ablate=ablate) if size is None else sized.run(params, size)
+    _print_bench(figures, json_=json_)
 
 
 @bench_app.command("training")

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from lever_plus.config.base import Count, Device, Few, ModelPath, Prose, Section, Text
 from lever_plus.files.secrets import has_secrets
@@ -29,6 +29,17 @@ def _base_url(url: str) -> str:
     if parts.path.rstrip("/").endswith(("/completions", "/models", "/responses")):
         raise ValueError("it is an endpoint: write the base URL alone, which ends in /v1 as a rule")
     return url
+
+
+def _base_urls(given: Any) -> Any:
+    """Return one base URL, or the different ones of several servers."""
+    urls = given if isinstance(given, list) else [given]
+    if not urls or not all(isinstance(url, str) for url in urls):
+        raise ValueError("it is no address, and no list of addresses: http://127.0.0.1:8000/v1")
+    checked = [_base_url(url) for url in urls]
+    if len(set(checked)) < len(checked):
+        raise ValueError("it names a server twice")
+    return checked if isinstance(given, list) else checked[0]
 
 
 def _split(url: str) -> Any:
@@ -79,21 +90,33 @@ class OpenAiVlmParams(Section):
     # A URL that is refused may hold a password, and the error would show it.
     model_config = ConfigDict(**Section.model_config, hide_input_in_errors=True)
 
-    url: Annotated[Text, AfterValidator(_base_url)] = Field(
-        description="base URL, such as http://127.0.0.1:8000/v1"
+    url: Annotated[str | list[str], BeforeValidator(_base_urls)] = Field(
+        description="base URL, such as http://127.0.0.1:8000/v1; or a list, of several servers "
+        "that offer the same model"
     )
     model: Text = Field(description="name under which the server offers the model")
     revision: Text = Field(description="what identifies its weights, such as the hub's commit")
     dtype: Text = Field(description="precision that the server was started with")
     instruction: Prose = Field(description="text after every question; may be empty")
     max_new_tokens: Few = Field(description="tokens of an answer")
-    concurrency: Annotated[Count, Field(le=1024)] = Field(description="requests under way at once")
+    concurrency: Annotated[Count, Field(le=1024)] = Field(
+        description="requests under way at once, for each server"
+    )
     timeout_s: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
         description="longest time from a request to the end of its answer, seconds"
     )
-    retries: Annotated[int, Field(ge=0, le=100)] = Field(
-        description="tries after the first, with backoff"
+    patience_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        description="how long a request is made again that fails but may succeed later, seconds: "
+        "longer than a restart of the server takes"
     )
+    canary: Literal["mark", "refuse", "off"] = Field(
+        description="what is done where answers depend on the server's state; off: not tried"
+    )
+
+    @property
+    def urls(self) -> list[str]:
+        """The base URL of every server."""
+        return [self.url] if isinstance(self.url, str) else self.url
 
 
 class PluginVlmParams(Section):

@@ -65,10 +65,10 @@ class ClipEncoder:
         Raises:
             UserError: There is no such model, or weights are missing in its file.
         """
-        from transformers import AutoModel, AutoProcessor
+        from transformers import AutoModel
 
         _, self.identity = identify(path, revision)
-        self._processor = load_processor(AutoProcessor, path, revision)
+        self._processor = load_processor(path, revision)
         self._model = load_model(
             AutoModel, path, revision, device, identity=self.identity, dtype=torch.float32
         )

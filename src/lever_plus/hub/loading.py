@@ -12,25 +12,36 @@ NEVER: Final = {"trust_remote_code": False, "local_files_only": True}
 """Of every load: no code of the folder runs, and no network is asked."""
 OLD_BUFFERS: Final = ("position_ids", "inv_freq", "masked_bias", "num_batches_tracked")
 """What models of earlier versions saved though it is no weight."""
+LACKS_TORCHVISION: Final = "Missing optional dependencies: torchvision"
+"""What transformers says, not in an ImportError, where only torchvision makes images ready."""
 
 
-def load_processor(processor_class: Any, path: str, revision: str | None) -> Any:
+def load_processor(path: str, revision: str | None) -> Any:
     """Load the processor of a model.
 
+    Images are made ready by Pillow wherever the library has that for the model, whether torchvision
+    is installed or not: the two make pixels that differ, and so would answers and features.
+
     Args:
-        processor_class: Auto class of the processor.
         path: Hugging Face folder, or hub id (found in the local cache, or fetched where the
             environment allows it: `HF_HUB_OFFLINE=0`).
         revision: Commit of a hub id; None for a folder.
 
     Raises:
-        UserError: There is no such model, its processor needs a package that is missing, or code
-            of its own.
+        UserError: There is no such model, its processor needs a package that is missing or does not
+            load, or code of its own.
     """
     folder = find_folder(path, revision)
     check_folder(folder, weights=False)
     with explained(path):
-        return processor_class.from_pretrained(str(folder), **NEVER)
+        import transformers
+
+        processor = transformers.AutoProcessor.from_pretrained(str(folder), **NEVER)
+        images = type(getattr(processor, "image_processor", None)).__name__
+        in_pillow = getattr(transformers, f"{images}Pil", None)
+        if in_pillow is not None:
+            processor.image_processor = in_pillow.from_pretrained(str(folder), **NEVER)
+        return processor
 
 
 def load_model(
@@ -113,21 +124,38 @@ def explained(path: str) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit, UserError):
         raise
-    except ImportError as error:
-        # The first line of transformers' message breaks off.
-        what = _first_line(error).partition(". ")[0]
-        raise UserError(
-            f"{path} cannot be loaded: {what}: pip install 'lever-plus[vision]'."
-        ) from error
     except BaseException as error:  # tokenizers' own panics are no Exceptions
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
+        _check_torchvision(path, error)
+        if isinstance(error, ImportError) or LACKS_TORCHVISION in str(error):
+            # The first line of transformers' message breaks off.
+            missing = LACKS_TORCHVISION in str(error)
+            what = "it needs torchvision" if missing else _first_line(error).partition(". ")[0]
+            raise UserError(
+                f"{path} cannot be loaded: {what}: pip install 'lever-plus[vision]'."
+            ) from error
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{path} cannot be loaded without code of its own (auto_map), which is never run: "
                 "use a model that transformers knows."
             ) from error
         raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
+
+
+def _check_torchvision(path: str, error: BaseException) -> None:
+    """Say so if the cause is a torchvision that was built for another torch than this one."""
+    import torch
+
+    cause: BaseException | None = error
+    while cause is not None and "torchvision::" not in str(cause):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        raise UserError(
+            f"{path} cannot be loaded, because torchvision does not load ({_first_line(cause)}): "
+            f"install the torchvision that is built for torch {torch.__version__}, or pip "
+            "uninstall torchvision."
+        ) from error
 
 
 def _check_report(report: Any, path: str) -> None:

@@ -53,10 +53,9 @@ def reader_of(vlm: VlmParams) -> Reader:
     if not isinstance(vlm, HuggingFaceVlmParams):
         return Reader(CHAT, None, "your own code renders its prompts")
     prompt = PromptFormat(vlm.prompt.style, vlm.prompt.instruction)
-    from transformers import AutoProcessor
 
     try:
-        processor = load_processor(AutoProcessor, vlm.path, vlm.revision)
+        processor = load_processor(vlm.path, vlm.revision)
     except UserError as error:
         return Reader(prompt, None, str(error))
     with explained(vlm.path):

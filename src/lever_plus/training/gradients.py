@@ -44,7 +44,8 @@ class Gradients:
     ) -> dict[str, float]:
         """Set the gradients; return the means of loss and figures over the rows [n].
 
-        A parameter that does not count gets a gradient of 0.
+        A parameter that does not count gets none: Adam would take one of 0 for a quiet parameter,
+        and its steps would be too large by far once it counts.
 
         Args:
             rows: Row numbers of the batch.
@@ -52,27 +53,29 @@ class Gradients:
             draws: Gives each part a generator of its own for the masks of dropout; None: none is
                 needed.
         """
-        parts = [some for some in rows.tensor_split(self._parts) if len(some)]
-        masks = [_branch(draws) for _ in parts]
+        shares = [some for some in rows.tensor_split(self._parts) if len(some)]
+        masks = [_branch(draws) for _ in shares]
         work = [
             partial(self._one, some, part, len(some) / len(rows), generator)
-            for some, generator in zip(parts, masks, strict=True)
+            for some, generator in zip(shares, masks, strict=True)
         ]
         submitted = [self._beside.submit(other) for other in work[1:] if self._beside]
         found = [work[0]()]
         found += [other.result() for other in submitted]
-        for parameter, *summands in zip(self._parameters, *(g for g, _ in found), strict=True):
+        for parameter, *parts in zip(self._parameters, *(g for g, _ in found), strict=True):
             # Its own memory: gradients of a graph may be views, or the same for two parameters.
-            parameter.grad = sum(summands, start=torch.zeros_like(parameter))
+            summands = [gradient for gradient in parts if gradient is not None]
+            start = torch.zeros_like(parameter)
+            parameter.grad = sum(summands, start=start) if summands else None
         return {name: sum(figures[name] for _, figures in found) for name in found[0][1]}
 
     def _one(
         self, rows: Tensor, part: PartOf, share: float, masks: torch.Generator | None
-    ) -> tuple[tuple[Tensor, ...], dict[str, float]]:
+    ) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
         """Return gradients and figures of one part, weighted by its share of the batch."""
         with masks_from(masks):
             loss, figures = part(rows)
-        gradients = torch.autograd.grad(share * loss, self._parameters, materialize_grads=True)
+        gradients = torch.autograd.grad(share * loss, self._parameters, allow_unused=True)
         weighted = {"loss": loss.item(), **figures}
         return gradients, {name: share * value for name, value in weighted.items()}
 

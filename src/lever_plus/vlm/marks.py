@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from lever_plus.data.texts import folded, is_a_mark, shortened, why_no_prompt
-from lever_plus.vlm.template import broken
+from lever_plus.vlm.template import broken, check_answers_at_once
 
 PLAIN: Final = re.compile(r"[\w\s.,;:!?'\"()/&%$#@+=*-]*")
 """Signs of which no mark is made that is not found by its letters."""
@@ -46,7 +46,8 @@ class Marks:
             draw: Renders demonstrations and a query as text, whatever they hold.
 
         Raises:
-            UserError: No prompt of this processor shows every image, question and answer.
+            UserError: No prompt of this processor shows every image, question and answer, or its
+                answers begin with a thought.
         """
         self._processor, self._draw = processor, draw
         added = getattr(processor.tokenizer, "added_tokens_decoder", {})
@@ -66,6 +67,7 @@ class Marks:
             raise broken(processor, "does not show every question and answer, in their order")
         if draw([NEUTRAL], NEUTRAL) != drawn:
             raise broken(processor, "makes another prompt each time")
+        check_answers_at_once(processor, drawn.rpartition(NEUTRAL.question)[2])
         try:
             self._expected = self._processed(drawn)
         except Exception as error:  # whatever the processor raises

@@ -24,7 +24,7 @@ Settings = TypeVar("Settings", bound=Section)
 def open_vlm(
     model: str | Path | Backend,
     *,
-    url: str | None = None,
+    url: str | list[str] | None = None,
     store: str | Path | None = None,
     revision: str | None = None,
     device: str = "cpu",
@@ -39,7 +39,8 @@ def open_vlm(
     Args:
         model: Hugging Face folder, hub id or "shipped:vlm"; with `url`, the name that the server
             offers it under; or a back end of your own, for which `store` is the only setting.
-        url: Base URL of an OpenAI-compatible server, such as "http://127.0.0.1:8000/v1".
+        url: Base URL of an OpenAI-compatible server, such as "http://127.0.0.1:8000/v1", or those
+            of several that offer the same model.
         store: SQLite file in which answers are kept, so that nothing is asked twice.
         revision: Commit of a hub id; with `url`, what identifies the weights.
         device: Such as "cpu" or "cuda".
@@ -93,7 +94,8 @@ def open_vlm(
             max_new_tokens=max_new_tokens,
             concurrency=8,
             timeout_s=120.0,
-            retries=3,
+            patience_s=120.0,
+            canary="mark",
         )
     kept = None if store is None else Store(Path(store))
     return StoredVlm(open_backend(settings, scoring, kept), kept)

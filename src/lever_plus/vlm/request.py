@@ -1,7 +1,7 @@
 """A question to the VLM, what is known about the VLM that answers it, and what a VLM can do."""
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from pydantic import with_config
 from typing_extensions import TypedDict
@@ -13,6 +13,8 @@ from lever_plus.vlm.usage import Usage
 
 Given = TypeVar("Given", contravariant=True)
 Both = TypeVar("Both")
+Kind = Literal["answer", "log_likelihood"]
+"""What a VLM is asked for."""
 HIGHEST: Final = 1e-3
 """A mean log-probability is at most 0, but for rounding."""
 
@@ -127,6 +129,19 @@ class Instructable(Protocol):
 
     def instructed(self, instruction: str) -> Backend:
         """Return it with another instruction; weights and usage are shared."""
+        ...
+
+
+@runtime_checkable
+class Told(Protocol):
+    """A back end that is somebody else's program, whose identity is partly what it tells."""
+
+    def identify(self, known: Sequence[VlmIdentity]) -> VlmIdentity:
+        """Return its identity, after asking; `known`: under which answers are stored, in order."""
+        ...
+
+    def recorded(self, kind: Kind) -> VlmIdentity:
+        """Return what is written beside results of a kind: the identity, and how they were made."""
         ...
 
 

@@ -1,9 +1,11 @@
 """A processor's chat template: a program of the model's folder, which may fail or never end."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from types import FrameType
 from typing import Any, Final
 
@@ -14,6 +16,11 @@ TEMPLATE: Final = "<template>"
 """Where Jinja says that a template's code stands."""
 LONGEST: Final = 10_000_000
 """Characters of a prompt: what is longer would fill the memory when it is cut into tokens."""
+AT_ONCE: Final = {"enable_thinking": False, "thinking": False}
+"""The switches of templates that can think, and what those are told, here or on a server: answers
+are short, and a thought would take their place."""
+THOUGHT: Final = re.compile(r"[<\[\u25c1]\|?(/?)[\w:]*(?:think|thought)\w*\|?[>\]\u25b7]", re.I)
+"""A mark with which a thought begins or, with the slash, ends."""
 
 
 def name_of(processor: Any) -> str:
@@ -35,7 +42,7 @@ def applied(processor: Any, turns: Sequence[dict[str, Any]], *, generation: bool
     """
     try:
         text = processor.apply_chat_template(
-            list(turns), tokenize=False, add_generation_prompt=generation
+            list(turns), tokenize=False, add_generation_prompt=generation, **told(processor)
         )
     except Exception as error:  # Jinja's own errors, and all that Python code raises
         lines = str(error).splitlines() or [type(error).__name__]
@@ -43,6 +50,36 @@ def applied(processor: Any, turns: Sequence[dict[str, Any]], *, generation: bool
     if not isinstance(text, str) or len(text) > LONGEST:
         raise broken(processor, f"makes no text of up to {LONGEST:,} characters")
     return text
+
+
+def told(processor: Any) -> dict[str, bool]:
+    """Return what a chat template is told besides the messages: not to think, if it can."""
+    return _told(str(processor.chat_template))
+
+
+@lru_cache
+def _told(template: str) -> dict[str, bool]:
+    words = set(re.findall(r"\w+", template))
+    return {switch: value for switch, value in AT_ONCE.items() if switch in words}
+
+
+def check_answers_at_once(processor: Any, end: str) -> None:
+    """Refuse a model that would spend the few tokens of its answer on thinking.
+
+    Args:
+        processor: A Hugging Face processor.
+        end: The end of a prompt, after the question: what an answer begins with.
+
+    Raises:
+        UserError: A thought begins there and does not end.
+    """
+    marks = list(THOUGHT.finditer(end))
+    if marks and not marks[-1][1]:
+        raise UserError(
+            f"{name_of(processor)} thinks before it answers: its chat template begins every answer "
+            f"with {marks[-1][0]}, and has no switch (enable_thinking) that turns that off. Use a "
+            "model that answers at once, such as its Instruct variant."
+        )
 
 
 def broken(processor: Any, why: str) -> UserError:

@@ -13,7 +13,9 @@ class Usage:
         empty: Answers without a letter; see `scoring/empty_answers` in the glossary.
         seconds: Time spent waiting for the VLM and the store.
         tokens_whole: Prompt tokens of the requests that were asked, each prompt counted whole.
-        tokens_run: Tokens that were really run; the difference was saved by sharing prefixes.
+        tokens_run: Tokens that were really run; the difference was saved by sharing prefixes, here
+            or in a server's cache.
+        likelihoods: How a server was asked for likelihoods; "" if it was not.
     """
 
     requests: int = 0
@@ -22,6 +24,7 @@ class Usage:
     seconds: float = 0.0
     tokens_whole: int = 0
     tokens_run: int = 0
+    likelihoods: str = ""
 
     @property
     def saved(self) -> float:
@@ -48,6 +51,8 @@ class Usage:
             parts.append(f"{self.requests / self.seconds:,.0f}/s")
         if self.tokens_whole:
             parts.append(f"{self.saved:.0%} of the tokens saved")
+        if self.likelihoods:
+            parts.append(f"likelihoods by {self.likelihoods}")
         if self.empty:
             parts.append(f"{self.empty:,} empty answers")
         return ", ".join(parts)

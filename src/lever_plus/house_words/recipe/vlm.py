@@ -3,7 +3,7 @@
 from typing import Final
 
 import torch
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel
 
 from lever_plus.config.house_words import RecipeParams
 from lever_plus.errors import UserError
@@ -44,7 +44,7 @@ def run(params: RecipeParams, places: Places, name: str) -> str:
         raise UserError(f"{places.params} has no VLM {name!r}, but {', '.join(params.vlms)}.")
     settings = params.vlms[name]
     use_threads(params.threads)
-    clip_processor = load_processor(AutoProcessor, str(places.clip), None)
+    clip_processor = load_processor(str(places.clip), None)
     clip = load_model(AutoModel, str(places.clip), None, "cpu", dtype=torch.float32)
     torch.manual_seed(settings.seed)
     processor = tiny_vlm.make_processor(clip_processor, PATCH_SIZE)

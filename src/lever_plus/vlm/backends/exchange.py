@@ -1,4 +1,4 @@
-"""One request to a server and its reply: bounded in time and size, asked again where that may help.
+"""One request to a server and its reply, bounded in time and size.
 
 A server is somebody else's program. It may be busy, send a byte a second, four hundred megabytes,
 a page for people or a reply to another question: what is no JSON object ends as one sentence that
@@ -8,7 +8,6 @@ quotes the server and says what to do.
 import asyncio
 import email.utils
 import json
-import random
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -24,9 +23,6 @@ from lever_plus.vlm.backends.words import advice_for, quoted, words_of
 REPLY_BYTES: Final = 4 * 2**20
 ERROR_BYTES: Final = 64 * 2**10
 CONNECT_SECONDS: Final = 10.0
-BACKOFF_SECONDS: Final = 0.5
-LONGEST_BACKOFF: Final = 8.0
-LONGEST_RETRY_AFTER: Final = 60.0
 PASSING: Final = {408, 409, 425, 429, *range(500, 600)} - {501, 505}
 """Statuses after which the same request may succeed."""
 
@@ -56,19 +52,16 @@ class ServerError(UserError):
 class Server:
     """A server that is asked for JSON objects; an asynchronous context."""
 
-    def __init__(
-        self, url: str, model: str, timeout_s: float, retries: int = 0, connections: int = 1
-    ) -> None:
+    def __init__(self, url: str, model: str, timeout_s: float, connections: int = 1) -> None:
         """Name the server; nothing is asked yet.
 
         Args:
             url: Base URL, such as http://127.0.0.1:8000/v1.
             model: Name of the model that is asked, for errors.
             timeout_s: Longest time from the start of a request to the last byte of its reply.
-            retries: Tries after the first.
             connections: Requests under way at once.
         """
-        self.url, self._timeout_s, self._retries = url, timeout_s, retries
+        self.url, self._timeout_s = url, timeout_s
         self._silent = f"{self.shown} did not answer for model {quoted(model, 100)}"
         self._connections = connections
         self._stack = AsyncExitStack()
@@ -96,38 +89,22 @@ class Server:
     async def ask(
         self, endpoint: str, body: dict[str, Any] | None = None, limit: int = REPLY_BYTES
     ) -> dict[str, Any]:
-        """Return the server's reply, asking again after failures that may pass.
+        """Return the server's reply.
 
         Args:
-            endpoint: Such as chat/completions, after the base URL.
+            endpoint: Such as chat/completions, after the base URL; or with a slash before it, such
+                as /tokenize, after the server's root, which is the base URL without /v1.
             body: What is posted; None gets.
             limit: Most bytes of a reply.
 
         Raises:
             ServerError: There is no reply, not in time, too long, or it is no JSON object.
         """
-        content = None if body is None else json.dumps(body).encode()
-        for again in range(self._retries + 1):
-            try:
-                return await self._once(endpoint, content, limit)
-            except ServerError as error:
-                if not error.passing or again == self._retries:
-                    raise
-                await asyncio.sleep(self._wait(error, again))
-        raise AssertionError("a try returns or raises")
-
-    def _wait(self, error: ServerError, again: int) -> float:
-        """Return the server's own wish, if it is a sensible one, else some time more every try."""
-        if error.wait is not None and 0 <= error.wait <= min(LONGEST_RETRY_AFTER, self._timeout_s):
-            return error.wait
-        return min(LONGEST_BACKOFF, BACKOFF_SECONDS * 2.0**again) * random.uniform(0.75, 1)
-
-    async def _once(self, endpoint: str, content: bytes | None, limit: int) -> dict[str, Any]:
         import httpx2
 
         begun = False
-        parts = urlsplit(self.url)
-        address = parts._replace(path=f"{parts.path.rstrip('/')}/{endpoint}").geturl()
+        address = address_of(self.url, endpoint)
+        content = None if body is None else json.dumps(body).encode()
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
@@ -248,6 +225,15 @@ class Server:
             advice = advice_for(200, said, passing=False, key=KEY_VARIABLE)
             raise ServerError(f"{self._silent}: it sent an error ({said}): {advice}.", 200)
         return found
+
+
+def address_of(url: str, endpoint: str) -> str:
+    """Return the address of an endpoint, see `Server.ask`, of a server with this base URL."""
+    parts = urlsplit(url)
+    base = parts.path.rstrip("/")
+    if endpoint.startswith("/"):
+        base, endpoint = base.removesuffix("/v1"), endpoint[1:]
+    return parts._replace(path=f"{base}/{endpoint}").geturl()
 
 
 def _seconds(text: str) -> float | None:

@@ -1,31 +1,47 @@
 """A VLM behind an OpenAI-compatible server (vLLM, SGLang, ...): the way to scale out.
 
-Demonstrations are earlier turns of a chat, images are data URLs. Likelihoods need a server that
-echoes the log-probabilities of its prompt (`prompt_logprobs`, as vLLM does); another is refused.
+Demonstrations are earlier turns of a chat, images are data URLs or, where the server takes that,
+their hashes. What else a server offers is found out when it is first asked, see `start`.
 """
 
-import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from lever_plus.config.vlm import OpenAiVlmParams
 from lever_plus.data.examples import check_images
 from lever_plus.data.images import image_url
 from lever_plus.errors import UserError
-from lever_plus.vlm.backends.exchange import Server, ServerError
+from lever_plus.vlm.backends.chat import CONTINUED, Chat
+from lever_plus.vlm.backends.counters import Counted, counted
+from lever_plus.vlm.backends.exchange import ServerError
+from lever_plus.vlm.backends.fitting import Fitting
 from lever_plus.vlm.backends.loops import run_to_end
-from lever_plus.vlm.backends.replies import Echo, answer_of, echoed, log_likelihood, model_names
+from lever_plus.vlm.backends.replies import answer_of, model_names
+from lever_plus.vlm.backends.servers import Route, Servers, opened
+from lever_plus.vlm.backends.spelling import begun_with
+from lever_plus.vlm.backends.start import Start
+from lever_plus.vlm.backends.told import told_before
 from lever_plus.vlm.backends.words import quoted
+from lever_plus.vlm.backends.work import Asking, Result, Work
 from lever_plus.vlm.prompt import Message, PromptFormat, message_hash, messages
-from lever_plus.vlm.request import Done, Request, VlmIdentity, ignore, scored_answer
+from lever_plus.vlm.request import Done, Kind, Request, VlmIdentity, ignore, scored_answer
 from lever_plus.vlm.usage import Usage
 
-Result = TypeVar("Result")
+LOG: Final = logging.getLogger("lever_plus")
 KEPT_IMAGES: Final = 1024
+MANY: Final = 50
+"""Prompts that share demonstrations: none of their tokens cached is worth a warning."""
+UNUSED: Final = (
+    "see that it is on (vLLM: --enable-prefix-caching), and that what prompts share is longer than "
+    "one of its blocks (--block-size)"
+)
+ECHOED: Final = (
+    "likelihoods are echoed, which keeps vLLM from reading it; the server offers, or agrees with, "
+    "no other way to them"
+)
 _url = lru_cache(maxsize=KEPT_IMAGES)(image_url)
-ECHO_BYTES: Final = 64 * 2**20
-"""A prompt of a hundred thousand tokens has ten megabytes of log-probabilities."""
 
 
 class OpenAiVlm:
@@ -36,13 +52,45 @@ class OpenAiVlm:
         self.params = params
         self.prompt = PromptFormat(instruction=params.instruction)
         self.usage = Usage()
-        self.identity = VlmIdentity(
+        self._start = Start()
+        self._fitting = Fitting()
+        self._assumed: VlmIdentity | None = None
+        self._warned = False
+        self._named = VlmIdentity(
             model=params.model,
             revision=params.revision,
             dtype=params.dtype,
             prompt_hash=message_hash(self.prompt),
             generation=f"server, greedy, max_new_tokens={params.max_new_tokens}",
         )
+
+    @property
+    def identity(self) -> VlmIdentity:
+        """What its answers depend on: the settings, and what the server has told."""
+        told = self._start.known.told
+        return self._named if told is None else told.identity(self._named)
+
+    def identify(self, known: Sequence[VlmIdentity]) -> VlmIdentity:
+        """Return the identity, after asking the server what it is.
+
+        One that is down is taken to be what it was when answers were last stored, so that nothing
+        but those answers is needed; once it must be asked, it must be that.
+
+        Args:
+            known: Identities that answers are stored under, the newest last.
+        """
+        if self._start.known.told is None:
+            before = told_before(self._named, known)
+            try:
+                run_to_end(partial(self._tell, patient=before is None), ignore)
+            except ServerError:
+                self._assumed = before or self._named
+                return self._assumed
+        return self.identity
+
+    def recorded(self, kind: Kind) -> VlmIdentity:
+        """Return what is written beside results: the identity, and how they were made."""
+        return self._start.recorded(kind, self.identity)
 
     def instructed(self, instruction: str) -> "OpenAiVlm":
         """Return this VLM with another instruction; they share their usage.
@@ -51,7 +99,7 @@ class OpenAiVlm:
             UserError: The instruction cannot be in a prompt.
         """
         other = OpenAiVlm(self.params.model_copy(update={"instruction": instruction}))
-        other.usage = self.usage
+        other.usage, other._start = self.usage, self._start
         return other
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
@@ -61,7 +109,8 @@ class OpenAiVlm:
             UserError: The server can't be reached, does not know the model, keeps failing, or its
                 reply holds no answer.
         """
-        return run_to_end(partial(self._all, requests, self._answer), done)
+        units = [[i] for i in range(len(requests))]
+        return self._all("answer", requests, units, self._answer, done)
 
     def log_likelihoods(
         self, requests: Sequence[Request], done: Done[float] = ignore
@@ -69,46 +118,121 @@ class OpenAiVlm:
         """Return the mean log-probability of the tokens of each request's answer.
 
         Raises:
-            UserError: As above, or the server does not echo the log-probabilities of its prompt.
+            UserError: As above, or the server gives no log-probabilities of given tokens.
         """
-        return run_to_end(partial(self._all, requests, self._log_likelihood), done)
+        prompts: dict[Request, list[int]] = {}
+        for i, request in enumerate(requests):
+            scored_answer(request)
+            prompts.setdefault(request._replace(answer=None), []).append(i)
+        units = list(prompts.values())
+        return self._all("log_likelihood", requests, units, self._log_likelihoods, done)
 
-    async def _all(
+    def _all(
         self,
+        kind: Kind,
         requests: Sequence[Request],
-        ask: Callable[[Server, Request], Awaitable[Result]],
+        units: Sequence[Sequence[int]],
+        ask: Callable[[Chat, Asking], Awaitable[list[Result]]],
         done: Done[Result],
     ) -> list[Result]:
-        """Ask everything with `concurrency` workers; the first failure ends them all."""
-        settings = self.params
-        results: dict[int, Result] = {}
-        waiting = iter(range(len(requests)))
-        workers = min(settings.concurrency, len(requests))
-        server = Server(
-            settings.url, settings.model, settings.timeout_s, settings.retries, max(1, workers)
+        """Ask everything, `concurrency` units at once at each server."""
+
+        def asking(unit: Sequence[int]) -> Asking:
+            return self._asking([requests[i] for i in unit])
+
+        async def results(chat: Chat, unit: Sequence[int]) -> list[Result]:
+            return await ask(chat, asking(unit))
+
+        work = Work(kind, units, lambda unit: _beginning(requests[unit[0]]), asking, results)
+        return run_to_end(partial(self._run, requests, work), done)
+
+    async def _run(
+        self, requests: Sequence[Request], work: Work[Result], done: Done[Result]
+    ) -> list[Result]:
+        params, at_once = self.params, max(1, min(self.params.concurrency, len(work.units)))
+        async with opened(params, at_once) as servers:
+            chats = [partial(self._chat, servers, number) for number in range(len(params.urls))]
+            try:
+                await self._start.find_out(params, servers, work, at_once)
+                self._check_assumed()
+                if requests:
+                    await self._check_sizes(servers, requests, work.kind)
+                before = await self._counted()
+                whole, run = self.usage.tokens_whole, self.usage.tokens_run
+                results = await work.run(chats, params.urls, work.units, at_once, done)
+                await self._count(before)
+            except ServerError as error:
+                raise await self._with_models(servers, error) from error
+        asked = Counted(self.usage.tokens_whole - whole, self.usage.tokens_run - run)
+        if work.kind == "log_likelihood":
+            self.usage.likelihoods = self._start.likelihoods.shown
+        unhelped = asked.whole and asked.run == asked.whole
+        if unhelped and len(work.units) >= MANY and _share(requests):
+            self._warn(servers.each[0].shown, work)
+        return [results[i] for i in range(len(results))]
+
+    async def _tell(self, _done: Done[object], *, patient: bool) -> list[object]:
+        """Ask the server what it is; where `patient` is not asked for, once."""
+        params = self.params if patient else self.params.model_copy(update={"patience_s": 0.0})
+        await self._start.tell(params)
+        return []
+
+    def _check_assumed(self) -> None:
+        """Refuse to go on with another server than the one whose stored answers were used."""
+        if self._assumed is not None and self._assumed != self.identity:
+            raise UserError(
+                f"{self.params.urls[0]} was down when this run began, so answers were used that "
+                f"are stored as those of {self._assumed['revision']!r}; now that it is there, it "
+                f"is {self.identity['revision']!r}: run again."
+            )
+
+    async def _counted(self) -> Counted | None:
+        """Return what the server has counted, where its replies do not say it."""
+        told, counts = self._start.known.told, self._start.known.counts
+        ask = told is not None and told.version is not None and not counts
+        return await counted(self.params.urls) if ask else None
+
+    async def _count(self, before: Counted | None) -> None:
+        """Add what was counted since; others who asked meanwhile are counted too."""
+        after = await self._counted()
+        if before is not None and after is not None and after.whole >= before.whole:
+            self.usage.tokens_whole += after.whole - before.whole
+            self.usage.tokens_run += after.run - before.run
+
+    def _warn(self, where: str, work: Work[Result]) -> None:
+        """Say once that the server's prefix cache did not help, and why that may be."""
+        if self._warned:
+            return
+        self._warned = True
+        echoed = work.kind == "log_likelihood" and self._start.likelihoods.echoes
+        LOG.warning(
+            "%s: %d prompts with demonstrations in common, and no token of them came from the "
+            "server's prefix cache: %s.",
+            *(where, len(work.units), ECHOED if echoed else UNUSED),
         )
 
-        async def work() -> None:
-            for i in waiting:
-                results[i] = await ask(server, requests[i])
-                done([i], [results[i]])
+    def _chat(self, servers: Servers, number: int) -> Chat:
+        return Chat(self.params, Route(servers, number), self._start.known, self.usage)
 
-        async with server:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(workers):
-                        group.create_task(work())
-            except ExceptionGroup as failed:  # not `except*`: 3.11.2 wraps what is raised in there
-                first = failed.exceptions[0]
-                if isinstance(first, ServerError) and first.status in (200, 400, 404, 422):
-                    raise await self._with_models(server, first) from first
-                raise first from None
-        return [results[i] for i in range(len(requests))]
+    async def _check_sizes(self, servers: Servers, requests: Sequence[Request], kind: Kind) -> None:
+        """Refuse prompts that are too long."""
 
-    async def _with_models(self, server: Server, error: ServerError) -> UserError:
+        def posted(request: Request) -> dict[str, Any]:
+            turns, options = self.messages(request), {}
+            if kind == "log_likelihood":
+                turns, options = begun_with(turns, scored_answer(request)), CONTINUED
+            return {"model": self.params.model, "messages": turns, **options}
+
+        # A scored prompt is followed by one token.
+        most = 1 if kind == "log_likelihood" else self.params.max_new_tokens
+        await self._fitting.check(servers.each, requests, posted, most)
+
+    async def _with_models(self, servers: Servers, error: ServerError) -> UserError:
         """Return an error that says, where the model is unknown, which ones there are."""
+        if error.status not in (200, 400, 404, 422):
+            return error
         try:
-            names = model_names(await server.ask("models"))
+            names = model_names(await Route(servers, 0).ask("models"))
         except UserError:
             return error
         if not names or self.params.model in names:
@@ -116,46 +240,22 @@ class OpenAiVlm:
         offered = quoted(", ".join(names))
         return UserError(f"{error} The server offers {offered}, not {self.params.model}.")
 
-    async def _answer(self, server: Server, request: Request) -> str:
-        settings = self.params
-        body = {
-            "model": settings.model,
-            "messages": self.messages(request),
-            "max_tokens": settings.max_new_tokens,
-            "temperature": 0.0,
-        }
-        reply = await server.ask("chat/completions", body)
-        where = self._place(server, request)
-        return answer_of(reply, settings.model, settings.max_new_tokens, where)
+    async def _answer(self, chat: Chat, asking: Asking) -> list[str]:
+        most = self.params.max_new_tokens
+        reply = await chat.complete(asking.turns, {"max_tokens": most})
+        return [answer_of(reply, self.params.model, most, chat.place(asking.what))]
 
-    async def _log_likelihood(self, server: Server, request: Request) -> float:
-        """Score the answer as the start of the assistant's turn, after the prompt's own tokens."""
-        turns, answer = self.messages(request), scored_answer(request)
-        prompt = await self._echo(server, request, turns, {})
-        forced = [*turns, {"role": "assistant", "content": answer}]
-        options = {"add_generation_prompt": False, "continue_final_message": True}
-        whole = await self._echo(server, request, forced, options)
-        return log_likelihood(prompt, whole, answer, self._place(server, request))
+    async def _log_likelihoods(self, chat: Chat, asking: Asking) -> list[float]:
+        """Score answers as the start of the assistant's turn, after the prompt's own tokens."""
+        scores = await self._start.likelihoods.score(chat, asking)
+        return [sum(values) / len(values) for values in scores]
 
-    async def _echo(
-        self, server: Server, request: Request, turns: list[Message], options: dict[str, Any]
-    ) -> list[Echo]:
-        """Return every token of a prompt."""
-        body = {
-            "model": self.params.model,
-            "messages": turns,
-            "max_tokens": 1,
-            "temperature": 0.0,
-            "prompt_logprobs": 0,
-            **options,
-        }
-        reply = await server.ask("chat/completions", body, ECHO_BYTES)
-        return echoed(reply, self.params.model, self._place(server, request))
-
-    @staticmethod
-    def _place(server: Server, request: Request) -> str:
-        query = request.query
-        return f"{server.shown}, reply to {quoted(query.question, 80)!r} ({query.image})"
+    def _asking(self, requests: Sequence[Request]) -> Asking:
+        """Return the prompt that requests share, and the answers that they score."""
+        first, query = requests[0], requests[0].query
+        answers = [request.answer for request in requests if request.answer is not None]
+        what = f"reply to {quoted(query.question, 80)!r} ({query.image})"
+        return Asking(self.messages(first), answers, what)
 
     def messages(self, request: Request) -> list[Message]:
         """Return a request in the protocol's form: every image as a data URL."""
@@ -168,3 +268,15 @@ class OpenAiVlm:
                     url = _url(next(images))
                     part.update({"type": "image_url", "image_url": {"url": url}})
         return turns
+
+
+def _beginning(request: Request) -> str:
+    """Return what a prompt begins with, which a server keeps in its prefix cache."""
+    first = request.demonstrations[0] if request.demonstrations else request.query
+    return f"{first.image_sha256 or first.image} {first.question}"
+
+
+def _share(requests: Sequence[Request]) -> bool:
+    """Return whether prompts begin with the same demonstrations."""
+    shown = [request.demonstrations[0] for request in requests if request.demonstrations]
+    return len(set(shown)) < len(shown)

@@ -124,7 +124,7 @@ class RayVlm:
         return self._actors
 
     def _started(self) -> list[Any]:
-        settings = self._ray
+        settings, device = self._ray, self._device()
         ray = _joined(settings.address)
         needed = settings.actors * settings.num_cpus
         there = ray.cluster_resources()
@@ -137,7 +137,7 @@ class RayVlm:
         here = not self._path.startswith(SHIPPED) and Path(self._path).exists()
         path = str(Path(self._path).resolve()) if here else self._path
         workers = max(1, int(settings.num_cpus))
-        params = self._params.model_copy(update={"workers": workers})
+        params = self._params.model_copy(update={"workers": workers, "device": device})
         remote = ray.remote(Actor).options(
             num_cpus=settings.num_cpus,
             num_gpus=settings.num_gpus,
@@ -145,6 +145,18 @@ class RayVlm:
             max_task_retries=RESTARTS,
         )
         return [remote.remote(path, params) for _ in range(settings.actors)]
+
+    def _device(self) -> str:
+        """Return where an actor finds its GPU: it sees those it asked for, counted from 0."""
+        device = self._params.device
+        if not device.startswith("cuda"):
+            return device
+        if not self._ray.num_gpus:
+            raise UserError(
+                f"vlm.device is {device}, but scoring.ray.num_gpus is 0, and Ray hides all GPUs "
+                "from an actor that asks for none: set it to 1.0, or vlm.device to cpu."
+            )
+        return "cuda"
 
     def _all(self, kind: str, requests: Sequence[Request], done: Done[Result]) -> list[Result]:
         _import_ray()

@@ -6,6 +6,7 @@ filtered it, called a tool, or is another model. Nothing that is no text of the 
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from lever_plus.errors import UserError
@@ -200,8 +201,8 @@ def _possible(value: float) -> bool:
         return False
 
 
-def log_likelihood(prompt: list[Echo], whole: list[Echo], answer: str, where: str) -> float:
-    """Return the mean log-probability of the tokens that `whole` has after `prompt`.
+def following(prompt: list[Echo], whole: list[Echo], answer: str, where: str) -> list[float]:
+    """Return the log-probability of each token that `whole` has after `prompt`.
 
     Args:
         prompt: The prompt without the answer.
@@ -221,18 +222,59 @@ def log_likelihood(prompt: list[Echo], whole: list[Echo], answer: str, where: st
         )
     texts = [text for *_, text in scored if text is not None]
     said = "".join(texts)
-    if len(texts) == len(scored) and "\ufffd" not in said and _bare(said) != _bare(answer):
+    if len(texts) == len(scored) and "\ufffd" not in said and bare(said) != bare(answer):
         raise UserError(
             f"{where}: after the prompt come the tokens {quoted(said)!r} instead of the answer "
             f"{answer!r}: the server does not heed continue_final_message; use one that does, such "
             "as vLLM, or a local model for sft_data."
         )
-    return sum(value for _, value, _ in scored) / len(scored)
+    return [value for _, value, _ in scored]
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """Return a text without white space and the marks that tokenizers write for it."""
     return re.sub(r"[\s▁ĠĊ]", "", text)
+
+
+def next_tokens(
+    reply: dict[str, Any], wanted: Sequence[int], model: str, where: str
+) -> dict[int, float]:
+    """Return the log-probabilities that a reply of one token gives to tokens, by id.
+
+    Args:
+        reply: The reply, with tokens named as "token_id:7".
+        wanted: Ids of the tokens that were asked for.
+        model: The model that was asked.
+        where: Whose reply it is, for errors.
+
+    Raises:
+        UserError: One of them is not there, or has no log-probability.
+    """
+    check_model(reply, model, where)
+    entries: list[Any] = []
+    try:
+        (first,) = reply["choices"][0]["logprobs"]["content"]
+        entries = [first, *first["top_logprobs"]]
+        given = {str(each["token"]): each["logprob"] for each in entries}
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: it gives no log-probabilities of the next token.") from error
+    found = {}
+    for token in wanted:
+        value = given.get(f"token_id:{token}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _possible(value):
+            raise UserError(
+                f"{where}: {_shown(value)} is no log-probability of token {token}: see the "
+                "server's log."
+            )
+        found[token] = min(0.0, float(value))
+    return found
+
+
+def prompt_length(reply: dict[str, Any]) -> int | None:
+    """Return how many tokens the prompt of a reply had; None where it does not say."""
+    usage = reply.get("usage")
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return count if type(count) is int else None
 
 
 def model_names(reply: dict[str, Any]) -> list[str]:

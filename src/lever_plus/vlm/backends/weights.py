@@ -28,11 +28,9 @@ class Weights:
         Raises:
             UserError: There is no such model, or its processor cannot be loaded.
         """
-        from transformers import AutoProcessor
-
         self._path, self._params = path, params
         self.name, self.revision = identify(path, params.revision)
-        self.processor = load_processor(AutoProcessor, path, params.revision)
+        self.processor = load_processor(path, params.revision)
 
     @cached_property
     def model(self) -> Any:

@@ -11,7 +11,8 @@ LONGEST: Final = 300
 _TITLE: Final = re.compile(r"<title[^>]*>([^<]*)|<h1[^>]*>([^<]*)", re.IGNORECASE)
 _TOO_LONG: Final = re.compile(
     r"context length|context size|context window|maximum context|max_model_len|too many tokens"
-    r"|longer than the (?:maximum|model)|prompt is too long|input is too long",
+    r"|longer than the (?:maximum|model)|prompt is too long|input is too long"
+    r"|max_tokens must be at least 1, got 0",
     re.IGNORECASE,
 )
 _TOO_MANY_IMAGES: Final = re.compile(
@@ -24,6 +25,13 @@ _NO_IMAGES: Final = re.compile(
     r"|image input is not supported|unknown part type",
     re.IGNORECASE,
 )
+
+_BUSY: Final = re.compile(r"\bbusy\b|overloaded|too many requests|queue is full", re.IGNORECASE)
+LONGER: Final = (
+    "allow longer prompts (vLLM: --max-model-len), or lower pointer.shots, vlm.max_new_tokens or "
+    "the size of the images"
+)
+"""What to do about a prompt that is too long."""
 
 
 def quoted(text: str, longest: int = LONGEST) -> str:
@@ -62,6 +70,11 @@ def _message(content: Any, depth: int) -> str:
     return ""
 
 
+def is_about_size(said: str) -> bool:
+    """Return whether a server says that a prompt is too long, or has too many images."""
+    return bool(_TOO_MANY_IMAGES.search(said) or _TOO_LONG.search(said))
+
+
 def advice_for(status: int, said: str, *, passing: bool, key: str) -> str:
     """Return what to do about a request that a server refused.
 
@@ -77,10 +90,7 @@ def advice_for(status: int, said: str, *, passing: bool, key: str) -> str:
             "(vLLM: --limit-mm-per-prompt '{\"image\": 8}'), or lower pointer.shots"
         )
     if _TOO_LONG.search(said):
-        return (
-            "allow longer prompts (vLLM: --max-model-len), or lower pointer.shots, "
-            "vlm.max_new_tokens or the size of the images"
-        )
+        return LONGER
     if _NO_IMAGES.search(said):
         return "set vlm.model to a model that sees images"
     if status in (401, 403):
@@ -91,7 +101,7 @@ def advice_for(status: int, said: str, *, passing: bool, key: str) -> str:
         return "correct vlm.model, or vlm.url, which ends in /v1 as a rule"
     if "insufficient_quota" in said:
         return "the account has no credit left: top it up, or use another key"
-    if status == 429:
+    if status == 429 or (passing and _BUSY.search(said)):
         return "lower vlm.concurrency; what was answered is stored: run again to go on"
     if passing:
         return "see its log; what was answered is stored: run again to go on"

@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from lever_plus.data.examples import Example, Query, hashed, hashed_query
 from lever_plus.errors import UserError
-from lever_plus.vlm.request import HIGHEST, Request, VlmIdentity
+from lever_plus.vlm.request import HIGHEST, Kind, Request, VlmIdentity
 from lever_plus.vlm.store.schema import (
     ADVICE,
     APPLICATION,
@@ -37,7 +37,6 @@ from lever_plus.vlm.store.schema import (
     looked_at,
 )
 
-Kind = Literal["answer", "log_likelihood"]
 LOOKUP: Final = 500
 
 
@@ -124,6 +123,11 @@ class Store:
                 (k, vlm, str(v) if text else None, None if text else float(v)) for k, v in values
             ]
             self._connection.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?)", rows)
+
+    def identities(self) -> list[VlmIdentity]:
+        """Return every VLM that something is stored of, the newest last."""
+        with explained(self.path):
+            return list(identities(self._connection, self.path).values())
 
     def segments(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the stored segments (image features) of these keys."""

@@ -9,8 +9,17 @@ from tqdm import tqdm
 from lever_plus.data.examples import Example, Query
 from lever_plus.errors import UserError
 from lever_plus.vlm.prompt import PromptFormat, check_examples, extract_answer
-from lever_plus.vlm.request import Ask, Backend, Instructable, Request, VlmIdentity, prefix_order
-from lever_plus.vlm.store.answers import Keys, Kind, Store, is_value
+from lever_plus.vlm.request import (
+    Ask,
+    Backend,
+    Instructable,
+    Kind,
+    Request,
+    Told,
+    VlmIdentity,
+    prefix_order,
+)
+from lever_plus.vlm.store.answers import Keys, Store, is_value
 from lever_plus.vlm.usage import Usage
 
 if TYPE_CHECKING:
@@ -37,6 +46,7 @@ class StoredVlm:
                     "shown: name it without them."
                 )
         self._backend, self._store = backend, store
+        self._identity: VlmIdentity | None = None
         self._keys: dict[Kind, Keys] = {}
         self._checked: set[Example | Query] = set()
         self._lengths: Lengths | None = None
@@ -45,8 +55,15 @@ class StoredVlm:
 
     @property
     def identity(self) -> VlmIdentity:
-        """What the answers depend on."""
-        return self._backend.identity
+        """What the answers depend on; a server is asked for it once, see `request.Told`."""
+        if self._identity is None:
+            known = [] if self._store is None else self._store.identities()
+            backend = self._backend
+            if isinstance(backend, Told):
+                self._identity = backend.identify(known)
+            else:
+                self._identity = backend.identity
+        return self._identity
 
     @property
     def prompt(self) -> PromptFormat:
@@ -207,7 +224,7 @@ class StoredVlm:
             bad = [i for i, value in pairs if not is_value(kind, value)]
             if self._store is not None:
                 kept = [(keys[i], value) for i, value in pairs if is_value(kind, value)]
-                self._store.put(kind, self.identity, kept)
+                self._store.put(kind, self._made_by(kind), kept)
             if bad:
                 raise _no_value(kind, requests[bad[0]])
             self._count(answers)
@@ -215,6 +232,10 @@ class StoredVlm:
         if not block:
             return {}
         return dict(zip(block, ask([requests[i] for i in block], done), strict=True))
+
+    def _made_by(self, kind: Kind) -> VlmIdentity:
+        """Return what is written beside values that were just asked for."""
+        return self._backend.recorded(kind) if isinstance(self._backend, Told) else self.identity
 
     def _count(self, values: Collection[str | float]) -> None:
         self.usage.requests += len(values)

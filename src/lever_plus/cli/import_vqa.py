@@ -1,0 +1,47 @@
+"""`lever-plus import-vqa`: a list of questions, answers and images as files in VQAv2 format."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import_vqa_app = typer.Typer()
+
+
+class Split(StrEnum):
+    """What the questions are for."""
+
+    TRAIN = "train"
+    DEV = "dev"
+    TEST = "test"
+
+
+@import_vqa_app.command("import-vqa")
+def import_vqa(
+    file: Path,
+    split: Annotated[Split, typer.Option(help="What the questions are for.")],
+    out: Annotated[Path, typer.Option(help="Folder that gets a folder with the split's name.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images; the list's own if none.")
+    ] = None,
+    image_name: Annotated[
+        str | None,
+        typer.Option(help="Where the list numbers images: their files, such as {image_id}.png."),
+    ] = None,
+) -> None:
+    """Write a list of questions, answers and images as a split in VQAv2 format.
+
+    FILE is JSON lines, a JSON list (.json) or CSV (.csv); a row says question, answer and image.
+    """
+    from lever_plus.data.vqa_import import import_list
+    from lever_plus.files.names import check_image_name
+
+    if image_name is not None:
+        check_image_name(image_name, "--image-name")
+    folder = out / split.value
+    made = import_list(file, split.value, folder, images or file.parent, image_name)
+    typer.echo(
+        f"{made.questions:,} questions about {made.images:,} images in {folder}; image_name of "
+        f'data.source.{split.value} is "{made.image_name}"'
+    )

@@ -1,0 +1,154 @@
+"""A conversation with one server: every request in the form that this server takes.
+
+What is found out about the server (`Known`) outlives a conversation: it is asked once a process.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lever_plus.config.vlm import OpenAiVlmParams
+from lever_plus.errors import UserError
+from lever_plus.vlm.backends.exchange import REPLY_BYTES
+from lever_plus.vlm.backends.pictures import Pictures, is_miss
+from lever_plus.vlm.backends.servers import Route
+from lever_plus.vlm.backends.told import Told, ask_about, asked, fingerprint_of
+from lever_plus.vlm.prompt import Message
+from lever_plus.vlm.template import AT_ONCE
+from lever_plus.vlm.usage import Usage
+
+CONTINUED: Final = {"add_generation_prompt": False, "continue_final_message": True}
+"""The last message is the beginning of the assistant's turn."""
+
+
+@dataclass
+class Known:
+    """What a process knows about a server.
+
+    Attributes:
+        told: What the server tells of itself; None before it is asked.
+        pictures: How it takes images; None before that is found out.
+        counts: Whether its replies say how many tokens came from its cache.
+    """
+
+    told: Told | None = None
+    pictures: Pictures | None = None
+    counts: bool = False
+
+
+class Chat:
+    """A conversation with one server, or with those that stand in for it.
+
+    Attributes:
+        salt: Text that keeps the server's prefix cache apart, where it has one; "" shares it.
+    """
+
+    def __init__(
+        self, params: OpenAiVlmParams, route: Route, known: Known, usage: Usage, salt: str = ""
+    ) -> None:
+        """Keep all of it; nothing is asked yet.
+
+        Args:
+            params: Which model.
+            route: To its server.
+            known: What is known about it, and what will be.
+            usage: Gets the tokens of every prompt.
+            salt: See above.
+        """
+        self.params, self.route, self.known, self.salt = params, route, known, salt
+        self._usage = usage
+
+    async def tell(self) -> Told:
+        """Return what the server tells of itself; it is asked once.
+
+        Raises:
+            ServerError: It cannot be reached, or is busy.
+        """
+        if self.known.told is None:
+            self.known.told = await ask_about(self.route, self.params.model)
+        return self.known.told
+
+    @property
+    def where(self) -> str:
+        """The server's URL, as people may see it."""
+        return self.route.shown
+
+    def place(self, what: str) -> str:
+        """Return whose reply was the last one and `what` it is, for errors."""
+        return f"{self.where}, {what}"
+
+    async def complete(
+        self, turns: list[Message], options: dict[str, Any], limit: int = REPLY_BYTES
+    ) -> dict[str, Any]:
+        """Return the reply to a chat.
+
+        Args:
+            turns: Messages in the protocol's form, every image as a data URL.
+            options: Fields of the request beside model and messages.
+            limit: Most bytes of the reply.
+
+        Raises:
+            UserError: There is no reply, or it is not the server's of before.
+        """
+        pictures = self.known.pictures
+        body = {"model": self.params.model, "temperature": 0.0, **self._template(), **options}
+        body |= {"cache_salt": self.salt} if self.salt else {}
+        if pictures is None:
+            reply = await self.route.ask("chat/completions", {**body, "messages": turns}, limit)
+        else:
+            reply = await self._with_uuids(pictures, turns, body, limit)
+        self._check(reply)
+        self._count(reply.get("usage"))
+        return reply
+
+    async def _with_uuids(
+        self, pictures: Pictures, turns: list[Message], body: dict[str, Any], limit: int
+    ) -> dict[str, Any]:
+        """Send the images that the server should have by their uuids; those it lost again."""
+        sent = {**body, "messages": pictures.short(turns)}
+        try:
+            reply = await self.route.ask("chat/completions", sent, limit)
+        except UserError as error:
+            if not is_miss(error):
+                raise
+            sent = {**body, "messages": pictures.whole(turns)}
+            reply = await self.route.ask("chat/completions", sent, limit)
+        pictures.keep(turns)
+        return reply
+
+    async def tokens(self, turns: list[Message], options: dict[str, Any]) -> list[int] | None:
+        """Return the tokens of a chat without images; None where the server does not say."""
+        body = {"model": self.params.model, "messages": turns, **self._template(), **options}
+        found = (await asked(self.route, "/tokenize", body)).get("tokens")
+        whole = isinstance(found, list) and all(type(each) is int for each in found)
+        return found if whole else None
+
+    async def text(self, tokens: list[int]) -> str | None:
+        """Return the text of tokens; None where the server does not say."""
+        body = {"model": self.params.model, "tokens": tokens}
+        found = (await asked(self.route, "/detokenize", body)).get("prompt")
+        return found if isinstance(found, str) else None
+
+    def _template(self) -> dict[str, Any]:
+        told = self.known.told
+        return {"chat_template_kwargs": AT_ONCE} if told and told.thinks else {}
+
+    def _check(self, reply: dict[str, Any]) -> None:
+        """Refuse the reply of a server that was replaced in mid-run."""
+        told, now = self.known.told, fingerprint_of(reply)
+        if told and told.fingerprint and now and now != told.fingerprint:
+            raise UserError(
+                f"{self.where} is not the server that was asked when this run began: the "
+                f"fingerprint was {told.fingerprint}, and is {now} now. What was answered before "
+                "is stored; run again to ask this one. Several servers must all be the same."
+            )
+
+    def _count(self, usage: object) -> None:
+        """Add the tokens of a prompt; those from the server's cache were not run."""
+        counted = usage if isinstance(usage, dict) else {}
+        details = counted.get("prompt_tokens_details")
+        whole = counted.get("prompt_tokens")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        if type(whole) is int and type(cached) is int and 0 <= cached <= whole:
+            self.known.counts = True
+            self._usage.tokens_whole += whole
+            self._usage.tokens_run += whole - cached

@@ -1,0 +1,126 @@
+"""Data that nobody here wrote: the page about easy-VQA is followed, command by command."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lever_plus.cli.doctor import examine
+from lever_plus.cli.main import app
+from lever_plus.config.file import load_with_preset
+from lever_plus.data.examples import Example, read_splits
+from lever_plus.data.vqa_files import read_vqa_files
+from pictures import draw
+from pipeline.project import Project
+from tiny_world import ROOT
+
+PAGE = (ROOT / "docs" / "easy-vqa.md").read_text(encoding="utf-8")
+INSTALL = "pip install -c constraints.txt easy-vqa\n"
+"""The only command that is not run: the package is in the test environment."""
+FEWER = "data: {source: {train: {sample: 240}, dev: {held_out: 40}, test: {sample: 60}}}\n"
+SIZES = {"train": 240, "dev": 40, "test": 60}
+
+
+def blocks(language: str) -> list[str]:
+    """Return the page's blocks in a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
+
+
+GET, OWN_LIST, PRESET, TINY, RUN = blocks("console")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A small run of all that the page says, with copies of the shipped models."""
+    project = Project(tmp_path_factory.mktemp("project"), "presets/smoke.yaml")
+    assert GET.startswith(INSTALL)
+    said = project.bash(GET.removeprefix(INSTALL))
+    assert "38,575 questions about 4,000 images in data/easy-vqa/train" in said
+    assert "9,673 questions about 1,000 images in data/easy-vqa/test" in said
+    project.bash(PRESET)
+    (project.folder / "fewer.yaml").write_text(FEWER)
+    project.cli("params", "overlay", "fewer.yaml")
+    project.bash(TINY)
+    said = project.bash(RUN)
+    assert "MISSING" not in said
+    assert "zero-shot" in said
+    return project
+
+
+@pytest.fixture(scope="module")
+def splits(project: Project) -> dict[str, list[Example]]:
+    return read_splits(project.folder / "artifacts" / "prepare", project.folder)
+
+
+@pytest.mark.slow
+def test_every_method_has_its_row(project: Project) -> None:
+    summary = json.loads((project.folder / "metrics" / "summary.json").read_text())
+    rows = {row["method"]: row["n"] for row in summary["rows"]}
+    assert {"zero-shot", "random", "sttr", "sft", "rce", "agro", "grpo", "oracle"} <= rows.keys()
+    assert rows["grpo"] == SIZES["test"]
+    assert summary["metric"] == "VQA accuracy, convention community"
+    assert summary["fallback_scores"] == 0
+
+
+@pytest.mark.slow
+def test_the_examples_are_those_of_the_package(splits: dict[str, list[Example]]) -> None:
+    """Image for image, by its content, and question for question."""
+    import easy_vqa
+
+    assert {split: len(rows) for split, rows in splits.items()} == SIZES
+    read = {
+        "train": (easy_vqa.get_train_questions(), easy_vqa.get_train_image_paths()),
+        "test": (easy_vqa.get_test_questions(), easy_vqa.get_test_image_paths()),
+    }
+    for split, ((questions, answers, images), paths) in read.items():
+        contents = {number: Path(path).read_bytes() for number, path in paths.items()}
+        rows = zip(images, questions, answers, strict=True)
+        there = {(contents[image], question): answer for image, question, answer in rows}
+        taken = [*splits[split], *(splits["dev"] if split == "train" else ())]
+        for example in taken:
+            answer = there[Path(example.image).read_bytes(), example.question]
+            assert example.answers == (answer,) * 10
+    known = {e.answer for rows in splits.values() for e in rows}
+    assert known <= set(easy_vqa.get_answers())
+
+
+@pytest.mark.slow
+def test_no_image_is_in_two_splits(splits: dict[str, list[Example]]) -> None:
+    images = {split: {Path(e.image).read_bytes() for e in rows} for split, rows in splits.items()}
+    assert not images["train"] & (images["dev"] | images["test"])
+    assert not images["dev"] & images["test"]
+
+
+def test_the_page_s_list_of_ones_own_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for gray, name in enumerate(("street", "beach")):
+        draw(tmp_path / "photos" / f"{name}.jpg", gray)
+    (rows,) = blocks("csv")
+    name, *command = shlex.split(OWN_LIST)
+    assert name == "lever-plus"
+    Path(command[1]).write_text(rows)
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    made = tmp_path / "data" / "own" / "train"
+    files = (made / "questions.json", made / "annotations.json", made / "images")
+    examples = read_vqa_files(*files, "{image_id}.jpg")
+    assert [(e.question, e.answer) for e in examples] == [
+        ("What colour is the door?", "green"),
+        ("How many people are there?", "2"),
+    ]
+
+
+def test_the_doctor_says_where_the_files_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = load_with_preset(ROOT / "params.yaml", ROOT / "presets" / "easy-vqa.yaml")
+    notes = {item.name: item.note for item in examine(params) if not item.found}
+    data = [note for name, note in notes.items() if name.startswith("data, ")]
+    assert len(data) == 6
+    assert all("get it from the package easy-vqa, as docs/easy-vqa.md says" in n for n in data)
