@@ -89,7 +89,7 @@ def train_stop(
                 policy, environment, queries, grpo.group_size, trainer.generator
             )
         alone = bill.alone("train", queries)
-        # Before the parts of a batch, which take their turns as they come.
+        # Drawn here: the parts of a batch run side by side, in no fixed order.
         drawn = torch.randint(len(params.prices), (len(queries),), generator=trainer.generator)
         prices = torch.tensor(params.prices)[drawn]
         costs = bill.costs(candidates.groups)
