@@ -56,8 +56,8 @@ types: $(INSTALLED)
 	mypy
 
 pytest: $(INSTALLED)
-	pytest -m 'not slow and not vllm' -q
-	pytest -m 'slow and not vllm' -q
+	pytest -n 2 --dist worksteal -m 'not slow and not vllm' -q
+	pytest -n 2 --dist worksteal -m 'slow and not vllm' -q
 
 # A vLLM for CPUs, which brings a torch of its own; what it does not need to serve text and images
 # is taken out again, because it is built for CUDA.

@@ -4,6 +4,10 @@ import os
 
 import pytest
 
+# Two processes run the tests side by side, on two cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 # Test servers are on loopback, whatever proxy the machine has.
@@ -63,4 +67,4 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return Folders(root / "clip", root / "vlm")
 
 
-pytest_plugins = ["postgres_server"]
+pytest_plugins = ["bad_inputs", "postgres_server"]

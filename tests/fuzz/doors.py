@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from bad_inputs import COUNTS
 from lever_plus.errors import UserError
 
 SECONDS = 20
-COUNTS: dict[str, Counter[str]] = {}
-"""{door: {"tried", "refused", "fine"}}, of this run of the tests."""
 
 
 class HangError(BaseException):

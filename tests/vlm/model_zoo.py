@@ -350,10 +350,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "Ovis2": Family(zoo_today.ovis2, "thisisiron/Ovis2-1B-hf"),
 }
 WHOLE: Final[Mapping[str, str]] = {
-    "Qwen3.5": "merges with the prompt before it",
     "MiniCPM-V 4.6": "a prompt is not the concatenation of its turns",
     "Molmo2": "its likelihoods would differ by",
-    "Granite Vision 4": "its likelihoods would differ by",
+    "Granite Vision 4": "its language model is given deepstack_features",
 }
 """The families whose prompts run whole, and how the reason for it begins or ends; others share."""
 IN_COMPANY: Final = {"LLaVA-OneVision"}
