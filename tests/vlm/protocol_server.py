@@ -46,6 +46,7 @@ class Vlm:
         echoes: bool,
         longest: int | None = None,
         offers: Collection[str] = (),
+        gateway: int = 0,
     ) -> None:
         """Keep the model.
 
@@ -55,12 +56,13 @@ class Vlm:
             echoes: Whether prompt log-probabilities are offered.
             longest: Most tokens that it reads at once, for `/tokenize`; None does not say.
             offers: What else is offered, see `OFFERS`.
+            gateway: How often a path outside /v1 is answered with 502; negative: always.
         """
         self.model, self.processor, self.echoes = model, processor, echoes
         self.longest, self.asked = longest, Counter[str]()
         self.offers, self.fingerprint = offers, f"vllm-{VERSION}-0a1b"
         self.lock, self.counting = threading.Lock(), threading.Lock()
-        self.failures = 0
+        self.failures, self.gateway = 0, gateway
         self.active = self.most_active = 0
         self.bodies: list[dict[str, Any]] = []
         self.images: dict[str, str] = {}
@@ -220,6 +222,8 @@ def serve(vlm: Vlm) -> Iterator[str]:
             if vlm.failures > 0:
                 vlm.failures -= 1
                 return 503, {"error": {"message": "busy"}}
+            if self.is_kept_back():
+                return 502, {"error": {"message": "Bad Gateway"}}
             if self.path == "/v1/chat/completions":
                 try:
                     return 200, vlm.reply(body)
@@ -231,8 +235,16 @@ def serve(vlm: Vlm) -> Iterator[str]:
                 return 200, {"prompt": vlm.processor.tokenizer.decode(body["tokens"])}
             return 404, {"detail": "Not Found"}
 
+        def is_kept_back(self) -> bool:
+            if self.path.startswith("/v1") or not vlm.gateway:
+                return False
+            vlm.gateway -= 1
+            return True
+
         def do_GET(self) -> None:
-            if self.path == "/v1/models":
+            if self.is_kept_back():
+                self.answer(502, {"error": {"message": "Bad Gateway"}})
+            elif self.path == "/v1/models":
                 self.answer(200, {"data": [{"id": NAME, "max_model_len": LONGEST}]})
             elif self.path == "/version" and "version" in vlm.offers:
                 self.answer(200, {"version": VERSION})

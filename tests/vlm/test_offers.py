@@ -1,6 +1,7 @@
 """What a server offers is found out by asking it, and is used only as far as it gives the same."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,12 +62,25 @@ class Served:
 @pytest.fixture
 def served(local: HuggingFaceVlm) -> Any:
     @contextmanager
-    def run(*offers: str, echoes: bool = True) -> Iterator[Served]:
-        vlm = Vlm(local.model, local.processor, echoes=echoes, offers=offers)
+    def run(*offers: str, echoes: bool = True, gateway: int = 0) -> Iterator[Served]:
+        vlm = Vlm(local.model, local.processor, echoes=echoes, offers=offers, gateway=gateway)
         with serve(vlm) as url:
             yield Served(vlm, url)
 
     return run
+
+
+@pytest.mark.parametrize(("gateway", "version"), [(1, VERSION), (-1, None)])
+def test_a_gateway_that_keeps_paths_to_itself_is_not_waited_for(
+    gateway: int, version: str | None, served: Any, requests: list[Request]
+) -> None:
+    """One that only started with its server is asked again."""
+    with served("version", gateway=gateway) as server:
+        vlm = server.client(patience_s=600.0)
+        begun = time.monotonic()
+        assert vlm.answers(requests[:1])
+        assert time.monotonic() - begun < 60
+        assert (f"{version}" in str(vlm.identity["revision"])) is (version is not None)
 
 
 @pytest.mark.parametrize("way", WAYS)

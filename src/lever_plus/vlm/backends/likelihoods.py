@@ -198,7 +198,7 @@ def _token_by_token(fields: Callable[[list[int]], dict[str, Any]], at_once: int)
             tokens = list(following_)
             for start in range(0, len(tokens), at_once):
                 some = tokens[start : start + at_once]
-                options = {**ONE_TOKEN, **fields(some), **(CONTINUED if so_far else {})}
+                options = {**NEXT_TOKEN, **fields(some), **(CONTINUED if so_far else {})}
                 reply = await chat.complete(turns, options)
                 place = chat.place(asking.what)
                 found = next_tokens(reply, some, chat.params.model, place)
@@ -219,7 +219,7 @@ def _taken(values: dict[tuple[int, ...], float], ids: tuple[int, ...]) -> list[f
     return found if len(found) == len(path) else None
 
 
-ONE_TOKEN: Final = {"max_tokens": 1, "logprobs": True, "return_tokens_as_token_ids": True}
+NEXT_TOKEN: Final = {"max_tokens": 1, "logprobs": True, "return_tokens_as_token_ids": True}
 WAYS: Final[dict[str, Way]] = {
     "logprob_token_ids": _token_by_token(lambda ids: {"logprob_token_ids": ids}, MOST_AT_ONCE),
     "logit_bias": _token_by_token(lambda ids: {"logit_bias": {str(ids[0]): FORCING}}, 1),

@@ -119,11 +119,16 @@ class Route:
         return self._last.shown
 
     async def ask(
-        self, endpoint: str, body: dict[str, Any] | None = None, limit: int = REPLY_BYTES
+        self,
+        endpoint: str,
+        body: dict[str, Any] | None = None,
+        limit: int = REPLY_BYTES,
+        *,
+        patient: bool = True,
     ) -> dict[str, Any]:
         """Return a server's reply, asking again after failures that may pass.
 
-        Arguments as `Server.ask`.
+        Arguments as `Server.ask`; `patient`: whether it is asked again.
 
         Raises:
             ServerError: As `Server.ask`; what may pass has not passed within `patience_s`.
@@ -134,7 +139,7 @@ class Route:
             try:
                 reply = await server.ask(endpoint, body, limit)
             except ServerError as error:
-                if not error.passing:
+                if not (error.passing and patient):
                     raise
                 now = time.monotonic()
                 ends = now + self._servers.patience_s if ends is None else ends

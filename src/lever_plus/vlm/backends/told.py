@@ -93,12 +93,33 @@ async def asked(server: Route, endpoint: str, body: dict[str, Any] | None = None
     Raises:
         ServerError: It cannot be reached, or is busy.
     """
+    beside = endpoint.startswith("/")
     try:
-        return await server.ask(endpoint, body)
+        return await (_beside(server, endpoint, body) if beside else server.ask(endpoint, body))
     except ServerError as error:
         if error.passing:
             raise
         return {}
+
+
+async def _beside(server: Route, endpoint: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the reply at a path outside the API; empty where a gateway does not pass it on.
+
+    A gateway may answer 5xx there for ever, but also while its server starts: once the server
+    answers what all offer, a second such answer is taken for the gateway's last word.
+    """
+    for is_last in (False, True):
+        try:
+            return await server.ask(endpoint, body, patient=False)
+        except ServerError as error:
+            if not error.passing:
+                raise
+            if error.status is None or error.status < 500:
+                break
+            if is_last:
+                return {}
+        await server.ask("models")
+    return await server.ask(endpoint, body)
 
 
 def fingerprint_of(reply: dict[str, Any]) -> str | None:
