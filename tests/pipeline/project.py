@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline.warm import folder_of_commands
 from tiny_world import ROOT
 
 
@@ -47,27 +48,27 @@ class Project:
         return self._run(sys.executable, "-c", code, *arguments)
 
     def cli(self, *arguments: str) -> str:
-        return self._run(sys.executable, "-m", "lever_plus.cli.main", *arguments)
+        return self._run("lever-plus", *arguments)
 
     def dvc(self, *arguments: str) -> str:
-        return self._run(sys.executable, "-m", "dvc", *arguments)
+        return self._run("dvc", *arguments)
 
     def bash(self, script: str) -> str:
         return self._run("bash", "-euc", script)
 
     def _run(self, *command: str, cwd: Path | None = None) -> str:
-        binaries = str(Path(sys.executable).parent)
+        binaries = [str(folder_of_commands(self._vision)), str(Path(sys.executable).parent)]
         paths = [self.folder / "src", *([ROOT / "tests" / "beside_torch"] if self._vision else [])]
         environment = {
             **os.environ,
-            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join([*binaries, os.environ["PATH"]]),
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "DVC_NO_ANALYTICS": "1",
         }
         for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "LEVER_PLUS_STUDY_STORAGE"):
             environment.pop(name, None)
         done = subprocess.run(
-            command,
+            ["/usr/bin/env", *command],  # which finds it on this PATH
             cwd=cwd or self.folder,
             env=environment,
             capture_output=True,
