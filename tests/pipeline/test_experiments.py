@@ -100,6 +100,26 @@ def on_dev(world: World, selector: LearnedSelector) -> np.ndarray:
     return np.array([np.mean([accuracy(s.examples[:k], e) for k in (1, 2)]) for e, s in pairs])
 
 
+def test_a_trial_may_end_between_epochs_of_rce(ran: Ran, tmp_path: Path) -> None:
+    world, settings = ran.world, study_settings(tmp_path)
+    other = values(world, settings, tau_start=max(settings.space.tau_start))
+    params = changed_params(world.params, changes(other, world.params, settings.space))
+    numbers: list[int] = []
+    trials_on(world).measure(params, 2, 1, lambda number, _row: numbers.append(number))
+    epochs = params.rce.epochs
+    assert numbers == [*range(epochs + 1), *range(epochs + 1, epochs + 4)]
+
+    def stop(number: int, _row: Row) -> None:
+        numbers.append(number)
+        if number == 1:
+            raise optuna.TrialPruned
+
+    numbers.clear()
+    with pytest.raises(optuna.TrialPruned):
+        trials_on(world).measure(params, 2, 1, stop)
+    assert numbers == [0, 1]
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_trial_is_measured_by_what_grpo_adds_to_rce_on_dev(
     ran: Ran, tmp_path: Path, seed: int

@@ -18,7 +18,8 @@ TWO_OF_40 = 0.05
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose local VLM has been asked what it reads in context."""
-    project = Project(tmp_path_factory.mktemp("project"), "presets/smoke.yaml")
+    folder = tmp_path_factory.mktemp("project")
+    project = Project(folder, "presets/smoke.yaml", "tests/vllm/smaller.yaml")
     for stage in ("prepare", "in_context"):
         project.cli(stage)
     return project

@@ -2,7 +2,8 @@
 
 Objective: paired difference of dev accuracy (mean over shots), trial minus baseline, averaged over
 the same training seeds. The KL to the RCE policy is a constraint. All seeds' epochs are reported,
-so that a pruner may end a trial between epochs and between seeds. Test questions are not read.
+those of RCE too where a trial trains it, so that a pruner may end a trial between epochs and
+between seeds. Test questions are not read.
 
 All trials stand on one SFT policy and one set of RL data, those of the first training seed. A seed
 of a trial, or of promotion, is that of RCE and GRPO alone, so what the study says of training runs
@@ -15,7 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -43,10 +44,13 @@ from lever_plus.vlm.store.cached import StoredVlm
 
 Accuracies = NDArray[np.float64]
 Report = Callable[[int, Row], None]
-"""Gets the number of a report and a history row; may raise to end the trial."""
+"""Gets a number and a history row; may raise to end the trial.
+
+Epoch e of RCE has number e, epoch e of GRPO comes e + 1 after the last one of RCE.
+"""
 
 
-OBJECTIVE: Final = 3
+OBJECTIVE: Final = 4
 """Raised with every change of the code that gives a trial another result: studies do not mix."""
 
 
@@ -82,6 +86,7 @@ class Trials:
         self.workspace = Workspace(paths, params.vlm, params.scoring, vlm)
         self._baselines: dict[int, Accuracies] = {}
         self._trained: dict[tuple[str, int], Trained] = {}
+        self._newest: tuple[str, Groups] | None = None
 
     @property
     def first_seed(self) -> int:
@@ -136,16 +141,14 @@ class Trials:
         Raises:
             DivergedError: A loss became nan or infinite.
         """
-        policy = self._rce(params, seed)
+        policy = self._rce(params, seed, partial(_report, report, 0))
         kl, reward = 0.0, math.nan
         if epochs:
             rows: list[Row] = []
 
             def observe(row: Row) -> None:
-                if not math.isfinite(float(row.get("loss", 0.0))):
-                    raise DivergedError(f"loss {row['loss']} in epoch {row['epoch']}")
                 rows.append(row)
-                report(int(row["epoch"]), row)
+                _report(report, params.rce.epochs + 1, row)
 
             trained = train_grpo(
                 policy,
@@ -178,10 +181,16 @@ class Trials:
         return self.workspace.environment(params.pointer.shots, params.reward)
 
     def _groups(self, params: Params) -> Groups:
-        rl_data = self.paths.rl_data(self.first_seed)
-        return self.workspace.groups(rl_data, params.reward, params.rl)
+        """Return the RL data as a trial sees them; all its trainings see the same."""
+        key = repr((params.reward, params.rl))
+        if self._newest is None or self._newest[0] != key:
+            rl_data = self.paths.rl_data(self.first_seed)
+            self._newest = key, self.workspace.groups(rl_data, params.reward, params.rl)
+        return self._newest[1]
 
-    def _rce(self, params: Params, seed: int) -> Policy:
+    def _rce(
+        self, params: Params, seed: int, observe: Callable[[Row], None] = lambda _row: None
+    ) -> Policy:
         """Return the RCE policy: the pipeline's where nothing differs, else trained, once."""
         workspace, name = self.workspace, first_tau(params)[0]
         pipelines = self.paths.trained(name, seed)
@@ -199,10 +208,17 @@ class Trials:
                 self.dev,
                 params.rce,
                 params.rce.tau[name],
-                Run(seed, lambda _row: None, threads=params.threads),
+                Run(seed, observe, threads=params.threads),
                 params.rl.constant_groups,
             )
         return deepcopy(self._trained[key].best())
+
+
+def _report(report: Report, first: int, row: Row) -> None:
+    """Report an epoch, the number of whose epoch 0 is `first`; DivergedError if it has no loss."""
+    if not math.isfinite(float(row.get("loss", 0.0))):
+        raise DivergedError(f"loss {row['loss']} in epoch {row['epoch']}")
+    report(first + int(row["epoch"]), row)
 
 
 def _facts(example: Example) -> tuple[Any, ...]:

@@ -22,7 +22,8 @@ ADVICE: Final = "run from the project's root folder, or write it as search/param
 DATABASES: Final = ("postgresql", "mysql", "sqlite")
 """What Optuna keeps studies in, beside journal files."""
 MOST_EPOCHS: Final = 1000
-"""Seed number s reports at steps s * MOST_EPOCHS + epoch, and at its end at the last of them."""
+"""A seed reports its epochs, of RCE and of GRPO, at steps of its own, so many more than RCE has
+epochs, and its end at the last of them."""
 STEEPEST: Final = 40.0
 """Slope of the shot weights: from here on one shot has all the weight."""
 Values = Mapping[str, Any]
@@ -81,7 +82,7 @@ class Space(Section):
 
     learning_rate: Rates = Field(description="grpo.learning_rate")
     kl_beta: Weights = Field(description="grpo.kl_beta")
-    epochs: Annotated[int, Field(ge=1, lt=MOST_EPOCHS - 1)] = Field(
+    epochs: Annotated[int, Field(ge=1, lt=MOST_EPOCHS - 2)] = Field(
         description="largest grpo.epochs; 0 is the RCE-only policy"
     )
     hard_share: Shares = Field(description="hard weight / (hard + soft weight); their sum stays 2")

@@ -66,7 +66,8 @@ def _load(settings: StudySettings, storage: BaseStorage) -> optuna.Study:
     study = optuna.load_study(
         study_name=settings.name,
         storage=storage,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+        # How fast RCE begins depends on its temperature; later epochs tell more.
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=4),
     )
     if study.directions != [StudyDirection.MAXIMIZE]:
         raise UserError(

@@ -31,7 +31,7 @@ from lever_plus.experiments.study.liveness import (
     silent_for,
     tell,
 )
-from lever_plus.experiments.study.objective import DivergedError, Measured, Trials
+from lever_plus.experiments.study.objective import Accuracies, DivergedError, Measured, Trials
 from lever_plus.experiments.study.proposals import Proposals
 from lever_plus.experiments.study.settings import MOST_EPOCHS, Space, StudySettings
 from lever_plus.experiments.study.space import SPANS, baseline, changes, check_space
@@ -162,9 +162,10 @@ def objective(trials: Trials, params: Params, settings: StudySettings) -> Callab
         changed = changed_params(params, own)
         measured: list[Measured] = []
         for index, seed in enumerate(settings.seeds):
-            reporter = _reporter(trial, index, measured, trials, seed)
+            steps = changed.rce.epochs + MOST_EPOCHS
+            reporter = _reporter(trial, index * steps, measured, trials.baseline(seed))
             measured.append(_finite(trials.measure(changed, values["epochs"], seed, reporter)))
-            trial.report(_mean(measured), (index + 1) * MOST_EPOCHS - 1)
+            trial.report(_mean(measured), (index + 1) * steps - 1)
             if trial.should_prune():
                 raise optuna.TrialPruned
         _remember(trial, measured, settings)
@@ -190,18 +191,18 @@ def _mean(measured: list[Measured]) -> float:
 
 
 def _reporter(
-    trial: Trial, index: int, measured: list[Measured], trials: Trials, seed: int
+    trial: Trial, first_step: int, measured: list[Measured], baseline: Accuracies
 ) -> Callable[[int, Row], None]:
     """Return what reports every epoch: the mean over finished seeds and the one under way."""
-    base = float(trials.baseline(seed).mean())
+    base = float(baseline.mean())
 
-    def report(epoch: int, row: Row) -> None:
+    def report(number: int, row: Row) -> None:
         now = float(row["dev_accuracy"]) - base
         if not np.isfinite(now):
-            raise DivergedError(f"dev accuracy {row['dev_accuracy']} in epoch {epoch}")
+            raise DivergedError(f"dev accuracy {row['dev_accuracy']} in epoch {row['epoch']}")
         so_far = [*(float(m.difference.mean()) for m in measured), now]
-        trial.report(float(np.mean(so_far)), index * MOST_EPOCHS + epoch)
-        if epoch and trial.should_prune():
+        trial.report(float(np.mean(so_far)), first_step + number)
+        if row["epoch"] and trial.should_prune():
             raise optuna.TrialPruned
 
     return report
