@@ -105,9 +105,9 @@ def test_a_trial_may_end_between_epochs_of_rce(ran: Ran, tmp_path: Path) -> None
     other = values(world, settings, tau_start=max(settings.space.tau_start))
     params = changed_params(world.params, changes(other, world.params, settings.space))
     numbers: list[int] = []
-    trials_on(world).measure(params, 2, 1, lambda number, _row: numbers.append(number))
+    trials_on(world).measure(params, 3, 1, lambda number, _row: numbers.append(number))
     epochs = params.rce.epochs
-    assert numbers == [*range(epochs + 1), *range(epochs + 1, epochs + 4)]
+    assert numbers == [*range(epochs + 1), *range(epochs + 1, epochs + 5)]
 
     def stop(number: int, _row: Row) -> None:
         numbers.append(number)
@@ -116,7 +116,7 @@ def test_a_trial_may_end_between_epochs_of_rce(ran: Ran, tmp_path: Path) -> None
 
     numbers.clear()
     with pytest.raises(optuna.TrialPruned):
-        trials_on(world).measure(params, 2, 1, stop)
+        trials_on(world).measure(params, 3, 1, stop)
     assert numbers == [0, 1]
 
 
