@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import stat
@@ -92,6 +93,7 @@ def folder_of_commands(vision: bool) -> Path:
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(process.kill)
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
