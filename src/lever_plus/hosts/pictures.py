@@ -1,0 +1,73 @@
+"""Images as other programs hand them over: paths, data URLs, bytes."""
+
+import base64
+import binascii
+import hashlib
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from lever_plus.data.images import MOST_BYTES, open_image
+from lever_plus.errors import UserError
+from lever_plus.files.writing import replacing
+
+_DATA_URL: Final = re.compile(r"data:image/[\w.+-]+;base64,(?P<content>.*)", re.DOTALL)
+_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+ADVICE: Final = "give the path of an image file, or a data URL (data:image/png;base64,...)"
+
+
+class Pictures:
+    """Gives every image a file: what has none is written to a folder, under its content's hash."""
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        """Keep the folder; None: a temporary one, which goes when the object does."""
+        self._temporary = TemporaryDirectory(prefix="lever_plus") if folder is None else None
+        self._folder = Path(self._temporary.name if self._temporary else str(folder))
+
+    def path(self, image: object) -> str:
+        """Return the file of an image that opens.
+
+        Args:
+            image: A path, a data URL or the bytes of a file.
+
+        Raises:
+            UserError: It is none of these, or cannot be opened; nothing is downloaded.
+        """
+        if isinstance(image, bytes | bytearray):
+            return self._written(bytes(image))
+        if not isinstance(image, str | Path) or not str(image).strip():
+            shown = repr(image)[:80] if image else "nothing"
+            raise UserError(f"{shown} is no image: {ADVICE}.")
+        text = str(image)
+        if text.startswith("data:"):
+            return self._written(_decoded(text))
+        if _ADDRESS.match(text) and "://" in text:
+            raise UserError(f"{text[:80]} is not downloaded: {ADVICE}.")
+        open_image(text)
+        return text
+
+    def _written(self, content: bytes) -> str:
+        path = self._folder / hashlib.sha256(content).hexdigest()
+        if not path.is_file():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as beside:
+                beside.write_bytes(content)
+        try:
+            open_image(path)
+        except UserError:
+            path.unlink(missing_ok=True)
+            raise
+        return str(path)
+
+
+def _decoded(url: str) -> bytes:
+    """Return the bytes of a data URL; UserError if it is none of an image."""
+    found = _DATA_URL.fullmatch(url)
+    try:
+        content = base64.b64decode(found["content"], validate=True) if found else b""
+    except (binascii.Error, ValueError):
+        content = b""
+    if not content or len(content) > MOST_BYTES:
+        raise UserError(f"{url[:60]}... is no data URL of an image: {ADVICE}.")
+    return content

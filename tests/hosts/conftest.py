@@ -1,0 +1,29 @@
+"""Questions that nobody has seen, and a pool for all of them."""
+
+from typing import NamedTuple
+
+import pytest
+
+from lever_plus.data.examples import Example, Query
+from lever_plus.house_words.maker import make_embedded
+from lever_plus.selectors.learned import LearnedSelector
+from tiny_world import read_world
+from trained_selector import SHOTS
+
+
+class Asked(NamedTuple):
+    """What is asked, what may be shown, and what the selector shows."""
+
+    queries: list[Query]
+    pool: list[Example]
+    chosen: list[tuple[Example, ...]]
+
+
+@pytest.fixture(scope="session")
+def asked(trained: LearnedSelector, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    folder = tmp_path_factory.mktemp("asked")
+    make_embedded(folder, folder / "images", {"train": 64, "dev": 1, "test": 200}, 0.4, 64, seed=7)
+    world = read_world(folder)
+    queries, pool = [e.query for e in world.splits["test"]], world.splits["train"]
+    selections = trained.select_all(queries, [pool] * len(queries), SHOTS)
+    return Asked(queries, pool, [selection.examples for selection in selections])

@@ -1,0 +1,55 @@
+"""An image is the same, however it is handed over; what is none is refused with advice."""
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from lever_plus.data.images import image_sha256
+from lever_plus.errors import UserError
+from lever_plus.hosts.pictures import Pictures
+from tiny_world import World
+
+
+@pytest.fixture
+def image(world: World) -> Path:
+    return Path(world.splits["dev"][0].image)
+
+
+def test_a_path_a_data_url_and_bytes_are_the_same_image(image: Path, tmp_path: Path) -> None:
+    pictures, content = Pictures(tmp_path / "kept"), image.read_bytes()
+    url = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    files = [pictures.path(given) for given in (image, str(image), url, content)]
+    assert files[0] == files[1] == str(image)
+    assert files[2] == files[3]
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    assert {image_sha256(file) for file in files} == {image_sha256(image)}
+
+
+def test_a_temporary_folder_goes_with_its_object(image: Path) -> None:
+    pictures = Pictures()
+    file = Path(pictures.path(image.read_bytes()))
+    assert file.is_file()
+    del pictures
+    assert not file.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "nothing is no image: give the path of an image file, or a data URL"),
+        (None, "nothing is no image"),
+        (3, "3 is no image"),
+        ("https://example.org/a.png", "https://example.org/a.png is not downloaded"),
+        ("data:image/png;base64,@@", "is no data URL of an image"),
+        ("data:text/plain;base64,aGFsbG8=", "is no data URL of an image"),
+        ("nowhere.png", "image nowhere.png cannot be read"),
+        ("What is in the picture?", r"image What is in the picture\? cannot be read"),
+        (b"no image at all", "cannot be read: it is none of JPEG"),
+        ("data:image/png;base64,aGFsbG8=", "cannot be read: it is none of JPEG"),
+    ],
+)
+def test_what_is_no_image_is_refused_and_not_kept(given: object, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        Pictures(tmp_path).path(given)
+    assert not list(tmp_path.iterdir())
