@@ -9,19 +9,15 @@ Interface: `langchain_core.example_selectors.BaseExampleSelector`. Its values ar
 is a path or a data URL.
 """
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lever_plus.data.examples import Example, Query, fresh_ids, hashed, hashed_query
-from lever_plus.data.images import image_url
-from lever_plus.data.texts import why_no_text
+from lever_plus.data.examples import Example
 from lever_plus.errors import UserError, needs
-from lever_plus.hosts.pictures import Pictures
-from lever_plus.selectors.base import Selector, select_all
+from lever_plus.hosts.chooser import Chooser
+from lever_plus.selectors.base import Selector
 
 with needs("langchain", "lever_plus.hosts.langchain"):
     from langchain_core.example_selectors import BaseExampleSelector
@@ -41,24 +37,8 @@ def _explained() -> Iterator[None]:
         raise SelectionError(str(error)) from error
 
 
-def _text(values: Mapping[str, str], name: str) -> str:
-    """Return a question or an answer that a prompt can have."""
-    text = values.get(name)
-    if not isinstance(text, str):
-        raise UserError(f'"{name}" is missing, or is no text.')
-    if why := why_no_text(text):
-        raise UserError(f'"{name}" {why}.')
-    return text
-
-
 class LeverPlusExampleSelector(BaseExampleSelector):
-    """Chooses the demonstrations of a prompt for its image and question.
-
-    Attributes:
-        selector: Any selector, such as `load_selector` returns.
-        pool: What it chooses from, in order; `add_example` adds to it.
-        shots: How many it chooses; a selector that `stops` may choose fewer.
-    """
+    """Chooses the demonstrations of a prompt for its image and question."""
 
     def __init__(
         self,
@@ -72,9 +52,9 @@ class LeverPlusExampleSelector(BaseExampleSelector):
         """Keep all of it.
 
         Args:
-            selector: See above.
-            pool: See above.
-            shots: See above.
+            selector: Any selector, such as `load_selector` returns.
+            pool: What it chooses from; `add_example` adds to it.
+            shots: How many it chooses; a selector that `stops` may choose fewer.
             images: What the image of a chosen example is given as: a data URL, which fits into a
                 message, or the path of its file.
             folder: Gets the images that come as data URLs; None: a temporary one.
@@ -82,17 +62,17 @@ class LeverPlusExampleSelector(BaseExampleSelector):
         Raises:
             SelectionError: An image of the pool cannot be read.
         """
-        self.selector, self.shots = selector, shots
-        self._as_url, self._pictures, self._lock = (
-            images == "url",
-            Pictures(folder),
-            threading.Lock(),
-        )
+        self._as_url = images == "url"
         with _explained():
-            self.pool = [hashed(example) for example in pool]
+            self._chooser = Chooser(selector, pool, shots, folder)
+
+    @property
+    def pool(self) -> Sequence[Example]:
+        """What is chosen from, in order."""
+        return tuple(self._chooser.pool)
 
     def add_example(self, example: dict[str, str]) -> int:
-        """Add an example to the end of the pool and return its number, a `question_id`.
+        """Add an example to the end of the pool and return its number, its `question_id`.
 
         Args:
             example: {"image": path or data URL, "question": ..., "answer": ...}.
@@ -101,12 +81,8 @@ class LeverPlusExampleSelector(BaseExampleSelector):
             SelectionError: A key is missing, the image does not open, or a text cannot be shown.
         """
         with _explained():
-            question, answer = _text(example, "question"), _text(example, "answer")
-            added = hashed(Example(self._image(example), question, answer))
-            with self._lock:
-                number = next(fresh_ids(each.question_id for each in self.pool))
-                self.pool = [*self.pool, replace(added, question_id=number)]
-        return number
+            values = (example.get(name) for name in ("image", "question", "answer"))
+            return self._chooser.add(*values)
 
     def select_examples(self, input_variables: dict[str, str]) -> list[dict[str, Any]]:
         """Return what is to be shown before a question, in this order.
@@ -122,16 +98,9 @@ class LeverPlusExampleSelector(BaseExampleSelector):
             SelectionError: A key is missing, the image does not open, or the pool is too small.
         """
         with _explained():
-            question = _text(input_variables, "question")
-            query = hashed_query(Query(self._image(input_variables), question))
-            (chosen,) = select_all(self.selector, [query], [self.pool], self.shots)
-            return [self._shown(example) for example in chosen.examples]
-
-    def _image(self, values: dict[str, str]) -> str:
-        if "image" not in values:
-            raise UserError('"image" is missing: the prompt needs an image and a question.')
-        return self._pictures.path(values["image"])
+            asked = (input_variables.get(name) for name in ("image", "question"))
+            return [self._shown(example) for example in self._chooser.choose(*asked)]
 
     def _shown(self, example: Example) -> dict[str, str]:
-        image = image_url(example.image) if self._as_url else example.image
+        image = self._chooser.url(example) if self._as_url else example.image
         return {"image": image, "question": example.question, "answer": example.answer}
