@@ -14,7 +14,10 @@ FEATURES: Final = Path("cache") / "features"
 
 @select_app.command()
 def select(
-    checkpoint: Annotated[Path, typer.Option(help="Folder of a trained selector.")],
+    checkpoint: Annotated[
+        str,
+        typer.Option(help="Folder of a trained selector, or user/name on the Hugging Face Hub."),
+    ],
     image: Annotated[Path, typer.Option(help="Image of the question.")],
     question: Annotated[str, typer.Option(help="The question.")],
     pool: Annotated[

@@ -5,8 +5,6 @@ every file that a load can read is in the hash.
 """
 
 import hashlib
-import os
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,8 +14,8 @@ from lever_plus.errors import UserError
 from lever_plus.files.json_files import read_object
 from lever_plus.files.names import SHIPPED
 from lever_plus.files.reading import read_bytes
-from lever_plus.files.secrets import without_secrets
 from lever_plus.files.tensors import read_header
+from lever_plus.hub.repository import NotFetchedError, fetch, is_hub_id
 
 ADVICE: Final = "get the whole checkpoint again, or name another folder in params.yaml"
 WEIGHTS: Final = "model.safetensors"
@@ -40,9 +38,6 @@ NEVER_READ: Final = frozenset(
 """Endings of files that no load reads: documents, and weights in other formats."""
 MOST_LAYERS: Final = 10_000
 SHA256: Final = 64
-LONGEST: Final = 300
-"""Characters of what the hub says of a download that failed."""
-HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 MODELS: Final = Path(__file__).parents[1] / "house_words" / "models"
 """Where the shipped models are, in a checkout as in an installed package."""
 DOWNLOADED: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken")
@@ -63,8 +58,14 @@ def find_folder(path: str, revision: str | None) -> Path:
         return _shipped(path)
     folder = Path(path)
     here = folder.is_dir() or (folder / "config.json").is_file()
-    if not here and HUB_ID.fullmatch(path) and not Path(path.partition("/")[0]).exists():
-        folder = _cached(path, revision)
+    if not here and is_hub_id(path):
+        try:
+            folder = fetch(path, revision, DOWNLOADED)
+        except NotFetchedError as error:
+            raise UserError(
+                f"{path} holds no model: it is no folder, and {error}: correct the path in "
+                "params.yaml."
+            ) from error
     if not (folder / "config.json").is_file():
         raise UserError(f"{path} holds no model: correct the path in params.yaml.")
     return folder
@@ -77,35 +78,6 @@ def _shipped(path: str) -> Path:
         listed = ", ".join(sorted(there)) or "none: install it again"
         raise UserError(f"{path} is no model of the package, which has {listed}.")
     return there[path]
-
-
-def _cached(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    not_there = RepositoryNotFoundError, RevisionNotFoundError, HFValidationError
-
-    online = os.environ.get("HF_HUB_OFFLINE") == "0"
-    try:
-        found = snapshot_download(
-            name, revision=revision, local_files_only=not online, allow_patterns=[*DOWNLOADED]
-        )
-    except Exception as error:
-        if not online:
-            why = "not in the local Hugging Face cache (HF_HUB_OFFLINE=0 fetches it)"
-        elif isinstance(error, not_there):
-            why = "not on the hub"
-        else:
-            said = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
-            why = f"cannot be fetched from the hub ({without_secrets(said)[:LONGEST]})"
-        raise UserError(
-            f"{name} holds no model: it is no folder, and {why}: correct the path in params.yaml."
-        ) from error
-    return Path(found)
 
 
 def check_folder(folder: Path, *, weights: bool) -> None:

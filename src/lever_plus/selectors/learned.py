@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -12,13 +13,18 @@ from lever_plus.errors import UserError
 from lever_plus.features.encoder import ClipEncoder
 from lever_plus.features.kept import KeptFeatures
 from lever_plus.features.sources import EncodedFeatures, Features
+from lever_plus.features.whitening import SPACE
+from lever_plus.hub.repository import NotFetchedError, fetch, is_hub_id, send
 from lever_plus.policy.checkpoint import load_checkpoint
 from lever_plus.policy.decoding import NOTHING, Decoded, greedy, until_stop
 from lever_plus.policy.encoding import DECODE_BATCH, Floats, Rows, encode_pools
+from lever_plus.policy.files import CARD, CONFIG, POLICY
 from lever_plus.policy.network import Encoded, Policy
 from lever_plus.selectors.base import BatchSelector, Selection
 
 Decode = Callable[[Policy, Encoded, int], Decoded]
+FILES: Final = (CONFIG, POLICY, SPACE, CARD)
+"""All that a checkpoint is made of."""
 
 
 class LearnedSelector(BatchSelector):
@@ -29,10 +35,17 @@ class LearnedSelector(BatchSelector):
         features: Of queries and candidates.
         price: What a demonstration must be worth to be shown, in points of reward; None: as many
             are shown as are asked for.
+        folder: The checkpoint that it was loaded from; None: none.
     """
 
-    def __init__(self, policy: Policy, features: Features, price: float | None = None) -> None:
-        """Keep a policy, and features in the space that it was trained in.
+    def __init__(
+        self,
+        policy: Policy,
+        features: Features,
+        price: float | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """Keep a policy, and features in the space that it was trained in; all as above.
 
         Raises:
             UserError: The policy does not decide when to stop, or has not learned this price.
@@ -46,11 +59,38 @@ class LearnedSelector(BatchSelector):
         if price is not None and not 0 <= price <= highest:
             raise UserError(f"this selector knows prices from 0 to {highest:g}, not {price:g}.")
         self.policy, self.features, self.price = policy.eval(), features, price
+        self.folder = folder
 
     @property
     def stops(self) -> bool:
         """Whether fewer demonstrations than asked for may be chosen."""
         return self.price is not None
+
+    def push_to_hub(
+        self, name: str, *, private: bool = False, message: str = "A selector of Lever-Plus"
+    ) -> str:
+        """Send the selector's checkpoint to the Hugging Face Hub, where `load_selector` finds it.
+
+        An encoder of your own is not sent: it is a model of its own.
+
+        Args:
+            name: Such as user/name; made if it is not there.
+            private: Whether it is seen by its owners alone, where it is made.
+            message: Of the commit.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            UserError: The selector was not loaded from a checkpoint, the environment does not
+                allow it (HF_HUB_OFFLINE=0 does), or the Hub refuses.
+        """
+        if self.folder is None:
+            raise UserError(
+                "this selector was not loaded from a checkpoint: push what `load_selector` returns."
+            )
+        load_checkpoint(self.folder)
+        return send(self.folder, name, FILES, private=private, message=message)
 
     def choose(
         self, queries: Sequence[Query], pools: Sequence[Sequence[Example]], shots: int
@@ -126,11 +166,13 @@ def load_selector(
     batch_size: int = 64,
     features: str | Path | None = None,
     price: float | None = None,
+    revision: str | None = None,
 ) -> LearnedSelector:
     """Load a trained selector with its encoder.
 
     Args:
-        checkpoint: Folder that a training wrote.
+        checkpoint: Folder that a training wrote; or user/name of one on the Hugging Face Hub, which
+            is taken from the local cache, or fetched with HF_HUB_OFFLINE=0.
         encoder: Folder of the CLIP; None: where it was when the selector was trained, or the
             shipped one.
         device: Where the encoder runs, such as "cpu" or "cuda".
@@ -138,12 +180,14 @@ def load_selector(
         features: Folder in which encoded images and texts outlive the process; None for nowhere.
         price: Of a selector that decides when to stop: what a demonstration must be worth to be
             shown, in points of reward. None: as many are shown as are asked for.
+        revision: Branch, tag or commit on the Hub; None: the newest.
 
     Raises:
         UserError: The checkpoint or the encoder is missing or damaged, or the encoder is another
             than the one that the selector was trained with.
     """
-    policy, space, config = load_checkpoint(Path(checkpoint))
+    folder = _folder(checkpoint, revision)
+    policy, space, config = load_checkpoint(folder)
     path = str(encoder or config.encoder.path)
     revision = config.encoder.revision if encoder is None else None
     try:
@@ -156,4 +200,19 @@ def load_selector(
             f"folder (`encoder=...`, `--encoder`). It is the one with hash {space.encoder[:12]}."
         ) from error
     kept = KeptFeatures(Path(features) if features else None, clip.identity)
-    return LearnedSelector(policy, EncodedFeatures(space, clip, kept), price)
+    return LearnedSelector(policy, EncodedFeatures(space, clip, kept), price, folder)
+
+
+def _folder(checkpoint: str | Path, revision: str | None) -> Path:
+    """Return the folder of a checkpoint, here or on the Hub."""
+    if isinstance(checkpoint, str) and is_hub_id(checkpoint):
+        try:
+            return fetch(checkpoint, revision, FILES)
+        except NotFetchedError as error:
+            raise UserError(
+                f"{checkpoint} holds no checkpoint: it is no folder, and {error}: name the folder "
+                "that a training wrote, or user/name of one on the Hugging Face Hub."
+            ) from error
+    if revision is not None:
+        raise UserError(f"{checkpoint} is a folder of this machine, which has no revisions.")
+    return Path(checkpoint)
