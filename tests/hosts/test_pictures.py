@@ -53,3 +53,9 @@ def test_what_is_no_image_is_refused_and_not_kept(given: object, said: str, tmp_
     with pytest.raises(UserError, match=said):
         Pictures(tmp_path).path(given)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="file"):
+        Pictures(tmp_path / "file" / "kept").path(image.read_bytes())

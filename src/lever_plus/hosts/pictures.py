@@ -50,7 +50,6 @@ class Pictures:
     def _written(self, content: bytes) -> str:
         path = self._folder / hashlib.sha256(content).hexdigest()
         if not path.is_file():
-            self._folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as beside:
                 beside.write_bytes(content)
         try:
