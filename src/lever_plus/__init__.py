@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from lever_plus.metric import normalize_answer, vqa_accuracy
     from lever_plus.selectors.base import Selection, Selector
     from lever_plus.selectors.learned import LearnedSelector, load_selector
+    from lever_plus.selectors.live_pool import LivePool
     from lever_plus.vlm.open import open_vlm
 
 _PLACES = {
     "Evaluation": "evaluation.compare",
     "Example": "data.examples",
     "LearnedSelector": "selectors.learned",
+    "LivePool": "selectors.live_pool",
     "Query": "data.examples",
     "Selection": "selectors.base",
     "Selector": "selectors.base",
@@ -34,6 +36,7 @@ __all__ = [
     "Evaluation",
     "Example",
     "LearnedSelector",
+    "LivePool",
     "Query",
     "Selection",
     "Selector",

@@ -106,6 +106,19 @@ def test_greedy_is_beam_search_of_width_one(policy: Policy, encoded: Encoded) ->
     assert one.log_probs.equal(other.log_probs)
 
 
+@pytest.mark.invariant
+@pytest.mark.parametrize("size", [5, 19, 64, 200])
+def test_of_equal_candidates_greedy_takes_the_first(policy: Policy, size: int) -> None:
+    """Whatever stands beside a query in its batch: hosts ask for one question, pipelines many."""
+    torch.manual_seed(1)
+    queries = torch.randn(3, policy.config.query_size, dtype=torch.float64)
+    one = torch.randn(1, 1, policy.config.candidate_size, dtype=torch.float64)
+    valid = torch.ones(3, size, dtype=torch.bool)
+    valid[1, -2:] = False
+    encoded = policy.encode(queries, one.expand(3, size, -1), valid)
+    assert greedy(policy, encoded, shots=3).pointers.tolist() == [[[0, 1, 2]]] * 3
+
+
 def test_a_shorter_greedy_pointer_is_a_prefix_of_the_longer(
     policy: Policy, encoded: Encoded
 ) -> None:

@@ -8,16 +8,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lever_plus.data.examples import Example, Query
-from lever_plus.errors import needs
 from lever_plus.features.embeddings import Embeddings
+from lever_plus.features.index import made_cells, search_cells
 from lever_plus.features.similarities import SIMILARITIES
 from lever_plus.features.sources import Features
 from lever_plus.features.whitening import Array
 
 LARGEST_BLOCK: Final = 40_000_000
 """Cosines that are in memory at once: 160 MB, and twice as much for their order."""
-CELLS_PASSED_OVER: Final = 16
-"""An approximate search looks into one cell of so many."""
 
 
 def ranked(similarity: str, features: Features, query: Query, pool: Sequence[Example]) -> list[int]:
@@ -85,26 +83,7 @@ def _exact(within: Array, asked: Array, count: int) -> NDArray[np.int64]:
 
 
 def _approximate(within: Array, asked: Array, count: int) -> NDArray[np.int64]:
-    """Search an inverted file of 4 sqrt(n) cells: the sixteenth of them that is nearest.
-
-    Its cells come from a seeded k-means, so that a pool can be drawn again; a graph (HNSW) would
-    depend on the order in which threads insert. Where those cells hold too few, all are searched.
-    """
-    with needs("ann", "pool.search: approximate", "set it to exact (slower, and better)"):
-        import faiss
-
-    cells = max(1, min(round(4 * len(within) ** 0.5), len(within) // 39))
-    index = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(within.shape[1]), within.shape[1], cells, faiss.METRIC_INNER_PRODUCT
-    )
-    index.train(within)
-    index.add(within)
-    index.nprobe = -(-cells // CELLS_PASSED_OVER)
-    rows: NDArray[np.int64] = index.search(asked, count)[1]
-    short = (rows < 0).any(axis=1)
-    if short.any():
-        index.nprobe = cells
-        rows[short] = index.search(asked[short], count)[1]
+    rows = search_cells(made_cells(within, np.arange(len(within))), asked, count)
     if (rows < 0).any():
         raise ValueError(f"{count} neighbours are more than the {len(within)} candidates")
     return rows

@@ -13,7 +13,7 @@ from lever_plus.data.images import check_unchanged
 from lever_plus.errors import PointerError, UserError
 from lever_plus.features.embeddings import Embeddings
 from lever_plus.features.encoder import ClipEncoder, InMemory
-from lever_plus.features.kept import KeptFeatures
+from lever_plus.features.kept import KeptFeatures, remember
 from lever_plus.features.whitening import PARTS, QUERY_PARTS, Array, FeatureSpace
 
 Item = TypeVar("Item", Example, Query)
@@ -153,11 +153,13 @@ class EncodedFeatures:
         white: Callable[[Mapping[str, Array]], Array],
         parts: Iterable[str],
     ) -> Array:
-        new = list(dict.fromkeys(item for item in items if item not in self._white))
+        known = {item: self._white[item] for item in items if item in self._white}
+        new = list(dict.fromkeys(item for item in items if item not in known))
         if new:
             rows = white({part: unit(new, part) for part in parts})
-            self._white.update(zip(new, rows, strict=True))
-        return np.stack([self._white[item] for item in items])
+            known |= (fresh := dict(zip(new, rows, strict=True)))
+            remember(self._white, fresh)
+        return np.stack([known[item] for item in items])
 
     def _images(self, queries: Sequence[Query]) -> Array:
         paths = {query.image_sha256: query.image for query in queries}

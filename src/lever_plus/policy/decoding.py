@@ -49,7 +49,9 @@ def beam(policy: Policy, encoded: Encoded, shots: int, width: int) -> Decoded:
         log_probs = policy.next_log_probs(encoded, pointers)
         pool = log_probs.shape[-1]
         totals = (steps.sum(-1, keepdim=True) + log_probs).flatten(1)
-        best = totals.topk(min(width, totals.shape[1]), dim=1).indices
+        # Of equals the first, whatever the batch: topk promises none.
+        first = totals.argmax(dim=1, keepdim=True)
+        best = first if width == 1 else totals.topk(min(width, totals.shape[1]), dim=1).indices
         rows, picks = best // pool, best % pool
         pointers = torch.cat([_rows(pointers, rows), picks.unsqueeze(-1)], dim=-1)
         picked = log_probs.flatten(1).gather(1, best).unsqueeze(-1)

@@ -107,12 +107,16 @@ def candidates_for(query: Query, pool: Sequence[Example], shots: int) -> list[Ex
         raise UserError("the pool names an example twice: leave repeats out.")
     allowed = [e for e in examples if e.image_sha256 != query.image_sha256]
     if len(allowed) < shots:
-        raise UserError(
-            f"{shots} demonstrations are asked for {query.question!r} ({query.image}), but the "
-            f"pool has {len(allowed)} examples with another image: use a larger pool, or fewer "
-            "shots."
-        )
+        raise too_few(query, len(allowed), shots)
     return allowed
+
+
+def too_few(query: Query, allowed: int, shots: int) -> UserError:
+    """Return the error of a pool that holds fewer examples that may be shown than are asked for."""
+    return UserError(
+        f"{shots} demonstrations are asked for {query.question!r} ({query.image}), but the "
+        f"pool has {allowed} examples with another image: use a larger pool, or fewer shots."
+    )
 
 
 def select_all(

@@ -1,7 +1,6 @@
 """A trained policy as a selector: for queries that nobody has seen, from any pool."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -96,12 +95,25 @@ class LearnedSelector(BatchSelector):
         self, queries: Sequence[Query], pools: Sequence[Sequence[Example]], shots: int
     ) -> list[Selection]:
         """Return the greedy pointers, and the log-probability of each pick."""
-        how = greedy if self.price is None else partial(self._until_stop, price=self.price)
-        return [group[0] for group in self.decode(queries, pools, shots, how)]
+        return [group[0] for group in self.decode(queries, pools, shots, self._decoded)]
 
-    @staticmethod
-    def _until_stop(policy: Policy, encoded: Encoded, shots: int, *, price: float) -> Decoded:
-        return until_stop(policy, encoded, greedy(policy, encoded, shots), price)
+    def choose_encoded(
+        self, encoded: Encoded, pools: Sequence[Sequence[Example]], shots: int
+    ) -> list[Selection]:
+        """Return the same for queries and pools that are encoded; errors as `decode`."""
+        self._check_shots(shots)
+        return [
+            group[0] for group in _selections(self._decoded(self.policy, encoded, shots), pools)
+        ]
+
+    def _decoded(self, policy: Policy, encoded: Encoded, shots: int) -> Decoded:
+        whole = greedy(policy, encoded, shots)
+        return whole if self.price is None else until_stop(policy, encoded, whole, self.price)
+
+    def _check_shots(self, shots: int) -> None:
+        longest = self.policy.config.shots
+        if not 1 <= shots <= longest:
+            raise UserError(f"this selector picks 1 to {longest} demonstrations, not {shots}.")
 
     @torch.no_grad()
     def decode(
@@ -122,26 +134,12 @@ class LearnedSelector(BatchSelector):
         Raises:
             UserError: The policy was not made for so many picks.
         """
-        longest = self.policy.config.shots
-        if not 1 <= shots <= longest:
-            raise UserError(f"this selector picks 1 to {longest} demonstrations, not {shots}.")
+        self._check_shots(shots)
         groups = []
         for start in range(0, len(queries), DECODE_BATCH):
             part = pools[start : start + DECODE_BATCH]
             encoded = self._encode(queries[start : start + DECODE_BATCH], part)
-            decoded = how(self.policy, encoded, shots)
-            for pool, pointers, log_probs in zip(
-                part, decoded.pointers.tolist(), decoded.log_probs.tolist(), strict=True
-            ):
-                groups.append(
-                    [
-                        Selection(
-                            tuple(pool[i] for i in pointer if i != NOTHING),
-                            tuple(steps[: len(pointer) - pointer.count(NOTHING)]),
-                        )
-                        for pointer, steps in zip(pointers, log_probs, strict=True)
-                    ]
-                )
+            groups += _selections(how(self.policy, encoded, shots), part)
         return groups
 
     def _encode(self, queries: Sequence[Query], pools: Sequence[Sequence[Example]]) -> Encoded:
@@ -156,6 +154,22 @@ class LearnedSelector(BatchSelector):
             return self.features.candidates([distinct[i] for i in some.tolist()])
 
         return encode_pools(self.policy, self.features.queries(queries), rows, candidates)
+
+
+def _selections(decoded: Decoded, pools: Sequence[Sequence[Example]]) -> list[list[Selection]]:
+    """Return the examples that pointers name, a group for each pool."""
+    return [
+        [
+            Selection(
+                tuple(pool[i] for i in pointer if i != NOTHING),
+                tuple(steps[: len(pointer) - pointer.count(NOTHING)]),
+            )
+            for pointer, steps in zip(pointers, log_probs, strict=True)
+        ]
+        for pool, pointers, log_probs in zip(
+            pools, decoded.pointers.tolist(), decoded.log_probs.tolist(), strict=True
+        )
+    ]
 
 
 def load_selector(

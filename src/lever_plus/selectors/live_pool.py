@@ -1,0 +1,224 @@
+"""A pool that grows and shrinks while a learned selector chooses from it.
+
+What does not depend on the question is computed once, when an example is added. In a large pool the
+policy sees a question's nearest neighbours alone: it is trained on pools of a size like theirs.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lever_plus.data.examples import Example, Query, fresh_ids, hashed_query
+from lever_plus.data.images import opened_sha256
+from lever_plus.data.pool_folder import PoolFolder
+from lever_plus.data.texts import check_texts
+from lever_plus.errors import UserError
+from lever_plus.features.index import NearestIndex, Search
+from lever_plus.features.similarities import STTR
+from lever_plus.policy.encoding import Floats
+from lever_plus.selectors.base import Selection, too_few
+from lever_plus.selectors.learned import LearnedSelector
+
+CANDIDATES: Final = 256
+"""Neighbours that a policy chooses from; a pool that is not larger is seen whole."""
+
+
+_Content = tuple[str, str, str]
+
+
+class _Held(NamedTuple):
+    """What a pool holds at one moment; never changed, so that whoever is choosing may go on.
+
+    examples: In order; rows: {question_id: its place}; images: {image's hash: places that show it};
+    projected: Of the policy, [examples, P].
+    """
+
+    examples: tuple[Example, ...]
+    rows: dict[int, int]
+    images: dict[str, tuple[int, ...]]
+    projected: Tensor
+
+
+class LivePool:
+    """Examples that a learned selector chooses from; several threads may choose, add and remove.
+
+    Attributes:
+        selector: Chooses.
+        candidates: How many neighbours of a question it sees; None: the whole pool, however large.
+    """
+
+    def __init__(
+        self,
+        selector: LearnedSelector,
+        examples: Iterable[Example] = (),
+        *,
+        folder: str | Path | None = None,
+        candidates: int | None = CANDIDATES,
+        similarity: str = STTR,
+        search: Search = "exact",
+    ) -> None:
+        """Open a pool.
+
+        Args:
+            selector: Such as `load_selector` returns; with `features=...`, encoded images and texts
+                outlive the process too.
+            examples: Added to it; those that a folder holds already are passed over.
+            folder: Keeps the pool; None: it goes with the process.
+            candidates: See above.
+            similarity: What neighbours are nearest by, a key of `SIMILARITIES`.
+            search: How neighbours are found: "exact", or "approximate" (faiss; from 10,000
+                examples on).
+
+        Raises:
+            UserError: The folder is no pool, an image or a text of an example cannot be shown, or
+                the approximate search is wanted and faiss is not installed.
+        """
+        if candidates is not None and candidates < 1:
+            raise UserError(f"candidates is {candidates}: a selector sees 1 or more.")
+        self.selector, self.candidates = selector, candidates
+        self._folder = None if folder is None else PoolFolder(folder)
+        self._index = NearestIndex(selector.features, similarity, search) if candidates else None
+        self._changing, self._known = Lock(), dict[_Content, int]()
+        self._held = _EMPTY
+        kept = self._folder.read() if self._folder else []
+        if kept:
+            self._take(kept, selector.features.candidates(kept))
+        self.add(examples)
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """What may be chosen, in order."""
+        return self._held.examples
+
+    def add(self, examples: Iterable[Example]) -> list[int]:
+        """Add examples to the end of the pool.
+
+        An example whose image, question and answer are there already is not added again.
+
+        Returns:
+            The `question_id` that each is known by here: its own, where that is free.
+
+        Raises:
+            UserError: An image does not open, a text cannot be shown, or the folder cannot be
+                written to; then none is added.
+        """
+        given = [
+            replace(e, image_sha256=e.image_sha256 or opened_sha256(e.image)) for e in examples
+        ]
+        check_texts(given)
+        with self._changing:
+            fresh = {_content(e): e for e in given if _content(e) not in self._known}
+            added = self._numbered(list(fresh.values()))
+            if added:
+                seen = self.selector.features.candidates(added)
+                if self._folder is not None:  # what cannot be encoded is not kept
+                    self._folder.add(added)
+                self._take(added, seen)
+            return [self._known[_content(example)] for example in given]
+
+    def _numbered(self, examples: Sequence[Example]) -> list[Example]:
+        taken = set(self._held.rows)
+        free = fresh_ids({*taken, *(example.question_id for example in examples)})
+        numbered = []
+        for example in examples:
+            own = example.question_id
+            number = own if own and own not in taken else next(free)
+            numbered.append(replace(example, question_id=number))
+            taken.add(number)
+        return numbered
+
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Remove examples by their `question_id`.
+
+        Raises:
+            UserError: The pool has none of this number (then none is removed), or the folder cannot
+                be written to.
+        """
+        gone = set(numbers)
+        with self._changing:
+            held = self._held
+            unknown = sorted(gone - held.rows.keys())
+            if unknown:
+                raise UserError(f"the pool has no example {unknown[0]}: none was removed.")
+            if self._folder is not None:
+                self._folder.remove(sorted(gone))
+            if self._index is not None:
+                self._index.remove(sorted(gone))
+            stay = [row for row, e in enumerate(held.examples) if e.question_id not in gone]
+            for number in gone:
+                del self._known[_content(held.examples[held.rows[number]])]
+            kept = [held.examples[row] for row in stay]
+            self._held = _with_places(_EMPTY, kept, held.projected[stay])
+
+    def select(self, query: Query, shots: int) -> list[Example]:
+        """Return demonstrations for a query, in the order they are to be shown in.
+
+        Raises:
+            UserError: The pool is too small, or the image does not open.
+        """
+        return list(self.select_all([query], shots)[0].examples)
+
+    def select_all(self, queries: Sequence[Query], shots: int) -> list[Selection]:
+        """Return a selection for each query; errors as `select`."""
+        held = self._held
+        return [self._choose(held, hashed_query(query), shots) for query in queries]
+
+    @torch.no_grad()
+    def _choose(self, held: _Held, query: Query, shots: int) -> Selection:
+        own = held.images.get(query.image_sha256, ())
+        if len(held.examples) - len(own) < shots:
+            raise too_few(query, len(held.examples) - len(own), shots)
+        rows = self._neighbours(held, query, own, shots)
+        pool = held.examples if rows is None else [held.examples[row] for row in rows]
+        projected = held.projected if rows is None else held.projected[rows]
+        asked = torch.from_numpy(self.selector.features.queries([query]))
+        valid = torch.ones(1, len(pool), dtype=torch.bool)
+        encoded = self.selector.policy.relate(asked, projected[None], valid)
+        return self.selector.choose_encoded(encoded, [pool], shots)[0]
+
+    def _neighbours(
+        self, held: _Held, query: Query, own: Sequence[int], shots: int
+    ) -> list[int] | None:
+        """Return the places of what a policy sees for a query, in order; None: of all."""
+        size, wanted = len(held.examples) - len(own), max(self.candidates or 0, shots)
+        if self._index is not None and size > wanted:
+            found = self._index.nearest(query, wanted + len(own)).tolist()
+            # The index may be a change ahead.
+            near = [held.rows[number] for number in found if number in held.rows]
+            rows = [row for row in near if row not in own][:wanted]
+            if len(rows) >= shots:
+                return sorted(rows)
+        return [row for row in range(len(held.examples)) if row not in own] if own else None
+
+    @torch.no_grad()
+    def _take(self, added: Sequence[Example], seen: Floats) -> None:
+        """Hold more examples, and the features that the policy sees of them."""
+        fresh, held = self.selector.policy.project(torch.from_numpy(seen)), self._held
+        projected = torch.cat([held.projected, fresh]) if held.examples else fresh
+        if self._index is not None:
+            self._index.add([example.question_id for example in added], added)
+        self._known |= {_content(example): example.question_id for example in added}
+        self._held = _with_places(held, added, projected)
+
+
+_EMPTY: Final = _Held((), {}, {}, torch.zeros(0, 0))
+
+
+def _content(example: Example) -> _Content:
+    """Return what makes an example another one: its image, question and answer."""
+    return example.image_sha256, example.question, example.answer
+
+
+def _with_places(held: _Held, added: Sequence[Example], projected: Tensor) -> _Held:
+    """Return what is held with more examples at its end."""
+    first = len(held.examples)
+    rows, images = dict(held.rows), dict(held.images)
+    for row, example in enumerate(added, start=first):
+        rows[example.question_id] = row
+        images[example.image_sha256] = (*images.get(example.image_sha256, ()), row)
+    return _Held((*held.examples, *added), rows, images, projected)
