@@ -9,8 +9,9 @@ export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
 INSTALLED := .venv/.installed
 VLLM := .venv.vllm/.installed
+LMMS := .venv.lmms-eval/.installed
 
-.PHONY: help install repro ablations world study dashboard test lint types pytest test-vllm mutants deps ui clean
+.PHONY: help install repro ablations world study dashboard test lint types pytest test-vllm test-lmms-eval mutants deps ui clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -56,8 +57,8 @@ types: $(INSTALLED)
 	mypy
 
 pytest: $(INSTALLED)
-	pytest -n 2 --dist worksteal -m 'not slow and not vllm' -q
-	pytest -n 2 --dist worksteal -m 'slow and not vllm' -q
+	pytest -n 2 --dist worksteal -m 'not slow and not vllm and not lmms' -q
+	pytest -n 2 --dist worksteal -m 'slow and not vllm and not lmms' -q
 
 # A vLLM for CPUs, which brings a torch of its own; what it does not need to serve text and images
 # is taken out again, because it is built for CUDA.
@@ -71,6 +72,17 @@ $(VLLM): tests/vllm/constraints.txt
 
 test-vllm: $(INSTALLED) $(VLLM) ## Ask a real vLLM on two cores, in an environment of its own (2.5 GB)
 	LEVER_PLUS_VLLM=$(CURDIR)/.venv.vllm/bin/python pytest -m vllm -q tests/vllm
+
+$(LMMS): tests/hosts/lmms_eval/constraints.txt
+	$(PYTHON) -m venv --clear .venv.lmms-eval
+	.venv.lmms-eval/bin/pip install --quiet --disable-pip-version-check \
+		-c tests/hosts/lmms_eval/constraints.txt torch lmms-eval==0.7.3 decord msgspec ruamel.yaml || { \
+	  echo "The environment of lmms-eval cannot be made, so it was not run: see what pip says above." >&2; \
+	  exit 1; }
+	touch $@
+
+test-lmms-eval: $(INSTALLED) $(LMMS) ## Run the real lmms-eval, in an environment of its own (2.5 GB)
+	LEVER_PLUS_LMMS_EVAL=$(CURDIR)/.venv.lmms-eval/bin/python pytest -m lmms -q tests/hosts/lmms_eval
 
 mutants: $(INSTALLED) ## Put known mistakes into a copy and see that the tests notice (10 minutes)
 	python tests/mutants.py

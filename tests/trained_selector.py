@@ -1,10 +1,13 @@
 """A selector with a random policy, as a training would save it, and the folder of it."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from lever_plus.data.examples import Example
 from lever_plus.features.encoder import ClipEncoder, InMemory
 from lever_plus.features.sources import EncodedFeatures
 from lever_plus.features.whitening import FeatureSpace, fit_whitening
@@ -56,3 +59,11 @@ def checkpoint(trained: LearnedSelector, folders: Folders, tmp_path: Path) -> Pa
     )
     save_checkpoint(folder, trained.policy, space, config)
     return folder
+
+
+def written_pool(path: Path, pool: Sequence[Example]) -> Path:
+    """Write a pool as a user would, with the ids that it has."""
+    names = ("question_id", "image_id", "image", "question", "answer")
+    rows = [{name: getattr(example, name) for name in names} for example in pool]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

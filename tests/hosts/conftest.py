@@ -12,11 +12,12 @@ from trained_selector import SHOTS
 
 
 class Asked(NamedTuple):
-    """What is asked, what may be shown, and what the selector shows."""
+    """What is asked, what may be shown, and what the selector shows; examples have the answers."""
 
     queries: list[Query]
     pool: list[Example]
     chosen: list[tuple[Example, ...]]
+    examples: list[Example]
 
 
 @pytest.fixture(scope="session")
@@ -26,4 +27,5 @@ def asked(trained: LearnedSelector, tmp_path_factory: pytest.TempPathFactory) ->
     world = read_world(folder)
     queries, pool = [e.query for e in world.splits["test"]], world.splits["train"]
     selections = trained.select_all(queries, [pool] * len(queries), SHOTS)
-    return Asked(queries, pool, [selection.examples for selection in selections])
+    chosen = [selection.examples for selection in selections]
+    return Asked(queries, pool, chosen, world.splits["test"])

@@ -71,7 +71,7 @@ class RealServer:
         """Start it without waiting for it."""
         environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
-            "PYTHONPATH": str(Path(__file__).parent / "shim"),
+            "PYTHONPATH": str(ROOT / "tests" / "shim"),
             "HF_HUB_OFFLINE": "1",
             # It would bind itself to one core, whoever else computes there.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
