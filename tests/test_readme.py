@@ -43,7 +43,7 @@ def supported() -> str:
         "| embedded house words | `data.source.kind: embedded` | made from the seed |",
         "| OK-VQA | `presets/okvqa-qwen3-vl-4b.yaml` | 40 questions in its format |",
         "| VQAv2 | `presets/vqav2-qwen3-vl-4b.yaml` | its size, by `lever-plus bench reader` |",
-        "| easy-VQA | `presets/easy-vqa.yaml`, docs/easy-vqa.md | the data set itself |",
+        "| easy-VQA | `presets/easy-vqa.yaml`, docs/guides/own-data.md | the data set itself |",
         "| your own, VQAv2 format | `data.source.kind: vqa_files` | strict checks of every kind |",
         "| your own, a list (JSON, CSV) | `lever-plus import-vqa` | easy-VQA's lists |",
     ]

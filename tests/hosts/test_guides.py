@@ -6,30 +6,56 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hosts.conftest import Asked
+from lever_plus.config.file import load_params, load_with_preset
+from lever_plus.data.examples import Example
+from lever_plus.hub.folder import MODELS
 from tiny_world import ROOT
 
-GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+GUIDES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs/guides").glob("*.md")}
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SETTINGS = [
+    pytest.param(block, id=f"{path.stem}-{number}")
+    for path, text in sorted(GUIDES.items())
+    if "lmms" not in path.stem
+    for number, block in enumerate(YAML.findall(text), start=1)
+]
+RUN_ELSEWHERE = {"own-data": "pipeline/test_easy_vqa.py"}
+"""Guides of commands alone, and the tests that run them."""
 
 
 @pytest.fixture
 def folder(checkpoint: Path, asked: Asked, tmp_path: Path) -> Path:
     """A folder with what the guides name: a trained selector, a pool and a photo."""
     shutil.copytree(checkpoint, tmp_path / "artifacts" / "grpo" / "seed1" / "grpo")
-    rows = [{"image": e.image, "question": e.question, "answer": e.answer} for e in asked.pool]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "pool.jsonl").write_text(lines, encoding="utf-8")
+    written(tmp_path / "pool.jsonl", [row(e) for e in asked.pool])
     shutil.copy(asked.queries[0].image, tmp_path / "photo.png")
+    shutil.copytree(MODELS, tmp_path / "models")
+    questions = [{**row(e), "answers": e.answers} for e in asked.examples[:8]]
+    written(tmp_path / "questions.jsonl", questions)
     return tmp_path
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def row(example: Example) -> dict[str, Any]:
+    return {"image": example.image, "question": example.question, "answer": example.answer}
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize("guide", sorted(GUIDES), ids=lambda path: path.stem)
 def test_the_snippets_of_a_guide_run(guide: Path, folder: Path) -> None:
-    snippets = PYTHON.findall(guide.read_text(encoding="utf-8"))
+    snippets = PYTHON.findall(GUIDES[guide])
+    if guide.stem in RUN_ELSEWHERE:
+        assert guide.name in (ROOT / "tests" / RUN_ELSEWHERE[guide.stem]).read_text("utf-8")
+        assert not snippets
+        return
     assert snippets
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(snippets)],
@@ -40,3 +66,15 @@ def test_the_snippets_of_a_guide_run(guide: Path, folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("block", SETTINGS)
+def test_the_settings_of_a_guide_are_valid(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in re.findall(r"(my_\w+):(\w+)", block):
+        (tmp_path / f"{module}.py").write_text(f"def {name}(scores): ...", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(block, encoding="utf-8")
+    assert load_with_preset(ROOT / "params.yaml", preset) != load_params(ROOT / "params.yaml")

@@ -17,7 +17,7 @@ from pictures import draw
 from pipeline.project import Project
 from tiny_world import ROOT
 
-PAGE = (ROOT / "docs" / "easy-vqa.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "own-data.md").read_text(encoding="utf-8")
 INSTALL = "pip install -c constraints.txt easy-vqa\n"
 """The only command that is not run: the package is in the test environment."""
 FEWER = "data: {source: {train: {sample: 240}, dev: {held_out: 40}, test: {sample: 60}}}\n"
@@ -123,4 +123,6 @@ def test_the_doctor_says_where_the_files_come_from(
     notes = {item.name: item.note for item in examine(params) if not item.found}
     data = [note for name, note in notes.items() if name.startswith("data, ")]
     assert len(data) == 6
-    assert all("get it from the package easy-vqa, as docs/easy-vqa.md says" in n for n in data)
+    assert all(
+        "get it from the package easy-vqa, as docs/guides/own-data.md says" in n for n in data
+    )

@@ -23,7 +23,7 @@ from lever_plus.vlm.backends.words import quoted
 VQA: Final = "https://visualqa.org/download.html"
 OKVQA: Final = "https://okvqa.allenai.org/download.html"
 OWN: Final = "where your own files are, and correct its path in data.source"
-EASY: Final = "the package easy-vqa, as docs/easy-vqa.md says"
+EASY: Final = "the package easy-vqa, as docs/guides/own-data.md says"
 COCO: Final = "https://cocodataset.org/#download"
 ORIGINS: Final = {
     "okvqa": (OKVQA, COCO),
