@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,14 +21,15 @@ from lever_plus.data.texts import check_texts
 from lever_plus.errors import UserError
 from lever_plus.features.index import NearestIndex, Search
 from lever_plus.features.similarities import STTR
-from lever_plus.policy.encoding import Floats
+from lever_plus.policy.encoding import Floats, Rows, encode_pools
+from lever_plus.policy.network import Encoded
 from lever_plus.selectors.base import Selection, too_few
 from lever_plus.selectors.learned import LearnedSelector
 
 CANDIDATES: Final = 256
 """Neighbours that a policy chooses from; a pool that is not larger is seen whole."""
-
-
+LARGEST_BATCH: Final = 2**16
+"""Candidates that are encoded at once."""
 _Content = tuple[str, str, str]
 
 
@@ -42,6 +44,10 @@ class _Held(NamedTuple):
     rows: dict[int, int]
     images: dict[str, tuple[int, ...]]
     projected: Tensor
+
+    def of(self, rows: Rows) -> list[Example]:
+        """Return the examples of places."""
+        return [self.examples[row] for row in rows.tolist()]
 
 
 class LivePool:
@@ -163,37 +169,52 @@ class LivePool:
         """
         return list(self.select_all([query], shots)[0].examples)
 
+    @torch.no_grad()
     def select_all(self, queries: Sequence[Query], shots: int) -> list[Selection]:
         """Return a selection for each query; errors as `select`."""
-        held = self._held
-        return [self._choose(held, hashed_query(query), shots) for query in queries]
+        held, asked = self._held, [hashed_query(query) for query in queries]
+        seen = [self._seen(held, query, shots) for query in asked]
+        found: list[Selection] = []
+        size = max(1, LARGEST_BATCH // max(map(len, seen), default=1))
+        for start in range(0, len(asked), size):
+            part = seen[start : start + size]
+            encoded = self._encoded(held, asked[start : start + size], part)
+            pools = [
+                held.examples if len(rows) == len(held.examples) else held.of(rows) for rows in part
+            ]
+            found += self.selector.choose_encoded(encoded, pools, shots)
+        return found
 
-    @torch.no_grad()
-    def _choose(self, held: _Held, query: Query, shots: int) -> Selection:
+    def _encoded(self, held: _Held, queries: Sequence[Query], seen: Sequence[Rows]) -> Encoded:
+        policy, asked = self.selector.policy, self.selector.features.queries(queries)
+        if len(queries) > 1 or len(seen[0]) < len(held.examples):
+            return encode_pools(policy, asked, seen, _not_needed, held.projected)
+        # A large pool that is seen whole is not copied.
+        valid = torch.ones(1, len(held.examples), dtype=torch.bool)
+        return policy.relate(torch.from_numpy(asked), held.projected[None], valid)
+
+    def _seen(self, held: _Held, query: Query, shots: int) -> Rows:
+        """Return the places of what the policy sees for a query, in the order of the pool."""
         own = held.images.get(query.image_sha256, ())
-        if len(held.examples) - len(own) < shots:
-            raise too_few(query, len(held.examples) - len(own), shots)
+        size = len(held.examples) - len(own)
+        if size < shots:
+            raise too_few(query, size, shots)
         rows = self._neighbours(held, query, own, shots)
-        pool = held.examples if rows is None else [held.examples[row] for row in rows]
-        projected = held.projected if rows is None else held.projected[rows]
-        asked = torch.from_numpy(self.selector.features.queries([query]))
-        valid = torch.ones(1, len(pool), dtype=torch.bool)
-        encoded = self.selector.policy.relate(asked, projected[None], valid)
-        return self.selector.choose_encoded(encoded, [pool], shots)[0]
+        if rows is None:
+            rows = np.arange(len(held.examples))
+            return np.delete(rows, own) if own else rows
+        return rows
 
-    def _neighbours(
-        self, held: _Held, query: Query, own: Sequence[int], shots: int
-    ) -> list[int] | None:
-        """Return the places of what a policy sees for a query, in order; None: of all."""
-        size, wanted = len(held.examples) - len(own), max(self.candidates or 0, shots)
-        if self._index is not None and size > wanted:
-            found = self._index.nearest(query, wanted + len(own)).tolist()
-            # The index may be a change ahead.
-            near = [held.rows[number] for number in found if number in held.rows]
-            rows = [row for row in near if row not in own][:wanted]
-            if len(rows) >= shots:
-                return sorted(rows)
-        return [row for row in range(len(held.examples)) if row not in own] if own else None
+    def _neighbours(self, held: _Held, query: Query, own: Sequence[int], shots: int) -> Rows | None:
+        """Return the places of a query's neighbours, in order; None where all are seen."""
+        wanted = max(self.candidates or 0, shots)
+        if self._index is None or len(held.examples) - len(own) <= wanted:
+            return None
+        found = self._index.nearest(query, wanted + len(own)).tolist()
+        # The index may be a change ahead.
+        near = [held.rows[number] for number in found if number in held.rows]
+        rows = [row for row in near if row not in own][:wanted]
+        return np.sort(np.array(rows, dtype=np.int64)) if len(rows) >= shots else None
 
     @torch.no_grad()
     def _take(self, added: Sequence[Example], seen: Floats) -> None:
@@ -222,3 +243,7 @@ def _with_places(held: _Held, added: Sequence[Example], projected: Tensor) -> _H
         rows[example.question_id] = row
         images[example.image_sha256] = (*images.get(example.image_sha256, ()), row)
     return _Held((*held.examples, *added), rows, images, projected)
+
+
+def _not_needed(_rows: Rows) -> Floats:
+    raise AssertionError("candidates are projected already")
