@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 
 from lever_plus.data.examples import Example, Query
+from lever_plus.data.images import image_url
 from lever_plus.house_words.maker import make_embedded
 from lever_plus.selectors.learned import LearnedSelector
 from tiny_world import read_world
@@ -27,3 +28,8 @@ def asked(trained: LearnedSelector, tmp_path_factory: pytest.TempPathFactory) ->
     queries, pool = [e.query for e in world.splits["test"]], world.splits["train"]
     selections = trained.select_all(queries, [pool] * len(queries), SHOTS)
     return Asked(queries, pool, [selection.examples for selection in selections])
+
+
+def posted(query: Query) -> dict[str, object]:
+    """Return a question as it is posted to a server."""
+    return {"image": image_url(query.image), "question": query.question}

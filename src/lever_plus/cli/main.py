@@ -13,6 +13,7 @@ import typer
 
 from lever_plus.cli.import_vqa import import_vqa_app
 from lever_plus.cli.select import select_app
+from lever_plus.cli.serve import serve_app
 from lever_plus.cli.stages import stages
 from lever_plus.cli.study import study_app
 from lever_plus.cli.tools import tools
@@ -44,6 +45,7 @@ app = typer.Typer(
 params_app = typer.Typer(help="Check or change params.yaml.", no_args_is_help=True)
 app.add_typer(stages)
 app.add_typer(select_app)
+app.add_typer(serve_app)
 app.add_typer(params_app, name="params")
 app.add_typer(import_vqa_app)
 app.add_typer(tools)

@@ -56,7 +56,7 @@ class Chooser:
         Raises:
             UserError: The image does not open, the question is none, or the pool is too small.
         """
-        asked = _text(question, "question")
+        asked = text_of(question, "question")
         query = hashed_query(Query(self._image(image), asked))
         return select_all(self.selector, [query], [self.pool], self.shots)[0].examples
 
@@ -66,7 +66,7 @@ class Chooser:
         Raises:
             UserError: The image does not open, or a text cannot be shown.
         """
-        texts = _text(question, "question"), _text(answer, "answer")
+        texts = text_of(question, "question"), text_of(answer, "answer")
         added = hashed(Example(self._image(image), *texts))
         with self._lock:
             number = next(fresh_ids(each.question_id for each in self.pool))
@@ -97,8 +97,8 @@ class Chooser:
         return self._pictures.path(image)
 
 
-def _text(text: object, name: str) -> str:
-    """Return a question or an answer that a prompt can have."""
+def text_of(text: object, name: str) -> str:
+    """Return a question or an answer that a prompt can have; UserError calls it by its name."""
     if not isinstance(text, str):
         raise UserError(f'"{name}" is missing, or is no text.')
     if why := why_no_text(text):

@@ -6,7 +6,8 @@ import hashlib
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from lever_plus.data.images import MOST_BYTES, open_image
 from lever_plus.errors import UserError
@@ -24,6 +25,20 @@ class Pictures:
         """Keep the folder; None: a temporary one, which goes when the object does."""
         self._temporary = TemporaryDirectory(prefix="lever_plus") if folder is None else None
         self._folder = Path(self._temporary.name if self._temporary else str(folder))
+
+    def __enter__(self) -> Self:
+        """Return itself; a temporary folder goes when the block ends."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove a temporary folder."""
+        if self._temporary:
+            self._temporary.cleanup()
 
     def path(self, image: object) -> str:
         """Return the file of an image that opens.
@@ -54,9 +69,10 @@ class Pictures:
                 beside.write_bytes(content)
         try:
             open_image(path)
-        except UserError:
+        except UserError as error:
             path.unlink(missing_ok=True)
-            raise
+            # Nobody who handed over bytes knows this file.
+            raise UserError(str(error).replace(f"image {path}", "the image")) from error
         return str(path)
 
 
