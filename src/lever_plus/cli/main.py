@@ -11,6 +11,7 @@ from typing import Final, NoReturn, TextIO
 
 import typer
 
+from lever_plus.cli.bench import bench_app
 from lever_plus.cli.import_vqa import import_vqa_app
 from lever_plus.cli.select import select_app
 from lever_plus.cli.serve import serve_app
@@ -49,6 +50,7 @@ app.add_typer(serve_app)
 app.add_typer(params_app, name="params")
 app.add_typer(import_vqa_app)
 app.add_typer(tools)
+app.add_typer(bench_app, name="bench")
 app.add_typer(track_app, name="track")
 app.add_typer(study_app, name="study")
 app.add_typer(world_app, name="world")

@@ -58,6 +58,10 @@ def serve(
     timeout: Annotated[
         float, typer.Option(min=0.01, help="Longest time for a reply of the upstream, seconds.")
     ] = 120.0,
+    threads: Annotated[
+        int,
+        typer.Option(min=1, help="CPU threads of the encoder; more for one that is large."),
+    ] = 1,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need a key.")
     ] = "127.0.0.1",
@@ -75,12 +79,14 @@ def serve(
     from lever_plus.hosts import serving
     from lever_plus.hosts.service import Service
     from lever_plus.hosts.upstream import Upstream
+    from lever_plus.hub.threads import use_threads
     from lever_plus.policy.checkpoint import load_checkpoint
     from lever_plus.selectors.learned import load_selector
     from lever_plus.vlm.open import open_vlm
     from lever_plus.vlm.prompt import PromptFormat
 
     serving.check_host(host)
+    use_threads(threads)
     behind = None if upstream is None else Upstream(upstream, timeout)
     selector = load_selector(checkpoint, encoder, features=features, price=price)
     if instruction is None and selector.folder is not None:

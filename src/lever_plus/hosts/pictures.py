@@ -5,11 +5,11 @@ import binascii
 import hashlib
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from types import TracebackType
 from typing import Final, Self
 
-from lever_plus.data.images import MOST_BYTES, open_image
+from lever_plus.data.images import MOST_BYTES, opened_sha256
 from lever_plus.errors import UserError
 from lever_plus.files.writing import replacing
 
@@ -59,16 +59,21 @@ class Pictures:
             return self._written(_decoded(text))
         if _ADDRESS.match(text) and "://" in text:
             raise UserError(f"{text[:80]} is not downloaded: {ADVICE}.")
-        open_image(text)
+        opened_sha256(text)
         return text
 
     def _written(self, content: bytes) -> str:
         path = self._folder / hashlib.sha256(content).hexdigest()
-        if not path.is_file():
-            with replacing(path) as beside:
-                beside.write_bytes(content)
+        if not path.is_file() and self._temporary:
+            # Whole or not at all, but nothing that must outlive the machine.
+            with NamedTemporaryFile(dir=self._folder, delete=False) as beside:
+                beside.write(content)
+            Path(beside.name).replace(path)
+        elif not path.is_file():
+            with replacing(path) as fresh:
+                fresh.write_bytes(content)
         try:
-            open_image(path)
+            opened_sha256(path)
         except UserError as error:
             path.unlink(missing_ok=True)
             # Nobody who handed over bytes knows this file.

@@ -201,9 +201,15 @@ def listening(host: str, port: int) -> socket.socket:
     """
     check_host(host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP: else asyncio leaves Nagle's algorithm on, and every reply waits 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=CLIENTS)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(CLIENTS)
+        return listener
     except (OSError, OverflowError) as error:
+        listener.close()
         raise UserError(
             f"the server cannot listen on {host}:{port} ({error}): choose another --port or --host."
         ) from error
