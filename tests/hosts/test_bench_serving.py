@@ -13,6 +13,7 @@ def params() -> Params:
     return load_params(ROOT / "params.yaml")
 
 
+@pytest.mark.slow
 def test_choosing_is_timed_apart_from_encoding(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
