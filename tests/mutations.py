@@ -515,4 +515,34 @@ MUTATIONS: Final = (
         "if in_pillow is None:",
         "pixels depend on whether torchvision is installed",
     ),
+    Mutation(
+        "hosts/conversation.py",
+        "return [*before, *shown, _instructed(asked, prompt), *after]",
+        "return [*shown, *before, _instructed(asked, prompt), *after]",
+        "demonstrations stand before the system message",
+    ),
+    Mutation(
+        "hosts/web.py",
+        "elif not is_loopback(request.url.hostname):",
+        "elif False:",
+        "a page of a browser may ask the server under another name",
+    ),
+    Mutation(
+        "hosts/upstream.py",
+        "if not _is_stream(reply):",
+        "if reply:",
+        "a stream is passed on when it has ended",
+    ),
+    Mutation(
+        "hosts/service.py",
+        "return [*select_all(self.selector, queries, pools, shots)]",
+        "return [*select_all(self.selector, queries, [self.pool] * len(queries), shots)]",
+        "a question's own pool is ignored",
+    ),
+    Mutation(
+        "hosts/upstream.py",
+        "if k.lower() not in _OF_A_CONNECTION",
+        "if k",
+        "cookies of the upstream reach the clients",
+    ),
 )

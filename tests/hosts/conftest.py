@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 
 from lever_plus.data.examples import Example, Query
+from lever_plus.data.images import image_url
 from lever_plus.house_words.maker import make_embedded
 from lever_plus.selectors.learned import LearnedSelector
 from tiny_world import read_world
@@ -29,3 +30,8 @@ def asked(trained: LearnedSelector, tmp_path_factory: pytest.TempPathFactory) ->
     selections = trained.select_all(queries, [pool] * len(queries), SHOTS)
     chosen = [selection.examples for selection in selections]
     return Asked(queries, pool, chosen, world.splits["test"])
+
+
+def posted(query: Query) -> dict[str, object]:
+    """Return a question as it is posted to a server."""
+    return {"image": image_url(query.image), "question": query.question}

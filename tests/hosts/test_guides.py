@@ -1,8 +1,10 @@
-"""The Python of the guides runs as it is written, one snippet after the other."""
+"""The snippets and commands of the guides run as they are written, one after the other."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from hosts.chat_server import Upstream, answering
 from hosts.conftest import Asked
 from lever_plus.config.file import load_params, load_with_preset
 from lever_plus.data.examples import Example
 from lever_plus.hub.folder import MODELS
+from servers import free_port
 from tiny_world import ROOT
+from trained_selector import SHOTS
 
 GUIDES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs/guides").glob("*.md")}
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -27,6 +32,9 @@ SETTINGS = [
 ]
 RUN_ELSEWHERE = {"own-data": "pipeline/test_easy_vqa.py"}
 """Guides of commands alone, and the tests that run them."""
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BY_SHELL = sorted(path for path, text in GUIDES.items() if "\n```bash\n" in text)
+"""Guides whose snippets need what their commands have started."""
 
 
 @pytest.fixture
@@ -49,7 +57,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
 
 
-@pytest.mark.parametrize("guide", sorted(GUIDES), ids=lambda path: path.stem)
+@pytest.mark.parametrize("guide", sorted(GUIDES.keys() - BY_SHELL), ids=lambda path: path.stem)
 def test_the_snippets_of_a_guide_run(guide: Path, folder: Path) -> None:
     snippets = PYTHON.findall(GUIDES[guide])
     if guide.stem in RUN_ELSEWHERE:
@@ -78,3 +86,37 @@ def test_the_settings_of_a_guide_are_valid(
     preset = tmp_path / "preset.yaml"
     preset.write_text(block, encoding="utf-8")
     assert load_with_preset(ROOT / "params.yaml", preset) != load_params(ROOT / "params.yaml")
+
+
+@pytest.mark.parametrize("guide", BY_SHELL, ids=lambda path: path.stem)
+def test_the_commands_of_a_guide_run(guide: Path, folder: Path) -> None:
+    """At a port that is free, beside a VLM server of ours."""
+    steps, port = [], str(free_port())
+    for kind, text in BLOCK.findall(GUIDES[guide]):
+        name = f"snippet{len(steps)}.py"
+        if kind == "python":
+            (folder / name).write_text(text.replace("8000", port), encoding="utf-8")
+        steps.append(text if kind == "bash" else f"{sys.executable} {name}")
+    script = "\n".join(["set -euo pipefail", *steps]).replace("8000", port)
+    upstream = Upstream()
+    with answering(upstream) as url, (folder / "said").open("w+b") as said:
+        environment = {**os.environ, "VLM_URL": url}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        process = subprocess.Popen(
+            ["bash", "-c", script],
+            cwd=folder,
+            env=environment,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            failed = process.wait(120)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # what the commands have left running
+        said.seek(0)
+        text = said.read().decode()
+    assert not failed, text
+    assert "\nred\n2 " in text
+    assert len(json.loads(text.splitlines()[-1])["demonstrations"]) == SHOTS
+    assert [turn["role"] for turn in upstream.messages] == ["user", "assistant"] * SHOTS + ["user"]

@@ -11,8 +11,10 @@ from typing import Final, NoReturn, TextIO
 
 import typer
 
+from lever_plus.cli.bench import bench_app
 from lever_plus.cli.import_vqa import import_vqa_app
 from lever_plus.cli.select import select_app
+from lever_plus.cli.serve import serve_app
 from lever_plus.cli.stages import stages
 from lever_plus.cli.study import study_app
 from lever_plus.cli.tools import tools
@@ -44,9 +46,11 @@ app = typer.Typer(
 params_app = typer.Typer(help="Check or change params.yaml.", no_args_is_help=True)
 app.add_typer(stages)
 app.add_typer(select_app)
+app.add_typer(serve_app)
 app.add_typer(params_app, name="params")
 app.add_typer(import_vqa_app)
 app.add_typer(tools)
+app.add_typer(bench_app, name="bench")
 app.add_typer(track_app, name="track")
 app.add_typer(study_app, name="study")
 app.add_typer(world_app, name="world")

@@ -1,6 +1,5 @@
-"""`lever-plus` commands beside the pipeline: doctor, exchange, metric, answer store, benchmarks."""
+"""`lever-plus` commands beside the pipeline: doctor, exchange, metric, answer store."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +11,8 @@ from lever_plus.errors import UserError, needs
 tools = typer.Typer()
 metric_app = typer.Typer(help="The official VQA accuracy.", no_args_is_help=True)
 store_app = typer.Typer(help="The answer store.", no_args_is_help=True)
-bench_app = typer.Typer(help="Speed and memory, measured on this machine.", no_args_is_help=True)
 tools.add_typer(metric_app, name="metric")
 tools.add_typer(store_app, name="store")
-tools.add_typer(bench_app, name="bench")
 Seed = Annotated[int | None, typer.Option(help="Training seed; the first of params.yaml if none.")]
 StoreFile = Annotated[Path | None, typer.Option(help="Store file; that of params.yaml if none.")]
 
@@ -230,65 +227,3 @@ def store_prune(
 ) -> None:
     """Remove the answers of all other VLMs and give their space back."""
     typer.echo(f"{_open_store(file).prune(keep):,} answers removed")
-
-
-@bench_app.command("reader")
-def bench_reader(json_: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Read files as large as VQAv2's training split."""
-    from lever_plus.bench.reader import run
-
-    _print_bench(run(), json_=json_)
-
-
-@bench_app.command("scoring")
-def bench_scoring(
-    json_: Annotated[bool, typer.Option("--json")] = False,
-    ablate: Annotated[bool, typer.Option(help="Turn the engine's parts off one by one.")] = False,
-    size: Annotated[
-        str | None, typer.Option(help="Instead: a made VLM of a real model's size, such as 135m.")
-    ] = None,
-) -> None:
-    """Score the RL-data and InfoScore workloads: naive loop, plain batches, engine, full store."""
-    from lever_plus.bench import scoring, sized
-    from lever_plus.config.file import load_params
-
-    if size is not None and ablate:
-        raise UserError("--ablate is for the VLM of params.yaml: leave it or --size out.")
-    params = load_params()
-    figures = scoring.run(params, ablate=ablate) if size is None else sized.run(params, size)
-    _print_bench(figures, json_=json_)
-
-
-@bench_app.command("training")
-def bench_training(json_: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Train one epoch of RCE and of GRPO: full batches, and one query a step."""
-    from lever_plus.bench.training import run
-    from lever_plus.config.file import load_params
-
-    _print_bench(run(load_params()), json_=json_)
-
-
-@bench_app.command("growth")
-def bench_growth(
-    json_: Annotated[bool, typer.Option("--json")] = False,
-    records: Annotated[int, typer.Option(min=1, help="Queries of the RL data.")] = 20_000,
-    questions: Annotated[int, typer.Option(min=2, help="Test questions.")] = 10_000,
-) -> None:
-    """Read RL data, resample, and sum up the scores of many questions: seconds and memory."""
-    check_tables("lever-plus bench growth")
-    from lever_plus.bench.growth import run
-
-    _print_bench(run(records, questions), json_=json_)
-
-
-def _print_bench(measured: dict[str, Any], *, json_: bool) -> None:
-    if json_:
-        typer.echo(json.dumps(measured))
-        return
-    for key, value in measured.items():
-        if isinstance(value, dict):
-            typer.echo(f"{key}:")
-            for name, figure in value.items():
-                typer.echo(f"  {name:<30} {figure}")
-        else:
-            typer.echo(f"{key:<32} {value}")

@@ -11,10 +11,13 @@ from lever_plus.files.secrets import has_secrets
 LONGEST_URL: Final = 2000
 
 
-def _base_url(url: str) -> str:
+def base_url(url: str) -> str:
     """Return a server's base URL; what is none, or holds a secret, is refused without quoting it.
 
     Settings are kept in many places: dvc.lock, MLflow, git.
+
+    Raises:
+        ValueError: It is none, with the reason.
     """
     if has_secrets(url):
         raise ValueError(
@@ -36,7 +39,7 @@ def _base_urls(given: Any) -> Any:
     urls = given if isinstance(given, list) else [given]
     if not urls or not all(isinstance(url, str) for url in urls):
         raise ValueError("it is no address, and no list of addresses: http://127.0.0.1:8000/v1")
-    checked = [_base_url(url) for url in urls]
+    checked = [base_url(url) for url in urls]
     if len(set(checked)) < len(checked):
         raise ValueError("it names a server twice")
     return checked if isinstance(given, list) else checked[0]

@@ -119,6 +119,13 @@ class EncodedFeatures:
         self._kept = kept or KeptFeatures(None, encoder.identity)
         self._white: dict[Example | Query, Array] = {}
 
+    def apart(self) -> "EncodedFeatures":
+        """Return features of the same space and encoder that keep what they encode to themselves.
+
+        It goes with the object; nothing of it is written.
+        """
+        return EncodedFeatures(self._space, self._encoder)
+
     @property
     def space_sha256(self) -> str:
         """Hash of the feature space."""

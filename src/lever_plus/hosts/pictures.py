@@ -5,10 +5,11 @@ import binascii
 import hashlib
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Final
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from types import TracebackType
+from typing import Final, Self
 
-from lever_plus.data.images import MOST_BYTES, open_image
+from lever_plus.data.images import MOST_BYTES, opened_sha256
 from lever_plus.errors import UserError
 from lever_plus.files.writing import replacing
 
@@ -24,6 +25,20 @@ class Pictures:
         """Keep the folder; None: a temporary one, which goes when the object does."""
         self._temporary = TemporaryDirectory(prefix="lever_plus") if folder is None else None
         self._folder = Path(self._temporary.name if self._temporary else str(folder))
+
+    def __enter__(self) -> Self:
+        """Return itself; a temporary folder goes when the block ends."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove a temporary folder."""
+        if self._temporary:
+            self._temporary.cleanup()
 
     def path(self, image: object) -> str:
         """Return the file of an image that opens.
@@ -44,19 +59,25 @@ class Pictures:
             return self._written(_decoded(text))
         if _ADDRESS.match(text) and "://" in text:
             raise UserError(f"{text[:80]} is not downloaded: {ADVICE}.")
-        open_image(text)
+        opened_sha256(text)
         return text
 
     def _written(self, content: bytes) -> str:
         path = self._folder / hashlib.sha256(content).hexdigest()
-        if not path.is_file():
-            with replacing(path) as beside:
-                beside.write_bytes(content)
+        if not path.is_file() and self._temporary:
+            # Whole or not at all, but nothing that must outlive the machine.
+            with NamedTemporaryFile(dir=self._folder, delete=False) as beside:
+                beside.write(content)
+            Path(beside.name).replace(path)
+        elif not path.is_file():
+            with replacing(path) as fresh:
+                fresh.write_bytes(content)
         try:
-            open_image(path)
-        except UserError:
+            opened_sha256(path)
+        except UserError as error:
             path.unlink(missing_ok=True)
-            raise
+            # Nobody who handed over bytes knows this file.
+            raise UserError(str(error).replace(f"image {path}", "the image")) from error
         return str(path)
 
 

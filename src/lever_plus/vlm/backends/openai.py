@@ -6,12 +6,10 @@ their hashes. What else a server offers is found out when it is first asked, see
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final
 
 from lever_plus.config.vlm import OpenAiVlmParams
-from lever_plus.data.examples import check_images
-from lever_plus.data.images import image_url
 from lever_plus.errors import UserError
 from lever_plus.vlm.backends.chat import CONTINUED, Chat
 from lever_plus.vlm.backends.counters import Counted, counted
@@ -23,14 +21,14 @@ from lever_plus.vlm.backends.servers import Route, Servers, opened
 from lever_plus.vlm.backends.spelling import begun_with
 from lever_plus.vlm.backends.start import Start
 from lever_plus.vlm.backends.told import told_before
+from lever_plus.vlm.backends.turns import chat_turns
 from lever_plus.vlm.backends.words import quoted
 from lever_plus.vlm.backends.work import Asking, Result, Work
-from lever_plus.vlm.prompt import Message, PromptFormat, message_hash, messages
+from lever_plus.vlm.prompt import Message, PromptFormat, message_hash
 from lever_plus.vlm.request import Done, Kind, Request, VlmIdentity, ignore, scored_answer
 from lever_plus.vlm.usage import Usage
 
 LOG: Final = logging.getLogger("lever_plus")
-KEPT_IMAGES: Final = 1024
 MANY: Final = 50
 """Prompts that share demonstrations: none of their tokens cached is worth a warning."""
 UNUSED: Final = (
@@ -41,7 +39,6 @@ ECHOED: Final = (
     "likelihoods are echoed, which keeps vLLM from reading it; the server offers, or agrees with, "
     "no other way to them"
 )
-_url = lru_cache(maxsize=KEPT_IMAGES)(image_url)
 
 
 class OpenAiVlm:
@@ -259,15 +256,7 @@ class OpenAiVlm:
 
     def messages(self, request: Request) -> list[Message]:
         """Return a request in the protocol's form: every image as a data URL."""
-        check_images((*request.demonstrations, request.query))
-        images = iter(request.images)
-        turns = messages(request.demonstrations, request.query, self.prompt)
-        for turn in turns:
-            for part in turn["content"]:
-                if part["type"] == "image":
-                    url = _url(next(images))
-                    part.update({"type": "image_url", "image_url": {"url": url}})
-        return turns
+        return chat_turns(request.demonstrations, request.query, self.prompt)
 
 
 def _beginning(request: Request) -> str:
