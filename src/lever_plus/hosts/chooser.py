@@ -1,9 +1,10 @@
-"""A selector with a pool, asked for one question at a time as other programs hand it over."""
+"""A selector with a pool, asked questions as other programs hand them over."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from lever_plus.data.examples import Example, Query, fresh_ids, hashed, hashed_query
@@ -11,7 +12,7 @@ from lever_plus.data.images import image_url
 from lever_plus.data.texts import why_no_text
 from lever_plus.errors import UserError
 from lever_plus.hosts.pictures import Pictures
-from lever_plus.selectors.base import Selector, select_all
+from lever_plus.selectors.base import Selection, Selector, select_all
 
 
 class Chooser:
@@ -56,9 +57,25 @@ class Chooser:
         Raises:
             UserError: The image does not open, the question is none, or the pool is too small.
         """
+        return self.choose_all([self.query(image, question)])[0].examples
+
+    def query(self, image: object, question: object) -> Query:
+        """Return a question as it is asked; arguments and errors as `choose`."""
         asked = _text(question, "question")
-        query = hashed_query(Query(self._image(image), asked))
-        return select_all(self.selector, [query], [self.pool], self.shots)[0].examples
+        return hashed_query(Query(self._image(image), asked))
+
+    def choose_all(self, queries: Sequence[Query], shots: int | None = None) -> list[Selection]:
+        """Return what is chosen for each of several questions, with its probabilities.
+
+        Args:
+            queries: From `query`.
+            shots: How many are chosen this time; None: as many as always.
+
+        Raises:
+            UserError: The pool is too small, or the selector picks less.
+        """
+        pools = [self.pool] * len(queries)
+        return select_all(self.selector, queries, pools, self.shots if shots is None else shots)
 
     def add(self, image: object, question: object, answer: object) -> int:
         """Add an example to the end of the pool and return its number, its `question_id`.
@@ -66,13 +83,25 @@ class Chooser:
         Raises:
             UserError: The image does not open, or a text cannot be shown.
         """
-        texts = _text(question, "question"), _text(answer, "answer")
-        added = hashed(Example(self._image(image), *texts))
+        return self.add_all([(image, question, answer)])[0]
+
+    def add_all(self, examples: Iterable[tuple[object, object, object]]) -> list[int]:
+        """Add examples, (image, question, answer), to the end of the pool; see `add`.
+
+        Either all of them are added, or none.
+        """
+        added = [
+            hashed(
+                Example(self._image(image), _text(question, "question"), _text(answer, "answer"))
+            )
+            for image, question, answer in examples
+        ]
         with self._lock:
-            number = next(fresh_ids(each.question_id for each in self.pool))
+            numbers = list(islice(fresh_ids(e.question_id for e in self.pool), len(added)))
             # Whoever is choosing keeps the pool that it began with.
-            self.pool = [*self.pool, replace(added, question_id=number)]
-        return number
+            numbered = zip(added, numbers, strict=True)
+            self.pool = [*self.pool, *(replace(e, question_id=number) for e, number in numbered)]
+        return numbers
 
     def url(self, example: Example) -> str:
         """Return the image of an example of the pool as a data URL, made once.
