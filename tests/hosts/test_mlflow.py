@@ -92,6 +92,7 @@ def test_a_request_may_bring_a_pool_and_a_number_of_shots(model: Any, asked: Ask
         (shown,) = row.demonstrations
         example = pool[shown.question_id - 1]
         assert (shown.question, shown.answer) == (example.question, example.answer)
+        assert shown.image == example.image
 
 
 def test_nothing_is_pickled_and_rows_are_typed(folder: Path) -> None:

@@ -6,7 +6,7 @@ INVALID_PARAMETER_VALUE, which its server answers with status 400.
 
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -102,7 +102,11 @@ class Asked(BaseModel):
 
 
 class Demonstration(BaseModel):
-    """A chosen example. image: a data URL; probability: of the pick, where a policy made it."""
+    """A chosen example.
+
+    image: of the model's pool a data URL, of a request's pool what that gave; probability: of the
+    pick, where a policy made it.
+    """
 
     question_id: int
     image: str
@@ -177,11 +181,13 @@ class SelectorModel(PythonModel):
         chosen: list[Chosen] = []
         for (pool, shots), group in groupby(rows, key=lambda row: (row.pool, row.shots)):
             chooser = self._chooser if pool is None else self._with_pool(pool, pictures)
+            # Whoever names a file of this machine does not get its content.
+            given = {pictures.path(row.image): row.image for row in pool or ()}
             queries = [chooser.query(pictures.path(row.image), row.question) for row in group]
             selections = chooser.choose_all(queries, shots)
             answers = self._answers(queries, selections)
             chosen += [
-                Chosen(demonstrations=_shown(chooser, selection), answer=answer)
+                Chosen(demonstrations=_shown(chooser, given, selection), answer=answer)
                 for selection, answer in zip(selections, answers, strict=True)
             ]
         return chosen
@@ -205,13 +211,14 @@ def _opened(vlm: str | dict[str, Any] | None) -> StoredVlm | None:
         raise UserError(f"vlm: {error}: give arguments of lever_plus.open_vlm.") from error
 
 
-def _shown(chooser: Chooser, selection: Selection) -> list[Demonstration]:
+def _shown(chooser: Chooser, given: Mapping[str, str], selection: Selection) -> list[Demonstration]:
+    """Return what was chosen; `given` has the images of a request's pool by their files."""
     chances: Sequence[float | None] = [round(math.exp(p), 6) for p in selection.log_probs]
     chances = chances or [None] * len(selection.examples)
     return [
         Demonstration(
             question_id=example.question_id,
-            image=chooser.url(example),
+            image=given.get(example.image) or chooser.url(example),
             question=example.question,
             answer=example.answer,
             probability=chance,

@@ -5,6 +5,7 @@ were trained and evaluated with, and as large: the shared one, or else one drawn
 training examples.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -54,5 +55,7 @@ def default_pool(params: Params, paths: Paths) -> list[Example]:
     train = read_examples(paths.prepare / "train.jsonl", paths.root)
     if params.pool.policy == "shared":
         examples, pools = by_id({"train": train}), read_pools(paths.pools)
-        return [examples[i] for i in dict.fromkeys(chain.from_iterable(pools.ids.values()))]
+        # A query's own image is not in its pool, nor are its twins where they are scarce.
+        counted = Counter(chain.from_iterable(pools.ids.values()))
+        return [examples[i] for i, _ in counted.most_common(params.pool.size)]
     return Random(params.seed).sample(train, min(params.pool.size, len(train)))

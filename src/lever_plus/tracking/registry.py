@@ -7,6 +7,7 @@ version is whole or not there.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -116,23 +117,38 @@ class Registry:
         self._make_model(MODEL)
         # Where its files are: a source of models:/ID is looked for in MLflow's own default store.
         source, tags = model.artifact_location, {**tags, LOGGED: model_id}
-        ask(client.create_model_version, MODEL, source, run_id, tags, model_id=model_id)
+        make = partial(client.create_model_version, await_creation_for=0, model_id=model_id)
+        ask(make, MODEL, source, run_id, tags)
         self._keep_first(policy[CHECKPOINT_MD5])
         return True
 
     def _logged_model(self, run: TrainingRun, run_id: str, tags: Mapping[str, str]) -> Any:
-        """Return the run's logged model of this very policy, which is made if it is not there."""
-        for model in self._store.models(run_id):
-            if model.tags.get(CHECKPOINT_MD5) == tags[CHECKPOINT_MD5]:
-                return model
-        return self._store.ask(
-            self._client.create_logged_model,
-            self._store.experiment,
-            f"{run.method}-seed{run.seed}",
-            run_id,
-            tags=dict(tags),
-            model_type="selector",
-        )
+        """Return the run's logged model of this very policy, which is made if it is not there.
+
+        Of two machines that make it at once both go on with the older one, and the other goes.
+        """
+        ask, client = self._store.ask, self._client
+        if not self._models(run_id, tags[CHECKPOINT_MD5]):
+            ask(
+                client.create_logged_model,
+                self._store.experiment,
+                f"{run.method}-seed{run.seed}",
+                run_id,
+                tags=dict(tags),
+                model_type="selector",
+            )
+        first, *others = self._models(run_id, tags[CHECKPOINT_MD5])
+        for other in others:
+            self._delete(
+                lambda: [m.model_id for m in self._models(run_id, tags[CHECKPOINT_MD5])],
+                other.model_id,
+                client.delete_logged_model,
+            )
+        return first
+
+    def _models(self, run_id: str, checkpoint: str) -> list[Any]:
+        found = self._store.models(run_id)
+        return [model for model in found if model.tags.get(CHECKPOINT_MD5) == checkpoint]
 
     def crown(self, checkpoint: str) -> None:
         """Give a version the alias champion, once; the policy's md5 names it."""
@@ -190,9 +206,18 @@ class Registry:
         Locks do not reach from one machine to another where a server is between.
         """
         for version in self._versions(MODEL, checkpoint)[1:]:
-            try:
-                self._store.ask(self._client.delete_model_version, MODEL, version.version)
-            except UserError:  # the other machine did it
-                left = self._versions(MODEL, checkpoint)
-                if version.version in [each.version for each in left]:
-                    raise
+            self._delete(
+                lambda: [each.version for each in self._versions(MODEL, checkpoint)],
+                version.version,
+                partial(self._client.delete_model_version, MODEL),
+            )
+
+    def _delete(
+        self, left: Callable[[], list[Any]], which: Any, delete: Callable[..., Any]
+    ) -> None:
+        """Delete one of those that are left; another machine may be faster."""
+        try:
+            self._store.ask(delete, which)
+        except UserError:
+            if which in left():
+                raise

@@ -172,13 +172,13 @@ class Store:
         return Run(self._client, run_id, self.ask, found[0].model_id if found else None)
 
     def models(self, run_id: str) -> list[Any]:
-        """Return the logged models of a run, the newest first."""
+        """Return the logged models of a run, the oldest first: that is the one that stays."""
         found = self.ask(
             self._client.search_logged_models,
             [self._experiment],
             filter_string=f"source_run_id = '{run_id}'",
         )
-        return list(found)
+        return sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
 
     def clear_lost(self) -> None:
         """End or delete the runs whose makers are gone; see `alone`."""
