@@ -13,6 +13,8 @@ from hosts.conftest import Asked
 from tiny_world import ROOT
 
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+SLOW = {"mlflow"}
+"""Guides that make a new MLflow store, which takes a while."""
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -27,7 +29,13 @@ def folder(checkpoint: Path, asked: Asked, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "guide",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+        for path in GUIDES
+    ],
+)
 def test_the_snippets_of_a_guide_run(guide: Path, folder: Path) -> None:
     snippets = PYTHON.findall(guide.read_text(encoding="utf-8"))
     assert snippets

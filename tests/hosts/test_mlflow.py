@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,7 +12,6 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 
 from hosts.conftest import Asked
 from lever_plus import open_vlm
@@ -31,9 +33,10 @@ from lever_plus.tracking.runs import sync
 from lever_plus.tracking.training_run import TrainingRun
 from lever_plus.vlm.request import Request
 from servers import free_port, wait_until_healthy
-from tiny_world import Folders
+from tiny_world import ROOT, Folders
 from trained_selector import SHOTS, write_checkpoint
 
+GUIDE = ROOT / "docs" / "guides" / "mlflow.md"
 Rows = list[dict[str, Any]]
 
 
@@ -169,10 +172,15 @@ def test_what_is_no_model_is_refused(checkpoint: Path, asked: Asked, tmp_path: P
         save_model(tmp_path / "a", checkpoint, [])
     with pytest.raises(UserError, match=r"image gone\.png|gone\.png is missing"):
         save_model(tmp_path / "b", checkpoint, [Example("gone.png", "What?", "red")])
+    with pytest.raises(UserError, match="use a larger pool, or fewer shots"):
+        save_model(tmp_path / "b", checkpoint, asked.pool[:SHOTS])
+    with pytest.raises(UserError, match="picks 1 to 2 demonstrations, not 3"):
+        save_model(tmp_path / "b", checkpoint, asked.pool, Options(shots=3))
     with pytest.raises(UserError, match="holds no checkpoint"):
         save_model(tmp_path / "c", tmp_path / "nothing", asked.pool)
     series = Series(asked.pool)
     series.save(tmp_path / "d", checkpoint, run_id="r", model_id="m-1")
+    assert Model.load(tmp_path / "d").model_id == "m-1"
     with pytest.raises(UserError):  # not the first one's files
         series.save(tmp_path / "e", tmp_path / "nothing", run_id="r", model_id="m-2")
     with pytest.raises(UserError, match="vlm: .*open_vlm"):
@@ -180,15 +188,11 @@ def test_what_is_no_model_is_refused(checkpoint: Path, asked: Asked, tmp_path: P
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     uri = f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}"
     (tmp_path / "store").mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(uri)
-    yield uri
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    return uri
 
 
 @pytest.fixture
@@ -228,19 +232,19 @@ def test_the_champion_is_loaded_and_served_by_its_name(
     model = mlflow.pyfunc.load_model(champion)
     assert chosen(model.predict(rows(asked, 200))) == ids(asked)
     port, log = free_port(), tmp_path / "served.log"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", champion]
+    (command,) = re.findall(r"^(mlflow models serve .*) -p 5000$", GUIDE.read_text(), re.MULTILINE)
+    assert champion in command
     config = json.dumps({"vlm": {"model": "shipped:vlm", "max_new_tokens": 1}})
     environment = {
         **os.environ,
         "MLFLOW_TRACKING_URI": store,
         "SERVING_MODEL_CONFIG": config,
-        # MLflow starts its server by a shell: end all of it.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     with (
         log.open("wb") as said,
         subprocess.Popen(
-            [*command, "--env-manager", "local", "-p", str(port), "-w", "1"],
+            [sys.executable, "-m", *shlex.split(command), "-p", str(port)],
             env=environment,
             stdout=said,
             stderr=said,
@@ -271,15 +275,16 @@ def test_the_champion_is_loaded_and_served_by_its_name(
                 assert (status, reply["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
                 assert sentence in reply["message"]
         finally:
+            # A shell of MLflow's started workers: all of it ends.
             os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_a_user_logs_one_with_a_pool_of_their_own(checkpoint: Path, asked: Asked) -> None:
-    mlflow.set_experiment("mine")
     info = log_model(checkpoint, asked.pool[:6], Options(shots=1), registered_model_name="cards")
     model = mlflow.pyfunc.load_model("models:/cards/1")
     (row,) = model.predict(rows(asked, 1))
     assert len(row.demonstrations) == 1
     assert info.model_id
+    assert mlflow.active_run() is None

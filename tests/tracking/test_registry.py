@@ -14,8 +14,6 @@ from lever_plus.tracking.runs import Synced, sync
 from lever_plus.tracking.store import Store
 from lever_plus.tracking.training_run import TrainingRun, md5
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[TrainingRun]:
@@ -37,6 +35,7 @@ def versions(client: Any) -> list[int]:
     return sorted(int(each.version) for each in client.search_model_versions(f"name = '{MODEL}'"))
 
 
+@pytest.mark.slow
 def test_a_version_says_which_training_it_is(
     client: Any, params: Params, runs: list[TrainingRun]
 ) -> None:
@@ -63,6 +62,7 @@ def test_whoever_names_another_champion_decides_until_it_is_trained_anew(
     assert versions(client) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_written_is_warned_of_and_the_rest_is_made(
     client: Any, params: Params, runs: list[TrainingRun]
 ) -> None:
@@ -88,6 +88,7 @@ def test_a_policy_that_is_trained_anew_meanwhile_is_no_version(
     assert versions(client) == []
 
 
+@pytest.mark.slow
 def test_of_two_machines_that_register_at_once_the_first_stays(
     client: Any, params: Params, runs: list[TrainingRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_of_two_machines_that_register_at_once_the_first_stays(
     assert champion(client).version == first
 
 
+@pytest.mark.slow
 def test_a_training_that_is_repeated_to_the_byte_is_the_same_version(
     client: Any, params: Params, runs: list[TrainingRun]
 ) -> None:

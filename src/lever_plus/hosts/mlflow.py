@@ -16,12 +16,13 @@ from shutil import copyfile, copytree, ignore_patterns
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from lever_plus.data.examples import Example
+from lever_plus.data.examples import Example, hashed_query
 from lever_plus.errors import UserError, needs
 from lever_plus.files.writing import write_json_lines
 from lever_plus.hosts.mlflow_selector import CHECKPOINT, POOL, Options, SelectionError
 from lever_plus.hosts.pictures import file_url
 from lever_plus.policy.checkpoint import load_checkpoint
+from lever_plus.selectors.base import candidates_for
 from lever_plus.selectors.learned import FILES
 
 with needs("tracking", "lever_plus.hosts.mlflow"):
@@ -43,6 +44,8 @@ def log_model(
     **logged: Any,
 ) -> Any:
     """Log a model to MLflow and return what `mlflow.pyfunc.log_model` returns.
+
+    MLflow asks the model its input example once: the first image and question of the pool.
 
     Args:
         checkpoint: As in `save_model`.
@@ -75,7 +78,8 @@ def save_model(
         options: How it selects.
 
     Raises:
-        UserError: The checkpoint is missing or damaged, or an image of the pool cannot be read.
+        UserError: The checkpoint is missing or damaged, an image of the pool cannot be read, or the
+            pool is too small.
         MlflowException: The folder is there.
     """
     with TemporaryDirectory(prefix="lever_plus") as folder:
@@ -119,9 +123,13 @@ def _parts(
     """Return what MLflow makes a model of; its files are put into a folder first."""
     if not pool:
         raise UserError("the pool is empty: a model comes with examples that it may choose from.")
-    copied = folder / CHECKPOINT
+    options, copied = options or Options(), folder / CHECKPOINT
     copied.mkdir()
-    _copy_checkpoint(checkpoint, copied)
+    longest = _copy_checkpoint(checkpoint, copied)
+    if options.shots > longest:
+        raise UserError(f"this selector picks 1 to {longest} demonstrations, not {options.shots}.")
+    # MLflow only warns where a model cannot answer its own example.
+    candidates_for(hashed_query(pool[0].query), pool, options.shots)
     rows = [
         {
             "image": file_url(example.image),
@@ -136,18 +144,22 @@ def _parts(
     return {
         "python_model": str(CODE),
         "artifacts": {CHECKPOINT: str(copied), POOL: str(file)},
-        "model_config": (options or Options()).model_dump(),
+        "model_config": options.model_dump(),
         "input_example": [{name: rows[0][name] for name in EXAMPLE}],
         "pip_requirements": [_requirement()],
     }
 
 
-def _copy_checkpoint(checkpoint: Path, folder: Path) -> None:
-    """Copy the files that a selector is made of; UserError if they do not belong together."""
+def _copy_checkpoint(checkpoint: Path, folder: Path) -> int:
+    """Copy the files that a selector is made of, and return how many it can pick at most.
+
+    Raises:
+        UserError: The files do not belong together.
+    """
     for name in FILES:
         if (checkpoint / name).is_file():
             copyfile(checkpoint / name, folder / name)
-    load_checkpoint(folder)
+    return load_checkpoint(folder).config.architecture.shots
 
 
 def _requirement() -> str:

@@ -41,10 +41,11 @@ def registered(params: Params, paths: Paths, runs: Sequence[TrainingRun]) -> Sel
 
     def save(run: TrainingRun, path: Path, run_id: str, model_id: str) -> None:
         # Here, as it takes seconds and most calls have nothing to register.
-        from lever_plus.hosts.mlflow import Series
+        from lever_plus.hosts.mlflow import Options, Series
 
         if not made:
-            made.append(Series(default_pool(params, paths)))
+            most = min(Options().shots, params.pointer.shots)
+            made.append(Series(default_pool(params, paths), Options(shots=most)))
         made[0].save(path, run.checkpoint.parent, run_id=run_id, model_id=model_id)
 
     return Selectors(runs, champion, save)
