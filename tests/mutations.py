@@ -545,4 +545,28 @@ MUTATIONS: Final = (
         "if k",
         "cookies of the upstream reach the clients",
     ),
+    Mutation(
+        "hosts/mlflow.py",
+        "copytree(self._first, path, ignore=ignore_patterns(*FILES))",
+        "copytree(self._first, path)\n        return",
+        "all models of a series hold the first one's checkpoint",
+    ),
+    Mutation(
+        "hosts/mlflow_selector.py",
+        "selections = chooser.choose_all(queries, shots)",
+        "selections = chooser.choose_all(queries)",
+        "a request's own number of shots is ignored",
+    ),
+    Mutation(
+        "tracking/registry.py",
+        "if CROWNED not in version.tags:",
+        "if True:",
+        "whoever names another champion is overruled",
+    ),
+    Mutation(
+        "tracking/registry.py",
+        "if checkpoint_tags(run) != policy:",
+        "if False:",
+        "a policy that is trained anew is registered as the older one",
+    ),
 )

@@ -166,6 +166,7 @@ def test_a_command_says_which_extra_it_lacks(
     [
         ("from lever_plus.report.plots import reward_svg; reward_svg(dict(a=[1.0]))", "plots"),
         ("from lever_plus.tracking.frames import runs_table; runs_table()", "tracking"),
+        ("import lever_plus.hosts.mlflow", "tracking"),
         ("from lever_plus.vlm.backends.ray import _import_ray; _import_ray()", "ray"),
         (
             "from lever_plus.data.near_duplicates import perceptual_hashes; perceptual_hashes([])",

@@ -47,7 +47,12 @@ def trained(world: World, clip: ClipEncoder) -> LearnedSelector:
 
 @pytest.fixture
 def checkpoint(trained: LearnedSelector, folders: Folders, tmp_path: Path) -> Path:
-    folder, space = tmp_path / "selector", trained.features._space
+    return write_checkpoint(trained, folders, tmp_path / "selector")
+
+
+def write_checkpoint(trained: LearnedSelector, folders: Folders, folder: Path) -> Path:
+    """Write the selector's checkpoint to a folder, and return that."""
+    space = trained.features._space
     config = CheckpointConfig(
         architecture=trained.policy.config,
         feature_space=space.sha256,

@@ -22,6 +22,8 @@ from tiny_world import ROOT
 from trained_selector import SHOTS
 
 GUIDES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs/guides").glob("*.md")}
+SLOW = {"mlflow"}
+"""Guides that make a new MLflow store, which takes a while."""
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SETTINGS = [
@@ -57,7 +59,13 @@ def written(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(each) + "\n" for each in rows), encoding="utf-8")
 
 
-@pytest.mark.parametrize("guide", sorted(GUIDES.keys() - BY_SHELL), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "guide",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+        for path in sorted(GUIDES.keys() - BY_SHELL)
+    ],
+)
 def test_the_snippets_of_a_guide_run(guide: Path, folder: Path) -> None:
     snippets = PYTHON.findall(GUIDES[guide])
     if guide.stem in RUN_ELSEWHERE:

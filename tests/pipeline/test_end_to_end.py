@@ -43,6 +43,14 @@ client = MlflowClient("sqlite:///mlflow.db")
 runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
 print(json.dumps(sorted({name for run in runs for name in run.data.metrics})))
 """
+MODELS = """
+import json
+from mlflow import MlflowClient
+client = MlflowClient("sqlite:///mlflow.db")
+versions = client.search_model_versions("name = 'lever-plus'")
+champion = client.get_model_version_by_alias("lever-plus", "champion")
+print(json.dumps([sorted(v.tags["pipeline.method"] for v in versions), champion.tags]))
+"""
 METHODS = {
     *("zero-shot", "random", "sttr", "vote", "siir", "sitr", "mixed", "diverse", "fixed"),
     *("sft", "sft-beams", "rce", "agro", "grpo", "grpo-stop"),
@@ -77,6 +85,17 @@ def test_nothing_is_run_again(project: Project) -> None:
 
 def test_mlflow_has_a_run_for_every_training_stage(project: Project) -> None:
     assert "0 runs made, 0 got the evaluation" in project.cli("track", "sync")
+
+
+def test_every_selector_is_in_the_model_registry_and_grpo_is_the_champion(
+    project: Project,
+) -> None:
+    """The last stage registers them; nothing is left for later."""
+    assert "0 selectors registered" in project.cli("track", "sync")
+    methods, champion = json.loads(project.python(MODELS).splitlines()[-1])
+    assert methods == ["agro", "grpo", "grpo-stop", "rce", "sft", "sft-beams"]
+    assert champion["pipeline.method"] == "grpo"
+    assert champion["dvc.path"] == "artifacts/grpo/seed1/grpo/policy.safetensors"
 
 
 def test_the_policies_that_are_compared_have_learned_something(project: Project) -> None:

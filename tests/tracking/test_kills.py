@@ -11,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlflow
 import pytest
 from test_live import serve
 from test_runs import SUMMARY, grpo, write
@@ -18,7 +19,8 @@ from test_runs import SUMMARY, grpo, write
 from cut_off import cut_off
 from lever_plus.config.params import Params
 from lever_plus.tracking.makers import ENDED, STATE
-from lever_plus.tracking.runs import sync
+from lever_plus.tracking.registry import CHAMPION, LOGGED, MODEL, Selectors
+from lever_plus.tracking.runs import Synced, sync
 from lever_plus.tracking.store import Store
 from lever_plus.tracking.training_run import TrainingRun
 
@@ -46,13 +48,29 @@ def trainings(folder: Path) -> list[TrainingRun]:
     return [grpo(folder, seed) for seed in (1, 2)]
 
 
+def selectors(folder: Path) -> Selectors:
+    runs = trainings(folder)
+    return Selectors(runs, runs[0], save)
+
+
+def save(run: TrainingRun, path: Path, run_id: str, model_id: str) -> None:
+    """Write what stands for a model: a file of its own, and one in a folder."""
+    (path / "artifacts").mkdir(parents=True)
+    (path / "MLmodel").write_text(f"{run_id} {model_id}")
+    (path / "artifacts" / "policy").write_bytes(run.checkpoint.read_bytes())
+
+
+def sync_all(params: Params, folder: Path, store: Store | None = None) -> Synced:
+    files = folder / "summary.json", folder / "usage"
+    return sync(params, trainings(folder), *files, store=store, selectors=selectors(folder))
+
+
 def work(said: "Connection[Any, Any]", folder: Path, uri: str, temporary: Path | None) -> None:
     tempfile.tempdir = temporary and str(temporary)
     params = Params.model_validate_json((folder / "params.json").read_text())
     said.send("ready")
     store = Store(uri)
-    runs = trainings(folder)
-    said.send(sync(params, runs, folder / "summary.json", folder / "usage", store=store))
+    said.send(sync_all(params, folder, store))
 
 
 def start(folder: Path, uri: str, temporary: Path | None = None) -> Syncing:
@@ -63,11 +81,11 @@ def start(folder: Path, uri: str, temporary: Path | None = None) -> Syncing:
     return Syncing(process, here)
 
 
-def ended(syncing: Syncing) -> tuple[int, int]:
+def ended(syncing: Syncing) -> tuple[int, int, int]:
     syncing.process.join(300)
     assert syncing.process.exitcode == 0
     assert syncing.said.recv() == "ready"
-    counts: tuple[int, int] = syncing.said.recv()
+    counts: tuple[int, int, int] = syncing.said.recv()
     return counts
 
 
@@ -96,6 +114,23 @@ def check(uri: str, expected: dict[str, int]) -> None:
             ]
             assert len(store.history(run.info.run_id, "curve/acc")) == 2
             assert len(store.history(run.info.run_id, "eval/acc/mean")) == 1
+    check_models(store, {run.info.run_id: run.data for run in runs})
+
+
+def check_models(store: Store, runs: dict[str, Any]) -> None:
+    """Every selector is one version, with all its files and figures; one is the champion."""
+    versions = store.client.search_model_versions(f"name = '{MODEL}'")
+    assert sorted(version.tags["pipeline.seed"] for version in versions) == ["1", "2"]
+    assert store.client.get_model_version_by_alias(MODEL, CHAMPION).tags["pipeline.seed"] == "1"
+    for version in versions:
+        model = store.client.get_logged_model(version.tags[LOGGED])
+        assert model.status == "READY"
+        assert {m.key for m in model.metrics} >= {"eval/acc/mean", "curve/acc"}
+        fetched = mlflow.artifacts.download_artifacts(version.source, tracking_uri=store.uri)
+        folder = Path(str(fetched))
+        assert (folder / "MLmodel").read_text() == f"{version.run_id} {model.model_id}"
+        policy = (folder / "artifacts" / "policy").read_text()
+        assert policy == f"weights of seed {runs[version.run_id].tags['pipeline.seed']}"
 
 
 def kill_often(project: Path, uri: str, kills: int, seed: int, longest: float) -> None:
@@ -107,7 +142,7 @@ def kill_often(project: Path, uri: str, kills: int, seed: int, longest: float) -
         process.kill()
         process.join()
     ended(start(project, uri))
-    assert ended(start(project, uri)) == (0, 0)
+    assert ended(start(project, uri)) == (0, 0, 0)
     check(uri, EXPECTED)
 
 
@@ -121,8 +156,8 @@ def test_sync_is_killed_at_twenty_moments(project: Path) -> None:
 def test_ten_at_once_on_a_fresh_store(project: Path) -> None:
     uri = f"sqlite:///{project / 'mlflow.db'}"
     said = [ended(process) for process in [start(project, uri) for _ in range(10)]]
-    assert sorted(said)[-1] == (2, 3)
-    assert said.count((0, 0)) == 9
+    assert sorted(said)[-1] == (2, 3, 2)
+    assert said.count((0, 0, 0)) == 9
     check(uri, EXPECTED)
 
 
@@ -130,7 +165,7 @@ def test_ten_at_once_on_a_fresh_store(project: Path) -> None:
 def test_two_at_once_and_kills_on_postgresql(project: Path, postgres: str) -> None:
     uri = postgres.replace("/study", "/mlflow")
     said = [ended(process) for process in [start(project, uri) for _ in range(2)]]
-    assert sorted(said) == [(0, 0), (2, 3)]
+    assert sorted(said) == [(0, 0, 0), (2, 3, 2)]
     check(uri, EXPECTED)
     with pytest.raises(Exception, match="another program's"):
         _with_foreign_tables(postgres)
@@ -152,10 +187,10 @@ def test_two_machines_that_sync_through_one_server(project: Path, fresh_store: P
             ended(process)
         # One that finds a run under way leaves what belongs to it to the other, or to the next.
         ended(start(project, address))
-        assert ended(start(project, address)) == (0, 0)
+        assert ended(start(project, address)) == (0, 0, 0)
+        check(address, EXPECTED)
     finally:
         stop()
-    check(f"sqlite:///{store}", EXPECTED)
 
 
 def _with_foreign_tables(uri: str) -> None:
@@ -175,11 +210,10 @@ def test_a_sync_that_is_cut_off_anywhere_is_made_good(
 ) -> None:
     """Of the calls to MLflow, one after another is the last."""
     assert client
-    arguments = (params, trainings(project), project / "summary.json", project / "usage")
     rng = random.Random(seed)
-    for _ in range(4):
-        with cut_off(rng.randrange(3, 60)):
-            sync(*arguments)
-    sync(*arguments)
-    assert sync(*arguments) == (0, 0)
+    for _ in range(6):
+        with cut_off(rng.randrange(3, 80)):
+            sync_all(params, project)
+    sync_all(params, project)
+    assert sync_all(params, project) == (0, 0, 0)
     check(f"sqlite:///{project / 'mlflow.db'}", EXPECTED)

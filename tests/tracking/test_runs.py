@@ -10,7 +10,7 @@ from lever_plus.config.params import Params
 from lever_plus.tracking.history import History
 from lever_plus.tracking.runs import flatten, live_run, sync
 from lever_plus.tracking.store import EXPERIMENT, tracking_uri
-from lever_plus.tracking.training_run import TrainingRun
+from lever_plus.tracking.training_run import TrainingRun, md5
 from lever_plus.training.trainer import Observe
 
 pytestmark = pytest.mark.slow
@@ -78,7 +78,7 @@ def write(run: TrainingRun, observe: Observe = lambda _row: None) -> None:
     with History(run.history, observe) as history:
         for row in ROWS:
             history.write({**row, "seed": run.seed})
-    run.checkpoint.write_bytes(b"")
+    run.checkpoint.write_text(f"weights of seed {run.seed}")
 
 
 def test_a_live_run_has_params_tags_and_traces(client: Any, params: Params, tmp_path: Path) -> None:
@@ -105,8 +105,9 @@ def test_sync_makes_what_is_missing_and_nothing_twice(
     assert sync(params, runs, summary, tmp_path / "usage") == (
         1,
         3,
+        0,
     )  # a run for seed 2; grpo twice and random
-    assert sync(params, runs, summary, tmp_path / "usage") == (0, 0)
+    assert sync(params, runs, summary, tmp_path / "usage") == (0, 0, 0)
     assert len(all_runs(client)) == 3
 
 
@@ -138,11 +139,11 @@ def test_accuracies_go_to_their_seed_whatever_the_order_of_params_is(
     train(params, runs[0])  # seed 1 is not there
     summary = tmp_path / "summary.json"
     summary.write_text(json.dumps(SUMMARY))
-    assert sync(params, runs, summary, tmp_path / "usage") == (0, 2)
+    assert sync(params, runs, summary, tmp_path / "usage") == (0, 2, 0)
     (run,) = (run for run in all_runs(client) if run.info.run_name == "grpo/grpo/seed2")
     assert run.data.metrics["eval/acc/mean"] == 0.85
     with pytest.warns(UserWarning, match="grpo was evaluated with other seeds"):
-        assert sync(params, runs[:1], summary, tmp_path / "usage") == (0, 0)
+        assert sync(params, runs[:1], summary, tmp_path / "usage") == (0, 0, 0)
 
 
 def test_a_training_that_is_repeated_to_the_byte_gets_the_evaluation_too(
@@ -153,7 +154,7 @@ def test_a_training_that_is_repeated_to_the_byte_gets_the_evaluation_too(
     for _ in range(2):
         train(params, run)
         sync(params, [run], summary, tmp_path / "usage")
-    assert sync(params, [run], summary, tmp_path / "usage") == (0, 0)
+    assert sync(params, [run], summary, tmp_path / "usage") == (0, 0, 0)
     both = [run for run in all_runs(client) if run.info.run_name == "grpo/grpo/seed1"]
     assert [run.data.metrics["eval/acc/mean"] for run in both] == [0.65, 0.65]
 
@@ -165,9 +166,9 @@ def test_a_training_under_way_is_not_taken_for_one_that_has_ended(
     with live_run(params, run) as observe:
         with History(run.history, observe) as history:
             history.write({**ROWS[0], "seed": 1})
-            assert sync(params, [run], nothing, nothing) == (0, 0)
+            assert sync(params, [run], nothing, nothing) == (0, 0, 0)
         run.checkpoint.write_bytes(b"")
-    assert sync(params, [run], nothing, nothing) == (0, 0)
+    assert sync(params, [run], nothing, nothing) == (0, 0, 0)
     assert [run.info.status for run in all_runs(client)] == ["FINISHED"]
 
 
@@ -237,31 +238,28 @@ def test_a_training_run_has_its_scoring_figures(
     assert "scoring" not in run.history.read_text()
 
 
-def test_a_run_names_its_data_by_their_dvc_hashes_and_links_its_checkpoint(
+def test_a_run_names_its_data_and_its_checkpoint_by_their_dvc_hashes(
     client: Any, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The weights are not copied; the checkpoint's accuracies can be found by the model."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     deps = "['artifacts/rl_data/seed${item.seed}', src/x.py]"
     (tmp_path / "dvc.yaml").write_text(f"stages: {{grpo: {{deps: {deps}}}}}")
     of_seed = "rl_data@{0}: {{outs: [{{path: artifacts/rl_data/seed{0}, md5: abc{0}.dir}}]}}"
     lock = f"stages: {{{of_seed.format(1)}, {of_seed.format(2)}}}"
     (tmp_path / "dvc.lock").write_text(lock)
-    run = grpo(tmp_path, 2)
-    run.history.parent.mkdir()
-    run.checkpoint.write_bytes(b"weights")
+    run, after = grpo(tmp_path, 2), grpo(tmp_path, 3)
     train(params, run)
-    summary = tmp_path / "summary.json"
-    summary.write_text(json.dumps(of_one_seed(SUMMARY)))
-    sync(params, [run], summary, tmp_path / "usage")
-    logged = next(r for r in all_runs(client) if r.info.run_name == run.name)
-    ((dataset,),) = ([i.dataset for i in logged.inputs.dataset_inputs],)
+    write(after)
+    nothing = tmp_path / "nothing"
+    assert sync(params, [run, after], nothing, nothing).made == 1
+    logged = {each.info.run_name: each for each in all_runs(client)}
+    ((dataset,),) = ([i.dataset for i in logged[run.name].inputs.dataset_inputs],)
     assert (dataset.name, dataset.digest) == ("artifacts/rl_data/seed2", "abc2.dir")
-    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    (model,) = client.search_logged_models([experiment])
-    assert model.tags["dvc.path"] == str(run.checkpoint)
-    assert {m.key: m.value for m in model.metrics}["eval/acc/shot_02"] == 0.7
-    assert logged.data.tags["mlflow.note.content"].startswith("Reproduce: `git checkout ")
+    for each in (run, after):
+        tags = logged[each.name].data.tags
+        assert tags["dvc.path"] == str(each.checkpoint)
+        assert tags["dvc.md5"] == md5(each.checkpoint)
+        assert tags["mlflow.note.content"].startswith("Reproduce: `git checkout ")
 
 
 def test_variants_are_evaluated_apart_from_the_pipeline_s_runs(
@@ -278,8 +276,8 @@ def test_variants_are_evaluated_apart_from_the_pipeline_s_runs(
     one = {**_row("grpo", 1, 0.4, 0.6), "seed_accuracies": [0.4]}
     row = {**one, "variant": "few", "versus": "default/grpo"}
     ablations.write_text(json.dumps({"rows": [{**row, "difference": difference}]}))
-    assert sync(params, runs, summary, tmp_path / "usage", ablations) == (0, 4)
-    assert sync(params, runs, summary, tmp_path / "usage", ablations) == (0, 0)
+    assert sync(params, runs, summary, tmp_path / "usage", ablations) == (0, 4, 0)
+    assert sync(params, runs, summary, tmp_path / "usage", ablations) == (0, 0, 0)
     by_name = {run.info.run_name: run.data.metrics for run in all_runs(client)}
     few = by_name["ablation/few/grpo/seed1"]
     assert few["eval/acc/mean"] == 0.4

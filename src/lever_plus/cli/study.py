@@ -170,10 +170,11 @@ def study_promote() -> None:
 def _crown(study: Any, number: int) -> None:
     """Give the trial's run the alias champion in MLflow."""
     from lever_plus.experiments.study.record import study_tags
+    from lever_plus.tracking.registry import Registry
     from lever_plus.tracking.store import Store
 
     try:
-        Store().champion(f"lever-plus-{study.study_name}", study_tags(study), number)
+        Registry(Store()).crown_trial(f"lever-plus-{study.study_name}", study_tags(study), number)
     except Exception as error:
         typer.echo(
             f"MLflow: {without_secrets(str(error))}; the alias champion was not set.", err=True

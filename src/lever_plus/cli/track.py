@@ -33,14 +33,19 @@ def synchronise(*, patient: bool = True) -> str:
     """
     from lever_plus.config.file import load_params
     from lever_plus.pipeline.paths import Paths
+    from lever_plus.pipeline.registered import registered
     from lever_plus.tracking.runs import sync
     from lever_plus.tracking.store import Store
 
     params, paths = load_params(), Paths()
-    runs = [*pipeline_runs(params, paths), *_variant_runs(paths)]
+    trained = pipeline_runs(params, paths)
+    runs, selectors = [*trained, *_variant_runs(paths)], registered(params, paths, trained)
     store = Store() if patient else Store(seconds=CALL_S, budget=BUDGET_S)
-    made, evaluated = sync(params, runs, paths.summary, paths.usage, paths.ablations, store)
-    return f"{made} runs made, {evaluated} got the evaluation; store {store.place}"
+    done = sync(params, runs, paths.summary, paths.usage, paths.ablations, store, selectors)
+    return (
+        f"{done.made} runs made, {done.evaluated} got the evaluation, {done.registered} selectors "
+        f"registered; store {store.place}"
+    )
 
 
 def _variant_runs(paths: Any) -> list[Any]:
@@ -61,7 +66,7 @@ def _variant_runs(paths: Any) -> list[Any]:
 
 @track_app.command("sync")
 def track_sync() -> None:
-    """Make the MLflow runs that are missing, from the files that DVC keeps."""
+    """Make the MLflow runs and models that are missing, from the files that DVC keeps."""
     typer.echo(f"track: {synchronise()}")
 
 

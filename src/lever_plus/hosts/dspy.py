@@ -15,6 +15,7 @@ from lever_plus.data.examples import Example
 from lever_plus.errors import UserError, needs
 from lever_plus.hosts.chooser import Chooser
 from lever_plus.selectors.base import Selector
+from lever_plus.selectors.live_pool import LivePool
 
 with needs("dspy", "lever_plus.hosts.dspy"):
     import dspy
@@ -36,7 +37,7 @@ class LeverPlusPredict(dspy.Module):  # type: ignore[misc]
         self,
         signature: Any,
         selector: Selector,
-        pool: Sequence[Example],
+        pool: Sequence[Example] | LivePool,
         shots: int = 2,
         *,
         image: str = "image",

@@ -18,6 +18,7 @@ from lever_plus.data.examples import Example
 from lever_plus.errors import UserError, needs
 from lever_plus.hosts.chooser import Chooser
 from lever_plus.selectors.base import Selector
+from lever_plus.selectors.live_pool import LivePool
 
 with needs("langchain", "lever_plus.hosts.langchain"):
     from langchain_core.example_selectors import BaseExampleSelector
@@ -43,7 +44,7 @@ class LeverPlusExampleSelector(BaseExampleSelector):
     def __init__(
         self,
         selector: Selector,
-        pool: Sequence[Example],
+        pool: Sequence[Example] | LivePool,
         shots: int = 2,
         *,
         images: Literal["url", "path"] = "url",

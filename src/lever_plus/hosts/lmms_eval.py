@@ -23,7 +23,7 @@ from lever_plus.data.images import open_image
 from lever_plus.data.pool_files import read_pool
 from lever_plus.errors import UserError
 from lever_plus.files.checking import Row, checked
-from lever_plus.hosts.chooser import Chooser, text_of
+from lever_plus.hosts.chooser import Chooser, query_of
 from lever_plus.hosts.pictures import Pictures
 from lever_plus.metric import vqa_accuracy
 from lever_plus.selectors.base import Selector
@@ -84,9 +84,13 @@ def doc_to_messages(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> list[Mes
 
 def _turns(doc: Doc, settings: Settings) -> list[Message]:
     image, question = _image(_field(doc, settings.image)), _field(doc, settings.question)
-    shown = _chooser(settings).choose(image, question) if settings.shots else ()
-    query = Query(_pictures().path(image), text_of(question, settings.question))
-    return _with_images(shown, query, PromptFormat(instruction=settings.instruction))
+    prompt = PromptFormat(instruction=settings.instruction)
+    with Pictures() as pictures:
+        query = query_of(pictures, image, question)
+        shown: tuple[Example, ...] = ()
+        if settings.shots:
+            shown = _chooser(settings).choose_all([query])[0].examples
+        return _with_images(shown, query, prompt)
 
 
 @contextmanager
@@ -163,11 +167,6 @@ def _with_images(shown: tuple[Example, ...], query: Query, prompt: PromptFormat)
             if part["type"] == "image":
                 part["url"] = open_image(next(images))
     return turns
-
-
-@lru_cache(maxsize=1)
-def _pictures() -> Pictures:
-    return Pictures()
 
 
 @lru_cache(maxsize=8)

@@ -1,8 +1,9 @@
-"""Images as other programs hand them over: paths, data URLs, bytes."""
+"""Images as other programs hand them over: paths, data URLs, bytes, base64 of these."""
 
 import base64
 import binascii
 import hashlib
+import mimetypes
 import re
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
@@ -11,10 +12,14 @@ from typing import Final, Self
 
 from lever_plus.data.images import MOST_BYTES, opened_sha256
 from lever_plus.errors import UserError
+from lever_plus.files.reading import read_bytes
 from lever_plus.files.writing import replacing
 
 _DATA_URL: Final = re.compile(r"data:image/[\w.+-]+;base64,(?P<content>.*)", re.DOTALL)
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+_BASE64: Final = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR)[A-Za-z0-9+/\s]{60,}={0,2}\s*")
+"""What the bytes of a JPEG, PNG, GIF or WebP are in base64. "/9j/..." could be a path, but no path
+is so long without a dot."""
 ADVICE: Final = "give the path of an image file, or a data URL (data:image/png;base64,...)"
 
 
@@ -44,7 +49,8 @@ class Pictures:
         """Return the file of an image that opens.
 
         Args:
-            image: A path, a data URL or the bytes of a file.
+            image: A path, a data URL, the bytes of a file, or the base64 of a JPEG, PNG, GIF or
+                WebP.
 
         Raises:
             UserError: It is none of these, or cannot be opened; nothing is downloaded.
@@ -56,7 +62,10 @@ class Pictures:
             raise UserError(f"{shown} is no image: {ADVICE}.")
         text = str(image)
         if text.startswith("data:"):
-            return self._written(_decoded(text))
+            found = _DATA_URL.fullmatch(text)
+            return self._written(_decoded(found["content"] if found else "", text))
+        if _BASE64.fullmatch(text):
+            return self._written(_decoded("".join(text.split()), text))
         if _ADDRESS.match(text) and "://" in text:
             raise UserError(f"{text[:80]} is not downloaded: {ADVICE}.")
         opened_sha256(text)
@@ -81,13 +90,24 @@ class Pictures:
         return str(path)
 
 
-def _decoded(url: str) -> bytes:
-    """Return the bytes of a data URL; UserError if it is none of an image."""
-    found = _DATA_URL.fullmatch(url)
+def file_url(path: str | Path) -> str:
+    """Return a file's bytes as a data URL: the same image under the same hash, wherever it goes.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    content = read_bytes(Path(path), ADVICE, limit=MOST_BYTES)
+    kind = mimetypes.guess_type(str(path))[0] or ""
+    kind = kind if kind.startswith("image/") else "image/x-unknown"
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _decoded(text: str, given: str) -> bytes:
+    """Return the bytes that base64 says; UserError if it says none."""
     try:
-        content = base64.b64decode(found["content"], validate=True) if found else b""
+        content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         content = b""
     if not content or len(content) > MOST_BYTES:
-        raise UserError(f"{url[:60]}... is no data URL of an image: {ADVICE}.")
+        raise UserError(f"{given[:60]}... is no data URL of an image: {ADVICE}.")
     return content

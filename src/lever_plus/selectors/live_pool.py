@@ -91,10 +91,17 @@ class LivePool:
         self._index = NearestIndex(selector.features, similarity, search) if candidates else None
         self._changing, self._known = Lock(), dict[_Content, int]()
         self._held = _EMPTY
-        kept = self._folder.read() if self._folder else []
+        # A list is taken as it is; to a folder, what it does not hold is added.
+        kept = self._folder.read() if self._folder else self._numbered(_shown(examples))
         if kept:
             self._take(kept, selector.features.candidates(kept))
-        self.add(examples)
+        if self._folder:
+            self.add(examples)
+
+    @property
+    def images(self) -> Path | None:
+        """The folder of a kept pool's own images; None where it is not kept."""
+        return self._folder.images if self._folder else None
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -113,10 +120,7 @@ class LivePool:
             UserError: An image does not open, a text cannot be shown, or the folder cannot be
                 written to; then none is added.
         """
-        given = [
-            replace(e, image_sha256=e.image_sha256 or opened_sha256(e.image)) for e in examples
-        ]
-        check_texts(given)
+        given = _shown(examples)
         with self._changing:
             fresh = {_content(e): e for e in given if _content(e) not in self._known}
             added = self._numbered(list(fresh.values()))
@@ -157,7 +161,7 @@ class LivePool:
                 self._index.remove(sorted(gone))
             stay = [row for row, e in enumerate(held.examples) if e.question_id not in gone]
             for number in gone:
-                del self._known[_content(held.examples[held.rows[number]])]
+                self._known.pop(_content(held.examples[held.rows[number]]), None)
             kept = [held.examples[row] for row in stay]
             self._held = _with_places(_EMPTY, kept, held.projected[stay])
 
@@ -228,6 +232,13 @@ class LivePool:
 
 
 _EMPTY: Final = _Held((), {}, {}, torch.zeros(0, 0))
+
+
+def _shown(examples: Iterable[Example]) -> list[Example]:
+    """Return examples that can be shown, with the hashes of their images; UserError if not."""
+    found = [replace(e, image_sha256=e.image_sha256 or opened_sha256(e.image)) for e in examples]
+    check_texts(found)
+    return found
 
 
 def _content(example: Example) -> _Content:

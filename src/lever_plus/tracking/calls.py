@@ -97,7 +97,8 @@ def be_quiet() -> None:
     """Let MLflow say nothing but its errors, once, and give up soon where nobody answers."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # It logs every error of a database with its traceback before it raises it.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL + 1)
-    for name in ("alembic", "urllib3.connectionpool"):
+    for name in ("alembic", "urllib3.connectionpool", "mlflow.models.signature"):
         logging.getLogger(name).setLevel(logging.ERROR)

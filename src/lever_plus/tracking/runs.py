@@ -10,20 +10,22 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lever_plus.config.names import AGRO
 from lever_plus.config.params import Params
 from lever_plus.files.names import check_name
 from lever_plus.tracking.address import project_root, tracking_uri
+from lever_plus.tracking.checkpoints import whole_tags
 from lever_plus.tracking.evaluations import Evaluation, read_ablations, read_evaluation, read_usage
 from lever_plus.tracking.hashes import data_inputs
 from lever_plus.tracking.history import Row, read_history
 from lever_plus.tracking.live import CALL_S, LiveLog
 from lever_plus.tracking.makers import CLOSE, DELETE
+from lever_plus.tracking.registry import Selectors, register
 from lever_plus.tracking.run import Run
 from lever_plus.tracking.store import OTHERS_S, Store
-from lever_plus.tracking.training_run import HISTORY_MD5, TrainingRun, md5
+from lever_plus.tracking.training_run import TrainingRun, md5
 from lever_plus.tracking.views import VIEW_TAG, compare_address, results_address, results_view
 
 SUMMARY_MD5 = "summary.md5"
@@ -46,17 +48,10 @@ def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]
     Whatever MLflow does, training goes on and ends as it would without: the history file has
     everything, and `lever-plus track sync` projects it later.
     """
-    uri, stores = tracking_uri(), list[Store]()
+    uri = tracking_uri()
 
     def open_run() -> Run:
-        store = Store(uri, seconds=CALL_S)
-        stores.append(store)
-        return _create(store, params, run, CLOSE)
-
-    def end(opened: Run) -> None:
-        if checkpoint:
-            _add_model(stores[0], opened, run, checkpoint)
-        opened.end(tags=whole)
+        return _create(Store(uri, seconds=CALL_S), params, run, CLOSE)
 
     live = LiveLog(uri, open_run)
     try:
@@ -65,9 +60,8 @@ def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]
         live.end(lambda opened: opened.end("FAILED"))
         raise
     # Of the files as they are now: the thread may come to them later.
-    whole = {HISTORY_MD5: md5(run.history)} if run.history.is_file() else {}
-    checkpoint = md5(run.checkpoint) if run.is_whole else ""
-    live.end(end)
+    whole = whole_tags(run) if run.history.is_file() else {}
+    live.end(lambda opened: opened.end(tags=whole))
 
 
 def _create(store: Store, params: Params, run: TrainingRun, if_lost: str) -> Run:
@@ -76,8 +70,12 @@ def _create(store: Store, params: Params, run: TrainingRun, if_lost: str) -> Run
     return opened
 
 
-def _add_model(store: Store, opened: Run, run: TrainingRun, checkpoint: str) -> None:
-    store.add_model(opened, f"{run.method}-seed{run.seed}", run.checkpoint, checkpoint)
+class Synced(NamedTuple):
+    """How many runs were made, how many got the evaluation, how many selectors became a version."""
+
+    made: int
+    evaluated: int
+    registered: int
 
 
 def sync(
@@ -87,8 +85,9 @@ def sync(
     usage: Path,
     ablations: Path | None = None,
     store: Store | None = None,
-) -> tuple[int, int]:
-    """Make missing runs from history files and add the evaluation.
+    selectors: Selectors | None = None,
+) -> Synced:
+    """Make missing runs from history files, register their selectors, and add the evaluation.
 
     It can be killed at any moment, and run beside others: each run is made once, and counts when
     it is whole. Runs that were cut off are ended (trainings) or deleted (what is made here).
@@ -101,9 +100,7 @@ def sync(
         usage: Folder with what asking the VLM cost each stage on this machine, if there is one.
         ablations: metrics/ablations.json, if the variants are evaluated.
         store: Where the runs are kept; None is what `tracking_uri` says.
-
-    Returns:
-        How many runs were made, and how many got the evaluation.
+        selectors: Which of the trainings are registered as models; None for none.
 
     Raises:
         UserError: The store can't be used, others are busy in it for long, or a file is damaged.
@@ -119,12 +116,14 @@ def sync(
         for path in sorted(usage.rglob("*.json")):
             _project_usage(store, params, path, usage)
         made = sum(_project_history(store, params, run) for run in runs)
+        # Before the evaluation, whose figures then go to the model too.
+        registered = 0 if selectors is None else register(store, selectors)
         evaluated = sum(
             _project_method(store, method, runs, evaluation, key)
             for evaluation, key in evaluations
             for method in evaluation.methods
         )
-    return made, evaluated
+    return Synced(made, evaluated, registered)
 
 
 def _project_usage(store: Store, params: Params, path: Path, usage: Path) -> None:
@@ -152,14 +151,14 @@ def _project_history(store: Store, params: Params, run: TrainingRun) -> bool:
     # A training that is under way logs to a run of its own.
     if not run.is_whole or store.find(run.key()) or store.is_under_way(run.tags):
         return False
-    key, rows, checkpoint = run.key(), read_history(run.history), md5(run.checkpoint)
-    if run.key() != key:
+    key, whole = run.key(), whole_tags(run)
+    rows = read_history(run.history)
+    if whole_tags(run) != whole:
         return False  # it trains again just now
     opened = _create(store, params, run, DELETE)
     for row in rows:
         opened.log_row(row)
-    _add_model(store, opened, run, checkpoint)
-    opened.end(tags={HISTORY_MD5: key[HISTORY_MD5]})
+    opened.end(tags=whole)
     store.keep_first(key)
     return True
 

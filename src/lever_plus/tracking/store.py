@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from lever_plus.errors import UserError
@@ -92,6 +91,11 @@ class Store:
         return str(found.experiment_id)
 
     @property
+    def client(self) -> Any:
+        """Return MLflow's client, whose calls go through `ask`."""
+        return self._client
+
+    @property
     def experiment(self) -> str:
         """Return the id of the experiment."""
         return self._experiment
@@ -163,14 +167,18 @@ class Store:
         return run
 
     def open(self, run_id: str) -> Run:
-        """Go on with an existing run, and with the model that it made."""
+        """Go on with an existing run, and with the model that was made of it."""
+        found = self.models(run_id)
+        return Run(self._client, run_id, self.ask, found[0].model_id if found else None)
+
+    def models(self, run_id: str) -> list[Any]:
+        """Return the logged models of a run, the oldest first: that is the one that stays."""
         found = self.ask(
             self._client.search_logged_models,
             [self._experiment],
             filter_string=f"source_run_id = '{run_id}'",
-            max_results=1,
         )
-        return Run(self._client, run_id, self.ask, found[0].model_id if found else None)
+        return sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
 
     def clear_lost(self) -> None:
         """End or delete the runs whose makers are gone; see `alone`."""
@@ -191,42 +199,6 @@ class Store:
         found.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
         for run in found[1:]:
             self.ask(self._client.delete_run, run.info.run_id)
-
-    def champion(self, model: str, study: Mapping[str, str], trial: int) -> None:
-        """Register a trial's run as the newest version of a model, and name it champion.
-
-        Args:
-            model: Name of the registered model.
-            study: Tags of the study's runs.
-            trial: Number of the trial.
-
-        Raises:
-            LookupError: The trial has no run.
-        """
-        tags = {**study, "optuna.trial": str(trial)}
-        run_id = self.find(tags)
-        if run_id is None:
-            raise LookupError(f"trial {trial} has no run: run `lever-plus study show` first")
-        client = self._client
-        if not self.ask(client.search_registered_models, f"name = '{model}'"):
-            self.ask(client.create_registered_model, model)
-        source = self.ask(client.get_run, run_id).info.artifact_uri
-        made = self.ask(client.create_model_version, model, source, run_id, tags=tags)
-        self.ask(client.set_registered_model_alias, model, "champion", made.version)
-
-    def add_model(self, run: Run, name: str, path: Path, md5: str) -> None:
-        """Make a logged model that points to a checkpoint; the weights stay with DVC."""
-        tags = {"dvc.path": str(path), "dvc.md5": md5}
-        model = self.ask(
-            self._client.create_logged_model,
-            self._experiment,
-            name,
-            run.id,
-            tags=tags,
-            model_type="pointer policy",
-        )
-        self.ask(self._client.finalize_logged_model, model.model_id, "READY")
-        run.model = model.model_id
 
 
 def _having(tags: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from lever_plus.experiments.study.record import log_study, study_tags, write_res
 from lever_plus.experiments.study.storage import open_study
 from lever_plus.experiments.study.worker import run_worker
 from lever_plus.tracking.makers import ENDED, STATE
+from lever_plus.tracking.registry import Registry
 from lever_plus.tracking.store import EXPERIMENT, Store
 
 pytestmark = pytest.mark.slow
@@ -51,7 +52,7 @@ def test_trials_are_children_of_one_parent_and_none_is_logged_twice(
     best = next(c for c in children if c.data.tags["optuna.trial"] == "0")
     assert best.data.tags["role"] == "baseline"
     assert best.data.metrics["study/difference"] == pytest.approx(0.0, abs=1e-9)
-    Store().champion("model", study_tags(study), 0)
+    Registry(Store()).crown_trial("model", study_tags(study), 0)
     assert client.get_model_version_by_alias("model", "champion").run_id == best.info.run_id
     (tmp_path / "study.journal").unlink()
     again, made = run(tmp_path, trials=3)

@@ -1,0 +1,223 @@
+"""MLflow's model registry: every trained selector is a version, known by its checkpoint's md5.
+
+A logged model is filled first (its files, then READY), then made a version of `lever-plus` by one
+call that carries all its tags. Killed between the two, the same logged model is filled again; a
+version is whole or not there.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, NamedTuple
+
+from lever_plus.errors import UserError
+from lever_plus.tracking.checkpoints import CHECKPOINT_MD5, checkpoint_md5, checkpoint_tags
+from lever_plus.tracking.store import Store
+from lever_plus.tracking.training_run import TrainingRun
+
+MODEL: Final = "lever-plus"
+"""Name of the registered model."""
+CHAMPION: Final = "champion"
+"""Alias of the version that is to be used."""
+CROWNED: Final = "champion"
+"""Tag of a version that has been given the alias: whoever moves it afterwards decides."""
+LOGGED: Final = "logged_model"
+"""Tag of a version: id of the logged model that it is, which databases do not keep with it."""
+TRIAL: Final = (
+    "The values of a study's best trial, with its figures. It is no selector to load: the next "
+    f"`dvc repro` trains that, and models:/{MODEL}@{CHAMPION} is it."
+)
+
+Save = Callable[[TrainingRun, Path, str, str], None]
+"""Writes the model of a training to a folder, given MLflow's ids of its run and its logged model.
+
+Raises UserError where what belongs to it is missing.
+"""
+
+
+class Selectors(NamedTuple):
+    """What is registered: the trainings, which of them is the champion, and what writes models."""
+
+    runs: Sequence[TrainingRun]
+    champion: TrainingRun | None
+    save: Save
+
+
+def register(store: Store, selectors: Selectors) -> int:
+    """Make the selectors that are missing versions of `lever-plus`; return how many became one.
+
+    A model that cannot be written (its pool's images are not here) is warned of: `track sync` does
+    the rest.
+
+    Raises:
+        UserError: The store can't be used.
+    """
+    registry, count = Registry(store), 0
+    for run in selectors.runs:
+        checkpoint = checkpoint_md5(run) if run.is_whole else ""
+        run_id = store.find(run.key()) if checkpoint else None
+        if run_id is None:
+            continue
+        try:
+            if not registry.holds(checkpoint):
+                count += registry.register(run, run_id, selectors.save)
+        except UnsavedError as error:
+            warnings.warn(f"{run.name} is not in the model registry: {error}", stacklevel=3)
+            continue
+        if run == selectors.champion:
+            registry.crown(checkpoint)
+    return count
+
+
+class UnsavedError(UserError):
+    """A model cannot be written."""
+
+
+class Registry:
+    """The registered models of a store. Methods raise UserError where a call fails."""
+
+    def __init__(self, store: Store) -> None:
+        """Keep the store."""
+        self._store, self._client = store, store.client
+
+    def holds(self, checkpoint: str) -> bool:
+        """Whether the policy with this md5 is a version."""
+        return bool(self._versions(MODEL, checkpoint))
+
+    def register(self, run: TrainingRun, run_id: str, save: Save) -> bool:
+        """Make a training's selector a version; return whether it became one.
+
+        Args:
+            run: The training. If its policy changes meanwhile, it trains again just now, and
+                nothing is registered.
+            run_id: MLflow's.
+            save: See above.
+
+        Raises:
+            UnsavedError: The model can't be written.
+            UserError: The store can't be used.
+        """
+        ask, client = self._store.ask, self._client
+        policy = checkpoint_tags(run)
+        tags = {**run.tags, **policy}
+        model = self._logged_model(run, run_id, tags)
+        model_id = str(model.model_id)
+        with TemporaryDirectory(prefix="lever_plus") as folder:
+            path = Path(folder) / "model"
+            try:
+                save(run, path, run_id, model_id)
+            except UserError as error:
+                raise UnsavedError(str(error)) from error
+            if checkpoint_tags(run) != policy:
+                return False
+            ask(client.log_model_artifacts, model_id, str(path))
+        ask(client.finalize_logged_model, model_id, "READY")
+        self._make_model(MODEL)
+        # Where its files are: a source of models:/ID is looked for in MLflow's own default store.
+        source, tags = model.artifact_location, {**tags, LOGGED: model_id}
+        make = partial(client.create_model_version, await_creation_for=0, model_id=model_id)
+        ask(make, MODEL, source, run_id, tags)
+        self._keep_first(policy[CHECKPOINT_MD5])
+        return True
+
+    def _logged_model(self, run: TrainingRun, run_id: str, tags: Mapping[str, str]) -> Any:
+        """Return the run's logged model of this very policy, which is made if it is not there.
+
+        Of two machines that make it at once both go on with the older one, and the other goes.
+        """
+        ask, client = self._store.ask, self._client
+        if not self._models(run_id, tags[CHECKPOINT_MD5]):
+            ask(
+                client.create_logged_model,
+                self._store.experiment,
+                f"{run.method}-seed{run.seed}",
+                run_id,
+                tags=dict(tags),
+                model_type="selector",
+            )
+        first, *others = self._models(run_id, tags[CHECKPOINT_MD5])
+        for other in others:
+            self._delete(
+                lambda: [m.model_id for m in self._models(run_id, tags[CHECKPOINT_MD5])],
+                other.model_id,
+                client.delete_logged_model,
+            )
+        return first
+
+    def _models(self, run_id: str, checkpoint: str) -> list[Any]:
+        found = self._store.models(run_id)
+        return [model for model in found if model.tags.get(CHECKPOINT_MD5) == checkpoint]
+
+    def crown(self, checkpoint: str) -> None:
+        """Give a version the alias champion, once; the policy's md5 names it."""
+        for version in self._versions(MODEL, checkpoint)[:1]:
+            if CROWNED not in version.tags:
+                self._set_champion(MODEL, version.version)
+                self._store.ask(
+                    self._client.set_model_version_tag, MODEL, version.version, CROWNED, "true"
+                )
+
+    def crown_trial(self, model: str, study: Mapping[str, str], trial: int) -> None:
+        """Register a trial's run as the newest version of a study's model, and name it champion.
+
+        Args:
+            model: Name of the registered model.
+            study: Tags of the study's runs.
+            trial: Number of the trial.
+
+        Raises:
+            LookupError: The trial has no run.
+        """
+        ask, client = self._store.ask, self._client
+        tags = {**study, "optuna.trial": str(trial)}
+        run_id = self._store.find(tags)
+        if run_id is None:
+            raise LookupError(f"trial {trial} has no run: run `lever-plus study show` first")
+        self._make_model(model)
+        source = ask(client.get_run, run_id).info.artifact_uri
+        made = ask(client.create_model_version, model, source, run_id, tags, description=TRIAL)
+        self._set_champion(model, made.version)
+
+    def _set_champion(self, model: str, version: Any) -> None:
+        self._store.ask(self._client.set_registered_model_alias, model, CHAMPION, version)
+
+    def _make_model(self, name: str) -> None:
+        """Make a registered model that is not there yet; another machine may be faster."""
+        ask, client = self._store.ask, self._client
+        if ask(client.search_registered_models, f"name = '{name}'"):
+            return
+        try:
+            ask(client.create_registered_model, name)
+        except UserError:
+            if not ask(client.search_registered_models, f"name = '{name}'"):
+                raise
+
+    def _versions(self, model: str, checkpoint: str) -> list[Any]:
+        """Return the versions that hold a policy, the oldest first."""
+        wanted = f"name = '{model}' and tags.`{CHECKPOINT_MD5}` = '{checkpoint}'"
+        found = self._store.ask(self._client.search_model_versions, wanted)
+        return sorted(found, key=lambda version: int(version.version))
+
+    def _keep_first(self, checkpoint: str) -> None:
+        """Delete all versions of a policy but the oldest.
+
+        Locks do not reach from one machine to another where a server is between.
+        """
+        for version in self._versions(MODEL, checkpoint)[1:]:
+            self._delete(
+                lambda: [each.version for each in self._versions(MODEL, checkpoint)],
+                version.version,
+                partial(self._client.delete_model_version, MODEL),
+            )
+
+    def _delete(
+        self, left: Callable[[], list[Any]], which: Any, delete: Callable[..., Any]
+    ) -> None:
+        """Delete one of those that are left; another machine may be faster."""
+        try:
+            self._store.ask(delete, which)
+        except UserError:
+            if which in left():
+                raise
