@@ -535,8 +535,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "hosts/service.py",
-        "return [*select_all(self.selector, queries, pools, shots)]",
-        "return [*select_all(self.selector, queries, [self.pool] * len(queries), shots)]",
+        "return [*select_all(self._others, queries, pools, shots)]",
+        "return [*self.pool.select_all(queries, shots)]",
         "a question's own pool is ignored",
     ),
     Mutation(

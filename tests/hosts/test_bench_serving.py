@@ -5,6 +5,7 @@ import pytest
 from lever_plus.bench import selection, serving
 from lever_plus.config.file import load_params
 from lever_plus.config.params import Params
+from lever_plus.features import index
 from tiny_world import ROOT
 
 
@@ -18,13 +19,15 @@ def test_choosing_is_timed_apart_from_encoding(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selection, "QUERIES", 12)
-    found = selection.run(params, pools=(8, 16))
-    assert list(found) == ["4 of 8", "4 of 16"]
+    monkeypatch.setattr(index, "SMALLEST", 1000)
+    found = selection.run(params, large=1500)
+    assert list(found) == ["4 of 64", "4 of 1500, exact", "4 of 1500, approximate"]
     for figures in found.values():
         assert figures["queries"] == 12
-        assert 0 < figures["choose_together_ms"] < figures["choose_p50_ms"]
+        assert figures["choose_together_ms"] > 0
         assert 0 < figures["choose_p50_ms"] <= figures["choose_p95_ms"]
         assert 0 < figures["encode_p50_ms"] <= figures["encode_p95_ms"]
+    assert 0.5 < found["4 of 1500, approximate"]["recall"] <= 1
 
 
 @pytest.mark.slow

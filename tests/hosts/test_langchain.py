@@ -16,6 +16,7 @@ from lever_plus import load_selector
 from lever_plus.data.examples import Example
 from lever_plus.data.images import image_url
 from lever_plus.hosts.langchain import LeverPlusExampleSelector, SelectionError
+from lever_plus.selectors.live_pool import LivePool
 from trained_selector import SHOTS
 
 PARTS: list[Any] = [
@@ -97,6 +98,26 @@ def test_an_added_example_may_be_chosen(checkpoint: Path, asked: Asked) -> None:
         if last in chosen:
             found = selector.select_examples({"image": query.image, "question": query.question})
             assert found == shown(chosen)
+
+
+def test_a_pool_that_is_kept_keeps_what_is_added_with_its_image(
+    checkpoint: Path, asked: Asked, tmp_path: Path
+) -> None:
+    chosen, query = load_selector(checkpoint), asked.queries[0]
+    pool = LivePool(chosen, asked.pool, folder=tmp_path / "pool")
+    selector = LeverPlusExampleSelector(chosen, pool, SHOTS, images="path")
+    example = {"image": image_url(query.image), "question": "What is new?", "answer": "red"}
+    number = selector.add_example(example)
+    again = LivePool(load_selector(checkpoint), folder=tmp_path / "pool").examples
+    assert again == selector.pool
+    assert (again[-1].question_id, again[-1].question) == (number, "What is new?")
+    assert Path(again[-1].image).parent == tmp_path / "pool" / "images"
+    # What a question shows is kept nowhere.
+    asking = {"image": image_url(asked.queries[1].image), "question": asked.queries[1].question}
+    assert selector.select_examples(asking) == shown(asked.chosen[1])
+    assert len(list((tmp_path / "pool" / "images").iterdir())) == 1
+    with pytest.raises(SelectionError, match="this pool belongs to another selector"):
+        LeverPlusExampleSelector(load_selector(checkpoint), pool, SHOTS)
 
 
 def test_examples_that_are_added_at_once_have_numbers_of_their_own(

@@ -28,6 +28,7 @@ from lever_plus.hosts.service import Service
 from lever_plus.hosts.serving import listening, make_app
 from lever_plus.hosts.web import KEY_VARIABLE, REQUEST_BYTES
 from lever_plus.selectors.learned import LearnedSelector
+from lever_plus.selectors.live_pool import LivePool
 from lever_plus.vlm.request import Request
 from tiny_world import Folders
 from trained_selector import SHOTS
@@ -220,16 +221,29 @@ def test_who_comes_when_too_many_wait_is_told_to_come_again(
 
 
 def test_a_question_that_fails_harms_no_other_of_its_batch(service: Service, asked: Asked) -> None:
-    good = [Question(query, service.pool, SHOTS) for query in asked.queries[:4]]
-    bad = Question(asked.queries[4], service.pool[:1], SHOTS)
+    good = [Question(query, None, SHOTS) for query in asked.queries[:4]]
+    bad = Question(asked.queries[4], asked.pool[:1], SHOTS)
     found = service.select_all([*good[:2], bad, *good[2:]])
     assert isinstance(found.pop(2), UserError)
     assert [each.examples for each in found] == asked.chosen[:4]
 
 
+def test_a_pool_that_is_kept_is_served_from_its_folder(
+    checkpoint: Path, asked: Asked, tmp_path: Path
+) -> None:
+    selector = load_selector(checkpoint)
+    LivePool(selector, asked.pool, folder=tmp_path / "pool")
+    service = Service(selector, tmp_path / "pool", SHOTS)
+    found = service.select_all([Question(query, None, SHOTS) for query in asked.queries[:20]])
+    assert [each.examples for each in found] == asked.chosen[:20]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no example: add some"):
+        Service(selector, tmp_path / "empty", SHOTS)
+
+
 def test_questions_are_not_remembered_for_ever(trained: LearnedSelector, asked: Asked) -> None:
     features: Any = trained.features
-    passing = PassingFeatures(features, asked.pool, most=16)
+    passing = PassingFeatures(features, of_pool=True, most=16)
     features.candidates(asked.pool)
     held = len(features._white)
     for query in asked.queries[:40]:

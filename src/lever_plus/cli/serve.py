@@ -20,7 +20,8 @@ def serve(
     pool: Annotated[
         Path,
         typer.Option(
-            help="List of image, question, answer (ids optional): JSON lines, .json or .csv."
+            help="List of image, question, answer (ids optional): JSON lines, .json or .csv; or "
+            "the folder of a pool that is kept."
         ),
     ],
     upstream: Annotated[
@@ -35,6 +36,14 @@ def serve(
         typer.Option(help='VLM for "answer": true of /select: a folder or shipped:vlm.'),
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations to choose.")] = 2,
+    candidates: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Of a pool that is larger, the selector sees so many examples with questions like "
+            "the one asked; 0: all.",
+        ),
+    ] = 256,
     price: Annotated[
         float | None,
         typer.Option(
@@ -92,14 +101,15 @@ def serve(
     if instruction is None and selector.folder is not None:
         trained_with = load_checkpoint(selector.folder)[2].prompt
         instruction = str(trained_with.get("instruction", ""))
-    service = Service(selector, read_pool(pool), shots)
+    examples = pool if pool.is_dir() else read_pool(pool)
+    service = Service(selector, examples, shots, candidates or None)
     app = serving.make_app(
         service,
         behind,
         None if vlm is None else open_vlm(vlm),
         PromptFormat(instruction=instruction or ""),
     )
-    offers = [f"{len(service.pool):,} examples to choose from: POST {{}}/select"]
+    offers = [f"{len(service.pool.examples):,} examples to choose from: POST {{}}/select"]
     if behind is not None:
         offers.append(f"POST {{}}/v1/chat/completions, before {behind.shown}")
     said = "; ".join(offers)

@@ -1,10 +1,10 @@
-"""Features for a process that runs for long: those of its pool are kept, of what is asked not.
+"""Features for a process that runs for long: what strangers ask is forgotten after a while.
 
 Whoever is asked by strangers all day would otherwise fill the memory, and a file, with features of
 questions that nobody asks again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from lever_plus.data.examples import Example, Query
@@ -18,15 +18,15 @@ MOST: Final = 2048
 class PassingFeatures:
     """The same features as those that it is made of; one thread at a time may ask."""
 
-    def __init__(self, kept: EncodedFeatures, pool: Iterable[Example], most: int = MOST) -> None:
-        """Keep the features of a pool.
+    def __init__(self, kept: EncodedFeatures, *, of_pool: bool, most: int = MOST) -> None:
+        """Keep what encodes.
 
         Args:
-            kept: Encodes the pool, once.
-            pool: Examples with the hashes of their images.
+            kept: Encodes.
+            of_pool: Whether candidates are of a pool of one's own, whose features are kept.
             most: See `MOST`.
         """
-        self._kept, self._pool, self._most = kept, frozenset(pool), most
+        self._kept, self._of_pool, self._most = kept, of_pool, most
         self._passing, self._held = kept.apart(), 0
 
     @property
@@ -51,9 +51,7 @@ class PassingFeatures:
         return self._of(examples).unit_candidates(examples, part)
 
     def _of(self, examples: Sequence[Example]) -> EncodedFeatures:
-        if self._pool.issuperset(examples):
-            return self._kept
-        return self._apart(len(examples))
+        return self._kept if self._of_pool else self._apart(len(examples))
 
     def _apart(self, more: int) -> EncodedFeatures:
         if self._held + more > self._most:

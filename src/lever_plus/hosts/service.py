@@ -5,6 +5,7 @@ together (`select_all`), which costs a twentieth of choosing for each alone.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from lever_plus.data.examples import Example, Id, Query, fresh_ids, hashed, hashed_query
@@ -16,6 +17,7 @@ from lever_plus.hosts.passing import PassingFeatures
 from lever_plus.hosts.pictures import Pictures
 from lever_plus.selectors.base import Selection, select_all
 from lever_plus.selectors.learned import LearnedSelector
+from lever_plus.selectors.live_pool import CANDIDATES, LivePool
 
 LARGEST_POOL: Final = 1024
 """Examples that a question may bring as a pool of its own."""
@@ -31,10 +33,10 @@ class PoolRow(Row):
 
 
 class Asked(NamedTuple):
-    """A question, what may be shown before it, and how much of that."""
+    """A question, what may be shown before it (None: the server's pool), and how much of that."""
 
     query: Query
-    pool: Sequence[Example]
+    pool: Sequence[Example] | None
     shots: int
 
 
@@ -42,30 +44,37 @@ class Service:
     """Chooses demonstrations for questions of strangers; keeps nothing of theirs for long.
 
     Attributes:
-        selector: Chooses.
         pool: What it chooses from, where a question brings no pool.
         shots: How many, where a question does not say.
     """
 
-    def __init__(self, selector: LearnedSelector, pool: Sequence[Example], shots: int) -> None:
+    def __init__(
+        self,
+        selector: LearnedSelector,
+        pool: Sequence[Example] | Path,
+        shots: int,
+        candidates: int | None = CANDIDATES,
+    ) -> None:
         """Encode the pool, and choose once to see that it works.
 
         Args:
             selector: As `load_selector` returns it.
-            pool: See above.
+            pool: Examples, or the folder that a `LivePool` keeps.
             shots: See above.
+            candidates: Of a pool that is larger, the policy sees so many neighbours of a question;
+                None: the whole pool.
 
         Raises:
             UserError: An image of the pool cannot be read, the pool is too small, or the selector
                 picks fewer.
         """
-        self.pool, self.shots = [hashed(example) for example in pool], shots
-        features = selector.features
-        if isinstance(features, EncodedFeatures):
-            features.candidates(self.pool)
-            features = PassingFeatures(features, self.pool)
-        self.selector = LearnedSelector(selector.policy, features, selector.price, selector.folder)
-        select_all(self.selector, [self.pool[0].query], [self.pool], shots)
+        own = _passing(selector, of_pool=True)
+        kept, listed = (pool, ()) if isinstance(pool, Path) else (None, pool)
+        self.pool = LivePool(own, listed, folder=kept, candidates=candidates)
+        self.shots, self._others = shots, _passing(selector, of_pool=False)
+        if not self.pool.examples:
+            raise UserError(f"{pool} holds no example: add some to it (`LivePool`).")
+        self.pool.select(self.pool.examples[0].query, shots)
 
     def asked(
         self,
@@ -91,7 +100,7 @@ class Service:
         text = text_of(question, "question")
         path = pictures.path(data_url(image, "image"))
         query = hashed_query(Query(path, text))
-        examples = self.pool if pool is None else _examples(pictures, pool)
+        examples = None if pool is None else _examples(pictures, pool)
         return Asked(query, examples, self.shots if shots is None else shots)
 
     def select_all(self, asked: Sequence[Asked]) -> list[Selection | Exception]:
@@ -100,20 +109,32 @@ class Service:
         What is wrong with one question is no harm to the others.
         """
         found: dict[int, Selection | Exception] = {}
-        for shots in dict.fromkeys(each.shots for each in asked):
-            numbers = [n for n, each in enumerate(asked) if each.shots == shots]
-            found |= zip(numbers, self._together([asked[n] for n in numbers], shots), strict=True)
+        for kind in dict.fromkeys((each.pool is None, each.shots) for each in asked):
+            numbers = [n for n, each in enumerate(asked) if (each.pool is None, each.shots) == kind]
+            found |= zip(numbers, self._together([asked[n] for n in numbers]), strict=True)
         return [found[number] for number in range(len(asked))]
 
-    def _together(self, asked: Sequence[Asked], shots: int) -> list[Selection | Exception]:
-        queries, pools = [each.query for each in asked], [each.pool for each in asked]
+    def _together(self, asked: Sequence[Asked]) -> list[Selection | Exception]:
+        """Return the selections of questions that have pools of their own, or of those without."""
+        queries, shots = [each.query for each in asked], asked[0].shots
+        pools = [each.pool for each in asked if each.pool is not None]
         try:
-            return [*select_all(self.selector, queries, pools, shots)]
+            if pools:
+                return [*select_all(self._others, queries, pools, shots)]
+            return [*self.pool.select_all(queries, shots)]
         except UserError as error:
             if len(asked) == 1:
                 # Nobody who sent an image knows its file here.
                 return [UserError(str(error).replace(f" ({queries[0].image})", ""))]
-        return [self._together([each], shots)[0] for each in asked]
+        return [self._together([each])[0] for each in asked]
+
+
+def _passing(selector: LearnedSelector, *, of_pool: bool) -> LearnedSelector:
+    """Return the selector with features that forget what strangers ask."""
+    features = selector.features
+    if isinstance(features, EncodedFeatures):
+        features = PassingFeatures(features, of_pool=of_pool)
+    return LearnedSelector(selector.policy, features, selector.price, selector.folder)
 
 
 def data_url(image: object, name: str) -> str:

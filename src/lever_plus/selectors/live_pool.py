@@ -173,6 +173,12 @@ class LivePool:
         """
         return list(self.select_all([query], shots)[0].examples)
 
+    def neighbours(self, query: Query) -> list[int]:
+        """Return the numbers of the examples that the policy sees for a query, in their order."""
+        held = self._held
+        rows = self._seen(held, hashed_query(query), 1)
+        return [example.question_id for example in held.of(rows)]
+
     @torch.no_grad()
     def select_all(self, queries: Sequence[Query], shots: int) -> list[Selection]:
         """Return a selection for each query; errors as `select`."""
