@@ -20,7 +20,17 @@ from mutations import MUTATIONS, Mutation
 ROOT: Final = Path(__file__).parent.parent
 SOURCE: Final = ROOT / "src" / "lever_plus"
 COPIED: Final = (
-    *("src", "tests", "params.yaml", "dvc.yaml", "search", "presets", "ablations", "recipes"),
+    *(
+        "src",
+        "tests",
+        "params.yaml",
+        "dvc.yaml",
+        "search",
+        "presets",
+        "ablations",
+        "recipes",
+        "docs",
+    ),
 )
 FIRST: Final = ("tests/pipeline/test_stages.py", "tests/pipeline/test_experiments.py")
 TIMEOUT_S: Final = 600

@@ -569,4 +569,40 @@ MUTATIONS: Final = (
         "if False:",
         "a policy that is trained anew is registered as the older one",
     ),
+    Mutation(
+        "features/kept.py",
+        "return row if _content(key, row) == content else None",
+        "return row",
+        "features that were damaged on disk are used",
+    ),
+    Mutation(
+        "features/index.py",
+        "self._cells.remove_ids(gone)",
+        "pass",
+        "an approximate search finds what was removed",
+    ),
+    Mutation(
+        "selectors/live_pool.py",
+        "rows = [row for row in near if row not in own][:wanted]",
+        "rows = near[:wanted]",
+        "a demonstration from a large pool shows the query's own image",
+    ),
+    Mutation(
+        "data/pool_folder.py",
+        "if not found and application == 0:",
+        "if not found:",
+        "a pool whose table is gone counts as an empty one",
+    ),
+    Mutation(
+        "policy/decoding.py",
+        "best = first if width == 1 else",
+        "best = first if width == 0 else",
+        "which of equal candidates is chosen depends on the batch",
+    ),
+    Mutation(
+        "hosts/lmms_eval.py",
+        "LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False",
+        "LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True",
+        "lmms-eval's leniency with damaged images reaches the selector",
+    ),
 )

@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from lever_plus import Query, load_selector, open_vlm, read_pool
+from lever_plus import LivePool, Query, load_selector, open_vlm, read_pool
 from lever_plus.cli.main import app
 from lever_plus.data.examples import hashed_query
 from lever_plus.errors import UserError
@@ -164,6 +164,23 @@ def test_a_pool_in_vqav2_format_gives_the_same_choice_with_its_own_ids(
     vqa = json.loads(run(*options, *(part for pair in files.items() for part in pair)))
     ids = [shown["question_id"] for shown in vqa["demonstrations"]]
     assert ids == [dev[shown["question_id"] - 1].question_id for shown in lines]
+
+
+def test_a_pool_that_is_kept_and_one_that_is_large(
+    checkpoint: Path, pool: Path, query: Query, tmp_path: Path
+) -> None:
+    selector, options = load_selector(checkpoint), [*asked(checkpoint, query), "--json"]
+    listed = read_pool(pool)
+    LivePool(selector, listed, folder=tmp_path / "kept")
+    whole = run(*options, "--pool", pool)
+    assert run(*options, "--pool", tmp_path / "kept") == whole
+    few = json.loads(run(*options, "--pool", pool, "--candidates", 3))
+    expected = LivePool(selector, listed, candidates=3).select(query, 2)
+    found = [each["question_id"] for each in few["demonstrations"]]
+    assert found == [example.question_id for example in expected]
+    assert few != json.loads(whole)
+    assert run(*options, "--pool", pool, "--candidates", 0) == whole
+    assert "holds no pool" in refused(*options, "--pool", checkpoint)
 
 
 def test_encoded_features_are_kept_where_it_says(

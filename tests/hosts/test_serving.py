@@ -236,9 +236,12 @@ def test_a_pool_that_is_kept_is_served_from_its_folder(
     service = Service(selector, tmp_path / "pool", SHOTS)
     found = service.select_all([Question(query, None, SHOTS) for query in asked.queries[:20]])
     assert [each.examples for each in found] == asked.chosen[:20]
-    (tmp_path / "empty").mkdir()
+    LivePool(selector, folder=tmp_path / "empty")
     with pytest.raises(UserError, match="empty holds no example: add some"):
         Service(selector, tmp_path / "empty", SHOTS)
+    with pytest.raises(UserError, match=r"gone holds no pool \(pool.sqlite\)"):
+        Service(selector, tmp_path / "gone", SHOTS)
+    assert not (tmp_path / "gone").exists()
 
 
 def test_questions_are_not_remembered_for_ever(trained: LearnedSelector, asked: Asked) -> None:

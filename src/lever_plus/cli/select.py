@@ -10,6 +10,15 @@ from lever_plus.errors import UserError
 
 select_app = typer.Typer()
 FEATURES: Final = Path("cache") / "features"
+CANDIDATES: Final = 256
+Candidates = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Of a pool that is larger, the selector sees so many examples whose questions are "
+        "like the one asked; 0: all.",
+    ),
+]
 
 
 @select_app.command()
@@ -23,7 +32,8 @@ def select(
     pool: Annotated[
         Path | None,
         typer.Option(
-            help="List of image, question, answer (ids optional): JSON lines, .json or .csv."
+            help="List of image, question, answer (ids optional): JSON lines, .json or .csv; or "
+            "the folder of a pool that is kept."
         ),
     ] = None,
     pool_questions: Annotated[
@@ -35,6 +45,7 @@ def select(
         str, typer.Option(help="File name of an image there, such as {image_id:012d}.jpg.")
     ] = "{image_id:012d}.jpg",
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations to choose.")] = 2,
+    candidates: Candidates = CANDIDATES,
     price: Annotated[
         float | None,
         typer.Option(
@@ -61,13 +72,16 @@ def select(
     from lever_plus.data.examples import Query, hashed_query
     from lever_plus.data.texts import is_plain
     from lever_plus.selectors.learned import load_selector
+    from lever_plus.selectors.live_pool import LivePool
 
     if not is_plain(question):
         raise UserError("--question is empty or holds control characters: ask something.")
     examples = _read_pool(pool, pool_questions, pool_annotations, pool_images, image_name)
     selector = load_selector(checkpoint, encoder, features=features, price=price)
     query = hashed_query(Query(str(image), question))
-    (chosen,) = selector.select_all([query], [examples], shots)
+    (chosen,) = LivePool(selector, examples, candidates=candidates or None).select_all(
+        [query], shots
+    )
     found: dict[str, Any] = {
         "image": str(image),
         "question": question,
@@ -104,9 +118,10 @@ def _read_pool(
     image_name: str,
 ) -> Any:
     from lever_plus.data.pool_files import read_pool, read_vqa_pool
+    from lever_plus.data.pool_folder import PoolFolder
 
     if pool is not None and questions is None:
-        return read_pool(pool)
+        return PoolFolder(pool, make=False).read() if pool.is_dir() else read_pool(pool)
     if pool is None and questions is not None and annotations is not None and images is not None:
         return read_vqa_pool(questions, annotations, images, image_name)
     raise UserError(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lever_plus.cli.select import FEATURES
+from lever_plus.cli.select import CANDIDATES, FEATURES, Candidates
 from lever_plus.errors import needs
 
 serve_app = typer.Typer()
@@ -36,14 +36,7 @@ def serve(
         typer.Option(help='VLM for "answer": true of /select: a folder or shipped:vlm.'),
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Demonstrations to choose.")] = 2,
-    candidates: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Of a pool that is larger, the selector sees so many examples with questions like "
-            "the one asked; 0: all.",
-        ),
-    ] = 256,
+    candidates: Candidates = CANDIDATES,
     price: Annotated[
         float | None,
         typer.Option(

@@ -42,15 +42,23 @@ class _Stored(Row):
 
 
 class PoolFolder:
-    """The examples of a pool in a folder, which is made if it is not there."""
+    """The examples of a pool in a folder."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, make: bool = True) -> None:
         """Open it.
 
+        Args:
+            folder: Where it is kept.
+            make: Whether it is made if it is not there.
+
         Raises:
-            UserError: The folder cannot be made, or its file is no pool.
+            UserError: The folder cannot be made, holds no pool, or its file is none.
         """
         self.folder = Path(folder)
+        if not make and not (self.folder / FILE).is_file():
+            raise UserError(
+                f"{self.folder} holds no pool ({FILE}): name another folder, or a list."
+            )
         self.images = self.folder / IMAGES
         with self._opened() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")  # others may make it at this moment

@@ -43,6 +43,14 @@ def check_file(path: Path, advice: str) -> None:
         raise UserError(f"{path} is no file: {advice}.")
 
 
+def is_there(path: str | Path) -> bool:
+    """Return whether there is a file or folder; what cannot be the name of one is not there."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def own_root() -> Path | None:
     """Return the project's own folder where DVC runs a command, which may be in a copy of it."""
     root = os.environ.get("DVC_ROOT")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from lever_plus.data.examples import Example, Id, Query, fresh_ids, hashed, hashed_query
+from lever_plus.data.pool_folder import PoolFolder
 from lever_plus.errors import UserError
 from lever_plus.features.sources import EncodedFeatures
 from lever_plus.files.checking import Row
@@ -68,6 +69,8 @@ class Service:
             UserError: An image of the pool cannot be read, the pool is too small, or the selector
                 picks fewer.
         """
+        if isinstance(pool, Path):
+            PoolFolder(pool, make=False)  # a folder that was misspelt is not made
         own = _passing(selector, of_pool=True)
         kept, listed = (pool, ()) if isinstance(pool, Path) else (None, pool)
         self.pool = LivePool(own, listed, folder=kept, candidates=candidates)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from lever_plus.errors import UserError
 from lever_plus.files.json_files import read_object
 from lever_plus.files.names import SHIPPED
-from lever_plus.files.reading import read_bytes
+from lever_plus.files.reading import is_there, read_bytes
 from lever_plus.files.tensors import read_header
 from lever_plus.hub.repository import NotFetchedError, fetch, is_hub_id
 
@@ -57,8 +57,7 @@ def find_folder(path: str, revision: str | None) -> Path:
     if path.startswith(SHIPPED):
         return _shipped(path)
     folder = Path(path)
-    here = folder.is_dir() or (folder / "config.json").is_file()
-    if not here and is_hub_id(path):
+    if not is_there(folder) and is_hub_id(path):
         try:
             folder = fetch(path, revision, DOWNLOADED)
         except NotFetchedError as error:
@@ -66,7 +65,7 @@ def find_folder(path: str, revision: str | None) -> Path:
                 f"{path} holds no model: it is no folder, and {error}: correct the path in "
                 "params.yaml."
             ) from error
-    if not (folder / "config.json").is_file():
+    if not is_there(folder / "config.json"):
         raise UserError(f"{path} holds no model: correct the path in params.yaml.")
     return folder
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from lever_plus.errors import UserError
+from lever_plus.files.reading import is_there
 from lever_plus.files.secrets import without_secrets
 
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
@@ -24,7 +25,7 @@ class NotFetchedError(Exception):
 
 def is_hub_id(text: str) -> bool:
     """Whether a text names a folder of the Hub, and none of this machine."""
-    there = Path(text).exists() or Path(text.partition("/")[0]).exists()
+    there = is_there(text) or is_there(text.partition("/")[0])
     return bool(HUB_ID.fullmatch(text)) and not there
 
 

@@ -13,6 +13,7 @@ from lever_plus.features.encoder import ClipEncoder
 from lever_plus.features.kept import KeptFeatures
 from lever_plus.features.sources import EncodedFeatures, Features
 from lever_plus.features.whitening import SPACE
+from lever_plus.files.reading import is_there
 from lever_plus.hub.repository import NotFetchedError, fetch, is_hub_id, send
 from lever_plus.policy.checkpoint import load_checkpoint
 from lever_plus.policy.decoding import NOTHING, Decoded, greedy, until_stop
@@ -207,7 +208,7 @@ def load_selector(
     try:
         clip = ClipEncoder(path, revision, device, batch_size)
     except UserError as error:
-        if encoder is not None or Path(path).exists():
+        if encoder is not None or is_there(path):
             raise
         raise UserError(
             f"the encoder is not at {path}, where it was when {checkpoint} was trained: name its "
