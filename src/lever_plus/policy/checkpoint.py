@@ -24,7 +24,7 @@ from lever_plus.errors import UserError
 from lever_plus.features.whitening import SPACE, FeatureSpace, read_feature_space
 from lever_plus.files.checking import Row
 from lever_plus.files.json_files import parse_json
-from lever_plus.files.reading import read_bytes
+from lever_plus.files.reading import is_there, read_bytes
 from lever_plus.files.tensors import read_header, read_tensors, tensors_hash
 from lever_plus.files.writing import replacing, write_json, write_text
 from lever_plus.policy.card import card
@@ -151,8 +151,8 @@ def load_policy(
 def read_config(folder: Path) -> CheckpointConfig:
     """Read config.json of a checkpoint; UserError as `load_checkpoint`."""
     path = folder / CONFIG
-    if not path.is_file():
-        if (folder / POLICY).is_file():
+    if not is_there(path):
+        if is_there(folder / POLICY):
             raise UserError(
                 f"{folder} is a checkpoint of an earlier version (it has no {CONFIG}), which "
                 "cannot be used any more: train it again (`dvc repro`)."
