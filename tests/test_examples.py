@@ -97,6 +97,20 @@ def test_it_evaluates_a_selector_of_ones_own(
     assert all(line.endswith(" points") for line in said[6:])
 
 
+def test_a_large_pool_is_seen_whole_drawn_and_by_its_neighbours(
+    run: Run, world: World, folders: Folders, tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "selector", world, folders)
+    for split in ("train", "test"):
+        path = tmp_path / "artifacts" / "prepare" / f"{split}.jsonl"
+        write_examples(path, world.splits[split])
+    said = run("choose_from_a_large_pool", "--checkpoint", checkpoint, "--questions", 4)
+    pool = len(world.splits["train"])
+    rows = [tuple(line.split()[:2]) for line in said]
+    assert (str(pool), "drawn") in rows
+    assert said[-2:] == [f"{n} nearest hold 100% of the whole pool's picks" for n in (64, 256)]
+
+
 def make_project(folder: Path, world: World, folders: Folders) -> Pools:
     """Write what the third script reads: settings, examples, pools, features, RL data."""
     paths = Paths(folder)
