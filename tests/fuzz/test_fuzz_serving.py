@@ -13,9 +13,9 @@ from hosts.chat_server import Upstream, answering, serving
 from lever_plus.data.examples import Example
 from lever_plus.data.images import image_url
 from lever_plus.errors import UserError
-from lever_plus.hosts.service import Service
-from lever_plus.hosts.serving import make_app
-from lever_plus.hosts.upstream import Upstream as Behind
+from lever_plus.hosts.serve.service import Service
+from lever_plus.hosts.serve.serving import make_app
+from lever_plus.hosts.serve.upstream import Upstream as Behind
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.vlm.backends.turns import chat_turns
 from tiny_world import World

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from lever_plus.hosts.serving import listening, server_of
+from lever_plus.hosts.serve.serving import listening, server_of
 
 EVENTS = [f"data: {said}\n\n".encode() for said in ('{"delta": 0}', '{"delta": 1}', "[DONE]")]
 

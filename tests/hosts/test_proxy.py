@@ -16,9 +16,9 @@ from hosts.chat_server import EVENTS, Upstream, answering, serving
 from hosts.conftest import Asked
 from lever_plus.config.vlm import OpenAiVlmParams
 from lever_plus.data.examples import Query
-from lever_plus.hosts.service import Service
-from lever_plus.hosts.serving import make_app
-from lever_plus.hosts.upstream import Upstream as Behind
+from lever_plus.hosts.serve.service import Service
+from lever_plus.hosts.serve.serving import make_app
+from lever_plus.hosts.serve.upstream import Upstream as Behind
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.vlm.backends.openai import OpenAiVlm
 from lever_plus.vlm.backends.turns import chat_turns
@@ -327,7 +327,7 @@ def test_a_pool_whose_images_are_gone_is_the_server_s_fault(
 
         raise UserError("image a.png cannot be read: restore it.")
 
-    monkeypatch.setattr("lever_plus.hosts.proxy.chat_turns", gone)
+    monkeypatch.setattr("lever_plus.hosts.serve.proxy.chat_turns", gone)
     with answering(upstream) as url, serving(make_app(service, Behind(url))) as address:
         reply = complete(address, chat_turns([], asked.queries[0]))
     assert reply.status_code == 500

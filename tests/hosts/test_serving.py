@@ -21,12 +21,12 @@ from hosts.conftest import Asked, posted
 from lever_plus import Query, load_selector, open_vlm
 from lever_plus.data.images import image_url
 from lever_plus.errors import UserError
-from lever_plus.hosts.batches import Batches
-from lever_plus.hosts.passing import PassingFeatures
-from lever_plus.hosts.service import Asked as Question
-from lever_plus.hosts.service import Service
-from lever_plus.hosts.serving import listening, make_app
-from lever_plus.hosts.web import KEY_VARIABLE, REQUEST_BYTES
+from lever_plus.hosts.serve.batches import Batches
+from lever_plus.hosts.serve.passing import PassingFeatures
+from lever_plus.hosts.serve.service import Asked as Question
+from lever_plus.hosts.serve.service import Service
+from lever_plus.hosts.serve.serving import listening, make_app
+from lever_plus.hosts.serve.web import KEY_VARIABLE, REQUEST_BYTES
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.selectors.live_pool import LivePool
 from lever_plus.vlm.request import Request
@@ -208,7 +208,9 @@ def test_who_comes_when_too_many_wait_is_told_to_come_again(
         return Service.select_all(service, asked)
 
     monkeypatch.setattr(service, "select_all", slowly)
-    monkeypatch.setattr("lever_plus.hosts.serving.Batches", lambda work: Batches(work, waiting=2))
+    monkeypatch.setattr(
+        "lever_plus.hosts.serve.serving.Batches", lambda work: Batches(work, waiting=2)
+    )
     content = posted(asked.queries[0])
     with serving(make_app(service)) as address, ThreadPoolExecutor(8) as pool:
         replies = [pool.submit(select, address, **content) for _ in range(8)]

@@ -78,9 +78,9 @@ def serve(
         import httpx2  # noqa: F401
         import uvicorn  # noqa: F401
     from lever_plus.data.pool_files import read_pool
-    from lever_plus.hosts import serving
-    from lever_plus.hosts.service import Service
-    from lever_plus.hosts.upstream import Upstream
+    from lever_plus.hosts.serve import serving
+    from lever_plus.hosts.serve.service import Service
+    from lever_plus.hosts.serve.upstream import Upstream
     from lever_plus.hub.threads import use_threads
     from lever_plus.policy.checkpoint import load_checkpoint
     from lever_plus.selectors.learned import load_selector

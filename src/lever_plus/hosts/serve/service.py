@@ -14,8 +14,8 @@ from lever_plus.errors import UserError
 from lever_plus.features.sources import EncodedFeatures
 from lever_plus.files.checking import Row
 from lever_plus.hosts.chooser import text_of
-from lever_plus.hosts.passing import PassingFeatures
 from lever_plus.hosts.pictures import Pictures
+from lever_plus.hosts.serve.passing import PassingFeatures
 from lever_plus.selectors.base import Selection, select_all
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.selectors.live_pool import CANDIDATES, LivePool

@@ -20,12 +20,12 @@ from lever_plus.errors import UserError, needs
 from lever_plus.files.addresses import is_loopback
 from lever_plus.files.checking import Row, checked
 from lever_plus.files.json_files import parse_json
-from lever_plus.hosts.batches import Batches, BusyError
 from lever_plus.hosts.pictures import Pictures
-from lever_plus.hosts.proxy import Proxy, unless_gone
-from lever_plus.hosts.service import Asked, PoolRow, Service
-from lever_plus.hosts.upstream import Upstream
-from lever_plus.hosts.web import (
+from lever_plus.hosts.serve.batches import Batches, BusyError
+from lever_plus.hosts.serve.proxy import Proxy, unless_gone
+from lever_plus.hosts.serve.service import Asked, PoolRow, Service
+from lever_plus.hosts.serve.upstream import Upstream
+from lever_plus.hosts.serve.web import (
     ADVICE,
     KEY_VARIABLE,
     Door,

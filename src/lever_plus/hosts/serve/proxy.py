@@ -12,12 +12,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 from lever_plus.data.examples import Example
 from lever_plus.errors import UserError, needs
 from lever_plus.files.json_files import parse_json
-from lever_plus.hosts.batches import Batches
-from lever_plus.hosts.conversation import Question, question_in, with_demonstrations
 from lever_plus.hosts.pictures import Pictures
-from lever_plus.hosts.service import Asked, Service
-from lever_plus.hosts.upstream import Events, Reply, Upstream
-from lever_plus.hosts.web import ADVICE, RequestError, body_of, described
+from lever_plus.hosts.serve.batches import Batches
+from lever_plus.hosts.serve.conversation import Question, question_in, with_demonstrations
+from lever_plus.hosts.serve.service import Asked, Service
+from lever_plus.hosts.serve.upstream import Events, Reply, Upstream
+from lever_plus.hosts.serve.web import ADVICE, RequestError, body_of, described
 from lever_plus.selectors.base import Selection
 from lever_plus.vlm.backends.turns import chat_turns
 from lever_plus.vlm.prompt import PromptFormat

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Self
 from lever_plus.config.vlm import base_url
 from lever_plus.errors import UserError
 from lever_plus.files.secrets import without_secrets
-from lever_plus.hosts.web import RequestError
+from lever_plus.hosts.serve.web import RequestError
 from lever_plus.vlm.backends.client import open_client
 from lever_plus.vlm.backends.exchange import CONNECT_SECONDS, address_of
 from lever_plus.vlm.backends.words import quoted
