@@ -11,6 +11,7 @@ from typing import Final, NoReturn, TextIO
 
 import typer
 
+from lever_plus.cli.demo import demo_app
 from lever_plus.cli.import_vqa import import_vqa_app
 from lever_plus.cli.select import select_app
 from lever_plus.cli.stages import stages
@@ -44,6 +45,7 @@ app = typer.Typer(
 params_app = typer.Typer(help="Check or change params.yaml.", no_args_is_help=True)
 app.add_typer(stages)
 app.add_typer(select_app)
+app.add_typer(demo_app)
 app.add_typer(params_app, name="params")
 app.add_typer(import_vqa_app)
 app.add_typer(tools)
