@@ -92,29 +92,37 @@ def build(play: Playground, price: float | None = None) -> Any:
             gr.HTML(HAND)
             with gr.Row():
                 start = gr.Dropdown([], label="Start with the demonstrations of")
-                more = gr.Dropdown([], label="Add one of the pool", value=None, filterable=True)
+                more = gr.Dropdown(
+                    [],
+                    label=f"Add one of the pool ({play.most} at most)",
+                    value=None,
+                    filterable=True,
+                )
 
-            @gr.render(inputs=[hand, found])  # type: ignore[untyped-decorator]
-            def rows(numbers: list[int], round_: Round | None) -> None:
-                for place, number in enumerate(numbers):
-                    _row(actions, hand, place, number, len(numbers), round_)
-
+            rows = [_row(actions, hand, place) for place in range(play.most)]
             again = gr.Button("Ask again", variant="primary")
             said = gr.HTML()
 
         asked = [asked_image, text, slider]
         outputs = [shown, found, hand, start, more, by_hand, said]
         one: dict[str, Any] = {"concurrency_id": "play", "concurrency_limit": 1}
+        gr.on([ask.click, text.submit], actions.ask, asked, outputs, api_name="ask", **one)
         # The first question is answered when the page opens: show first, explain later.
         if first:
             page.load(actions.ask, asked, outputs, api_visibility="private", **one)
-        gr.on([ask.click, text.submit], actions.ask, asked, outputs, api_name="ask", **one)
         gallery.select(
             _picked(actions), None, [asked_image, text, preview], api_visibility="private"
         ).then(actions.ask, asked, outputs, api_visibility="private", **one)
         upload.upload(actions.upload, [upload, text], [asked_image, preview], api_name="upload")
         text.change(actions.preview, [asked_image, text], preview, api_visibility="private")
         start.input(actions.start, [found, start], hand, api_name="start")
+        hand.change(
+            actions.rows,
+            [hand, found],
+            [part for row in rows for part in row],
+            api_visibility="private",
+            show_progress="hidden",
+        )
         more.input(actions.add, [hand, more], [hand, more], api_name="add")
         again.click(actions.again, [found, hand], said, api_name="again", **one)
     return page
@@ -173,7 +181,8 @@ class Actions:
         """Show one more, the last; one that is shown already moves there."""
         if number is None:
             return numbers, None
-        return [*(n for n in numbers if n != number), number], None
+        others = [each for each in numbers if each != number]
+        return [*others, number][: self.play.most], None
 
     def moved(self, numbers: list[int], place: int, by: int) -> list[int]:
         """Move a demonstration earlier (by -1) or later (by 1)."""
@@ -187,6 +196,21 @@ class Actions:
     def removed(self, numbers: list[int], place: int) -> list[int]:
         """Leave a demonstration out."""
         return [*numbers[:place], *numbers[place + 1 :]]
+
+    def rows(self, numbers: list[int], found: Round | None) -> list[Any]:
+        """Return what every place of a hand shows: row, card and "later" of each."""
+        known = {e.question_id: e for e in self.play.pool(found.query)} if found else {}
+        shown = [known[number] for number in numbers if number in known]
+        updates: list[Any] = []
+        for place in range(self.play.most):
+            here = shown[place] if place < len(shown) else None
+            card = self.view.card(here, f"{place + 1} of {len(shown)}") if here else ""
+            updates += [
+                gr.update(visible=here is not None),
+                card,
+                gr.update(interactive=place < len(shown) - 1),
+            ]
+        return updates
 
     def again(self, found: Round | None, numbers: list[int]) -> str:
         """Ask the VLM once more, with the demonstrations of a hand."""
@@ -209,23 +233,18 @@ def _picked(actions: Actions) -> Callable[..., tuple[str, str, str]]:
     return pick
 
 
-def _row(
-    actions: Actions, hand: Any, place: int, number: int, count: int, found: Round | None
-) -> None:
-    """Show a demonstration of a hand with its buttons."""
-    pool = actions.play.pool(found.query) if found else ()
-    example = next((e for e in pool if e.question_id == number), None)
-    if example is None:
-        return
-    with gr.Row(elem_classes="lp-moves"):
-        gr.HTML(actions.view.card(example, f"{place + 1} of {count}"), min_width=260)
-        for name, change, possible in (
-            ("earlier", lambda numbers: actions.moved(numbers, place, -1), place > 0),
-            ("later", lambda numbers: actions.moved(numbers, place, 1), place < count - 1),
-            ("remove", lambda numbers: actions.removed(numbers, place), True),
-        ):
-            button = gr.Button(name, size="sm", scale=0, min_width=84, interactive=possible)
-            button.click(change, hand, hand, api_visibility="private")
+def _row(actions: Actions, hand: Any, place: int) -> tuple[Any, Any, Any]:
+    """Make the place of one demonstration of a hand: its row, its card, and "later"."""
+    with gr.Row(visible=False, elem_classes="lp-moves") as row:
+        card = gr.HTML(min_width=260)
+        earlier = gr.Button("earlier", size="sm", scale=0, min_width=84, interactive=place > 0)
+        later = gr.Button("later", size="sm", scale=0, min_width=84)
+        remove = gr.Button("remove", size="sm", scale=0, min_width=84)
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    earlier.click(lambda numbers: actions.moved(numbers, place, -1), hand, hand, **quiet)
+    later.click(lambda numbers: actions.moved(numbers, place, 1), hand, hand, **quiet)
+    remove.click(lambda numbers: actions.removed(numbers, place), hand, hand, **quiet)
+    return row, card, later
 
 
 def _intro(play: Playground) -> str:

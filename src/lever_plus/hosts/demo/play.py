@@ -25,8 +25,8 @@ from lever_plus.vlm.scorer import ShotScore, score_answer
 LEARNED: Final = "learned"
 STOPPING: Final = "learned, stops"
 BY_HAND: Final = "by hand"
-MOST: Final = 16
-"""Demonstrations that may be shown by hand: no policy shows more."""
+MOST: Final = 8
+"""Demonstrations that may be shown by hand, or as many as the methods show if that is more."""
 QUESTIONS: Final = 12
 """Questions to pick from."""
 USUAL: Final = 0.3
@@ -149,6 +149,11 @@ class Playground:
         return self.selector.policy.config.highest_price
 
     @property
+    def most(self) -> int:
+        """How many demonstrations may be shown by hand."""
+        return max(MOST, self.shots)
+
+    @property
     def price_per(self) -> str:
         """What costs the price: a demonstration, or a token."""
         return self.selector.policy.config.price_per
@@ -245,8 +250,10 @@ class Playground:
             PointerError: One is not in the question's pool, is named twice, or shows its image.
             UserError: There are too many, or the VLM does not answer.
         """
-        if len(numbers) > MOST:
-            raise UserError(f"{len(numbers)} demonstrations are too many: show {MOST} at most.")
+        if len(numbers) > self.most:
+            raise UserError(
+                f"{len(numbers)} demonstrations are too many: show {self.most} at most."
+            )
         known = {e.question_id: e for e in map(hashed, self.pool(query))}
         for number in numbers:
             example = known.get(number)

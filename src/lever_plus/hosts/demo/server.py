@@ -21,6 +21,8 @@ POLICY: Final = (
 )
 """What the browser may load: Gradio's own scripts are inline, nothing is from elsewhere."""
 LARGEST_UPLOAD: Final = "64mb"
+PATIENCE_S: Final = 2
+"""How long open pages may keep a server that is told to end: they never hang up themselves."""
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
@@ -88,7 +90,9 @@ def serve(play: Playground, host: str, port: int, price: float | None = None) ->
         raise UserError(
             f"port {port} of {host} cannot be listened on ({error}): name another with --port."
         ) from error
-    config = uvicorn.Config(application(play, host, price), log_level="warning")
+    config = uvicorn.Config(
+        application(play, host, price), log_level="warning", timeout_graceful_shutdown=PATIENCE_S
+    )
     with listening:
         uvicorn.Server(config).run(sockets=[listening])
 
