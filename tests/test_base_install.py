@@ -149,6 +149,7 @@ def test_the_command_line_helps_with_the_base_alone(tmp_path: Path) -> None:
         (["ablate"], "pipeline"),
         (["show", "1"], "pipeline"),
         (["track", "sync"], "tracking"),
+        (["demo"], "demo"),
     ],
 )
 def test_a_command_says_which_extra_it_lacks(

@@ -11,14 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 import chromium
 from hosts.conftest import Asked
 from lever_plus import load_selector, open_vlm
-from lever_plus.cli.main import app
 from lever_plus.data.examples import Example, Query
-from lever_plus.errors import UserError
 from lever_plus.evaluation.methods import RANDOM, ZERO_SHOT
 from lever_plus.features.similarities import STTR
 from lever_plus.hosts.demo.play import LEARNED, STOPPING, Playground, Round, World, own_world
@@ -26,9 +23,8 @@ from lever_plus.hosts.demo.show import View, why
 from lever_plus.selectors.learned import LearnedSelector
 from servers import free_port, wait_until_healthy
 from tiny_checkpoint import make_checkpoint
-from tiny_world import ROOT, Folders
+from tiny_world import Folders
 from tiny_world import World as Data
-from trained_selector import SHOTS, written_pool
 
 pytest.importorskip("gradio", reason="extra [demo] is not installed")
 from lever_plus.hosts.demo.page import Actions
@@ -261,25 +257,3 @@ def test_a_browser_shows_the_answers_and_lets_a_hand_change_them(
     assert tab.said == []
     hosts = {re.split("[/:]+", url)[1] for url in tab.requested if url.startswith("http")}
     assert hosts == {"127.0.0.1"}
-
-
-def test_what_the_command_lacks_it_says_in_a_sentence(
-    tmp_path: Path, checkpoint: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def refused(*arguments: object) -> str:
-        done = CliRunner().invoke(app, ["demo", *map(str, arguments)])
-        assert isinstance(done.exception, UserError)
-        return str(done.exception)
-
-    assert "anywhere else, name --checkpoint, --pool and --vlm" in refused()
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text("utf-8"))
-    assert "holds no trained selector yet: run `make repro`" in refused()
-    assert "holds no examples yet: run `make repro`" in refused("--checkpoint", checkpoint)
-    pool = written_pool(tmp_path / "pool.jsonl", asked.pool)
-    own = ("--checkpoint", checkpoint, "--pool", pool, "--vlm", "shipped:vlm")
-    assert "a price has no effect" in refused(*own, "--price", "0.1")
-    assert "picks 1 to 2 demonstrations, not 3" in refused(*own, "--shots", SHOTS + 1)
-    assert "name another with --port" in refused(*own, "--host", "192.0.2.1")
-    assert "nowhere holds no model" in refused(*own[:4], "--vlm", "nowhere")

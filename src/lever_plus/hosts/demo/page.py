@@ -53,7 +53,10 @@ def build(play: Playground, price: float | None = None) -> Any:
     first = play.gallery[0] if play.gallery else None
     image, question = (first.image, first.question) if first else (None, "")
     with gr.Blocks(
-        title="Lever-Plus", analytics_enabled=False, delete_cache=(3600, 24 * 3600)
+        title="Lever-Plus",
+        fill_width=True,
+        analytics_enabled=False,
+        delete_cache=(3600, 24 * 3600),
     ) as page:
         asked_image, found, hand = gr.State(image), gr.State(None), gr.State([])
         gr.HTML(_intro(play))
