@@ -605,4 +605,28 @@ MUTATIONS: Final = (
         "LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True",
         "lmms-eval's leniency with damaged images reaches the selector",
     ),
+    Mutation(
+        "hosts/demo/play.py",
+        "examples = tuple(known[number] for number in numbers)",
+        "examples = tuple(known[number] for number in sorted(numbers))",
+        "demonstrations chosen by hand are not in the order of the hand",
+    ),
+    Mutation(
+        "hosts/demo/play.py",
+        "(len(truth.answers) == HUMANS or truth.fallback)",
+        "bool(truth.answers)",
+        "the demo marks answers that the metric cannot score",
+    ),
+    Mutation(
+        "hosts/demo/play.py",
+        "return self._asked_there.get((query.image_sha256, query.question))",
+        "return self._asked_there.get((query.image_sha256, self.gallery[0].question))",
+        "the demo takes another question about an image for the one it knows",
+    ),
+    Mutation(
+        "hosts/demo/why.py",
+        "named = [pick, *order][: min(TOP, choices)]",
+        "named = [pick, *order[::-1]][: min(TOP, choices)]",
+        "the demo names the least probable candidates",
+    ),
 )

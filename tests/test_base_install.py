@@ -150,6 +150,7 @@ def test_the_command_line_helps_with_the_base_alone(tmp_path: Path) -> None:
         (["show", "1"], "pipeline"),
         (["track", "sync"], "tracking"),
         (["serve", "--checkpoint", "folder", "--pool", "pool.jsonl"], "serve"),
+        (["demo"], "demo"),
     ],
 )
 def test_a_command_says_which_extra_it_lacks(

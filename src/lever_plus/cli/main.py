@@ -12,6 +12,7 @@ from typing import Final, NoReturn, TextIO
 import typer
 
 from lever_plus.cli.bench import bench_app
+from lever_plus.cli.demo import demo_app
 from lever_plus.cli.import_vqa import import_vqa_app
 from lever_plus.cli.select import select_app
 from lever_plus.cli.serve import serve_app
@@ -47,6 +48,7 @@ params_app = typer.Typer(help="Check or change params.yaml.", no_args_is_help=Tr
 app.add_typer(stages)
 app.add_typer(select_app)
 app.add_typer(serve_app)
+app.add_typer(demo_app)
 app.add_typer(params_app, name="params")
 app.add_typer(import_vqa_app)
 app.add_typer(tools)

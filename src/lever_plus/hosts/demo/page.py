@@ -1,0 +1,267 @@
+"""The page itself, in Gradio: what can be pressed, and what happens then."""
+
+import os
+from collections.abc import Callable
+from html import escape
+from importlib.resources import files
+from typing import Any, Final
+
+from lever_plus.data.images import open_image
+from lever_plus.errors import UserError, needs
+from lever_plus.evaluation.methods import ZERO_SHOT
+from lever_plus.hosts.demo.play import LEARNED, STOPPING, Playground, Round
+from lever_plus.hosts.demo.show import TITLES, View, options, problem
+
+# Gradio reads it when it is imported: nothing is reported to anybody.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+with needs("demo", "lever-plus demo"):
+    import gradio as gr
+
+PICTURE: Final = 240
+"""Longest side of a picture of the gallery, in pixels."""
+FONTS: Final = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
+HAND: Final = (
+    '<div class="lp-head"><h2>By hand</h2><p class="lp-note">Change which demonstrations are '
+    "shown, or their order, and ask the VLM again.</p></div>"
+)
+STYLE: Final = files("lever_plus.hosts.demo").joinpath("page.css")
+
+
+def theme() -> Any:
+    """Return how the page looks: with the fonts of the reader's own system."""
+    return gr.themes.Base(
+        primary_hue="emerald",
+        neutral_hue="slate",
+        font=FONTS,
+        font_mono=("ui-monospace", "monospace"),
+    )
+
+
+def css() -> str:
+    """Return the style sheet."""
+    return STYLE.read_text(encoding="utf-8")
+
+
+def build(play: Playground, price: float | None = None) -> Any:
+    """Return the page.
+
+    Args:
+        play: What it is about.
+        price: At which the policy stops at first; None: it shows as many as it is asked for.
+    """
+    actions = Actions(play)
+    first = play.gallery[0] if play.gallery else None
+    image, question = (first.image, first.question) if first else (None, "")
+    with gr.Blocks(
+        title="Lever-Plus",
+        fill_width=True,
+        analytics_enabled=False,
+        delete_cache=(3600, 24 * 3600),
+    ) as page:
+        asked_image, found, hand = gr.State(image), gr.State(None), gr.State([])
+        gr.HTML(_intro(play))
+        with gr.Row():
+            with gr.Column(scale=3):
+                gallery = gr.Gallery(
+                    [(_small(e.image), e.question) for e in play.gallery],
+                    label="Questions to pick from",
+                    columns=6,
+                    height="auto",
+                    format="png",
+                    allow_preview=False,
+                    buttons=[],
+                    interactive=False,
+                    visible=bool(play.gallery),
+                    elem_classes="lp-gallery",
+                )
+                upload = gr.UploadButton(
+                    "Or upload an image", file_types=["image"], size="sm", variant="secondary"
+                )
+            with gr.Column(scale=2):
+                preview = gr.HTML(actions.preview(image, question))
+                text = gr.Textbox(question, label="Question", max_lines=3, submit_btn=False)
+                slider = gr.Slider(
+                    0,
+                    play.highest_price or 1,
+                    price or 0,
+                    step=(play.highest_price or 1) / 40,
+                    label=f"Price: what a {play.price_per} must be worth",
+                    info="In points of reward; the policy stops where another is not worth it.",
+                    visible=price is not None,
+                )
+                ask = gr.Button("Ask", variant="primary")
+        shown = gr.HTML()
+        with gr.Column(visible=False) as by_hand:
+            gr.HTML(HAND)
+            with gr.Row():
+                start = gr.Dropdown([], label="Start with the demonstrations of")
+                more = gr.Dropdown(
+                    [],
+                    label=f"Add one of the pool ({play.most} at most)",
+                    value=None,
+                    filterable=True,
+                )
+
+            rows = [_row(actions, hand, place) for place in range(play.most)]
+            again = gr.Button("Ask again", variant="primary")
+            said = gr.HTML()
+
+        asked = [asked_image, text, slider]
+        outputs = [shown, found, hand, start, more, by_hand, said]
+        one: dict[str, Any] = {"concurrency_id": "play", "concurrency_limit": 1}
+        gr.on([ask.click, text.submit], actions.ask, asked, outputs, api_name="ask", **one)
+        # The first question is answered when the page opens: show first, explain later.
+        if first:
+            page.load(actions.ask, asked, outputs, api_visibility="private", **one)
+        gallery.select(
+            _picked(actions), None, [asked_image, text, preview], api_visibility="private"
+        ).then(actions.ask, asked, outputs, api_visibility="private", **one)
+        upload.upload(actions.upload, [upload, text], [asked_image, preview], api_name="upload")
+        text.change(actions.preview, [asked_image, text], preview, api_visibility="private")
+        start.input(actions.start, [found, start], hand, api_name="start")
+        hand.change(
+            actions.rows,
+            [hand, found],
+            [part for row in rows for part in row],
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        more.input(actions.add, [hand, more], [hand, more], api_name="add")
+        again.click(actions.again, [found, hand], said, api_name="again", **one)
+    return page
+
+
+class Actions:
+    """What happens when something is pressed; whatever goes wrong becomes a sentence."""
+
+    def __init__(self, play: Playground) -> None:
+        """Keep what is played with."""
+        self.play, self.view = play, View(play)
+
+    def preview(self, image: str | None, question: str) -> str:
+        """Return the picture that is asked about."""
+        try:
+            return self.view.question(image, question)
+        except UserError as error:
+            return problem(error)
+
+    def upload(self, file: str, question: str) -> tuple[str | None, str]:
+        """Take an image of the user's own: its file, and how it looks."""
+        try:
+            open_image(file)
+        except UserError as error:
+            return None, problem(error)
+        return file, self.preview(file, question)
+
+    def ask(self, image: str | None, question: str, price: float) -> tuple[Any, ...]:
+        """Ask with every method; the demonstrations of the policy are where a hand begins."""
+        try:
+            query = self.play.query(image, question)
+            found = self.play.ask(query, price if self.play.highest_price else None)
+            pool = options(self.play.candidates(query))
+        except UserError as error:
+            nothing = gr.update(choices=[], value=None)
+            return problem(error), None, [], nothing, nothing, gr.update(visible=False), ""
+        methods = [s.method for s in found.shown if s.method != ZERO_SHOT]
+        first = STOPPING if STOPPING in methods else LEARNED
+        names = [(TITLES.get(method, method), method) for method in methods]
+        return (
+            self.view.round(found),
+            found,
+            self.start(found, first),
+            gr.update(choices=names, value=first),
+            gr.update(choices=pool, value=None),
+            gr.update(visible=True),
+            "",
+        )
+
+    def start(self, found: Round | None, method: str) -> list[int]:
+        """Return the demonstrations of a method, to be changed by hand."""
+        shown = found.of(method) if found else None
+        return [example.question_id for example in shown.examples] if shown else []
+
+    def add(self, numbers: list[int], number: int | None) -> tuple[list[int], None]:
+        """Show one more, the last; one that is shown already moves there."""
+        if number is None:
+            return numbers, None
+        others = [each for each in numbers if each != number]
+        return [*others, number][: self.play.most], None
+
+    def moved(self, numbers: list[int], place: int, by: int) -> list[int]:
+        """Move a demonstration earlier (by -1) or later (by 1)."""
+        other = place + by
+        if not (0 <= place < len(numbers) and 0 <= other < len(numbers)):
+            return numbers
+        changed = list(numbers)
+        changed[place], changed[other] = changed[other], changed[place]
+        return changed
+
+    def removed(self, numbers: list[int], place: int) -> list[int]:
+        """Leave a demonstration out."""
+        return [*numbers[:place], *numbers[place + 1 :]]
+
+    def rows(self, numbers: list[int], found: Round | None) -> list[Any]:
+        """Return what every place of a hand shows: row, card and "later" of each."""
+        known = {e.question_id: e for e in self.play.pool(found.query)} if found else {}
+        shown = [known[number] for number in numbers if number in known]
+        updates: list[Any] = []
+        for place in range(self.play.most):
+            here = shown[place] if place < len(shown) else None
+            card = self.view.card(here, f"{place + 1} of {len(shown)}") if here else ""
+            updates += [
+                gr.update(visible=here is not None),
+                card,
+                gr.update(interactive=place < len(shown) - 1),
+            ]
+        return updates
+
+    def again(self, found: Round | None, numbers: list[int]) -> str:
+        """Ask the VLM once more, with the demonstrations of a hand."""
+        try:
+            if found is None:
+                raise UserError("nothing was asked yet: ask a question first.")
+            shown = self.play.ask_by_hand(found.query, numbers)
+            return f'<div class="lp-methods">{self.view.column(shown)}</div>'
+        except UserError as error:
+            return problem(error)
+
+
+def _picked(actions: Actions) -> Callable[..., tuple[str, str, str]]:
+    """Return what happens when a question of the gallery is picked."""
+
+    def pick(event: gr.SelectData) -> tuple[str, str, str]:
+        example = actions.play.gallery[event.index]
+        return example.image, example.question, actions.preview(example.image, example.question)
+
+    return pick
+
+
+def _row(actions: Actions, hand: Any, place: int) -> tuple[Any, Any, Any]:
+    """Make the place of one demonstration of a hand: its row, its card, and "later"."""
+    with gr.Row(visible=False, elem_classes="lp-moves") as row:
+        card = gr.HTML(min_width=260)
+        earlier = gr.Button("earlier", size="sm", scale=0, min_width=84, interactive=place > 0)
+        later = gr.Button("later", size="sm", scale=0, min_width=84)
+        remove = gr.Button("remove", size="sm", scale=0, min_width=84)
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    earlier.click(lambda numbers: actions.moved(numbers, place, -1), hand, hand, **quiet)
+    later.click(lambda numbers: actions.moved(numbers, place, 1), hand, hand, **quiet)
+    remove.click(lambda numbers: actions.removed(numbers, place), hand, hand, **quiet)
+    return row, card, later
+
+
+def _intro(play: Playground) -> str:
+    facts = f"{play.world.name}. Each method shows up to {play.shots} demonstrations."
+    return (
+        '<div class="lp-intro"><h1>Lever-Plus</h1><p>A frozen vision-language model answers a '
+        "question about an image better or worse depending on which worked examples "
+        "(demonstrations) it is shown first. Pick a question and see what each method shows it, "
+        "and what comes of it.</p>"
+        f'<p class="lp-note">{escape(facts)}</p></div>'
+    )
+
+
+def _small(path: str) -> Any:
+    image = open_image(path)
+    image.thumbnail((PICTURE, PICTURE))
+    return image
