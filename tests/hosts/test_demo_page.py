@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import subprocess
 import sys
@@ -177,8 +178,10 @@ def server(
     port = free_port()
     command = [sys.executable, "-m", "lever_plus.cli.main", "demo", "--checkpoint", checkpoint]
     command += ["--pool", "pool.jsonl", "--vlm", "shipped:vlm", "--port", str(port)]
+    (folder / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
         wait_until_healthy(address, folder / "log", process=process)
@@ -186,6 +189,9 @@ def server(
     finally:
         process.terminate()
         process.wait(60)
+    # Uploads go with the server, and nothing went wrong that it only told its terminal.
+    assert not [path for path in (folder / "tmp").rglob("*") if path.is_file()]
+    assert (folder / "log").read_text().splitlines() == [f"the page is at {address}"]
 
 
 @pytest.mark.slow

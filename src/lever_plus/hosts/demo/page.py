@@ -24,6 +24,11 @@ HAND: Final = (
     '<div class="lp-head"><h2>By hand</h2><p class="lp-note">Change which demonstrations are '
     "shown, or their order, and ask the VLM again.</p></div>"
 )
+AT_ONCE: Final[dict[str, Any]] = {"queue": False}
+"""Every event is one request. Gradio's queue answers over a stream, and where a browser closes it
+just as it asks the next thing, no answer ever comes: the page would stand still."""
+INSIDE: Final[dict[str, Any]] = {**AT_ONCE, "api_visibility": "private"}
+QUIET: Final[dict[str, Any]] = {**INSIDE, "show_progress": "hidden"}
 STYLE: Final = files("lever_plus.hosts.demo").joinpath("page.css")
 
 
@@ -52,12 +57,7 @@ def build(play: Playground, price: float | None = None) -> Any:
     actions = Actions(play)
     first = play.gallery[0] if play.gallery else None
     image, question = (first.image, first.question) if first else (None, "")
-    with gr.Blocks(
-        title="Lever-Plus",
-        fill_width=True,
-        analytics_enabled=False,
-        delete_cache=(3600, 24 * 3600),
-    ) as page:
+    with gr.Blocks(title="Lever-Plus", fill_width=True, analytics_enabled=False) as page:
         asked_image, found, hand = gr.State(image), gr.State(None), gr.State([])
         gr.HTML(_intro(play))
         with gr.Row():
@@ -108,26 +108,22 @@ def build(play: Playground, price: float | None = None) -> Any:
 
         asked = [asked_image, text, slider]
         outputs = [shown, found, hand, start, more, by_hand, said]
-        one: dict[str, Any] = {"concurrency_id": "play", "concurrency_limit": 1}
-        gr.on([ask.click, text.submit], actions.ask, asked, outputs, api_name="ask", **one)
+        gr.on([ask.click, text.submit], actions.ask, asked, outputs, api_name="ask", **AT_ONCE)
         # The first question is answered when the page opens: show first, explain later.
         if first:
-            page.load(actions.ask, asked, outputs, api_visibility="private", **one)
-        gallery.select(
-            _picked(actions), None, [asked_image, text, preview], api_visibility="private"
-        ).then(actions.ask, asked, outputs, api_visibility="private", **one)
-        upload.upload(actions.upload, [upload, text], [asked_image, preview], api_name="upload")
-        text.change(actions.preview, [asked_image, text], preview, api_visibility="private")
-        start.input(actions.start, [found, start], hand, api_name="start")
-        hand.change(
-            actions.rows,
-            [hand, found],
-            [part for row in rows for part in row],
-            api_visibility="private",
-            show_progress="hidden",
+            page.load(actions.ask, asked, outputs, **INSIDE)
+        gallery.select(_picked(actions), None, [asked_image, text, preview], **INSIDE).then(
+            actions.ask, asked, outputs, **INSIDE
         )
-        more.input(actions.add, [hand, more], [hand, more], api_name="add")
-        again.click(actions.again, [found, hand], said, api_name="again", **one)
+        upload.upload(
+            actions.upload, [upload, text], [asked_image, preview], api_name="upload", **AT_ONCE
+        )
+        text.change(actions.preview, [asked_image, text], preview, **QUIET)
+        start.input(actions.start, [found, start], hand, api_name="start", **AT_ONCE)
+        more.input(actions.add, [hand, more], [hand, more], api_name="add", **AT_ONCE)
+        places = [part for row in rows for part in row]
+        hand.change(actions.rows, [hand, found], places, trigger_mode="always_last", **QUIET)
+        again.click(actions.again, [found, hand], said, api_name="again", **AT_ONCE)
     return page
 
 
@@ -243,10 +239,9 @@ def _row(actions: Actions, hand: Any, place: int) -> tuple[Any, Any, Any]:
         earlier = gr.Button("earlier", size="sm", scale=0, min_width=84, interactive=place > 0)
         later = gr.Button("later", size="sm", scale=0, min_width=84)
         remove = gr.Button("remove", size="sm", scale=0, min_width=84)
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    earlier.click(lambda numbers: actions.moved(numbers, place, -1), hand, hand, **quiet)
-    later.click(lambda numbers: actions.moved(numbers, place, 1), hand, hand, **quiet)
-    remove.click(lambda numbers: actions.removed(numbers, place), hand, hand, **quiet)
+    earlier.click(lambda numbers: actions.moved(numbers, place, -1), hand, hand, **QUIET)
+    later.click(lambda numbers: actions.moved(numbers, place, 1), hand, hand, **QUIET)
+    remove.click(lambda numbers: actions.removed(numbers, place), hand, hand, **QUIET)
     return row, card, later
 
 

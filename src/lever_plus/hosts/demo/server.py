@@ -1,7 +1,10 @@
 """Serves the page: on loopback unless told, and nothing of it comes from another host."""
 
+import os
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from lever_plus.errors import UserError, needs
@@ -13,6 +16,7 @@ with needs("demo", "lever-plus demo"):
     import uvicorn
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.routing import Mount
 
 LOOPBACK: Final = ("127.0.0.1", "localhost")
 POLICY: Final = (
@@ -21,8 +25,8 @@ POLICY: Final = (
 )
 """What the browser may load: Gradio's own scripts are inline, nothing is from elsewhere."""
 LARGEST_UPLOAD: Final = "64mb"
-PATIENCE_S: Final = 2
-"""How long open pages may keep a server that is told to end: they never hang up themselves."""
+PATIENCE_S: Final = 10
+"""How long a question that is being answered may keep a server that is told to end."""
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
@@ -46,15 +50,38 @@ class Closed:
         await self._app(scope, receive, sent)
 
 
+class Server(uvicorn.Server):
+    """Ends although pages are open: each of them keeps a connection, and never hangs up itself."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the connections that Gradio keeps open, then all others."""
+        app: Any = self.config.app
+        for route in app.routes:
+            if isinstance(route, Mount):
+                mounted: Any = route.app
+                mounted.stop_event.set()
+        await super().shutdown(sockets)
+
+
 def application(play: Playground, host: str, price: float | None = None) -> Any:
     """Return the page as an ASGI application; /health answers as soon as it runs.
+
+    Uploaded images are in a temporary folder, which goes when the application ends.
 
     Args:
         play: What it is about.
         host: It listens on; on loopback it answers by no other name.
         price: See `page.build`.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    uploads = TemporaryDirectory(prefix="lever_plus")
+    os.environ["GRADIO_TEMP_DIR"] = uploads.name  # read when the page is built
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with uploads:
+            yield
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.add_middleware(Closed)
     if host in LOOPBACK:
         # Another site whose name leads here must not use the page through a visitor's browser.
@@ -94,7 +121,7 @@ def serve(play: Playground, host: str, port: int, price: float | None = None) ->
         application(play, host, price), log_level="warning", timeout_graceful_shutdown=PATIENCE_S
     )
     with listening:
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(config).run(sockets=[listening])
 
 
 def _family(host: str) -> socket.AddressFamily:
