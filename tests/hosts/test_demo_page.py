@@ -19,8 +19,9 @@ from lever_plus import load_selector, open_vlm
 from lever_plus.data.examples import Example, Query
 from lever_plus.evaluation.methods import RANDOM, ZERO_SHOT
 from lever_plus.features.similarities import STTR
-from lever_plus.hosts.demo.play import LEARNED, STOPPING, Playground, Round, World, own_world
+from lever_plus.hosts.demo.play import LEARNED, STOPPING, Playground, Round
 from lever_plus.hosts.demo.show import View, why
+from lever_plus.hosts.demo.world import World, own_world
 from lever_plus.selectors.learned import LearnedSelector
 from servers import free_port, wait_until_healthy
 from tiny_checkpoint import make_checkpoint
