@@ -15,8 +15,9 @@ from lever_plus.errors import PointerError, UserError
 from lever_plus.evaluation.methods import RANDOM, ZERO_SHOT
 from lever_plus.features.similarities import STTR
 from lever_plus.hosts.demo import play as demo
-from lever_plus.hosts.demo.play import LEARNED, STOPPING, Playground, World, own_world
+from lever_plus.hosts.demo.play import LEARNED, STOPPING, Playground
 from lever_plus.hosts.demo.why import explain
+from lever_plus.hosts.demo.world import World, own_world
 from lever_plus.policy.decoding import greedy
 from lever_plus.policy.network import Encoded, Policy
 from lever_plus.selectors.baselines import RandomSelector, SimilaritySelector

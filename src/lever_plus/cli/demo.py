@@ -64,7 +64,8 @@ def _playground(
     """Return what the page is about; what is not named is the pipeline's of this folder."""
     from lever_plus.config.file import load_params
     from lever_plus.data.pool_files import read_pool
-    from lever_plus.hosts.demo.play import Playground, own_world
+    from lever_plus.hosts.demo.play import Playground
+    from lever_plus.hosts.demo.world import own_world
     from lever_plus.pipeline.demo import pipeline_world, trained_checkpoint
     from lever_plus.pipeline.paths import Paths
     from lever_plus.pipeline.vlm import open_vlm

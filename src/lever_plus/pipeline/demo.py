@@ -10,7 +10,7 @@ from lever_plus.config.params import Params
 from lever_plus.data.examples import Example, read_splits
 from lever_plus.data.pools import read_pools
 from lever_plus.errors import UserError
-from lever_plus.hosts.demo.play import QUESTIONS, World
+from lever_plus.hosts.demo.world import QUESTIONS, World
 from lever_plus.house_words.maker import LATENT, read_meanings
 from lever_plus.pipeline.paths import Paths, weights_of
 

@@ -1,8 +1,7 @@
 """What the page is about: a question, what each method shows for it, and what the VLM answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -14,6 +13,7 @@ from lever_plus.features.neighbours import cosine, ranked
 from lever_plus.features.similarities import STTR
 from lever_plus.hosts.chooser import text_of
 from lever_plus.hosts.demo.why import Step, explain
+from lever_plus.hosts.demo.world import World
 from lever_plus.hosts.pictures import Pictures
 from lever_plus.selectors.base import allowed_pools
 from lever_plus.selectors.baselines import RandomSelector, SimilaritySelector
@@ -27,8 +27,6 @@ STOPPING: Final = "learned, stops"
 BY_HAND: Final = "by hand"
 MOST: Final = 8
 """Demonstrations that may be shown by hand, or as many as the methods show if that is more."""
-QUESTIONS: Final = 12
-"""Questions to pick from."""
 USUAL: Final = 0.3
 """Of the highest price that a policy has learned: where the page begins."""
 LABELS: Final = {method.name: method.label for method in (WITHOUT, *BASELINES)} | {
@@ -37,33 +35,6 @@ LABELS: Final = {method.name: method.label for method in (WITHOUT, *BASELINES)} 
     BY_HAND: "chosen by you",
 }
 """{method: what it does, for somebody who does not know its name}."""
-
-
-@dataclass(frozen=True)
-class World:
-    """What can be asked about, and what may be shown.
-
-    Attributes:
-        name: What the data are, for the page's head.
-        pool: What may be shown before a question of the user's own.
-        gallery: Questions to pick from, with their true answers where they are known.
-        pools: {question_id: the pool} of questions of the gallery that have one of their own.
-        meanings: {question_id: what it really asks}, of the embedded data set.
-    """
-
-    name: str
-    pool: Sequence[Example]
-    gallery: Sequence[Example] = ()
-    pools: Mapping[int, Sequence[Example]] = field(default_factory=dict)
-    meanings: Mapping[int, str] = field(default_factory=dict)
-
-
-def own_world(name: str, pool: Sequence[Example]) -> World:
-    """Return a world of a user's own: the first questions of the pool are those to pick from.
-
-    Before one of them the others are shown: never an example with its own image.
-    """
-    return World(name, pool, pool[:QUESTIONS])
 
 
 class Shown(NamedTuple):
