@@ -10,7 +10,8 @@ from doors import Bad, try_all
 from texts import VALUES, damaged
 
 from lever_plus.data.examples import Example
-from lever_plus.hosts.demo.play import Playground, own_world
+from lever_plus.hosts.demo.play import Playground
+from lever_plus.hosts.demo.world import own_world
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.vlm.request import Request
 from tiny_world import World

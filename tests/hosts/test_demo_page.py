@@ -38,9 +38,9 @@ NASTY = "<img src=x onerror=alert(1)> ${1+1} {{value}} & \"q\" 'a'"
 def stopping(
     tmp_path_factory: pytest.TempPathFactory, world: Data, folders: Folders
 ) -> LearnedSelector:
-    """Knows prices up to .2; shows one demonstration at each."""
+    """Knows prices up to .2; shows two demonstrations at each."""
     folder = tmp_path_factory.mktemp("stopping")
-    return load_selector(make_checkpoint(folder, world, folders, shots=3, stops_after=1))
+    return load_selector(make_checkpoint(folder, world, folders, shots=3, stops_after=2))
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +91,9 @@ def test_the_steps_show_the_probabilities_and_where_the_policy_stopped(found: Ro
             assert candidate.example.question in text
             assert f"{100 * candidate.probability:.0f} %" in text
     assert "it went on" in steps[0]
+    assert "38 % for stopping before it: it went on" in steps[1]
     assert f"a demonstration is not worth 0.06, so “{STOPPING}” ends here" not in page
-    assert f"62 % for stopping before it: another is not worth 0.06, so “{STOPPING}”" in steps[1]
-    assert "stopping" not in steps[2]
+    assert f"62 % for stopping before it: another is not worth 0.06, so “{STOPPING}”" in steps[2]
 
 
 def test_texts_stay_texts(play: Playground, found: Round, world: Data) -> None:
@@ -119,7 +119,7 @@ def test_whatever_goes_wrong_is_a_sentence_on_the_page(
         (str(text), "What?", 0.06, "cannot be read"),
         (image, "What?", 0.9, "prices from 0 to 0.2, not 0.9"),
     ):
-        page, round_, hand, *_ = actions.ask(given, question, price)
+        page, round_, _, _, _, _, hand, *_ = actions.ask(given, question, price)
         assert said in page
         assert 'role="alert"' in page
         assert (round_, hand) == (None, [])
@@ -138,20 +138,22 @@ def test_a_hand_is_moved_removed_and_added_to(play: Playground, found: Round) ->
     assert actions.moved([1, 2, 3], 1, 1) == [1, 3, 2]
     assert actions.moved([1, 2, 3], 0, -1) == actions.moved([1, 2, 3], 2, 1) == [1, 2, 3]
     assert actions.removed([1, 2, 3], 1) == [1, 3]
-    assert actions.add([1, 2], 3) == ([1, 2, 3], None)
-    assert actions.add([1, 2], 1) == ([2, 1], None)
-    assert actions.add([*range(8)], 9) == ([*range(8)], None)
+    assert actions.add([1, 2], found, 3)[:2] == [None, [1, 2, 3]]
+    assert actions.add([1, 2], found, 1)[:2] == [None, [2, 1]]
+    assert actions.add([1, 2], found, None)[:2] == [None, [1, 2]]
+    assert actions.add([*range(8)], found, 9)[:2] == [None, [*range(8)]]
     for method in (RANDOM, STTR, LEARNED, STOPPING):
         shown = found.of(method)
         assert shown is not None
-        assert actions.start(found, method) == [e.question_id for e in shown.examples]
-    assert actions.start(found, ZERO_SHOT) == actions.start(None, LEARNED) == []
+        assert actions.start(found, method)[0] == [e.question_id for e in shown.examples]
+    assert actions.start(found, ZERO_SHOT)[0] == actions.start(None, LEARNED)[0] == []
 
 
 def test_the_rows_show_a_hand_in_its_order(play: Playground, found: Round) -> None:
     one, two = play.world.pool[:2]
-    rows = Actions(play).rows([two.question_id, one.question_id], found)
+    hand, *rows = Actions(play).held([two.question_id, one.question_id], found)
     view = View(play)
+    assert hand == [two.question_id, one.question_id]
     assert rows[1::3][:3] == [view.card(two, "1 of 2"), view.card(one, "2 of 2"), ""]
     assert [row["visible"] for row in rows[::3]] == [True, True] + [False] * 6
     assert [later["interactive"] for later in rows[2::3]][:2] == [True, False]
@@ -159,7 +161,10 @@ def test_the_rows_show_a_hand_in_its_order(play: Playground, found: Round) -> No
 
 def test_asking_begins_a_hand_with_what_the_policy_shows(play: Playground, world: Data) -> None:
     example = world.splits["test"][0]
-    page, round_, hand, start, more, *_ = Actions(play).ask(example.image, example.question, 0.06)
+    outputs = Actions(play).ask(example.image, example.question, 0.06)
+    page, round_, start, more, _, said, hand, *rows = outputs
+    assert said == ""
+    assert [row["visible"] for row in rows[::3]] == [True, True] + [False] * 6
     assert page == View(play).round(round_)
     assert hand == [e.question_id for e in round_.of(STOPPING).examples]
     assert [value for _, value in start["choices"]] == [RANDOM, STTR, LEARNED, STOPPING]
@@ -172,7 +177,7 @@ def server(
 ) -> Iterator[str]:
     """The command itself, with a checkpoint, a pool with human answers, and the shipped VLM."""
     folder = tmp_path_factory.mktemp("server")
-    checkpoint = make_checkpoint(folder, world, folders, shots=3, stops_after=1)
+    checkpoint = make_checkpoint(folder, world, folders, shots=3, stops_after=2)
     names = ("image", "question", "answers", "question_id", "image_id")
     rows = [{name: getattr(e, name) for name in names} for e in world.splits["train"]]
     (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -235,7 +240,7 @@ def tab(tmp_path: Path) -> Iterator[chromium.Tab]:
 
 
 ANSWERS = ".lp-method .lp-answer"
-REMOVE = ".lp-moves button:last-child"
+CARDS = ".lp-moves .lp-card"
 
 
 @pytest.mark.slow
@@ -255,8 +260,17 @@ def test_a_browser_shows_the_answers_and_lets_a_hand_change_them(
     question = tab.texts(".lp-head h2")[0]
     tab.value("document.querySelectorAll('.lp-gallery .thumbnail-item')[1].click()")
     tab.wait(f"document.querySelector('.lp-head h2').innerText !== {json.dumps(question)}")
-    # By hand: what the policy shows is removed, and the VLM is asked again.
-    tab.wait(f"(document.querySelector('{REMOVE}')?.click(), !document.querySelector('{REMOVE}'))")
+    # By hand: what the policy shows changes places and is removed, and the VLM is asked again.
+    tab.wait(f"document.querySelectorAll('{CARDS}').length === 2")
+    one, two = [card.splitlines()[:2] for card in tab.texts(CARDS)]
+    assert one != two
+    for name, place, first, second in (("later", 0, two, one), ("earlier", 1, one, two)):
+        tab.press(name, place)
+        tab.wait(f"document.querySelector('{CARDS}').innerText.startsWith({json.dumps(first[0])})")
+        assert [card.splitlines()[:2] for card in tab.texts(CARDS)] == [first, second]
+    for left in (1, 0):
+        tab.press("remove")
+        tab.wait(f"document.querySelectorAll('{CARDS}').length === {left}")
     tab.press("Ask again")
     tab.wait(f"document.querySelectorAll('{ANSWERS}').length === 6")
     answers = tab.texts(ANSWERS)

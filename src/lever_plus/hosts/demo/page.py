@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from html import escape
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lever_plus.data.images import open_image
 from lever_plus.errors import UserError, needs
@@ -17,6 +17,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 with needs("demo", "lever-plus demo"):
     import gradio as gr
 
+Change = Callable[[list[int], Round | None], list[Any]]
 PICTURE: Final = 240
 """Longest side of a picture of the gallery, in pixels."""
 FONTS: Final = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
@@ -102,12 +103,13 @@ def build(play: Playground, price: float | None = None) -> Any:
                     filterable=True,
                 )
 
-            rows = [_row(actions, hand, place) for place in range(play.most)]
+            rows = [_row(place) for place in range(play.most)]
             again = gr.Button("Ask again", variant="primary")
             said = gr.HTML()
 
         asked = [asked_image, text, slider]
-        outputs = [shown, found, hand, start, more, by_hand, said]
+        held = [hand, *(part for row in rows for part in row.shown)]
+        outputs = [shown, found, start, more, by_hand, said, *held]
         gr.on([ask.click, text.submit], actions.ask, asked, outputs, api_name="ask", **AT_ONCE)
         # The first question is answered when the page opens: show first, explain later.
         if first:
@@ -119,10 +121,11 @@ def build(play: Playground, price: float | None = None) -> Any:
             actions.upload, [upload, text], [asked_image, preview], api_name="upload", **AT_ONCE
         )
         text.change(actions.preview, [asked_image, text], preview, **QUIET)
-        start.input(actions.start, [found, start], hand, api_name="start", **AT_ONCE)
-        more.input(actions.add, [hand, more], [hand, more], api_name="add", **AT_ONCE)
-        places = [part for row in rows for part in row]
-        hand.change(actions.rows, [hand, found], places, trigger_mode="always_last", **QUIET)
+        start.input(actions.start, [found, start], held, api_name="start", **AT_ONCE)
+        more.input(actions.add, [hand, found, more], [more, *held], api_name="add", **AT_ONCE)
+        for place, row in enumerate(rows):
+            for button, change in zip(row.buttons, _changes(actions, place), strict=True):
+                button.click(change, [hand, found], held, **QUIET)
         again.click(actions.again, [found, hand], said, api_name="again", **AT_ONCE)
     return page
 
@@ -157,31 +160,35 @@ class Actions:
             pool = options(self.play.candidates(query))
         except UserError as error:
             nothing = gr.update(choices=[], value=None)
-            return problem(error), None, [], nothing, nothing, gr.update(visible=False), ""
+            hidden = gr.update(visible=False)
+            return problem(error), None, nothing, nothing, hidden, "", *self.held([], None)
         methods = [s.method for s in found.shown if s.method != ZERO_SHOT]
         first = STOPPING if STOPPING in methods else LEARNED
         names = [(TITLES.get(method, method), method) for method in methods]
         return (
             self.view.round(found),
             found,
-            self.start(found, first),
             gr.update(choices=names, value=first),
             gr.update(choices=pool, value=None),
             gr.update(visible=True),
             "",
+            *self.start(found, first),
         )
 
-    def start(self, found: Round | None, method: str) -> list[int]:
-        """Return the demonstrations of a method, to be changed by hand."""
+    def start(self, found: Round | None, method: str) -> list[Any]:
+        """Take the demonstrations of a method, to be changed by hand; return `held`."""
         shown = found.of(method) if found else None
-        return [example.question_id for example in shown.examples] if shown else []
+        return self.held([e.question_id for e in shown.examples] if shown else [], found)
 
-    def add(self, numbers: list[int], number: int | None) -> tuple[list[int], None]:
-        """Show one more, the last; one that is shown already moves there."""
-        if number is None:
-            return numbers, None
+    def add(self, numbers: list[int], found: Round | None, number: int | None) -> list[Any]:
+        """Show one more, the last; one that is shown already moves there.
+
+        Returns:
+            What the list to choose from shows next, nothing; then `held`.
+        """
         others = [each for each in numbers if each != number]
-        return [*others, number][: self.play.most], None
+        changed = numbers if number is None else [*others, number][: self.play.most]
+        return [None, *self.held(changed, found)]
 
     def moved(self, numbers: list[int], place: int, by: int) -> list[int]:
         """Move a demonstration earlier (by -1) or later (by 1)."""
@@ -196,11 +203,11 @@ class Actions:
         """Leave a demonstration out."""
         return [*numbers[:place], *numbers[place + 1 :]]
 
-    def rows(self, numbers: list[int], found: Round | None) -> list[Any]:
-        """Return what every place of a hand shows: row, card and "later" of each."""
+    def held(self, numbers: list[int], found: Round | None) -> list[Any]:
+        """Return a hand, and what each of its places shows: row, card and "later"."""
         known = {e.question_id: e for e in self.play.pool(found.query)} if found else {}
         shown = [known[number] for number in numbers if number in known]
-        updates: list[Any] = []
+        updates: list[Any] = [numbers]
         for place in range(self.play.most):
             here = shown[place] if place < len(shown) else None
             card = self.view.card(here, f"{place + 1} of {len(shown)}") if here else ""
@@ -232,17 +239,30 @@ def _picked(actions: Actions) -> Callable[..., tuple[str, str, str]]:
     return pick
 
 
-def _row(actions: Actions, hand: Any, place: int) -> tuple[Any, Any, Any]:
-    """Make the place of one demonstration of a hand: its row, its card, and "later"."""
+class _Row(NamedTuple):
+    """The place of one demonstration of a hand: what is changed on it, and what can be pressed."""
+
+    shown: tuple[Any, Any, Any]
+    buttons: tuple[Any, Any, Any]
+
+
+def _row(place: int) -> _Row:
+    """Make the place of one demonstration of a hand."""
     with gr.Row(visible=False, elem_classes="lp-moves") as row:
         card = gr.HTML(min_width=260)
         earlier = gr.Button("earlier", size="sm", scale=0, min_width=84, interactive=place > 0)
         later = gr.Button("later", size="sm", scale=0, min_width=84)
         remove = gr.Button("remove", size="sm", scale=0, min_width=84)
-    earlier.click(lambda numbers: actions.moved(numbers, place, -1), hand, hand, **QUIET)
-    later.click(lambda numbers: actions.moved(numbers, place, 1), hand, hand, **QUIET)
-    remove.click(lambda numbers: actions.removed(numbers, place), hand, hand, **QUIET)
-    return row, card, later
+    return _Row((row, card, later), (earlier, later, remove))
+
+
+def _changes(actions: Actions, place: int) -> tuple[Change, Change, Change]:
+    """Return what the buttons of a place do: earlier, later, remove."""
+    return (
+        lambda numbers, found: actions.held(actions.moved(numbers, place, -1), found),
+        lambda numbers, found: actions.held(actions.moved(numbers, place, 1), found),
+        lambda numbers, found: actions.held(actions.removed(numbers, place), found),
+    )
 
 
 def _intro(play: Playground) -> str:

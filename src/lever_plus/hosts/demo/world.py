@@ -1,4 +1,4 @@
-"""What can be asked about on the page, and what may be shown."""
+"""What a page is about: questions to pick from, and what may be shown before them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
