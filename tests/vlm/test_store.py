@@ -120,6 +120,20 @@ def test_what_was_asked_once_is_never_asked_again(path: Path) -> None:
     assert (stored.usage.requests, stored.usage.hits) == (len(REQUESTS), len(REQUESTS))
 
 
+def test_threads_may_use_one_store_at_once(path: Path) -> None:
+    """A server asks in other threads than the one that opened it; that is no damage."""
+    store = Store(path)
+
+    def put_and_get(number: int) -> bool:
+        rows = [(bytes([number, each]) * 8, f"{number} {each}") for each in range(40)]
+        store.put("answer", IDENTITY, rows)
+        return store.get("answer", [key for key, _ in rows]) == dict(rows)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(put_and_get, range(60)))
+    store.close()
+
+
 def test_likelihoods_and_answers_are_kept_apart(path: Path) -> None:
     store = Store(path)
     StoredVlm(Oracle(), store).answers(REQUESTS)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from numbers import Real
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, NamedTuple
 
 from lever_plus.data.examples import Example, Query, hashed, hashed_query
@@ -50,7 +51,7 @@ class Statistics(NamedTuple):
 
 
 class Store:
-    """An open store file."""
+    """An open store file; several threads may use it."""
 
     def __init__(self, path: Path) -> None:
         """Open a store, or make a new one.
@@ -59,13 +60,15 @@ class Store:
             UserError: The file is damaged, another program's, was written by another version, or
                 cannot be written.
         """
-        self.path = path
+        self.path, self._writing = path, Lock()
         if path.exists() and not is_interrupted(path):
             with looked_at(path, may_be_empty=True):
                 pass
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)
+            self._connection = sqlite3.connect(
+                path, timeout=WAIT_S, isolation_level=None, check_same_thread=False
+            )
             self._connection.execute("PRAGMA trusted_schema = OFF")
             check_schema(self._connection, path, may_be_empty=True)
             self._to_wal()
@@ -211,14 +214,15 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self._connection.in_transaction:  # a full disk has ended it already
-                self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        with self._writing:  # a connection has one transaction at a time
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has ended it already
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
 
 
 def is_value(kind: Kind, value: object) -> bool:
