@@ -88,7 +88,7 @@ def test_a_stage_that_was_killed_ends_as_one_that_was_not(
     kill_often(zygote, ran, stage, FEW, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_was_killed_often_ends_as_one_that_was_not(
     zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
@@ -137,7 +137,7 @@ def test_a_full_disk_ends_a_stage_with_a_sentence_and_leaves_what_was_there(
     fill_often(zygote, ran, stage, 2 * FEW, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["prepare", "embed", "pool", *STAGES, "report"])
 def test_a_disk_that_fills_at_any_byte_ends_a_stage_with_a_sentence(
     zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
