@@ -22,7 +22,7 @@ from tiny_world import ROOT
 from trained_selector import SHOTS
 
 GUIDES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs/guides").glob("*.md")}
-SLOW = {"mlflow"}
+LONG = {"mlflow"}
 """Guides that make a new MLflow store, which takes a while."""
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -62,7 +62,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     "guide",
     [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+        pytest.param(path, id=path.stem, marks=[pytest.mark.long] if path.stem in LONG else [])
         for path in sorted(GUIDES.keys() - BY_SHELL)
     ],
 )

@@ -316,7 +316,7 @@ def test_after_kill_9_every_acknowledged_answer_is_there(path: Path, lines: int)
     assert 0 < len(oracle.asked) <= len(everything) - len(requests)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_fill_one_store_and_lose_nothing(path: Path) -> None:
     processes = [start(path), start(path)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
