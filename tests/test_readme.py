@@ -197,23 +197,9 @@ def front() -> str:
     return _table([*heads, "trainings"], rows)
 
 
-def gist() -> str:
-    """Return the results in one sentence."""
-    rows = _front_rows()
-    without, _ = rows["zero-shot"]
-    similar = next(row for name, (row, _) in rows.items() if name.startswith("similarity"))
-    learned, _ = rows["GRPO with STOP"]
-    return (
-        f"On the bundled test, one frozen model scores {tables.percent(without)} on "
-        f"{without['n']:,} questions without examples, {tables.percent(similar)} with two similar "
-        f"ones, and {tables.percent(learned)} with those that Lever-Plus chooses (VQA accuracy in "
-        "%, with 95 % intervals)."
-    )
-
-
 Block = Callable[[], str]
 MEASURED: dict[str, tuple[Block, ...]] = {
-    "README.md": (gist, front),
+    "README.md": (front,),
     "docs/results.md": (in_context, methods, results, differences, gains, stop, costs, needed),
 }
 WRITTEN: dict[str, tuple[Block, ...]] = {
