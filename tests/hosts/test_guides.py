@@ -19,6 +19,7 @@ from lever_plus.data.examples import Example
 from lever_plus.hub.folder import MODELS
 from lever_plus.policy.kinds import with_stop
 from lever_plus.selectors.learned import LearnedSelector
+from pipeline.warm import warm_python
 from servers import free_port
 from tiny_world import ROOT, Folders
 from trained_selector import SHOTS, write_checkpoint
@@ -75,7 +76,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> None:
 def test_the_snippets_of_a_guide_run(guide: Path, folder: Path) -> None:
     snippets = PYTHON.findall(GUIDES[guide])
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(snippets)],
+        warm_python("\n".join(snippets)),
         cwd=folder,
         capture_output=True,
         text=True,

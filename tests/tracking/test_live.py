@@ -45,9 +45,7 @@ def _raise(*_: Any, **__: Any) -> None:
     raise RuntimeError("boom")
 
 
-LONG = [
-    pytest.param(broken, marks=pytest.mark.long) for broken in ("log_inputs", "flush", "tag")
-]
+LONG = [pytest.param(broken, marks=pytest.mark.long) for broken in ("log_inputs", "flush", "tag")]
 
 
 @pytest.mark.parametrize("broken", ["create", "log_row", "end", *LONG])
