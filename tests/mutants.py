@@ -80,7 +80,7 @@ def _failing(copy: Path, tests: str) -> str | None:
         "-q",
         "-x",
         "-m",
-        "not slow",
+        "not slow and not long",
         "-p",
         "no:cacheprovider",
     ]

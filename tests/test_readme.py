@@ -1,54 +1,62 @@
-"""Tables of the README that other files know: written from them, and checked.
+"""Numbers and tables in the README and the documentation: written from their files, and checked.
 
-`python tests/test_readme.py` writes them anew.
+`python tests/test_readme.py` writes them again.
 """
 
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from lever_plus.cli.main import app  # noqa: E402
+from lever_plus.config.file import load_params  # noqa: E402
+from lever_plus.config.names import RCE, SFT  # noqa: E402
 from lever_plus.data.pools import SAMPLERS  # noqa: E402
 from lever_plus.evaluation import stored  # noqa: E402
+from lever_plus.evaluation.methods import ORACLE, RANDOM, ZERO_SHOT, methods_in  # noqa: E402
 from lever_plus.report import sections, tables  # noqa: E402
-from lever_plus.tracking.glossary import GLOSSARY  # noqa: E402
 from vlm.model_zoo import FAMILIES, WHOLE  # noqa: E402
 
 
-def supported() -> str:
-    """Return the tables of models, servers and data."""
+def families() -> str:
+    """Return the table of models and servers."""
     rows = [
-        "| VLM family | a checkpoint | needs torchvision | shares prefixes |",
-        "|---|---|---|---|",
+        [
+            name,
+            family.real,
+            "yes" if family.torchvision else "",
+            "no, whole prompts" if name in WHOLE else "yes",
+        ]
+        for name, family in FAMILIES.items()
     ]
-    for name, family in FAMILIES.items():
-        needs = "yes" if family.torchvision else ""
-        shares = "no, whole prompts" if name in WHOLE else "yes"
-        rows.append(f"| {name} | {family.real} | {needs} | {shares} |")
-    rows.append("| any, behind vLLM, SGLang, ... | `vlm.kind: openai` | | the server's own |")
-    rows.append("| any, behind code of your own | `vlm.kind: plugin` | | your own |")
-    data = [
-        "| data | how | tested with |",
-        "|---|---|---|",
-        "| embedded house words | `data.source.kind: embedded` | made from the seed |",
-        "| OK-VQA | `presets/okvqa-qwen3-vl-4b.yaml` | 40 questions in its format |",
-        "| VQAv2 | `presets/vqav2-qwen3-vl-4b.yaml` | its size, by `lever-plus bench reader` |",
-        "| easy-VQA | `presets/easy-vqa.yaml`, docs/guides/own-data.md | the data set itself |",
-        "| your own, VQAv2 format | `data.source.kind: vqa_files` | strict checks of every kind |",
-        "| your own, a list (JSON, CSV) | `lever-plus import-vqa` | easy-VQA's lists |",
+    rows.append(["any, behind vLLM, SGLang, ...", "`vlm.kind: openai`", "", "the server's own"])
+    rows.append(["any, behind code of your own", "`vlm.kind: plugin`", "", "your own"])
+    heads = ["family", "a checkpoint, or the setting", "needs torchvision", "shares prefixes"]
+    return _table(heads, rows)
+
+
+def data_sets() -> str:
+    """Return the table of data sets."""
+    rows = [
+        ["house words (bundled)", "`data.source.kind: embedded`", "made from the seed"],
+        ["OK-VQA", "`presets/okvqa-qwen3-vl-4b.yaml`", "40 questions in its format"],
+        ["VQAv2", "`presets/vqav2-qwen3-vl-4b.yaml`", "its size, by `lever-plus bench reader`"],
+        ["easy-VQA", "`presets/easy-vqa.yaml`, this page", "the data set itself"],
+        ["your own, VQAv2 format", "`data.source.kind: vqa_files`", "strict checks of every kind"],
+        ["your own, a list (JSON, CSV)", "`lever-plus import-vqa`", "easy-VQA's lists"],
     ]
     pools = ", ".join(SAMPLERS)
-    return "\n".join([*rows, "", *data, "", f"Pools: one for all queries, or per query: {pools}."])
+    return (
+        _table(["data", "how", "tested with"], rows)
+        + f"\n\nPools (`pool.policy`): one for all queries (shared), or one per query: {pools}."
+    )
 
 
 def _metrics(name: str) -> Any:
@@ -133,64 +141,107 @@ def needed() -> str:
     return sentence + ", ".join(shares) + ".\n\n" + table
 
 
-def commands() -> str:
-    """Return every command with its help."""
-    rows = [[f"`lever-plus {name}`", text] for name, text in _commands(typer.main.get_command(app))]
-    return _table(["command", "what it does"], rows)
+def methods() -> str:
+    """Return what every method is."""
+    return _table(tables.METHOD_HEADER, list(tables.method_rows(_summary())))
 
 
-def _commands(group: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    for name, command in group.commands.items():
-        whole = f"{path} {name}".strip()
-        if hasattr(command, "commands"):
-            yield from _commands(command, whole)
-        elif not command.hidden:
-            first, _, _ = command.help.partition("\n\n")
-            yield whole, " ".join(first.split())
+SHOT = 2
+"""Of the front page's numbers: as many demonstrations as most questions need."""
 
 
-def glossary() -> str:
-    """Return every logged metric with its meaning."""
-    rows = [[f"`{name}`", text] for name, text in GLOSSARY.items()]
-    return _table(["metric", "meaning"], rows)
+def _front_rows() -> dict[str, tuple[dict[str, Any], str]]:
+    """Return {method: its row of the results, how many examples it shows}, at most seven."""
+    summary = _summary()
+    at = {(row["method"], row["shots"]): row for row in summary["rows"]}
+    similar = max(
+        (at[method, SHOT] for method in methods_in(summary).names("similarity")),
+        key=lambda row: row["accuracy"],
+    )
+    stop = next(row for row in _metrics("stop")["rows"] if row["price"] == _price())
+    return {
+        "zero-shot": (at[ZERO_SHOT, 0], "none"),
+        "random": (at[RANDOM, SHOT], str(SHOT)),
+        f"similarity ({similar['method']}, the best)": (similar, str(SHOT)),
+        "SFT": (at[SFT, SHOT], str(SHOT)),
+        "RCE": (at[RCE, SHOT], str(SHOT)),
+        "GRPO with STOP": (stop, f"{stop['demonstrations']:.2f} on average"),
+        "oracle": (at[ORACLE, SHOT], str(SHOT)),
+    }
 
 
-MEASURED: tuple[Callable[[], str], ...] = (
-    in_context,
-    results,
-    costs,
-    differences,
-    gains,
-    stop,
-    needed,
-)
-WRITTEN: tuple[Callable[[], str], ...] = (supported, commands, glossary)
+def _price() -> float:
+    return load_params(ROOT / "params.yaml").pointer.price
 
 
-def replaced(text: str, blocks: tuple[Callable[[], str], ...]) -> str:
-    """Return the README with these tables as they should be."""
+CHOSEN = {
+    "zero-shot": "nothing is shown",
+    "random": "at random",
+    "SFT": "by a network that imitates a search with known answers",
+    "RCE": "... trained further on which answers were right",
+    "GRPO with STOP": "... and on fresh attempts; it decides how many to show",
+    "oracle": "by a search that knows the true answer (a ceiling)",
+}
+TRAINED = ("SFT", "RCE", "GRPO with STOP")
+
+
+def front() -> str:
+    """Return the results in seven rows."""
+    labels = {method.name: method.label for method in methods_in(_summary())}
+    rows = []
+    for name, (row, shown) in _front_rows().items():
+        how = CHOSEN[name] if name in CHOSEN else labels[row["method"]]
+        trained = str(row["seeds"]) if name in TRAINED else "none"
+        rows.append([name, how, shown, tables.percent(row), f"{row['n']:,}", trained])
+    heads = ["method", "how examples are chosen", "shown", "accuracy [95 %]", "questions"]
+    return _table([*heads, "trainings"], rows)
+
+
+Block = Callable[[], str]
+MEASURED: dict[str, tuple[Block, ...]] = {
+    "README.md": (front,),
+    "docs/results.md": (in_context, methods, results, differences, gains, stop, costs, needed),
+}
+WRITTEN: dict[str, tuple[Block, ...]] = {
+    "docs/guides/own-data.md": (data_sets,),
+    "docs/guides/own-vlm.md": (families,),
+}
+"""{page: its tables}, of the last run's results and of the code."""
+
+
+def replaced(text: str, page: str, blocks: Iterable[Block]) -> str:
+    """Return a page with these tables as they should be."""
     for block in blocks:
         begin, end = (f"<!-- {block.__name__}: {edge} -->" for edge in ("begin", "end"))
-        assert (text.count(begin), text.count(end)) == (1, 1), f"README.md lacks {begin}"
+        assert (text.count(begin), text.count(end)) == (1, 1), f"{page} lacks {begin}"
         inner = f"{begin}\n{block()}\n{end}"
         text = re.sub(f"{begin}.*?{end}", lambda _, inner=inner: inner, text, flags=re.DOTALL)
     return text
 
 
-def test_the_readme_says_what_the_code_says() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert replaced(text, WRITTEN) == text, "run `python tests/test_readme.py`"
+@pytest.mark.parametrize("page", WRITTEN)
+def test_a_page_says_what_the_code_says(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert replaced(text, page, WRITTEN[page]) == text, "run `python tests/test_readme.py`"
 
 
-def test_the_readme_has_the_committed_results() -> None:
+@pytest.mark.parametrize("page", MEASURED)
+def test_a_page_has_the_committed_results(page: str) -> None:
     command = ("git", "diff", "--quiet", "HEAD", "--", "metrics/summary.json", "metrics/stop.json")
     if subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode:
         pytest.skip("metrics/summary.json is not that of the commit: results of your own")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert replaced(text, MEASURED) == text, "run `python tests/test_readme.py`"
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert replaced(text, page, MEASURED[page]) == text, "run `python tests/test_readme.py`"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len(_front_rows()) <= 7
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    text = replaced(path.read_text(encoding="utf-8"), (*WRITTEN, *MEASURED))
-    path.write_text(text, encoding="utf-8", newline="\n")
+    for page in MEASURED | WRITTEN:
+        path = ROOT / page
+        blocks = (*MEASURED.get(page, ()), *WRITTEN.get(page, ()))
+        text = replaced(path.read_text(encoding="utf-8"), page, blocks)
+        path.write_text(text, encoding="utf-8", newline="\n")

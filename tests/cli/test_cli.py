@@ -9,16 +9,22 @@ import pytest
 
 from lever_plus.bench.growth import make_rl_data
 from lever_plus.pipeline.paths import Paths
+from pipeline.warm import folder_of_commands
 
-CLI = [sys.executable, "-m", "lever_plus.cli.main"]
+FRESH = [sys.executable, "-m", "lever_plus.cli.main"]
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CLI, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+def run(
+    *arguments: str, cwd: Path, command: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = command or [str(folder_of_commands(vision=False) / "lever-plus")]
+    return subprocess.run(
+        [*command, *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
 
 
 def test_help_lists_every_stage_and_loads_no_heavy_library(tmp_path: Path) -> None:
-    done = run("--help", cwd=tmp_path)
+    done = run("--help", cwd=tmp_path, command=FRESH)
     for stage in ("prepare", "embed", "sft_data", "rl_data", "rce", "grpo", "evaluate"):
         assert stage in done.stdout
     heavy = "{'torch', 'mlflow', 'transformers'}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lever_plus.data.examples import LARGEST_ID, Example
+from lever_plus.data.examples import LARGEST_ID, Example, write_examples
 from lever_plus.data.pool_files import read_pool, read_vqa_pool
 from lever_plus.errors import UserError
 from pictures import draw
@@ -56,6 +56,16 @@ def test_a_list_in_another_format_is_the_same_pool(path: Path, name: str, text: 
     assert [replace(e, question_id=0) for e in read_pool(path.parent / name)] == [
         replace(e, question_id=0) for e in read_pool(path)
     ]
+
+
+def test_examples_that_the_pipeline_wrote_are_a_pool(path: Path) -> None:
+    """Their images are relative to the folder that the file is in; hashes are computed anew."""
+    write(path, {**LINE, "answers": ["red"] * 10, "question_id": 7, "image_id": 8})
+    (example,) = read_pool(path)
+    copy = path.with_name("copy.jsonl")
+    write_examples(copy, [replace(example, image="a.png", image_sha256="0" * 64)])
+    assert '"image_sha256": "000' in copy.read_text(encoding="utf-8")
+    assert read_pool(copy) == [example]
 
 
 def test_an_absolute_path_is_taken_as_it_is(path: Path) -> None:

@@ -113,7 +113,7 @@ def stack(postgres: str, tmp_path: Path) -> Iterator[dict[str, str]]:
         log.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_services_work_together(stack: dict[str, str]) -> None:
     """The server answers to its compose name, and a worker joins the study in the database."""
     address = stack["MLFLOW_TRACKING_URI"]

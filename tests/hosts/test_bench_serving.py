@@ -30,7 +30,7 @@ def test_choosing_is_timed_apart_from_encoding(
     assert 0.5 < found["4 of 1500, approximate"]["recall"] <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_proxy_loses_no_request_of_50_clients(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

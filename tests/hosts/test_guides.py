@@ -17,12 +17,15 @@ from hosts.conftest import Asked
 from lever_plus.config.file import load_params, load_with_preset
 from lever_plus.data.examples import Example
 from lever_plus.hub.folder import MODELS
+from lever_plus.policy.kinds import with_stop
+from lever_plus.selectors.learned import LearnedSelector
+from pipeline.warm import warm_python
 from servers import free_port
-from tiny_world import ROOT
-from trained_selector import SHOTS
+from tiny_world import ROOT, Folders
+from trained_selector import SHOTS, write_checkpoint
 
 GUIDES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "docs/guides").glob("*.md")}
-SLOW = {"mlflow"}
+LONG = {"mlflow"}
 """Guides that make a new MLflow store, which takes a while."""
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -32,17 +35,20 @@ SETTINGS = [
     if "lmms" not in path.stem
     for number, block in enumerate(YAML.findall(text), start=1)
 ]
-RUN_ELSEWHERE = {"own-data": "pipeline/test_easy_vqa.py"}
-"""Guides of commands alone, and the tests that run them."""
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BY_SHELL = sorted(path for path, text in GUIDES.items() if "\n```bash\n" in text)
 """Guides whose snippets need what their commands have started."""
 
 
 @pytest.fixture
-def folder(checkpoint: Path, asked: Asked, tmp_path: Path) -> Path:
-    """A folder with what the guides name: a trained selector, a pool and a photo."""
-    shutil.copytree(checkpoint, tmp_path / "artifacts" / "grpo" / "seed1" / "grpo")
+def folder(
+    checkpoint: Path, trained: LearnedSelector, folders: Folders, asked: Asked, tmp_path: Path
+) -> Path:
+    """A folder with what the guides name: trained selectors, a pool and a photo."""
+    seed = tmp_path / "artifacts" / "grpo" / "seed1"
+    shutil.copytree(checkpoint, seed / "grpo")
+    stopping = LearnedSelector(with_stop(trained.policy, 0.2), trained.features)
+    write_checkpoint(stopping, folders, seed / "grpo-stop")
     written(tmp_path / "pool.jsonl", [row(e) for e in asked.pool])
     shutil.copy(asked.queries[0].image, tmp_path / "photo.png")
     shutil.copytree(MODELS, tmp_path / "models")
@@ -62,19 +68,15 @@ def written(path: Path, rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     "guide",
     [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+        pytest.param(path, id=path.stem, marks=[pytest.mark.long] if path.stem in LONG else [])
         for path in sorted(GUIDES.keys() - BY_SHELL)
+        if PYTHON.search(GUIDES[path])
     ],
 )
 def test_the_snippets_of_a_guide_run(guide: Path, folder: Path) -> None:
     snippets = PYTHON.findall(GUIDES[guide])
-    if guide.stem in RUN_ELSEWHERE:
-        assert guide.name in (ROOT / "tests" / RUN_ELSEWHERE[guide.stem]).read_text("utf-8")
-        assert not snippets
-        return
-    assert snippets
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(snippets)],
+        warm_python("\n".join(snippets)),
         cwd=folder,
         capture_output=True,
         text=True,

@@ -225,7 +225,7 @@ def post(address: str, payload: object) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_champion_is_loaded_and_served_by_its_name(
     champion: str, store: str, asked: Asked, tmp_path: Path
 ) -> None:

@@ -55,7 +55,7 @@ def splits(project: Project) -> dict[str, list[Example]]:
     return read_splits(project.folder / "artifacts" / "prepare", project.folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_method_has_its_row(project: Project) -> None:
     summary = json.loads((project.folder / "metrics" / "summary.json").read_text())
     rows = {row["method"]: row["n"] for row in summary["rows"]}
@@ -65,7 +65,7 @@ def test_every_method_has_its_row(project: Project) -> None:
     assert summary["fallback_scores"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_examples_are_those_of_the_package(splits: dict[str, list[Example]]) -> None:
     """Image for image, by its content, and question for question."""
     import easy_vqa
@@ -87,7 +87,7 @@ def test_the_examples_are_those_of_the_package(splits: dict[str, list[Example]])
     assert known <= set(easy_vqa.get_answers())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_image_is_in_two_splits(splits: dict[str, list[Example]]) -> None:
     images = {split: {Path(e.image).read_bytes() for e in rows} for split, rows in splits.items()}
     assert not images["train"] & (images["dev"] | images["test"])

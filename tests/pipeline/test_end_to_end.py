@@ -13,7 +13,6 @@ from lever_plus.tracking.glossary import GLOSSARY
 from lever_plus.training.rl_data.records import read_rl_data
 from pipeline.project import Project
 
-pytestmark = pytest.mark.slow
 VARIANTS = """
 seeds: [1]
 variants:
@@ -66,6 +65,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_the_summary_has_every_method_with_interval_n_and_seeds(project: Project) -> None:
     summary = json.loads((project.folder / "metrics" / "summary.json").read_text())
     assert {row["method"] for row in summary["rows"]} == METHODS
@@ -79,14 +79,17 @@ def test_the_summary_has_every_method_with_interval_n_and_seeds(project: Project
     assert {("rce", "sft"), ("grpo", "sft"), ("grpo", "rce"), ("sft", "rce")} <= versus
 
 
+@pytest.mark.slow
 def test_nothing_is_run_again(project: Project) -> None:
     assert "Data and pipelines are up to date" in project.dvc("repro")
 
 
+@pytest.mark.slow
 def test_mlflow_has_a_run_for_every_training_stage(project: Project) -> None:
     assert "0 runs made, 0 got the evaluation" in project.cli("track", "sync")
 
 
+@pytest.mark.slow
 def test_every_selector_is_in_the_model_registry_and_grpo_is_the_champion(
     project: Project,
 ) -> None:
@@ -98,6 +101,7 @@ def test_every_selector_is_in_the_model_registry_and_grpo_is_the_champion(
     assert champion["dvc.path"] == "artifacts/grpo/seed1/grpo/policy.safetensors"
 
 
+@pytest.mark.long
 def test_the_policies_that_are_compared_have_learned_something(project: Project) -> None:
     """Else they would all be the SFT policy, and equal bytes would prove nothing."""
     metrics = project.folder / "metrics"
@@ -111,6 +115,7 @@ def test_the_policies_that_are_compared_have_learned_something(project: Project)
     assert len(weights) == len(trained)
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
     """RL data and checkpoints of a second run equal those of the first, byte for byte.
 
@@ -130,6 +135,7 @@ def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
     assert "0 runs made, 0 got the evaluation" in project.cli("track", "sync")
 
 
+@pytest.mark.slow
 def test_the_rl_data_are_valid_and_inside_their_pools(project: Project) -> None:
     pools = read_pools(project.folder / "artifacts" / "pool" / "pools.jsonl")
     meta, records = read_rl_data(project.folder / "artifacts" / "rl_data" / "seed1", pools)
@@ -139,17 +145,20 @@ def test_the_rl_data_are_valid_and_inside_their_pools(project: Project) -> None:
     assert all(r.query_id not in c.pointer for r in records for c in r.candidates)
 
 
+@pytest.mark.slow
 def test_the_store_has_the_answers_of_the_tiny_vlm(project: Project) -> None:
     said = project.cli("store", "stat")
     assert "LlavaForConditionalGeneration" in said
     assert "log-likelihoods" in said
 
 
+@pytest.mark.slow
 def test_a_stage_that_runs_again_asks_nothing(project: Project) -> None:
     said = project.cli("rl_data")
     assert "100% from the store" in said
 
 
+@pytest.mark.slow
 def test_dvc_shows_the_metrics_and_the_report_is_there(project: Project) -> None:
     assert "metrics/sft/seed1.json" in project.dvc("metrics", "show")
     page = (project.folder / "artifacts" / "report" / "index.html").read_text(encoding="utf-8")
@@ -157,6 +166,7 @@ def test_dvc_shows_the_metrics_and_the_report_is_there(project: Project) -> None
     assert "grpo" in project.cli("results")
 
 
+@pytest.mark.long
 def test_a_variant_is_trained_evaluated_tracked_and_compared(project: Project) -> None:
     """Its RL data are its own, the pipeline's stay; its runs are in the MLflow store."""
     variants = project.folder / "ablations" / "variants.yaml"
@@ -184,6 +194,7 @@ def test_a_variant_is_trained_evaluated_tracked_and_compared(project: Project) -
     assert "Data and pipelines are up to date" in project.dvc("repro", "ablations/dvc.yaml")
 
 
+@pytest.mark.long
 def test_a_study_runs_on_the_rl_data_and_goes_on(project: Project) -> None:
     """Trial 0 is RCE-only; the storage says so after another process has gone on."""
     settings = project.folder / "search" / "params.yaml"
@@ -213,18 +224,21 @@ def test_a_study_runs_on_the_rl_data_and_goes_on(project: Project) -> None:
     (project.folder / "params.yaml").write_text(before, encoding="utf-8")
 
 
+@pytest.mark.long
 def test_the_glossary_explains_what_is_logged_and_nothing_else(project: Project) -> None:
     logged = json.loads(project.python(METRICS))
     assert [name for name in logged if explained(name) is None] == []
     assert set(GLOSSARY) - {explained(name) for name in logged} == set()
 
 
+@pytest.mark.long
 def test_the_notebooks_run_on_these_outputs(project: Project) -> None:
     notebooks = sorted((project.folder / "notebooks").glob("*.ipynb"))
     assert len(notebooks) == 3
     project.python(EXECUTE, *map(str, notebooks))
 
 
+@pytest.mark.long
 def test_a_clone_pulls_the_data_has_nothing_to_run_and_fills_its_mlflow_store(
     project: Project, tmp_path: Path
 ) -> None:
@@ -240,6 +254,7 @@ def test_a_clone_pulls_the_data_has_nothing_to_run_and_fills_its_mlflow_store(
     assert "0 runs made, 0 got the evaluation" in clone.cli("track", "sync")
 
 
+@pytest.mark.long
 def test_an_experiment_runs_grpo_evaluate_and_report_and_all_views_show_its_numbers(
     project: Project,
 ) -> None:

@@ -8,8 +8,9 @@ answer that was stored had to be asked again.
 import random
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,12 @@ from pipeline.zygote import Zygote
 
 STAGES = ("sft_data", "sft", "rl_data", "rce", "grpo", "evaluate")
 FEW, SOME, MANY = 2, 8, 20
+WRITING = ["prepare", "embed", "pool", *STAGES, "report"]
+
+
+def others_long(stages: Iterable[str], first: set[str]) -> list[Any]:
+    """Return stages for a test, of which all but the first are left to `make test-long`."""
+    return [pytest.param(s, marks=[] if s in first else [pytest.mark.long]) for s in stages]
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +88,14 @@ def kill_often(zygote: Zygote, ran: Ran, stage: str, times: int, root: Path) -> 
             answered = 0
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", others_long(STAGES, {"sft_data", "grpo"}))
 def test_a_stage_that_was_killed_ends_as_one_that_was_not(
     zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
 ) -> None:
     kill_often(zygote, ran, stage, FEW, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_was_killed_often_ends_as_one_that_was_not(
     zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
@@ -130,15 +137,15 @@ def fill_often(zygote: Zygote, ran: Ran, stage: str, times: int, root: Path) -> 
     assert contents(root) == whole
 
 
-@pytest.mark.parametrize("stage", ["prepare", "embed", "pool", *STAGES, "report"])
+@pytest.mark.parametrize("stage", others_long(WRITING, {"embed", "rl_data", "rce"}))
 def test_a_full_disk_ends_a_stage_with_a_sentence_and_leaves_what_was_there(
     zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
 ) -> None:
     fill_often(zygote, ran, stage, 2 * FEW, tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["prepare", "embed", "pool", *STAGES, "report"])
+@pytest.mark.long
+@pytest.mark.parametrize("stage", WRITING)
 def test_a_disk_that_fills_at_any_byte_ends_a_stage_with_a_sentence(
     zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from pipeline.okvqa_fixture import PRESET, make_files
 from pipeline.project import Project
 from vlm.model_zoo import CHOICES, FAMILIES, save
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module", params=[CHOICES["Idefics3"], CHOICES["Qwen2.5-VL"]])

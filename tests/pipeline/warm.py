@@ -1,4 +1,4 @@
-"""Runs `lever-plus` and `dvc` as forks of a process that has done the imports.
+"""Runs `lever-plus`, `dvc` and Python code as forks of a process that has done the imports.
 
 A run of the pipeline starts two dozen processes, and each would take longer to import torch than
 for its work on data as small as those of the tests. What is forked has imported nothing of the
@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, Final
 
 HERE: Final = Path(__file__).resolve()
-COMMANDS: Final = {"lever-plus": "lever_plus.cli.main", "dvc": "dvc"}
+COMMANDS: Final = {"lever-plus": "lever_plus.cli.main", "dvc": "dvc", "warm-python": None}
+"""What can be run, and its module; `warm-python` has the arguments of `python -c`."""
 SLOW_TO_IMPORT: Final = (
     "dvc.cli.parser",
     "dvc.commands.repro",
@@ -104,6 +105,11 @@ def folder_of_commands(vision: bool) -> Path:
     return folder
 
 
+def warm_python(code: str, *arguments: str) -> list[str]:
+    """Return the command that runs code as `python -c` does, in a fork."""
+    return [str(folder_of_commands(vision=False) / "warm-python"), "-c", code, *arguments]
+
+
 def serve(address: str) -> None:
     """Fork for every job; only a fork returns from here, with its job."""
     for name in SLOW_TO_IMPORT:
@@ -154,7 +160,13 @@ def become(job: dict[str, Any]) -> None:
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = job["argv"]
     importlib.invalidate_caches()
-    runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
+    if job["module"]:
+        runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
+        return
+    _, option, code, *rest = sys.argv
+    sys.argv = [option, *rest]
+    sys.path.insert(0, "")
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
 
 
 if __name__ == "__main__":

@@ -146,13 +146,13 @@ def kill_often(project: Path, uri: str, kills: int, seed: int, longest: float) -
     check(uri, EXPECTED)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sync_is_killed_at_twenty_moments(project: Path) -> None:
     """From the making of the store on; each kill leaves what the next sync takes up."""
     kill_often(project, f"sqlite:///{project / 'mlflow.db'}", 20, seed=1, longest=4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_at_once_on_a_fresh_store(project: Path) -> None:
     uri = f"sqlite:///{project / 'mlflow.db'}"
     said = [ended(process) for process in [start(project, uri) for _ in range(10)]]
@@ -161,7 +161,7 @@ def test_ten_at_once_on_a_fresh_store(project: Path) -> None:
     check(uri, EXPECTED)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_at_once_and_kills_on_postgresql(project: Path, postgres: str) -> None:
     uri = postgres.replace("/study", "/mlflow")
     said = [ended(process) for process in [start(project, uri) for _ in range(2)]]
@@ -172,7 +172,7 @@ def test_two_at_once_and_kills_on_postgresql(project: Path, postgres: str) -> No
     kill_often(project, uri, 5, seed=2, longest=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_machines_that_sync_through_one_server(project: Path, fresh_store: Path) -> None:
     """Their locks do not reach each other."""
     store = project / "mlflow.db"
@@ -203,7 +203,7 @@ def _with_foreign_tables(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))]
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2, 3, 4))]
 )
 def test_a_sync_that_is_cut_off_anywhere_is_made_good(
     seed: int, client: Any, project: Path, params: Params

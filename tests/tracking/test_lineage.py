@@ -4,9 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from lever_plus.cli.stages import PIPELINES, params_read
-from lever_plus.tracking.lineage import git_commit, import_closure, with_code_deps
+from lever_plus.tracking.lineage import (
+    CODE,
+    git_commit,
+    import_closure,
+    module_of,
+    with_code_deps,
+)
 from tiny_world import ROOT
 
 
@@ -68,6 +75,35 @@ def test_a_folder_stands_for_its_files_where_all_of_them_are_imported(package: P
     after = with_code_deps(text, package.parent)
     assert "- src/lever_plus/room/b.py\n" in after
     assert "other.py" not in after
+
+
+def test_a_shared_room_is_listed_whole(package: Path) -> None:
+    """Whatever a stage imports from it: dvc.yaml is short enough to be read."""
+    lever_plus = package / "lever_plus"
+    (lever_plus / "data").mkdir()
+    for name in ("data/used.py", "data/unused.py"):
+        (lever_plus / name).write_text("")
+    (lever_plus / "a.py").write_text("import lever_plus.data.used\n")
+    after = with_code_deps("stages:\n  one:\n    deps: []\n", package.parent)
+    assert "- src/lever_plus/data\n" in after
+    assert "used.py" not in after
+
+
+def test_a_comment_tells_data_from_code(package: Path) -> None:
+    text = "stages:\n  one:\n    deps:\n    - data.json\n"
+    after = with_code_deps(text, package.parent)
+    assert f"    - data.json\n    # {CODE}\n    - src/lever_plus/a.py\n" in after
+    assert with_code_deps(after, package.parent) == after
+
+
+@pytest.mark.parametrize(("path", "package"), PIPELINES.items(), ids=str)
+def test_every_file_of_a_closure_is_a_dependency(path: Path, package: str) -> None:
+    stages = YAML(typ="safe").load((ROOT / path).read_text(encoding="utf-8"))["stages"]
+    for stage, whole in stages.items():
+        deps = {ROOT / dep for dep in whole.get("do", whole)["deps"]}
+        code = import_closure(f"lever_plus.{module_of(package, stage)}", ROOT / "src")
+        assert code
+        assert not [file for file in code if deps.isdisjoint({file, *file.parents})]
 
 
 def test_the_commit_comes_from_the_environment_where_there_is_no_repository(

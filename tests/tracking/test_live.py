@@ -45,13 +45,10 @@ def _raise(*_: Any, **__: Any) -> None:
     raise RuntimeError("boom")
 
 
-SLOW = [
-    pytest.param(broken, marks=pytest.mark.slow)
-    for broken in ("log_inputs", "log_row", "flush", "tag")
-]
+LONG = [pytest.param(broken, marks=pytest.mark.long) for broken in ("log_inputs", "flush", "tag")]
 
 
-@pytest.mark.parametrize("broken", ["create", "end", *SLOW])
+@pytest.mark.parametrize("broken", ["create", "log_row", "end", *LONG])
 def test_training_ends_well_whatever_call_fails(
     broken: str, client: Any, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +157,7 @@ def test_a_locked_store_is_left_alone(client: Any, params: Params, tmp_path: Pat
         other.rollback()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_that_is_killed_while_it_trains(
     fresh_store: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from lever_plus.tracking.runs import pages, sync
 from lever_plus.tracking.training_run import TrainingRun
 from servers import free_port, wait_until_healthy
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 BROWSER = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )

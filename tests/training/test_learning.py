@@ -31,6 +31,7 @@ from training import (
     short_sft,
     short_sft_beams,
     short_stop,
+    solved,
 )
 
 LOSSES = pytest.mark.parametrize("train", [sft, sft_beams, rce, agro, grpo])
@@ -75,7 +76,10 @@ def test_static_scores_learn_what_the_first_pick_earns(
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.long] if k != "stateful" else []) for k in KINDS],
+)
 @SHORT
 def test_the_same_seed_repeats_weights_and_history_exactly(
     task: IdentityTask, train: Train, kind: Kind
@@ -224,7 +228,7 @@ def test_a_reward_at_shot_one_alone_leaves_later_picks_untrained(task: IdentityT
 
 
 def test_a_shorter_greedy_pointer_may_be_asked_for(task: IdentityTask) -> None:
-    policy = sft(task, task.policy()).trained.best()
+    policy = solved()
     long = task.environment.greedy_pointers(policy, task.dev)
     short = task.environment.greedy_pointers(policy, task.dev, shots=SHOTS - 1)
     assert short == [pointer[:-1] for pointer in long]

@@ -10,7 +10,20 @@ import torch
 from identity_task import IdentityTask
 from lever_plus.training.best import BestCheckpoint
 from lever_plus.training.state import read_state, save_state
-from training import AGRO, ALL_SHORT, OFFLINE, RCE, SFT, Train, agro, grpo, rce, sft, sft_beams
+from training import (
+    AGRO,
+    ALL_SHORT,
+    OFFLINE,
+    RCE,
+    SFT,
+    Train,
+    agro,
+    grpo,
+    rce,
+    sft,
+    sft_beams,
+    solved,
+)
 
 
 def test_patience_ends_an_sft_that_gets_no_better(task: IdentityTask) -> None:
@@ -38,10 +51,10 @@ def test_patience_counts_from_the_best_evaluation(task: IdentityTask) -> None:
 
 
 def test_the_policy_before_training_may_be_the_best(task: IdentityTask) -> None:
-    solved = sft(task, task.policy()).trained.best()
-    before = {name: weight.clone() for name, weight in solved.state_dict().items()}
+    start = solved()
+    before = {name: weight.clone() for name, weight in start.state_dict().items()}
     wrecking = SFT.model_copy(update={"learning_rate": 1.0, "grad_clip": 100.0, "epochs": 1})
-    outcome = sft(task, solved, wrecking)
+    outcome = sft(task, start, wrecking)
     assert float(outcome.history[-1]["dev_reward"]) < float(outcome.history[0]["dev_reward"])
     assert outcome.trained.best_epoch == 0
     for name, weight in outcome.trained.best().state_dict().items():

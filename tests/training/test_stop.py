@@ -14,7 +14,7 @@ from lever_plus.training import losses
 from lever_plus.training.returns import going_on
 from lever_plus.training.stop import train_stop
 from lever_plus.training.trainer import Run
-from training import GRPO, POINTER, STOP, Watch, sft, stop
+from training import GRPO, POINTER, STOP, Watch, solved, stop
 
 
 @pytest.mark.invariant
@@ -61,7 +61,7 @@ def test_a_policy_shows_what_is_worth_its_price(
 ) -> None:
     """Each shot is worth 1 alone: at .3 the first is bought, at 1.2 nothing, at 0 any number."""
     pointer = PointerParams(shots=3, price=price, price_per="demonstration")
-    outcome = stop(task, sft(task, task.policy()).trained.best(), pointer=pointer)
+    outcome = stop(task, solved(), pointer=pointer)
     best = outcome.history[outcome.trained.best_epoch]
     assert least <= float(best["dev_demonstrations"]) <= most
     assert outcome.trained.best_reward >= max(0.0, 1 - price) - 0.1
@@ -70,7 +70,7 @@ def test_a_policy_shows_what_is_worth_its_price(
 
 def test_tokens_may_be_what_costs(task: IdentityTask) -> None:
     """Every demonstration of the task adds ten tokens: a price per token is ten times as high."""
-    start = sft(task, task.policy()).trained.best()
+    start = solved()
     few = STOP.model_copy(update={"prices": [0.0, 0.03, 0.12]})
     each, ten = (
         stop(task, start, params, pointer=PointerParams(shots=3, price=price, price_per=per))
@@ -82,7 +82,7 @@ def test_tokens_may_be_what_costs(task: IdentityTask) -> None:
 
 
 def test_the_picks_are_left_alone_until_the_head_has_learned(task: IdentityTask) -> None:
-    start = sft(task, task.policy()).trained.best()
+    start = solved()
     alone = stop(task, start, STOP.model_copy(update={"rounds": 0, "weight_decay": 0.0}))
     for name, weight in start.state_dict().items():
         assert alone.trained.policy.state_dict()[name].equal(weight), name

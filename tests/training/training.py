@@ -1,5 +1,7 @@
 """Trainings of every loss on the identity task, long enough to solve it or as short as can be."""
 
+import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from identity_task import IdentityTask
+from identity_task import IdentityTask, make_task
 from lever_plus.config.grpo import GrpoParams
 from lever_plus.config.offline import AgroParams, ConstantGroups, RceParams, TauSchedule
 from lever_plus.config.policy import PointerParams
@@ -248,3 +250,14 @@ def dev_reward(task: IdentityTask, policy: Policy) -> float:
     """Return the realised reward of a policy on the dev queries, summed as training does it."""
     rewards = torch.from_numpy(task.environment.realised(policy, task.dev).rewards)
     return float((rewards @ torch.tensor(task.environment.shot_weights)).mean())
+
+
+@functools.cache
+def _solved() -> Policy:
+    task = make_task()
+    return sft(task, task.policy()).trained.best()
+
+
+def solved() -> Policy:
+    """Return a policy that has learned the task by SFT."""
+    return copy.deepcopy(_solved())

@@ -158,6 +158,7 @@ def test_actors_load_a_bfloat16_model(
     assert np.abs(np.subtract(found, whole)).max() > ROUNDING / 100
 
 
+@pytest.mark.long
 def test_every_actor_has_a_gpu_of_its_own(
     folders: Folders, settings: HuggingFaceVlmParams, vlm: RayVlm
 ) -> None:

@@ -290,8 +290,14 @@ def start(path: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lines", [1, 500, 3000])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param(1, marks=pytest.mark.long),
+        pytest.param(500, marks=pytest.mark.slow),
+        pytest.param(3000, marks=pytest.mark.long),
+    ],
+)
 def test_after_kill_9_every_acknowledged_answer_is_there(path: Path, lines: int) -> None:
     process = start(path)
     assert process.stdout is not None
@@ -310,7 +316,7 @@ def test_after_kill_9_every_acknowledged_answer_is_there(path: Path, lines: int)
     assert 0 < len(oracle.asked) <= len(everything) - len(requests)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_fill_one_store_and_lose_nothing(path: Path) -> None:
     processes = [start(path), start(path)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]

@@ -20,6 +20,8 @@ from lever_plus.files.reading import check_file, read_lines, read_text
 
 IDS: Final = ("question_id", "image_id")
 FIELDS: Final = frozenset({"image", "question", "answer", "answers", *IDS})
+COMPUTED: Final = frozenset({"fallback", "image_sha256"})
+"""Fields of the pipeline's own examples, which may be such a list: not read, but computed anew."""
 ORDER: Final = ("question", "answer", "image")
 """What a row says that is a JSON list itself."""
 ADVICE: Final = "name a file of JSON lines, a JSON list (.json) or CSV with named columns (.csv)"
@@ -130,7 +132,7 @@ def _example(row: _Row, images: Path, image_name: str | None) -> Example:
     number, where, fields = row
     if not isinstance(fields, dict):
         raise UserError(f"{where}: not an object with image, question and answer.")
-    unknown = sorted(fields.keys() - FIELDS)
+    unknown = sorted(fields.keys() - FIELDS - COMPUTED)
     if unknown:
         known = ", ".join(sorted(FIELDS))
         raise UserError(f"{where}: unknown field {unknown[0]}: there are {known}.")

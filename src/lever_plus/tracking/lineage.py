@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from ruamel.yaml.comments import CommentedSeq
@@ -16,8 +17,19 @@ from lever_plus.hub.folder import MODELS
 PACKAGE = "lever_plus"
 SOURCE = Path("src")
 SHIPPED = SOURCE / MODELS.relative_to(MODELS.parents[2])
+CODE = "the code it runs, written by `make deps`"
+"""Comment in dvc.yaml between what a stage reads and the source files that it depends on."""
 MODULES = {RCE: "offline"}
 """Stages whose module has another name: users know the stage by its first method."""
+SHARED_ROOMS = frozenset(
+    ("data", "evaluation", "features", "files", "hub", "metric", "policy", "report")
+    + ("selectors", "vlm")
+)
+"""Rooms that a stage depends on as a whole if it imports anything from them.
+
+The others are listed file by file: what researchers change most (config, training), and rooms
+that hold what no stage may depend on (pipeline, tracking, house_words with its recipe).
+"""
 
 
 def module_of(package: str, stage: str) -> str:
@@ -60,7 +72,7 @@ def import_closure(module: str, root: Path) -> list[Path]:
         if path is None or path in found:
             continue
         found.add(path)
-        open_modules += _imports(path)
+        open_modules += _imports(path.read_text(encoding="utf-8"))
     return sorted(path for path in found if path.name != "__init__.py")
 
 
@@ -70,27 +82,34 @@ def _file(module: str, root: Path) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _imports(path: Path) -> list[str]:
+@cache
+def _imports(code: str) -> tuple[str, ...]:
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.startswith(PACKAGE)]
+    return tuple(name for name in names if name.startswith(PACKAGE))
 
 
-def _folded(code: list[Path]) -> list[Path]:
-    """Replace the files of a folder by the folder, where all its modules are among them.
+def _short(code: list[Path], package: Path) -> list[Path]:
+    """Replace files by their folder: in shared rooms always, else where all its modules are listed.
 
-    DVC then keeps one entry instead of many: its lock file is parsed between any two stages.
+    A stage's list stays short enough to be read, and DVC, which parses its lock file between any
+    two stages, keeps one entry instead of many.
     """
-    folded: set[Path] = set()
+    short: set[Path] = set()
     for path in code:
+        room = path.relative_to(package).parts[0]
         modules = {p for p in path.parent.rglob("*.py") if p.name != "__init__.py"}
-        whole = path.parent.name != PACKAGE and modules <= set(code)
-        folded.add(path.parent if whole else path)
-    return sorted(folded)
+        if room in SHARED_ROOMS:
+            short.add(package / room)
+        elif path.parent != package and modules <= set(code):
+            short.add(path.parent)
+        else:
+            short.add(path)
+    return sorted(short)
 
 
 def _is_code(dep: Path, root: Path) -> bool:
@@ -104,7 +123,7 @@ def with_code_deps(
     package: str = "pipeline",
     params_of: Callable[[str], Sequence[str]] | None = None,
 ) -> str:
-    """Return dvc.yaml with every stage's code dependencies equal to its import closure.
+    """Return dvc.yaml with every stage's code dependencies covering its import closure.
 
     Args:
         dvc_yaml: Content of the file; comments and all other entries stay as they are.
@@ -120,7 +139,11 @@ def with_code_deps(
         entry = whole.get("do", whole)
         data = [dep for dep in entry["deps"] if not _is_code(root / str(dep), root)]
         code = import_closure(f"{PACKAGE}.{module_of(package, stage)}", root / SOURCE)
-        entry["deps"] = [*data, *(str(path.relative_to(root)) for path in _folded(code))]
+        short = _short(code, root / SOURCE / PACKAGE)
+        deps = CommentedSeq([*data, *(str(path.relative_to(root)) for path in short)])
+        if data and short:
+            deps.yaml_set_comment_before_after_key(len(data), before=CODE, indent=4)
+        entry["deps"] = deps
         if params_of is not None:
             entry["params"] = CommentedSeq(params_of(stage))
             entry["params"].fa.set_flow_style()

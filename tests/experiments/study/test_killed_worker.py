@@ -87,7 +87,7 @@ def test_a_study_whose_worker_is_killed_three_times_has_the_same_trials(tmp_path
     compare(tmp_path, times=3, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [2, 3])
 def test_the_same_with_ten_kills(tmp_path: Path, seed: int) -> None:
     compare(tmp_path, times=10, seed=seed)

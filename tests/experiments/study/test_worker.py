@@ -340,6 +340,6 @@ def test_a_killed_worker_loses_its_running_trial_at_most(journal: str) -> None:
     kill_and_go_on(journal)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_with_a_real_postgresql_server(postgres: str) -> None:
     kill_and_go_on(postgres)
