@@ -1,4 +1,4 @@
-"""The pages of `reference/api/`: the public face, then one page a room, by mkdocstrings directives."""
+"""The pages of `reference/api/`: the public face, then a page for each room, for mkdocstrings."""
 
 import ast
 from collections.abc import Iterator
@@ -11,8 +11,9 @@ PACKAGE: Final = Path(__file__).parents[2] / "src" / "lever_plus"
 FACE: Final = "index.md"
 OPENING: Final = """# Python
 
-The public face is what `import lever_plus` offers. The pages of the rooms have every public module, class,
-function and method; a room imports only rooms below it, see [architecture](../../architecture.md).
+The public face is what `import lever_plus` offers. The package has rooms, and each has a page with
+every public module, class, function and method. [Architecture](../../architecture.md) says what the
+rooms are for; a room imports only rooms that are listed there before it.
 """
 
 

@@ -14,9 +14,9 @@ from lever_plus.cli.main import app
 
 OPENING: Final = """# Commands
 
-Every command prints this help itself: `lever-plus COMMAND --help`. Commands read `params.yaml` of the
-folder that they are started in, unless an option names another file. An error that you can mend is one
-line without a traceback, and the exit code is 1 then.
+Every command prints this help itself: `lever-plus COMMAND --help`. Run commands in the project's
+root folder: they read `params.yaml` there. An error that you can mend is one line without a
+traceback, and the exit code is 1.
 """
 NAMES: Final = {int: "whole number", float: "number", str: "text", Path: "path"}
 

@@ -1,8 +1,8 @@
-"""What MkDocs cannot do by itself: pages and links outside docs/, and the rest of a folder in `nav`.
+"""What MkDocs cannot do by itself: pages and links outside docs/, and patterns in `nav`.
 
-Markdown files of the project's root are pages of the site too (README.md is not: the site has a home
-page). Links between them and docs/ work on both sides; a link to any other file of the repository,
-which the site does not have, becomes its text.
+Markdown files of the project's root are pages of the site too, but README.md: the site has a home
+page. Links between them and docs/ work in the repository and on the site; a link to any other
+file of the repository, which the site does not have, becomes its text.
 """
 
 import posixpath

@@ -8,10 +8,10 @@ from lever_plus.tracking.glossary import GLOSSARY
 
 OPENING: Final = """# Metrics
 
-What MLflow holds of each run. `<...>` is a part that varies: `<t>` a step of the pointer, `<k>` a number of
-demonstrations, `<bound>` `low` or `high`, `<method>` a method. The keys of a `history.jsonl` are those of
-`train/` without that prefix, and `dev_reward`, which MLflow has as `dev/reward`. For the files below
-`metrics/`, see [files](files.md#metrics).
+What MLflow holds of each run. `<...>` is a part that varies: `<t>` a step of the pointer, `<k>` a
+number of demonstrations, `<bound>` `low` or `high`, `<method>` a method. A line of
+`history.jsonl` has the metrics of `train/` without that prefix, and `dev_reward`, which is
+`dev/reward` in MLflow. The files in `metrics/` are described in [files](files.md#metrics).
 """
 PARTS: Final = {
     "dev": "Chosen on dev",

@@ -16,15 +16,16 @@ from lever_plus.files.yaml_files import read_yaml
 ROOT: Final = Path(__file__).parents[2]
 OPENING: Final = """# Parameters
 
-Everything in `params.yaml`, and what other kinds of a section have instead. The default is what the file in
-the repository has. A wrong value, a text where a number belongs (write `1.0e-4`, not `1e-4`) or an unknown
-key stops a command before it does anything; `lever-plus params check` only checks, and `lever-plus params
-overlay PRESET` merges some settings into the file. What must hold between parameters is checked too, and
-said in the error.
+Everything that `params.yaml` may hold: all its parameters, and those of the other kinds of a
+section (a VLM behind a server, files of your own). The default is the value in the repository's
+file. A wrong value, a text where a number belongs (write `1.0e-4`, not `1e-4`) or an unknown key
+stops a command before it does anything. `lever-plus params check` only checks; `lever-plus params
+overlay PRESET` merges some settings into the file. What must hold between parameters is checked
+too, and the error says it.
 
-"Stages" are those whose results depend on a parameter: when it changes, `dvc repro` runs them again, and the
-stages after them if their files changed too. A parameter that changes no result says so, with the stages that
-read it in brackets.
+"Stages" are those whose results depend on a parameter: when it changes, `dvc repro` runs them
+again, and the stages after them whose files change with them. A parameter that changes no result
+says so, with the stages that read it in brackets.
 """
 HEADS: Final = ("parameter", "default", "type and range", "meaning")
 STAGES: Final = (

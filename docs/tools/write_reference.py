@@ -9,10 +9,10 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import api  # noqa: E402
-import commands  # noqa: E402
-import metrics  # noqa: E402
-import params  # noqa: E402
+import api
+import commands
+import metrics
+import params
 
 REFERENCE: Final = Path(__file__).parents[1] / "reference"
 

@@ -11,8 +11,8 @@ class OptimParams(Section):
     """What all training stages share."""
 
     epochs: Count = Field(
-        description="passes over the training data; where there are rounds of fresh candidates, passes "
-        "over those of a round"
+        description="passes over the training data; with rounds of fresh candidates, passes over "
+        "those of a round"
     )
     learning_rate: LearningRate
     schedule: Literal["constant", "linear", "cosine"] = Field(
