@@ -17,6 +17,7 @@ ROOT: Final = Path(__file__).parents[2]
 LINK: Final = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 ELSEWHERE: Final = re.compile(r"^([a-z]+:|#|/)")
 README: Final = "README.md"
+API: Final = "reference/api/"
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -30,8 +31,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:  # noqa: ARG001
-    """Let links between docs/ and the root lead to where the pages are on the site."""
+    """Let links lead to where pages are on the site; rank guides above the API in the search."""
     uri = page.file.src_uri
+    if uri.startswith(API):
+        page.meta["search"] = {"boost": 0.2}
     folder = "" if (ROOT / uri) in root_pages() else posixpath.join("docs", posixpath.dirname(uri))
     return LINK.sub(lambda found: moved(found, folder, posixpath.dirname(uri)), markdown)
 
