@@ -12,13 +12,12 @@ from pydantic import TypeAdapter
 
 from documentation.pages import api, commands, leaves, params, write_reference
 from glossary_entries import explained
-from lever_plus.config.params import Params
 from lever_plus.data import pool_folder
-from lever_plus.data.examples import Example, ExampleRow
+from lever_plus.data.examples import ExampleRow
 from lever_plus.data.lists import FIELDS, read_list
 from lever_plus.data.pools import PoolRow
 from lever_plus.data.vqa_files import Annotation, AnnotationsFile, Question, QuestionsFile, load
-from lever_plus.evaluation import ablations, diagnostics, evaluate, stored
+from lever_plus.evaluation import ablations, evaluate, stored
 from lever_plus.features import kept
 from lever_plus.features.whitening import PARTS
 from lever_plus.pipeline.searches import PrefixRow, SearchRow
@@ -206,9 +205,3 @@ def test_the_files_that_are_shown_can_be_read(tmp_path: Path) -> None:
         (QueryRecord, examples("RL data")[1]),
     ):
         TypeAdapter(kind).validate_json(text)
-
-
-def test_an_example_of_the_code_has_the_fields_of_its_file() -> None:
-    assert fields(Example) == fields(ExampleRow)
-    assert set(Params.model_fields) >= {key.partition(".")[0] for key in leaves()}
-    assert diagnostics.copy_rates.__doc__
