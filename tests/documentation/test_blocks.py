@@ -20,7 +20,7 @@ SHOWN = {"", "text", "json", "jsonl", "csv", "mermaid"}
 """What is looked at, not typed."""
 GUIDES = "docs/guides/"
 RUN = {"bash": GUIDES, "python": "", "yaml": ""}
-"""{language: pages whose blocks are run}: by tests/hosts/test_guides.py in the guides, here else."""
+"""{language: pages whose blocks are run}: those of guides by tests/hosts/test_guides.py."""
 CONSOLE = [block for block in BLOCKS if block.kind in ("console", "sh")]
 
 RUN_HERE = (
