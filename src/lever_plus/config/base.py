@@ -96,10 +96,14 @@ Temperature = Annotated[float, Field(ge=LOWEST, le=HIGHEST)]
 """What scores are divided by before a softmax: less overflows, more is uniform."""
 
 
-Dropout = Annotated[float, Field(ge=0, le=0.99)]
+Dropout = Annotated[
+    float, Field(ge=0, le=0.99, description="share of hidden values set to 0 in training")
+]
 
 
-LearningRate = Annotated[float, Field(ge=1e-9, le=10)]
+LearningRate = Annotated[
+    float, Field(ge=1e-9, le=10, description="step size of AdamW, before the schedule")
+]
 
 
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]

@@ -22,7 +22,7 @@ ImageSize = Annotated[
 class EmbeddedSource(Section):
     """The embedded data set, house words: made from the seed."""
 
-    kind: Literal["embedded"]
+    kind: Literal["embedded"] = Field(description="the embedded data set")
     train: Items = Field(description="training items; every one is a possible ICD")
     dev: Items = Field(description="items that choices (epochs, settings) are made on")
     test: Items = Field(description="items that are only reported")
@@ -51,7 +51,7 @@ class HeldOut(Section):
 class VqaFilesSource(Section):
     """Files in VQAv2 format: VQAv2, OK-VQA, or your own."""
 
-    kind: Literal["vqa_files"]
+    kind: Literal["vqa_files"] = Field(description="files of your own, in VQAv2 format")
     root: Text = Field(description="folder that the paths of the splits start from")
     answers_per_question: Few = Field(description="human answers of every question")
     allow_fallback: bool = Field(

@@ -32,8 +32,8 @@ class RlParams(Section):
 class TauSchedule(Section):
     """Temperature of the reward softmax, linear over the optimiser steps."""
 
-    start: Temperature
-    end: Temperature
+    start: Temperature = Field(description="at the first step, in points of reward")
+    end: Temperature = Field(description="at the last step, in points of reward")
 
 
 Credit = Annotated[

@@ -10,14 +10,17 @@ from lever_plus.config.base import Count, LearningRate, NonNegative, Positive, S
 class OptimParams(Section):
     """What all training stages share."""
 
-    epochs: Count
+    epochs: Count = Field(
+        description="passes over the training data; with rounds of fresh candidates, passes over "
+        "those of a round"
+    )
     learning_rate: LearningRate
     schedule: Literal["constant", "linear", "cosine"] = Field(
         description="of the learning rate, after the warm-up; linear and cosine end at 0"
     )
     warmup: Whole = Field(description="optimiser steps in which the learning rate rises from 0")
     batch_size: Count = Field(description="queries a step")
-    weight_decay: NonNegative
+    weight_decay: NonNegative = Field(description="of AdamW, in multiples of the learning rate")
     grad_clip: Positive = Field(description="largest norm of a gradient")
 
     @model_validator(mode="after")

@@ -10,7 +10,9 @@ from lever_plus.config.base import Few, NonNegative, Section, Temperature, Width
 class ResidualPolicyParams(Section):
     """Static scores as `v2`'s, corrected at each step by what was picked before."""
 
-    kind: Literal["residual"]
+    kind: Literal["residual"] = Field(
+        description="static scores, corrected at each step by what was picked before"
+    )
     hidden: Width = Field(description="width of the policy")
     layers: Few = Field(description="cross-attention layers")
     temperature: Temperature = Field(description="logits are cosines over this")
@@ -19,7 +21,9 @@ class ResidualPolicyParams(Section):
 class StatefulPolicyParams(Section):
     """A network whose step sees what was picked before."""
 
-    kind: Literal["stateful"]
+    kind: Literal["stateful"] = Field(
+        description="each step scores the candidates anew, given what was picked before"
+    )
     hidden: Width = Field(description="width of the policy")
     logit_clip: Annotated[float, Field(ge=0.01, le=1e4)] = Field(
         description="logits are clip * tanh(score / clip)"
@@ -29,7 +33,7 @@ class StatefulPolicyParams(Section):
 class V2PolicyParams(Section):
     """Cross-attention of the query over the pool, then one static score a candidate."""
 
-    kind: Literal["v2"]
+    kind: Literal["v2"] = Field(description="static scores, the same at every step")
     hidden: Width = Field(description="width of the policy")
     layers: Few = Field(description="cross-attention layers")
     temperature: Temperature = Field(description="logits are cosines over this")

@@ -69,14 +69,16 @@ class PromptParams(Section):
 class HuggingFaceVlmParams(Section):
     """A frozen vision-language model on this machine."""
 
-    kind: Literal["huggingface"]
+    kind: Literal["huggingface"] = Field(description="weights that this machine runs")
     path: ModelPath = Field(description="Hugging Face folder or hub id, or a shipped one")
     revision: Text | None = Field(description="commit of a hub id; null for a folder")
     device: Device
-    dtype: Literal["float32", "float16", "bfloat16"]
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        description="precision of the weights and of the forward pass"
+    )
     attn_implementation: Literal[
         "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"
-    ]
+    ] = Field(description="attention kernel of transformers")
     prompt: PromptParams
     max_new_tokens: Few = Field(description="tokens of an answer; house-word answers are one")
     num_beams: Few = Field(description="1 is greedy decoding")
@@ -89,7 +91,7 @@ class HuggingFaceVlmParams(Section):
 class OpenAiVlmParams(Section):
     """A frozen vision-language model behind an OpenAI-compatible server (vLLM, SGLang, ...)."""
 
-    kind: Literal["openai"]
+    kind: Literal["openai"] = Field(description="an OpenAI-compatible server")
     # A URL that is refused may hold a password, and the error would show it.
     model_config = ConfigDict(**Section.model_config, hide_input_in_errors=True)
 
@@ -125,7 +127,7 @@ class OpenAiVlmParams(Section):
 class PluginVlmParams(Section):
     """A frozen vision-language model that code of your own computes."""
 
-    kind: Literal["plugin"]
+    kind: Literal["plugin"] = Field(description="a back end of your own")
     factory: Text = Field(
         description="what makes the back end: package.module:factory, or the name of an entry "
         "point of lever_plus.backends"

@@ -81,7 +81,7 @@ class Latent(Row):
         attribute_word: The question's word for the attribute.
         style_word: The question's word for the language.
         needs: The HALVES that only demonstrations can explain, see `Meaning.needs`.
-        values: What the card shows: {attribute: index in VALUES[attribute][language]}.
+        values: What the card shows: `{attribute: index in VALUES[attribute][language]}`.
     """
 
     attribute: str

@@ -58,7 +58,7 @@ VALUES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "german": ("nordwest", "nordost", "südwest", "südost"),
     },
 }
-"""VALUES[attribute][language][value index] is the one-word answer."""
+"""`VALUES[attribute][language][value index]` is the one-word answer."""
 
 HOUSE_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "digit": ("brindle", "quorp", "taviel", "mernock", "sollit", "drask"),
