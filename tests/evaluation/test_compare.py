@@ -160,7 +160,7 @@ def test_a_pool_for_each_question_is_the_one_that_it_gets(
     each = [bad if number % 2 else pool for number in range(QUESTIONS)]
     found = {(r["method"], r["shots"]): r["accuracy"] for r in run(questions, each).rows}
     assert found["good", 1] == pytest.approx(HALF.mean(), abs=1e-6)
-    with pytest.raises(UserError, match="12 questions, but 11 pools and 0 examples: give a list"):
+    with pytest.raises(UserError, match="12 questions, but 11 pools and 0 examples: give one list"):
         run(questions, each[1:])
     with pytest.raises(UserError, match="12 questions, but 0 pools and 0 examples"):
         run(questions, [])

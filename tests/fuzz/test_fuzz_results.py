@@ -199,7 +199,7 @@ def _shown(stop: dict[str, Any]) -> None:
     ("changes", "message"),
     [
         ({"price": 0.06}, "has a price twice"),
-        ({"demonstrations": 4.5}, "says that more was shown than was asked for"),
+        ({"demonstrations": 4.5}, "has more demonstrations than shots in a row"),
         ({"n": 0}, "rows.1.n"),
     ],
 )

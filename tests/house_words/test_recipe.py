@@ -95,7 +95,7 @@ def test_the_log_has_what_the_model_can_do_from_time_to_time(tmp_path: Path) -> 
 
 def test_a_vlm_that_the_recipe_lacks_and_a_mistyped_setting_are_named(tmp_path: Path) -> None:
     places = small_recipe(tmp_path)
-    with pytest.raises(UserError, match="has no VLM 'vlm-9', but vlm, vlm-2"):
+    with pytest.raises(UserError, match="has no VLM 'vlm-9'; it has vlm, vlm-2"):
         vlm.run(read_recipe(places.params), places, "vlm-9")
     text = places.params.read_text()
     places.params.write_text(text + "prbes: 4\n")

@@ -24,7 +24,11 @@ def opened(path: Path) -> Store:
 def test_a_folder_a_text_and_a_closed_place_are_no_store(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("not a database at all")
     (tmp_path / "folder.db").mkdir()
-    for name, message in {"text.db": "no SQLite", "folder.db": "no file", "text.db/a": "a"}.items():
+    for name, message in {
+        "text.db": "not a SQLite",
+        "folder.db": "not a file",
+        "text.db/a": "a",
+    }.items():
         with pytest.raises(UserError, match=message):
             opened(tmp_path / name)
     with pytest.raises(UserError, match="can't be made"):

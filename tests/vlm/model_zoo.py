@@ -352,7 +352,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
 WHOLE: Final[Mapping[str, str]] = {
     "MiniCPM-V 4.6": "a prompt is not the concatenation of its turns",
     "Molmo2": "its likelihoods would differ by",
-    "Granite Vision 4": "its language model is given deepstack_features",
+    "Granite Vision 4": "its language model gets deepstack_features",
 }
 """The families whose prompts run whole, and how the reason for it begins or ends; others share."""
 IN_COMPANY: Final = {"LLaVA-OneVision"}

@@ -224,7 +224,9 @@ def test_what_belongs_to_no_token_is_refused_by_its_name(
 
     monkeypatch.setattr(inner, "__call__", with_more)
     refused = load()
-    assert refused.why_plain == "its language model is given features, which belongs to no token"
+    assert refused.why_plain == (
+        "its language model gets features, which does not belong to single tokens"
+    )
 
 
 def attended(rows: list[list[int]]) -> SharedLayer:

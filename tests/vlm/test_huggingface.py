@@ -152,7 +152,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         return generate(chunk, tokens)
 
     monkeypatch.setattr(small.engine, "generate", limited)
-    with pytest.warns(UserWarning, match="out of memory: going on with batches of"):
+    with pytest.warns(UserWarning, match="out of memory: continuing with batches of"):
         assert small.answers(requests) == vlm.answers(requests)
     assert max(sizes) == len(requests)
     before = len(sizes)

@@ -139,14 +139,18 @@ def test_params_yaml_names_one(tmp_path: Path) -> None:
         ("answers", "it has no method answers(requests, done)"),
         ("identity", "its identity has no text for dtype"),
         ("revision", "its identity has no text for revision"),
-        ("prompt", "its prompt is no PromptFormat of lever_plus.vlm.prompt"),
-        ("usage", "its usage is no Usage of lever_plus.vlm.usage"),
+        ("prompt", "its prompt is not a PromptFormat of lever_plus.vlm.prompt"),
+        ("usage", "its usage is not a Usage of lever_plus.vlm.usage"),
     ],
 )
 def test_what_is_no_back_end_is_refused(params: Params, name: str, message: str) -> None:
-    with pytest.raises(UserError, match=r"^vlm\.factory: .*is no back end: " + re.escape(message)):
+    with pytest.raises(
+        UserError, match=r"^vlm\.factory: .*is not a back end: " + re.escape(message)
+    ):
         opened(params, settings("vlm.test_open:lacking", name=name))
-    with pytest.raises(UserError, match=r"^the VLM, a \w+, is no back end: " + re.escape(message)):
+    with pytest.raises(
+        UserError, match=r"^the VLM, a \w+, is not a back end: " + re.escape(message)
+    ):
         open_vlm(lacking(name))
 
 
@@ -265,7 +269,7 @@ def test_an_identity_that_no_store_could_be_read_with_is_refused(
     open_vlm(Parrot("before"), store=path).answers([Request(SHOWN, QUERY)])
     own = Parrot("polly")
     own.identity = {**own.identity, **more}  # type: ignore[typeddict-item]
-    with pytest.raises(UserError, match=r"its identity has (seed|3) beside|cannot be shown"):
+    with pytest.raises(UserError, match=r"its identity has (seed|3) besides|cannot be printed"):
         open_vlm(own, store=path).answers([Request(SHOWN, QUERY)])
     assert [row.answers for row in Store(path).statistics()] == [1]
 

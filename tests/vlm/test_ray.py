@@ -190,7 +190,7 @@ def test_more_than_the_cluster_has_is_refused(
 ) -> None:
     assert vlm.start()  # the cluster is up
     greedy = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=8.0)
-    with pytest.raises(UserError, match="scoring.ray asks for 16 GPUs, the cluster has 0"):
+    with pytest.raises(UserError, match="scoring.ray asks for 16 GPUs, but the cluster has 0"):
         RayVlm(str(folders.vlm), settings, greedy).answers([])
 
 

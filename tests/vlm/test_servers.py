@@ -73,14 +73,14 @@ def test_a_server_that_starts_again_is_waited_for_and_people_are_told(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
     assert "EngineCore encountered an issue" in told[0]
-    assert told[0].endswith("Asked again, for up to 20 s (vlm.patience_s).")
+    assert told[0].endswith("Trying again for up to 20 s (vlm.patience_s).")
     assert told[1] == f"{two[0].url} answers again."
 
 
 @pytest.mark.usefixtures("quick")
 def test_patience_ends_and_is_named(two: list[Raw], requests: list[Request]) -> None:
     two[0].reply = lambda _path: BUSY
-    with pytest.raises(UserError, match=r"Asked \d+ times in 0.2 s \(vlm.patience_s\)\.$"):
+    with pytest.raises(UserError, match=r"Tried \d+ times in 0.2 s \(vlm.patience_s\)\.$"):
         client(two[0].url, patience_s=0.2).answers(requests[:1])
     assert len(two[0].seen) > 3
 

@@ -233,7 +233,7 @@ def test_a_likelihood_that_is_no_number_stops_after_storing_the_others(path: Pat
     bad = SCORED[prefix_order(SCORED)[10]]
     oracle.broken = {bad}
     named = re.escape(f"of {bad.answer!r} as the answer to {bad.query.question!r}")
-    with pytest.raises(UserError, match=f"{named} .* after demonstrations .* no finite"):
+    with pytest.raises(UserError, match=f"{named} .* after demonstrations .* not a finite"):
         StoredVlm(oracle, Store(path)).log_likelihoods(SCORED)
     again = Oracle()
     StoredVlm(again, Store(path)).log_likelihoods(SCORED)
