@@ -90,7 +90,7 @@ def blocked() -> list[str]:
 
 
 def on_the_base(code: str, folder: Path, **values: object) -> subprocess.CompletedProcess[str]:
-    """Run code in a process that sees the base alone."""
+    """Run code in a process that sees only the base."""
     whole = (BLOCK + code).format(blocked=blocked(), **values)
     command = [sys.executable, "-c", whole]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -195,7 +195,7 @@ for folder in {folders!r}:
 @pytest.mark.slow
 @needs_torchvision
 def test_a_family_says_that_it_lacks_torchvision(tmp_path: Path) -> None:
-    """Whether it needs that for videos alone or for images too."""
+    """Whether it needs it only for videos or for images, too."""
     names = ("Qwen3-VL", "Molmo2")
     folders = [str(save(FAMILIES[name], tmp_path / name)) for name in names]
     done = on_the_base(PROCESSORS, tmp_path, folders=folders)

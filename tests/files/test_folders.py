@@ -1,4 +1,4 @@
-"""Folders are replaced whole: what fails, fills the disk or is killed leaves what was there."""
+"""Folders are replaced whole: after a failure, a full disk or a kill, the old one is there."""
 
 import resource
 import signal

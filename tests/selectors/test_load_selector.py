@@ -68,7 +68,7 @@ def test_it_selects_the_same_after_it_was_copied_with_its_encoder(
 
 
 def name_encoder(checkpoint: Path, path: str) -> None:
-    """Let a checkpoint say that its encoder was elsewhere when it was trained."""
+    """Make a checkpoint say that its encoder was elsewhere when it was trained."""
     config = checkpoint / "config.json"
     facts = CheckpointConfig.model_validate_json(config.read_text(encoding="utf-8"))
     facts = facts.model_copy(update={"encoder": facts.encoder.model_copy(update={"path": path})})
