@@ -1,4 +1,4 @@
-"""Embeddings: unit and whitened features, whitened by the training split alone."""
+"""Embeddings: unit and whitened features; only the training split determines the whitening."""
 
 import shutil
 from dataclasses import replace

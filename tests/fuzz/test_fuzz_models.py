@@ -283,14 +283,14 @@ def test_versions_of_a_tokenizer_beside_it_are_taken(folder: Path) -> None:
 
 @pytest.mark.parametrize("named", [["a\nb"], ["\x1b[2J"], [""], [3], "CLIPModel", [], None])
 def test_a_model_s_name_can_be_shown(folder: Path, named: Any) -> None:
-    """Answers are kept under it."""
+    """Stored answers are kept under this name."""
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "architectures": named}))
     assert identify(str(folder), None)[0] == "CLIPConfig"
 
 
 def test_links_are_hashed_by_what_they_lead_to(folder: Path, tmp_path: Path) -> None:
-    """A cache of the hub is made of links."""
+    """The hub's cache consists of links."""
     linked = tmp_path / "linked"
     linked.mkdir()
     for path in folder.iterdir():

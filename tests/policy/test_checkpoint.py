@@ -204,7 +204,7 @@ def test_another_pool_may_be_allowed_explicitly(saved: Path, trained: Policy) ->
 def test_another_feature_space_is_refused_whatever_the_pool(
     saved: Path, other: FeatureSpace, allow: bool
 ) -> None:
-    """Another encoder, or another whitening of the same one."""
+    """The encoder differs, or only its whitening."""
     mine = make_space().sha256[:12]
     with pytest.raises(
         UserError, match=f"trained in feature space {mine}, not {other.sha256[:12]} .*whitening"
@@ -242,7 +242,7 @@ def test_a_checkpoint_without_its_card_is_whole(saved: Path, trained: Policy) ->
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path: Path, trained: Policy) -> None:
-    """One file, with its facts before the weights."""
+    """It was one file, with the facts before the weights."""
     header = json.dumps({"format": "lever-plus-selector-2", "encoder": ENCODER})
     save_file(trained.state_dict(), tmp_path / POLICY, metadata={"lever_plus": header})
     assert re.search(

@@ -19,7 +19,7 @@ SHOTS = 2
 
 @pytest.fixture(scope="module")
 def asked(world: World) -> tuple[list[Query], list[list[Example]]]:
-    """Dev queries, with training examples in turn."""
+    """Dev queries, alternating with training examples."""
     train = world.splits["train"]
     queries = [example.query for example in world.splits["dev"]]
     return queries, [train[number : number + 12] for number in range(len(queries))]

@@ -54,7 +54,7 @@ def selectors(folder: Path) -> Selectors:
 
 
 def save(run: TrainingRun, path: Path, run_id: str, model_id: str) -> None:
-    """Write what stands for a model: a file of its own, and one in a folder."""
+    """Write files in place of a model: one of its own, and one in a folder."""
     (path / "artifacts").mkdir(parents=True)
     (path / "MLmodel").write_text(f"{run_id} {model_id}")
     (path / "artifacts" / "policy").write_bytes(run.checkpoint.read_bytes())

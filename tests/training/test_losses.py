@@ -61,7 +61,7 @@ def test_rce_with_a_tiny_tau_imitates_the_best_candidate_alone() -> None:
 def test_rce_rests_at_what_filled_the_list_times_exp_of_the_reward_over_tau(
     rewards: Tensor,
 ) -> None:
-    """A pointer that stands n times in the list has mu proportional to n."""
+    """A pointer that is n times in the list has mu proportional to n."""
     returns, tau = rewards[0].mean(-1), 0.4
     mu = (torch.arange(60) * 7 % 4 + 1).double()
     members = torch.arange(60).repeat_interleave(mu.long())
