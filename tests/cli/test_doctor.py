@@ -20,7 +20,7 @@ PRESETS = ROOT / "presets"
 
 @pytest.fixture(autouse=True)
 def disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk with room, whatever this machine has."""
+    """A disk with enough room, whatever this machine has."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100e9))
 
 
@@ -194,7 +194,7 @@ def test_a_vlm_of_the_user_s_own_is_named_as_such(params: Params) -> None:
 def test_a_torchvision_that_was_built_for_another_torch_is_named(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Transformers would not load either; that it is installed is not enough."""
+    """It is installed, but that is not enough: transformers could not load it."""
 
     def fail(_name: str) -> None:
         raise RuntimeError("operator torchvision::nms does not exist")

@@ -1,4 +1,4 @@
-"""What settings name is found: built in, in an installed package, or in a module of the user's."""
+"""What settings name is found: built in, in an installed package, or in a user's own module."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""params.yaml about policy, reward and training: what does not fit together is named."""
+"""The policy, reward and training sections of params.yaml: what does not fit together is named."""
 
 import math
 import re
@@ -33,7 +33,7 @@ in_log.needs = {"log_prob"}
 
 @pytest.fixture(autouse=True)
 def user_rewards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module of rewards of a user's own."""
+    """A user's own module with reward functions."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "user_rewards.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(folder))
@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def merged(path: Path, tmp_path: Path) -> Callable[[Content], Params]:
-    """Lay settings over the project's params and read the result."""
+    """Merge settings into the project's params and read the result."""
 
     def merge(content: Content) -> Params:
         preset = tmp_path / "preset.yaml"
@@ -240,7 +240,7 @@ def test_a_reward_given_in_the_same_way_is_merged(path: Path, tmp_path: Path) ->
 
 
 def test_params_are_what_their_own_values_give(merged: Callable[[Content], Params]) -> None:
-    """Changes to read params start from the weights that a mode stood for."""
+    """Params that were read with a mode are changed from the weights that the mode stands for."""
     found = merged(legacy(0.5, correctness_mode="pm1") | OFF_LINE)
     assert changed_params(found, {}) == found
     assert changed_params(found, weights(hard=0.5)).reward.log_prob == 0.5

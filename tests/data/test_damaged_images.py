@@ -1,4 +1,4 @@
-"""Pixels that are not all there are refused; Pillow makes black or gray ones without a word."""
+"""Images with missing pixels are refused; Pillow silently makes those black or gray."""
 
 import io
 import random
@@ -119,7 +119,7 @@ def test_a_png_that_lacks_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_png_s_profile_counts_whatever_its_size(tmp_path: Path) -> None:
-    """Pillow takes more than a megabyte for an attack, and the picture with it."""
+    """Pillow takes a profile of more than a megabyte for an attack, and refuses the picture."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     swapped = srgb.replace(b"rXYZ", b"xXYZ").replace(b"gXYZ", b"rXYZ").replace(b"xXYZ", b"gXYZ")
     large = struct.pack(">I", len(swapped) + 2**21) + swapped[4:] + bytes(2**21)

@@ -1,4 +1,4 @@
-"""Pixels depend on the picture alone: every way to store one picture opens as the same pixels."""
+"""Pixels depend on the picture alone: however a picture is stored, its pixels are the same."""
 
 import base64
 import io
@@ -68,7 +68,7 @@ def png(size: tuple[int, int], bits: int, colours: int, rows: bytes, *before: by
 
 
 def with_chunk(content: bytes, made: bytes) -> bytes:
-    """A PNG with one chunk more, right after its header."""
+    """A PNG with one more chunk, right after its header."""
     return content[:33] + made + content[33:]
 
 
@@ -119,7 +119,7 @@ def test_sixteen_bits_of_gray_are_scaled_to_eight(kind: str, factor: int, tmp_pa
 
 
 def test_grays_of_twelve_bits_and_of_white_as_zero(tmp_path: Path) -> None:
-    """Pillow reads the first into 16 bits unscaled, and takes the second for its negative."""
+    """Pillow does not scale twelve bits to 16, and inverts a picture whose white is zero."""
     twelve = np.array([[0, 4095], [2048, 16]], dtype=np.uint16)
     packed = b"\x00\x0f\xff\x80\x00\x10"
     tags = ((256, 3, 2), (257, 3, 2), (258, 3, 12), (259, 3, 1), (262, 3, 1))
@@ -184,7 +184,7 @@ def test_a_transparent_colour_is_white(
 
 
 def test_a_transparent_gray_of_two_bits_or_of_sixteen(tmp_path: Path) -> None:
-    """The file names the gray in its own bits, which Pillow does not scale."""
+    """The file gives the gray in its own number of bits, which Pillow does not scale."""
     rows = b"\0\xcc" * 2  # 3 0 3 0
     two = png((4, 2), 2, 0, rows, chunk(b"tRNS", b"\0\3"))
     (tmp_path / "a.png").write_bytes(two)

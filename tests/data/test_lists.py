@@ -1,4 +1,4 @@
-"""Lists of a user's own: what each format says, and one sentence for every damaged row."""
+"""A user's own lists: what is read from each format, and one sentence for every damaged row."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, name: str, text: str, image_name: str | None = None) -> dict[str, Example]:
-    """Read a list; its places have no folder."""
+    """Read a list; return its examples by their place, which is named without the folder."""
     path = folder / name
     path.write_bytes(text.encode())
     found = read_list(path, folder / "images", image_name)
@@ -66,7 +66,7 @@ def test_every_format_says_the_same_with_its_places(
 
 
 def test_a_cell_of_csv_may_hold_commas_quotes_and_lines(folder: Path) -> None:
-    """The rows below it have the numbers of their first lines."""
+    """The rows below it are still named by the line on which they begin."""
     text = HEAD + '"a ""b"",\nc?","1,000",1.png\nq?,red,2.png\n'
     found = read(folder, "list.csv", text)
     assert list(found) == ["list.csv, line 2", "list.csv, line 4"]

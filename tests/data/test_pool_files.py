@@ -1,4 +1,4 @@
-"""Pools of a user's own: what is read, and one sentence for every damaged file."""
+"""A user's own pools: what is read, and one sentence for every damaged file."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def test_lines_are_read_with_images_relative_to_the_file(path: Path) -> None:
     ],
 )
 def test_a_list_in_another_format_is_the_same_pool(path: Path, name: str, text: str) -> None:
-    """But for the numbers of its questions: those of CSV start below its header."""
+    """Only the numbers of its questions differ: in CSV they start below the header."""
     write(path, LINE, {"image": "c.png", "question": "p?", "answer": "blue"})
     (path.parent / name).write_text(text)
     assert [replace(e, question_id=0) for e in read_pool(path.parent / name)] == [
@@ -84,7 +84,7 @@ def test_human_answers_show_their_most_frequent_unless_one_is_given(path: Path) 
 
 
 def test_lines_and_images_without_ids_are_numbered(path: Path) -> None:
-    """Lines by their place, images by their content, whatever file holds it."""
+    """Lines are numbered by their place, images by their content, whatever file it is in."""
     names = ("a.png", "c.png", "images/b.png")
     write(path, *({**LINE, "image": name} for name in names))
     assert [(e.question_id, e.image_id) for e in read_pool(path)] == [(1, 1), (2, 2), (3, 1)]
@@ -93,7 +93,7 @@ def test_lines_and_images_without_ids_are_numbered(path: Path) -> None:
 
 
 def test_empty_lines_are_nothing_and_only_a_line_feed_ends_a_line(path: Path) -> None:
-    """A question may hold other separators; a file from Windows ends its lines with two letters."""
+    """A question may hold other separators; a file from Windows ends lines with two characters."""
     asked = "first\u2028second\x85third?"
     write(path, {**LINE, "question": asked})
     text = path.read_text(encoding="utf-8")

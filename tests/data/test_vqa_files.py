@@ -171,7 +171,7 @@ def test_examples_survive_writing_and_reading(tmp_path: Path) -> None:
 
 
 def test_images_inside_the_project_are_named_relative_to_it(tmp_path: Path) -> None:
-    """So that a project may be moved, with images elsewhere staying where they are."""
+    """So a project can be moved; images outside it stay where they are."""
     root, moved = tmp_path / "project", tmp_path / "moved"
     inside, outside = (str(folder / "x.png") for folder in (root / "images", tmp_path / "coco"))
     examples = [replace(example(1, 1), image=inside), replace(example(2, 2), image=outside)]
@@ -257,7 +257,7 @@ def test_an_image_that_cannot_be_opened_is_refused_with_its_question(
 
 
 def test_images_that_are_counted_anew_in_every_split_are_told_apart(tmp_path: Path) -> None:
-    """Their numbers say nothing, their contents do; ids that tell images apart stay."""
+    """Their ids are not unique, so their contents tell them apart; ids that are unique are kept."""
     grays = {"test": (1, 2, 3), "train": (4, 5, 1)}
     splits = {
         split: [

@@ -1,4 +1,4 @@
-"""A user's list becomes a split that the reader of VQAv2 files reads, or a sentence says why."""
+"""A user's list becomes a split in VQAv2 format, or a sentence says why not."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def no_link(_file: object, _there: object) -> NoReturn:
 def test_images_are_linked_or_copied(
     folder: Path, monkeypatch: pytest.MonkeyPatch, link: Callable[..., None]
 ) -> None:
-    """A link to a picture is followed: where it leads from elsewhere, nobody knows."""
+    """A link to a picture is followed, because it might lead nowhere from another folder."""
     (folder / "images" / "c.png").symlink_to("a.png")
     monkeypatch.setattr(os, "link", link)
     (example,) = read(make(folder, [["q?", "red", "c.png"]]))

@@ -1,4 +1,4 @@
-"""Embeddings: unit and whitened features, whitened by the training split alone."""
+"""Embeddings: unit and whitened features; only the training split determines the whitening."""
 
 import shutil
 from dataclasses import replace
@@ -69,7 +69,7 @@ def test_features_do_not_depend_on_the_batch(
 def test_whitened_features_are_those_of_the_space_in_the_folder(
     embeddings: Embeddings, space: FeatureSpace
 ) -> None:
-    """The space is what makes the features of anything new, and its hash is theirs."""
+    """The space also makes the features of anything new, and its hash is that of the features."""
     assert embeddings.space_sha256 == space.sha256
     np.testing.assert_array_equal(space.candidates(embeddings.unit), embeddings.white)
     queries = space.query(embeddings.unit)
@@ -104,7 +104,7 @@ def test_missing_folders_say_what_to_run(tmp_path: Path) -> None:
 def test_embeddings_without_the_whitened_ones_say_what_to_run(
     world: World, folders: Folders, tmp_path: Path
 ) -> None:
-    """So does a folder that an earlier version wrote, with a file for every part."""
+    """The same holds for a folder that an earlier version wrote, with a file for every part."""
     embed_examples(tmp_path, tmp_path / "cache", load(folders.clip), world.splits, 0.999)
     (tmp_path / "white.npy").unlink()
     with pytest.raises(UserError, match=r"lacks white\.npy: run `dvc repro embed`"):

@@ -1,4 +1,4 @@
-"""Features of what is new equal those of the experiment's files, and nothing is encoded twice."""
+"""Features of new examples equal those of the experiment's files; nothing is encoded twice."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -62,7 +62,7 @@ def everything(features: StoredFeatures | EncodedFeatures, examples: list[Exampl
 def test_encoded_features_equal_the_stored_ones(
     world: World, stored: StoredFeatures, encoded: EncodedFeatures
 ) -> None:
-    """Asked for in another order and with a repeat; the batches of the encoder differ then."""
+    """They are asked for in another order and with a repeat, so the encoder's batches differ."""
     every = list(world.examples.values())
     examples = [*every[::-3], every[0], every[0]]
     pairs = zip(everything(stored, examples), everything(encoded, examples), strict=True)
@@ -159,7 +159,7 @@ def test_a_new_example_does_not_get_the_features_of_one_with_its_id(
 def test_a_second_process_encodes_nothing(
     world: World, space: FeatureSpace, clip: ClipEncoder, tmp_path: Path
 ) -> None:
-    """All that it shares with the first is the folder."""
+    """It shares nothing with the first but the folder."""
     examples = list(world.examples.values())
     found, encoders = [], []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Kept features only save time: what is not there, or is damaged, is encoded again."""
+"""Kept features only save time: what is missing or damaged is encoded again."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -108,7 +108,7 @@ def test_features_of_another_size_are_all_made_again(path: Path) -> None:
 
 
 def test_a_row_more_adds_to_the_file_and_rewrites_nothing(path: Path) -> None:
-    """A question more costs the same whatever is kept."""
+    """One more question costs the same, however much is kept."""
     many = [f"{number} of many" for number in range(2000)]
     ask(path, many)
     before = path.stat().st_ino, path.read_bytes()

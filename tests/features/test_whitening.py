@@ -1,4 +1,4 @@
-"""A feature space: whitening to the last bit, a hash of all that it is, and files that are whole.
+"""A feature space: whitening to the last bit, a hash of all its parts, and complete files.
 
 Files that are damaged, or of another version, are refused in one sentence.
 """
@@ -54,7 +54,7 @@ def rewrite(
     change: Callable[[Tensors], object] = lambda _: None,
     header: dict[str, str] | None = None,
 ) -> None:
-    """Change the tensors of a file, and put another header before them if one is given."""
+    """Change the tensors of a file, and its header if one is given."""
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata() if header is None else header
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -88,7 +88,7 @@ def test_rounding_errors_of_constant_features_are_not_blown_up() -> None:
 def test_whitening_of_clip_features_is_that_of_scikit_learn(
     embeddings: Embeddings, space: FeatureSpace
 ) -> None:
-    """On the memory-mapped rows of the files, as the stage fits them."""
+    """It is fitted on memory-mapped rows of the files, as in the stage."""
     for part in PARTS:
         rows = np.asarray(embeddings.unit[part])
         reference = PCA(n_components=0.99, whiten=True, svd_solver="full").fit(rows[:24])
@@ -112,7 +112,7 @@ def test_a_query_has_no_answer_and_its_parts_come_first() -> None:
 
 @pytest.mark.invariant
 def test_the_hash_changes_with_every_number() -> None:
-    """By as little as a float can change."""
+    """Even if it changes by as little as a float can."""
     space = make_space()
     hashes = {space.sha256}
     for name in NAMES:
@@ -232,7 +232,7 @@ def test_another_file_is_refused(saved: Path) -> None:
 
 @pytest.mark.parametrize("value", [0.0, -0.0, -1.0])
 def test_a_scale_that_is_not_positive_is_refused(saved: Path, value: float) -> None:
-    """Features would be divided by it."""
+    """Features are divided by it."""
     rewrite(saved, lambda tensors: tensors["image.scale"].__setitem__(0, value))
     with pytest.raises(UserError, match="the parts of image do not fit together"):
         read_feature_space(saved)

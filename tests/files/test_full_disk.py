@@ -13,7 +13,7 @@ from pathlib import Path
 from tiny_world import ROOT
 
 SMALL = 8_000
-"""Bytes that a file can have: as if the disk were full after them."""
+"""The most bytes that a file can have, as if the disk were full then."""
 
 
 def limit() -> None:

@@ -1,4 +1,4 @@
-"""Readers and the writer: what can't be used is a sentence that names the place."""
+"""Readers and the writer: what can't be used ends in a sentence that names the place."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Addresses of servers in params: refused by name when params are checked, secrets unseen."""
+"""Server addresses in params: bad ones are refused by name, without showing secrets."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""Damaged and foreign pools that are kept, and what tasks of lmms-eval hand over."""
+"""Damaged and foreign kept pools, and what tasks of lmms-eval hand over."""
 
 import random
 import sqlite3

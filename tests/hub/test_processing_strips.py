@@ -1,4 +1,4 @@
-"""An image that is too long a strip for a family's processor is refused by its size."""
+"""An image too long and narrow for a family's processor is refused, and its size is named."""
 
 import pytest
 from PIL import Image

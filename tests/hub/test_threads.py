@@ -1,4 +1,4 @@
-"""Threads of torch: set for good, or for a block alone."""
+"""Threads of torch: set for good, or for one block."""
 
 from collections.abc import Iterator
 

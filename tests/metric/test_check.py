@@ -1,4 +1,4 @@
-"""`metric check` notices a metric that differs, and shows where the conventions part."""
+"""`metric check` notices a metric that differs, and shows where the conventions differ."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ TWO = {"question_id": 2, "answer": "two"}
 def test_predictions_must_be_those_of_the_annotated_questions(
     tmp_path: Path, rows: object, message: str
 ) -> None:
-    """The official script asserts it: a question that counts twice is another number."""
+    """The official script asserts this: a question that counts twice changes the result."""
     with pytest.raises(UserError, match=message):
         check.compare(write(tmp_path / "p.json", rows), annotations(tmp_path))
 

@@ -1,4 +1,4 @@
-"""The selector is a probability distribution over pointers that depends on what it should."""
+"""The policy is a probability distribution over pointers that depends on what it should."""
 
 import math
 from dataclasses import replace
@@ -56,7 +56,7 @@ def test_picked_candidates_and_padding_get_no_gradient(
     every: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Their logits are masked, so nothing that is made of the log-probs can move them."""
+    """Their logits are masked, so nothing computed from the log-probs can change them."""
     valid = torch.tensor([[True] * 4 + [False]] * 4)
     encoded, pointers = policy.encode(*features, valid), every[:, (every[0] < 4).all(-1)]
     logits = policy.scores(encoded, pointers, range(3)).detach().clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""The residual selector: untrained it is `v2` to the last bit, then it has a correction."""
+"""The residual network: before training it is `v2` to the last bit; later it adds a correction."""
 
 from dataclasses import replace
 

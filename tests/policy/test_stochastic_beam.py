@@ -21,7 +21,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def repeated(encoded: Encoded, times: int = DRAWS) -> Encoded:
-    """Return the first query many times: one batch of independent draws."""
+    """Return the first query many times, as one batch of independent draws."""
     return Encoded(*(part[:1].expand(times, *part.shape[1:]) for part in encoded))
 
 

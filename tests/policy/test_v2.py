@@ -1,4 +1,4 @@
-"""The v2 selector: static scores, so a pointer is a ranking without replacement."""
+"""The v2 network: static scores, so a pointer is a ranking without replacement."""
 
 import math
 from dataclasses import replace
@@ -69,7 +69,7 @@ def test_a_lower_temperature_sharpens_the_choice(
 def test_the_score_of_a_candidate_depends_on_the_others_of_its_pool(
     policy: Policy, features: Features
 ) -> None:
-    """The query attends over the pool, so that another pool gives other odds."""
+    """The query attends over the pool, so another pool changes the odds."""
     queries, pools = features
     other = pools.clone()
     other[:, 4] += 2.0

@@ -8,11 +8,11 @@ from lever_plus.data.examples import Example
 from lever_plus.vlm.request import Request, VlmIdentity
 
 ANSWERS = ("0", *("1",) * 2, *("2",) * 3, *("3",) * 4)
-"""Of humans: each of these answers has another accuracy."""
+"""Human answers: each of these has a different accuracy."""
 
 
 def example(number: int, image: str = "") -> Example:
-    """Return an example; unless an image is named, with one of its own."""
+    """Return an example; unless an image is named, it gets its own."""
     image = image or f"image {number}"
     return Example(
         image=f"{image}.png",

@@ -1,4 +1,4 @@
-"""A pool that lives: what is chosen from it is what a selector chooses from the same list."""
+"""A live pool: what is chosen from it is what a selector chooses from the same list."""
 
 import shutil
 import sqlite3

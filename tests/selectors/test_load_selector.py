@@ -19,7 +19,7 @@ SHOTS = 2
 
 @pytest.fixture(scope="module")
 def asked(world: World) -> tuple[list[Query], list[list[Example]]]:
-    """Dev queries, with training examples in turn."""
+    """Dev queries, alternating with training examples."""
     train = world.splits["train"]
     queries = [example.query for example in world.splits["dev"]]
     return queries, [train[number : number + 12] for number in range(len(queries))]
@@ -68,7 +68,7 @@ def test_it_selects_the_same_after_it_was_copied_with_its_encoder(
 
 
 def name_encoder(checkpoint: Path, path: str) -> None:
-    """Let a checkpoint say that its encoder was elsewhere when it was trained."""
+    """Make a checkpoint say that its encoder was elsewhere when it was trained."""
     config = checkpoint / "config.json"
     facts = CheckpointConfig.model_validate_json(config.read_text(encoding="utf-8"))
     facts = facts.model_copy(update={"encoder": facts.encoder.model_copy(update={"path": path})})

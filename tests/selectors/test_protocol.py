@@ -1,4 +1,4 @@
-"""Whatever selects is asked alike, and what it chooses is checked against its pool."""
+"""All selectors are called alike, and what they choose is checked against the pool."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -61,7 +61,7 @@ def last(pool: Sequence[Example], shots: int) -> list[Example]:
 def make(
     name: str, policy: Policy, features: Features, asked: Sequence[Example], fixed: list[Example]
 ) -> Selector:
-    """Return a selector; `asked` is what those that see the true answers are told."""
+    """Return a selector; `asked` goes to those that see the true answers."""
     answered = [replace(one, answer="3") for one in asked]
     learned, vlm = LearnedSelector(policy, features), HashVlm()
     made: dict[str, Selector] = {
@@ -77,7 +77,7 @@ def make(
 
 
 def test_a_user_s_object_needs_select_alone() -> None:
-    """Its choices of fewer demonstrations are the first of its choice of most."""
+    """For fewer demonstrations, the first of its longest choice are taken."""
     pools = [POOL, POOL[:4]]
     whole = select_all(Own(last), QUERIES, pools, 3)
     assert [ids(selection.examples) for selection in whole] == [[6, 5, 4], [4, 3, 2]]
@@ -144,7 +144,7 @@ class Stopping(Own):
 @pytest.mark.invariant
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_selector_that_stops_may_show_fewer(count: int) -> None:
-    """At every shot it shows the first of what it shows in all."""
+    """At every shot it shows the first of its whole choice."""
     each = select_each_shot(Stopping(lambda pool, _: list(pool[:count])), QUERIES[:1], [POOL], 2)
     assert [ids(s.examples) for (s,) in each] == [ids(POOL[: min(count, k)]) for k in (1, 2)]
 
@@ -192,7 +192,7 @@ class Lazy(Sequence[Example]):
 
 @pytest.mark.invariant
 def test_a_pool_may_make_its_examples_anew() -> None:
-    """Whether one is in the pool does not hang on where in memory it happens to be."""
+    """Whether an example is in the pool does not depend on its place in memory."""
     found = select_all(Own(last), QUERIES[:1], [Lazy()], 2)
     assert ids(found[0].examples) == ids(last(POOL, 2))
     for number in range(50):

@@ -1,4 +1,4 @@
-"""What a real vLLM refuses is said in its own words, with what to do about it."""
+"""What a real vLLM refuses is reported in its own words, with what to do about it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,7 +47,7 @@ def most(prompts: list[Asked]) -> Request:
 
 @pytest.fixture
 def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes are not looked at before prompts are asked."""
+    """The client does not look at sizes before it asks."""
     monkeypatch.setattr(Fitting, "check", AsyncMock())
 
 
@@ -85,7 +85,7 @@ def test_too_many_images(vllm_server: str, most: Request) -> None:
 def test_a_prompt_that_is_too_long_is_seen_before_any_is_asked(
     real: RealServer, most: Request
 ) -> None:
-    """By one token; an answer needs room as well, and gets less of it without a word."""
+    """It is too long by one token: an answer needs room, too, and would silently get less."""
     fits, longer = (with_tokens(real, most, LENGTH - n) for n in (1, 0))
     assert client(real.url).answers([fits])
     for request, room, count in ((longer, 1, LENGTH), (fits, 2, LENGTH - 1)):

@@ -1,4 +1,4 @@
-"""What a server offers is found out by asking it, and is used only as far as it gives the same."""
+"""The client asks a server what it offers, and uses that only if it gives the same values."""
 
 import json
 import time
@@ -124,7 +124,7 @@ def test_a_way_that_gives_other_values_is_not_used(
     requests: list[Request],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As where a server reports the probabilities after the bias that forced a token."""
+    """For example, if a server reports probabilities after the bias that forced a token."""
     with served("version", "tokenize", "logit_bias", "processed") as server:
         vlm = server.client()
         found = vlm.log_likelihoods(requests)
@@ -164,7 +164,7 @@ def test_answers_after_one_prompt_share_requests(
 def test_tokens_are_not_asked_for_after_a_prompt_that_is_not_theirs(
     served: Any, local: HuggingFaceVlm, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that counts another prompt than the first, and the tokens so far, is echoed."""
+    """If a server does not count the prompt and the tokens so far, prompts are echoed instead."""
     with served(*OFFERS) as server:
         vlm = server.client()
         vlm.log_likelihoods(requests)

@@ -1,4 +1,4 @@
-"""VLMs are opened by folder, by server, or by code of the user's own, and all answer alike."""
+"""VLMs are opened from a folder, a server or a user's own code, and all answer alike."""
 
 import re
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ QUERY = Query("b.png", "what?", "b")
 
 
 class Parrot:
-    """A back end of a user's own: it repeats a word."""
+    """A user's own back end: it repeats a word."""
 
     def __init__(self, word: str, times: int = 1, *, loud: bool = False) -> None:
         """Keep what is said."""
@@ -114,7 +114,7 @@ def test_an_installed_package_offers_one_by_name(
 
 
 def test_params_yaml_names_one(tmp_path: Path) -> None:
-    """Options keep their types, and those of another factory do not stay behind."""
+    """Options keep their types; those of the previous factory are removed."""
     path, preset = tmp_path / "params.yaml", tmp_path / "preset.yaml"
     path.write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     preset.write_text("vlm: {kind: plugin, factory: 'a:b', options: {}}\n")

@@ -1,4 +1,4 @@
-"""Ray actors give the local results, and a killed actor's shard is answered all the same."""
+"""Ray actors give the local results, and the shard of a killed actor is still answered."""
 
 import importlib.util
 import os
@@ -162,7 +162,7 @@ def test_actors_load_a_bfloat16_model(
 def test_every_actor_has_a_gpu_of_its_own(
     folders: Folders, settings: HuggingFaceVlmParams, vlm: RayVlm
 ) -> None:
-    """Of a cluster that believes to have two, on a machine that may have none: nothing is asked."""
+    """The cluster believes that it has two; the machine may have none, so nothing is asked."""
     import ray
 
     def seen(actor: Actor) -> tuple[str, str | None]:

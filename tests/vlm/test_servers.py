@@ -1,4 +1,4 @@
-"""Servers that fail for a while are waited for, and several of them share the work."""
+"""Clients wait for servers that fail for a while; several servers share the work."""
 
 import json
 import logging
@@ -88,7 +88,7 @@ def test_patience_ends_and_is_named(two: list[Raw], requests: list[Request]) -> 
 def test_requests_with_the_same_demonstration_are_asked_of_the_same_server(
     two: list[Raw], requests: list[Request]
 ) -> None:
-    """Here both have as much to do; else the one that is done takes some of the other's."""
+    """Here both have the same amount of work; otherwise the one that is done first helps out."""
     urls = [raw.url for raw in two]
     shares = Shares([request.demonstrations[0].question for request in requests], urls)
     taken = [[shares.next(n) for _ in range(5)] for n in (0, 1)]
@@ -108,7 +108,7 @@ def test_both_servers_work_and_every_request_is_asked_once(
 def test_a_server_that_is_down_hands_its_requests_to_the_other(
     two: list[Raw], requests: list[Request]
 ) -> None:
-    """Without waiting."""
+    """This happens without waiting."""
     two[0].reply = lambda _path: b""
     assert client(*(raw.url for raw in two)).answers(requests) == ["1"] * len(requests)
     assert 1 <= len(two[0].seen) <= 4 + 1  # as many as were under way when it failed
