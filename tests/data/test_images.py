@@ -320,9 +320,9 @@ def test_what_is_no_image_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     for name, why in (
         ("none.png", "none.png is missing"),
-        ("pipe.png", "pipe.png is no file"),
+        ("pipe.png", "pipe.png is not a file"),
         ("loop.png", "symbolic links"),
-        ("", "is no file"),
+        ("", "is not a file"),
     ):
         with pytest.raises(UserError, match=f"cannot be read.*{why}"):
             open_image(tmp_path / name)
