@@ -356,7 +356,7 @@ def test_the_command_ends_after_what_is_under_way(
     [
         (["--host", "0.0.0.0"], f"set {KEY_VARIABLE} to a key"),
         (["--upstream", "http://user:T0psecret@host/v1"], "--upstream: it holds a user"),
-        (["--upstream", "host"], "--upstream: it is no address"),
+        (["--upstream", "host"], "--upstream: it is not an address"),
     ],
 )
 def test_a_command_that_cannot_work_says_why(
