@@ -44,7 +44,7 @@ def test_the_project_s_params_are_valid(path: Path) -> None:
         ("workers: 2", "wrokers: 2", "unknown key vlm.wrokers (did you mean workers?)"),
         ("image_size: 224", "image_size: 32", "data.source.image_size: input should be greater"),
         ("sampler: random", "sampler: texts", "pool.sampler: input should be 'random', 'text'"),
-        ("policy: per_query\n  sampler: random", "policy: shared\n  sampler: text", "no one query to"),
+        ("policy: per_query\n  sampler: random", "policy: shared\n  sampler: text", "no one query"),
     ],
 )
 def test_a_mistake_is_explained(path: Path, before: str, after: str, message: str) -> None:
@@ -105,7 +105,7 @@ data:
 
 
 def test_files_need_models_of_their_own(path: Path, tmp_path: Path) -> None:
-    """The shipped VLM would answer VQAv2 with house words, which the encoder does not know."""
+    """The shipped models know only house words: their answers to VQAv2 would mean nothing."""
     preset = tmp_path / "preset.yaml"
     for models in ("", "vlm: {path: vlm}\n", "embed: {path: clip}\n"):
         preset.write_text(FILES + models)

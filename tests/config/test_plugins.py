@@ -1,4 +1,4 @@
-"""What settings name is found: built in, in an installed package, or in a module of the user's."""
+"""Objects that settings name are found: built-in ones, a package's, or the user's own."""
 
 import re
 from pathlib import Path

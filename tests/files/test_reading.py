@@ -27,7 +27,7 @@ ALIASES = b"".join(
 
 
 class Sample(Row):
-    """What a line holds here."""
+    """The content of a line in these tests."""
 
     number: int
     texts: tuple[str, ...] = ()

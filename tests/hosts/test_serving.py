@@ -113,7 +113,7 @@ def test_the_vlm_answers_without_and_with_them(
         ({"image": "data:image/png;base64,aGFsbG8="}, "the image cannot be read: it is none of"),
         ({"image": "data:text/plain;base64,aGFsbG8="}, "is no data URL of an image"),
         ({"question": " "}, '"question" has no text'),
-        ({"question": "What <image>?"}, "is a mark to VLMs"),
+        ({"question": "What <image>?"}, "VLMs read as a mark"),
         ({"question": 3}, "question: input should be a valid string, not 3"),
         ({"shots": 0}, "picks 1 to 2 demonstrations, not 0"),
         ({"shots": 99}, "use a larger pool, or fewer shots"),

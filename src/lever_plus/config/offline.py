@@ -38,7 +38,9 @@ class TauSchedule(Section):
 
 Credit = Annotated[
     Literal["reward_to_go", "total"],
-    Field(description="a pick's return: the weighted rewards from its shot on, or of all shots"),
+    Field(
+        description="the rewards that count for a pick: of the shots that it can change, or of all"
+    ),
 ]
 
 
