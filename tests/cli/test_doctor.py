@@ -83,8 +83,8 @@ def test_a_shipped_model_that_there_is_not_is_named(params: Params) -> None:
     other = with_vlm(params, path="shipped:../x").model_copy(update={"embed": embed})
     notes = missing(examine(other))
     assert notes.keys() == {"VLM", "encoder"}
-    assert "shipped:../x is no model of the package, which has shipped:clip" in notes["VLM"]
-    assert "shipped:clap is no model" in notes["encoder"]
+    assert "shipped:../x is not a model of the package, which has shipped:clip" in notes["VLM"]
+    assert "shipped:clap is not a model" in notes["encoder"]
 
 
 def with_vlm(params: Params, **changes: object) -> Params:

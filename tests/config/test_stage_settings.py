@@ -1,4 +1,4 @@
-"""A stage gets the settings that it declares, and dvc.yaml lists the same; nothing else."""
+"""A stage gets the settings that it declares, and no others; dvc.yaml lists the same."""
 
 from typing import Annotated, Any
 
@@ -57,7 +57,7 @@ class Inner(Section):
 
 
 class Other(Section):
-    """A section of another kind, which has no `where`."""
+    """Another kind of the section, which lacks its fields."""
 
     size: int
 
@@ -108,7 +108,7 @@ def test_equal_settings_are_equal_whatever_is_not_read() -> None:
 @pytest.mark.parametrize("name", PARAMS)
 @pytest.mark.parametrize("stage", SETTINGS)
 def test_every_stage_gets_valid_settings(stage: str, name: str) -> None:
-    """`settings_of` checks no types, so a field of another type than its source is found here."""
+    """`settings_of` checks no types: this finds fields of another type than their source."""
     made = settings_of(SETTINGS[stage], PARAMS[name])
     assert SETTINGS[stage].model_validate(dict(made)) == made
 

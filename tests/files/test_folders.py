@@ -121,9 +121,9 @@ def test_a_kill_leaves_no_folder_beside_one_of_another_time(
 
 @contextmanager
 def small_files() -> Iterator[None]:
-    """Let no file grow beyond some bytes, as if the disk were full.
+    """Let no file grow beyond a number of bytes, as if the disk were full.
 
-    No fixture: pytest prints a test's result before it ends the test's fixtures, and what it
+    Not a fixture: pytest prints a test's result before it ends the test's fixtures, and what it
     prints may go to a file that is longer.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -183,7 +183,7 @@ def test_pickles_are_not_read(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"\x80\x04.")
     assert identify(str(folder), None) == before
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=rf"clip holds its weights as {name}.*save the model as"):
+    with pytest.raises(UserError, match=rf"clip has its weights in {name}.*save the model as"):
         identify(str(folder), None)
 
 

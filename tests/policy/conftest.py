@@ -22,7 +22,7 @@ def _seeded() -> None:
 
 @pytest.fixture(params=KINDS)
 def config(request: pytest.FixtureRequest) -> PolicyConfig:
-    """Every kind of policy; a test of only some kinds names them by an indirect parameter."""
+    """A policy of every kind; a test of only some kinds names them by an indirect parameter."""
     return PolicyConfig(
         request.param, query_size=4, candidate_size=6, hidden=8, shots=SHOTS, temperature=0.5
     )

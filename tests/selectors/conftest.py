@@ -18,14 +18,14 @@ def task() -> IdentityTask:
 
 @pytest.fixture(params=KINDS)
 def learned(request: pytest.FixtureRequest, task: IdentityTask) -> LearnedSelector:
-    """A random policy of every kind with clear preferences, handed over in training mode."""
+    """A random policy of every kind, far from uniform, which is given in training mode."""
     policy = far_from_indifferent(task.policy(dropout=0.5, kind=request.param))
     return LearnedSelector(policy.train(), task.environment.features)
 
 
 @pytest.fixture
 def stopping(task: IdentityTask) -> Policy:
-    """A random policy with a stop head that knows prices up to .2 and may stop after any pick."""
+    """A random policy with a stop head for prices up to 0.2, which stops anywhere."""
     return far_from_indifferent(with_stop(task.policy(), 0.2))
 
 

@@ -1,4 +1,4 @@
-"""A saved selector selects the same wherever it is, whatever the ids of what it is asked."""
+"""A saved selector chooses the same wherever it is loaded, whatever ids the examples have."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ def asked(world: World) -> tuple[list[Query], list[list[Example]]]:
 
 
 def assert_same(found: list[Selection], expected: list[Selection]) -> None:
-    """Compare what is shown and the log-probabilities, but not the ids."""
+    """Compare the shown examples and the log-probabilities, but not the ids."""
     for one, other in zip(found, expected, strict=True):
         assert contents(one) == contents(other)
         assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
@@ -40,7 +40,7 @@ def contents(selection: Selection) -> list[tuple[str, str, str]]:
 def test_it_selects_for_questions_whose_ids_it_does_not_know(
     trained: LearnedSelector, checkpoint: Path, asked: tuple[list[Query], list[list[Example]]]
 ) -> None:
-    """Neither ids nor hashes: path, question and answer are enough."""
+    """Ids and hashes are not needed: path, question and answer are enough."""
     queries, pools = asked
     expected = trained.select_all(queries, pools, SHOTS)
     bare = [Query(query.image, query.question) for query in queries]
@@ -100,7 +100,7 @@ def test_without_its_encoder_it_says_which_one_it_needs(
     with pytest.raises(
         UserError,
         match=rf"the encoder is not at {gone}, .*name its folder \(`encoder=...`, `--encoder`\)"
-        rf". It is the one with hash {identity}",
+        rf". Its hash begins with {identity}",
     ):
         load_selector(checkpoint)
     with pytest.raises(UserError, match="other holds no model"):

@@ -345,7 +345,7 @@ def test_an_image_that_was_changed_since_it_was_hashed_is_not_shown(
     path = Path(shutil.copy(second.image, tmp_path / "image.png"))
     moved = replace(first, image=str(path))  # the hash is that of another image
     request = Request((moved,), second.query) if shown else Request((), moved.query)
-    with pytest.raises(UserError, match=f"image {path} was changed since"):
+    with pytest.raises(UserError, match=f"image {path} was changed after"):
         load(prefix_reuse=prefix_reuse).answers([request])
 
 

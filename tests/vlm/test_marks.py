@@ -105,7 +105,7 @@ def test_marks_of_families_that_are_not_at_hand_are_known_too() -> None:
         "<ImageHere>",
         "<eoa>",
     ):
-        with pytest.raises(UserError, match="a mark to VLMs"):
+        with pytest.raises(UserError, match="VLMs read as a mark"):
             check_examples([Example("i.png", f"what {mark} is it?", "red", question_id=1)])
 
 

@@ -104,7 +104,7 @@ def test_another_image_under_the_same_path_is_not_shown(
 ) -> None:
     actor = Actor(str(folders.vlm), settings)
     query = replace(requests[0].query, image_sha256="0" * 64)
-    with pytest.raises(UserError, match=f"image {query.image} was changed since"):
+    with pytest.raises(UserError, match=f"image {query.image} was changed after"):
         actor.ask("answers", 0, [requests[0]._replace(query=query)], "", local.identity)
 
 

@@ -601,9 +601,9 @@ def test_an_image_that_was_changed_since_it_was_hashed_is_not_asked_about(
         Request((Example(str(path), "x", "y", image_sha256=query.image_sha256),), query, "cat"),
     ):
         asked.request = request
-        with pytest.raises(UserError, match=f"image {path} was changed since .* put that one back"):
+        with pytest.raises(UserError, match=f"image {path} was changed after .* the old one back"):
             asked.answer(reply())
-        with pytest.raises(UserError, match="was changed since"):
+        with pytest.raises(UserError, match="was changed after"):
             asked.likelihood(echo([1, 2]), echo([1, 2, 3]))
     assert asked.server.paths() == []
     assert asked.kept == 1
