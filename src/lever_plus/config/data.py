@@ -22,7 +22,7 @@ ImageSize = Annotated[
 class EmbeddedSource(Section):
     """The embedded data set, house words, which is made from the seed."""
 
-    kind: Literal["embedded"]
+    kind: Literal["embedded"] = Field(description="the embedded data set")
     train: Items = Field(description="training items; each may be used as an ICD")
     dev: Items = Field(description="dev items, on which choices (epochs, settings) are made")
     test: Items = Field(description="test items, which are only reported and choose nothing")
@@ -53,7 +53,7 @@ class HeldOut(Section):
 class VqaFilesSource(Section):
     """Files in VQAv2 format: VQAv2, OK-VQA, or the user's own."""
 
-    kind: Literal["vqa_files"]
+    kind: Literal["vqa_files"] = Field(description="files of your own, in VQAv2 format")
     root: Text = Field(description="folder that the paths of the splits are relative to")
     answers_per_question: Few = Field(description="human answers that every question must have")
     allow_fallback: bool = Field(

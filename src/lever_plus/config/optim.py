@@ -20,7 +20,7 @@ class OptimParams(Section):
     )
     warmup: Whole = Field(description="optimiser steps in which the learning rate rises from 0")
     batch_size: Count = Field(description="queries per optimiser step")
-    weight_decay: NonNegative
+    weight_decay: NonNegative = Field(description="of AdamW, in multiples of the learning rate")
     grad_clip: Positive = Field(description="norm to which larger gradients are scaled down")
 
     @model_validator(mode="after")

@@ -73,7 +73,7 @@ class PromptParams(Section):
 class HuggingFaceVlmParams(Section):
     """A frozen vision-language model on this machine."""
 
-    kind: Literal["huggingface"]
+    kind: Literal["huggingface"] = Field(description="weights that this machine runs")
     path: ModelPath = Field(
         description="Hugging Face folder or hub id, or a shipped VLM: shipped:vlm, shipped:vlm-2"
     )
@@ -103,7 +103,7 @@ class HuggingFaceVlmParams(Section):
 class OpenAiVlmParams(Section):
     """A frozen vision-language model behind an OpenAI-compatible server (vLLM, SGLang, ...)."""
 
-    kind: Literal["openai"]
+    kind: Literal["openai"] = Field(description="an OpenAI-compatible server")
     # A refused URL may hold a password, which the error would otherwise show.
     model_config = ConfigDict(**Section.model_config, hide_input_in_errors=True)
 
