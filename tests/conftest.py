@@ -67,4 +67,4 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return Folders(root / "clip", root / "vlm")
 
 
-pytest_plugins = ["bad_inputs", "postgres_server", "tiers", "trained_selector"]
+pytest_plugins = ["bad_inputs", "mlflow_store", "postgres_server", "tiers", "trained_selector"]

@@ -94,8 +94,16 @@ class Counted:
         return known
 
 
-@pytest.mark.parametrize("style", ["chat", "flat"])
-@pytest.mark.parametrize("name", CHOICES.values())
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [
+        *((name, "chat") for name in CHOICES.values()),
+        *(
+            pytest.param(name, "flat", marks=[pytest.mark.long] if number > 2 else [])
+            for number, name in enumerate(CHOICES.values())
+        ),
+    ],
+)
 def test_no_text_adds_removes_or_ends_anything(name: str, style: Style) -> None:
     _, processor = FAMILIES[name].build()
     counted, rng = Counted(processor), random.Random(f"{name} {style}")

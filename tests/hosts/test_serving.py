@@ -30,6 +30,7 @@ from lever_plus.hosts.serve.web import KEY_VARIABLE, REQUEST_BYTES
 from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.selectors.live_pool import LivePool
 from lever_plus.vlm.request import Request
+from pipeline.warm import folder_of_commands
 from tiny_world import Folders
 from trained_selector import SHOTS
 
@@ -301,8 +302,10 @@ def started(
     (tmp_path / "pool.jsonl").write_text(lines, encoding="utf-8")
     processes = []
 
-    def start(*arguments: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "lever_plus.cli.main", "serve", "--port", "0"]
+    def start(*arguments: str, fork: bool = False) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "lever_plus.cli.main"]
+        command = [str(folder_of_commands(vision=False) / "lever-plus")] if fork else command
+        command += ["serve", "--port", "0"]
         command += ["--checkpoint", str(checkpoint), "--pool", "pool.jsonl", *arguments]
         environment = {k: v for k, v in os.environ.items() if k != KEY_VARIABLE}
         processes.append(
@@ -362,7 +365,7 @@ def test_the_command_ends_after_what_is_under_way(
 def test_a_command_that_cannot_work_says_why(
     arguments: list[str], said: str, started: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
-    process = started(*arguments)
+    process = started(*arguments, fork=True)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said in errors

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from lever_plus.bench import report
 from lever_plus.bench.growth import make_rl_data, read, summarise
 
@@ -17,6 +19,7 @@ def test_it_sums_up_its_scores() -> None:
     assert found["decisions"] == 40
 
 
+@pytest.mark.long
 def test_it_writes_the_report_of_a_made_up_project(tmp_path: Path) -> None:
     """The page has all its parts, and there is a card for every training."""
     found = report.run(tmp_path, 40, records=3)

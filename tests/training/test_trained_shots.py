@@ -105,7 +105,10 @@ def test_pointers_that_coincide_after_the_cut_are_kept_once(task: IdentityTask) 
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.long] if k != "stateful" else []) for k in KINDS],
+)
 @CREDIT
 @CASES
 def test_weights_of_zero_at_the_end_train_bit_for_bit_as_shorter_pointers(

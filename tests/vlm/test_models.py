@@ -85,11 +85,22 @@ def test_beams_in_batches_equal_those_one_by_one(
     assert beams.answers(requests[:4]) == [beams.answer_alone(r) for r in requests[:4]]
 
 
-@pytest.mark.parametrize("style", ["chat", "flat"])
+@pytest.mark.parametrize("style", ["chat", pytest.param("flat", marks=pytest.mark.long)])
 def test_likelihoods_in_batches_equal_those_of_the_whole_text(
     folder: Path, params: Params, requests: list[Request], style: str
 ) -> None:
     """The answer's tokens are found in the processor's own output of prompt and answer."""
+    check_likelihoods(folder, params, requests, style)
+
+
+def test_likelihoods_after_flat_prompts_equal_those_of_the_whole_text(
+    params: Params, requests: list[Request], tmp_path: Path
+) -> None:
+    """Of one family; `make test-long` looks at all."""
+    check_likelihoods(save(FAMILIES["LLaVA"], tmp_path), params, requests, "flat")
+
+
+def check_likelihoods(folder: Path, params: Params, requests: list[Request], style: str) -> None:
     prompt = PromptParams.model_validate({"style": style, "instruction": "Answer in one word."})
     vlm = load(folder, params, requests, prompt=prompt)
     expected = [whole_text_likelihood(vlm, request) for request in requests]

@@ -1,6 +1,7 @@
 """A study in MLflow: one parent, one child a trial, nothing twice, and a champion."""
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,10 +29,11 @@ def run(tmp_path: Path, trials: int) -> tuple[Any, int]:
 
 
 def test_trials_are_children_of_one_parent_and_none_is_logged_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
 
+    shutil.copy(fresh_store, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     study, made = run(tmp_path, trials=6)
@@ -61,9 +63,10 @@ def test_trials_are_children_of_one_parent_and_none_is_logged_twice(
 
 
 def test_a_projection_that_is_cut_off_anywhere_is_made_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each call to MLflow in turn is the last one that is made."""
+    shutil.copy(fresh_store, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     found = settings(str(tmp_path / "study.journal"), trials=4)
