@@ -1,6 +1,6 @@
-"""Wrong wirings: a text of a source file, and what stands there instead.
+"""Known mistakes: a text in a source file, and the wrong text that replaces it.
 
-Each of the first eight once passed all tests at the same time.
+The first eight once passed all tests together.
 """
 
 from typing import Final, NamedTuple

@@ -20,7 +20,7 @@ PRESETS = ROOT / "presets"
 
 @pytest.fixture(autouse=True)
 def disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk with room, whatever this machine has."""
+    """A disk with enough room, whatever this machine has."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100e9))
 
 
@@ -83,8 +83,8 @@ def test_a_shipped_model_that_there_is_not_is_named(params: Params) -> None:
     other = with_vlm(params, path="shipped:../x").model_copy(update={"embed": embed})
     notes = missing(examine(other))
     assert notes.keys() == {"VLM", "encoder"}
-    assert "shipped:../x is no model of the package, which has shipped:clip" in notes["VLM"]
-    assert "shipped:clap is no model" in notes["encoder"]
+    assert "shipped:../x is not a model of the package, which has shipped:clip" in notes["VLM"]
+    assert "shipped:clap is not a model" in notes["encoder"]
 
 
 def with_vlm(params: Params, **changes: object) -> Params:
@@ -194,7 +194,7 @@ def test_a_vlm_of_the_user_s_own_is_named_as_such(params: Params) -> None:
 def test_a_torchvision_that_was_built_for_another_torch_is_named(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Transformers would not load either; that it is installed is not enough."""
+    """It is installed, but that is not enough: transformers could not load it."""
 
     def fail(_name: str) -> None:
         raise RuntimeError("operator torchvision::nms does not exist")

@@ -1,4 +1,4 @@
-"""Prepare and doctor refuse, by question id, what the VLM at hand would not read as text."""
+"""Prepare and doctor refuse, by question id, what the project's VLM would not read as text."""
 
 import json
 import random
@@ -142,7 +142,7 @@ def test_a_bad_instruction_is_refused_before_anything_is_trained(
 
 
 def test_bad_texts_in_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What passes is in the examples as it was in the files."""
+    """A text that passes is the same in the examples as in the files."""
     rng = random.Random(8)
     good: dict[str, dict[str, bytes]] = {QUESTION: {}, ANSWERS: {}}
     ids: dict[tuple[str, str], list[int]] = {}

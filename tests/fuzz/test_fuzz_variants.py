@@ -53,7 +53,7 @@ NAMES = (
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Return a project of settings alone, with something beside it that must stay."""
+    """Return a project with nothing but settings, and something beside it that must stay."""
     root = tmp_path / "project"
     for name in ("params.yaml", "dvc.yaml"):
         root.mkdir(exist_ok=True)

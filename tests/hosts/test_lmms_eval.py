@@ -120,7 +120,7 @@ def test_images_are_opened_whole_whatever_lmms_eval_has_set(
         ({"image": 7, "question": "What?"}, {}, "7 is no image"),
         ({"image": None, "question": "What?"}, {}, '"image" is missing'),
         ({"question": 5}, {}, '"question" is missing, or is no text'),
-        ({"question": "<image>"}, {}, "a mark to VLMs"),
+        ({"question": "<image>"}, {}, "VLMs read as a mark"),
         ({"question": "What?"}, {"shots": 3}, "picks 1 to 2 demonstrations, not 3"),
         ({"question": "What?"}, {"shots": -1}, "shots: input should be greater than or equal"),
         ({"question": "What?"}, {"pool": None}, "names no pool, but wants 2 demonstrations"),

@@ -113,7 +113,7 @@ def test_the_vlm_answers_without_and_with_them(
         ({"image": "data:image/png;base64,aGFsbG8="}, "the image cannot be read: it is none of"),
         ({"image": "data:text/plain;base64,aGFsbG8="}, "is no data URL of an image"),
         ({"question": " "}, '"question" has no text'),
-        ({"question": "What <image>?"}, "is a mark to VLMs"),
+        ({"question": "What <image>?"}, "VLMs read as a mark"),
         ({"question": 3}, "question: input should be a valid string, not 3"),
         ({"shots": 0}, "picks 1 to 2 demonstrations, not 0"),
         ({"shots": 99}, "use a larger pool, or fewer shots"),
@@ -356,7 +356,7 @@ def test_the_command_ends_after_what_is_under_way(
     [
         (["--host", "0.0.0.0"], f"set {KEY_VARIABLE} to a key"),
         (["--upstream", "http://user:T0psecret@host/v1"], "--upstream: it holds a user"),
-        (["--upstream", "host"], "--upstream: it is no address"),
+        (["--upstream", "host"], "--upstream: it is not an address"),
     ],
 )
 def test_a_command_that_cannot_work_says_why(

@@ -35,7 +35,7 @@ def test_patience_ends_an_sft_that_gets_no_better(task: IdentityTask) -> None:
 
 @pytest.mark.parametrize("train", [rce, agro, grpo])
 def test_nothing_ends_rl_before_its_last_epoch(task: IdentityTask, train: Train) -> None:
-    """A schedule that is cut short was never the one that was asked for."""
+    """A schedule that is cut short would not be the one that was asked for."""
     params: dict[Train, Any] = {rce: RCE, agro: AGRO, grpo: OFFLINE}
     stuck = params[train].model_copy(update={"epochs": 8, "learning_rate": 1e-12})
     history = train(task, task.policy(), stuck).history

@@ -1,4 +1,4 @@
-"""The benchmark at a real model's size, on one that is tiny: figures are what they are called."""
+"""The benchmark at a real model's size, run on a tiny one: figures are what their names say."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The prefix engine on layers of every kind, and what its trial sees before it is used."""
+"""The prefix engine on layers of every kind, and what the trial before its use notices."""
 
 import shutil
 import warnings
@@ -110,7 +110,7 @@ def test_a_window_that_nothing_reaches_is_refused(
 def test_the_trial_of_a_bfloat16_model_sees_what_bfloat16_hides(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error is far smaller than the steps of bfloat16 numbers; the weights stay as they are."""
+    """The error is far smaller than the steps of bfloat16; the weights stay as they are."""
     right = load(dtype="bfloat16")
     assert right.engine is not None, right.why_plain
     assert right.engine.segments.head.embeds.dtype == right.model.dtype == torch.bfloat16
@@ -169,7 +169,7 @@ def test_whatever_the_trial_raises_refuses_the_engine(
 def test_a_checkpoint_that_penalises_repetition_answers_as_the_library_does(
     load: Load, requests: list[Request]
 ) -> None:
-    """Words of the demonstrations count as said; Qwen2.5-VL asks for 1.05."""
+    """Words of the demonstrations count as said before; Qwen2.5-VL sets a penalty of 1.05."""
     plain, penalised = load(), load(generation={"repetition_penalty": 1.8})
     check(penalised, requests)
     assert penalised.answers(requests) != plain.answers(requests)
@@ -224,7 +224,9 @@ def test_what_belongs_to_no_token_is_refused_by_its_name(
 
     monkeypatch.setattr(inner, "__call__", with_more)
     refused = load()
-    assert refused.why_plain == "its language model is given features, which belongs to no token"
+    assert refused.why_plain == (
+        "its language model gets features, which does not belong to single tokens"
+    )
 
 
 def attended(rows: list[list[int]]) -> SharedLayer:

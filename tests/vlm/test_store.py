@@ -161,7 +161,7 @@ def test_a_likelihood_outlives_another_decoding(path: Path) -> None:
 
 
 def test_the_store_keeps_the_text_as_it_was_generated(path: Path) -> None:
-    """Where an answer ends may be decided anew without asking again."""
+    """Where an answer ends can then be decided anew without asking again."""
 
     class Talkative(Oracle):
         def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
@@ -233,7 +233,7 @@ def test_a_likelihood_that_is_no_number_stops_after_storing_the_others(path: Pat
     bad = SCORED[prefix_order(SCORED)[10]]
     oracle.broken = {bad}
     named = re.escape(f"of {bad.answer!r} as the answer to {bad.query.question!r}")
-    with pytest.raises(UserError, match=f"{named} .* after demonstrations .* no finite"):
+    with pytest.raises(UserError, match=f"{named} .* after demonstrations .* not a finite"):
         StoredVlm(oracle, Store(path)).log_likelihoods(SCORED)
     again = Oracle()
     StoredVlm(again, Store(path)).log_likelihoods(SCORED)
@@ -524,7 +524,7 @@ def old(tmp_path: Path) -> Store:
 
 
 def test_every_answer_of_version_0_1_is_found(old: Store) -> None:
-    """Hours of a GPU are in such files: their keys are the content, today as then."""
+    """Such files may hold hours of GPU work; keys are still made of content."""
     pointers: list[tuple[int, ...]] = [(), (2,), (2, 3), (3, 2), (2, 3, 4, 5)]
     asked = [(pointer, q) for q in (0, 1) for pointer in pointers]
     vlm = StoredVlm(Mute(OLD), old)
@@ -538,7 +538,7 @@ def test_every_answer_of_version_0_1_is_found(old: Store) -> None:
 
 
 def test_a_segment_of_version_0_1_is_made_again(old: Store) -> None:
-    """It has embeddings alone: where positions have three axes it would be misread."""
+    """It has only embeddings, which would be misread where positions have three axes."""
     item = Item(OLD_EXAMPLES[2].query, OLD_EXAMPLES[2].answer)
     kept = KeptSegments(old, OLD, 1)
     assert kept.get([item]) == {}

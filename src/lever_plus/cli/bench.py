@@ -9,7 +9,7 @@ from lever_plus.cli.tools import check_tables
 from lever_plus.errors import UserError
 
 bench_app = typer.Typer(help="Speed and memory, measured on this machine.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @bench_app.command("reader")

@@ -19,7 +19,7 @@ class Split(StrEnum):
 
 @import_vqa_app.command("import-vqa")
 def import_vqa(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="The list: JSON lines, .json or .csv.")],
     split: Annotated[Split, typer.Option(help="What the questions are for.")],
     out: Annotated[Path, typer.Option(help="Folder that gets a folder with the split's name.")],
     images: Annotated[

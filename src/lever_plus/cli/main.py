@@ -7,7 +7,7 @@ import traceback
 import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NoReturn, TextIO
+from typing import Annotated, Final, NoReturn, TextIO
 
 import typer
 
@@ -58,8 +58,11 @@ app.add_typer(study_app, name="study")
 app.add_typer(world_app, name="world")
 
 
+ParamsFile = Annotated[Path, typer.Option(help="The params file.")]
+
+
 @params_app.command("check")
-def params_check(path: Path = Path("params.yaml")) -> None:
+def params_check(path: ParamsFile = Path("params.yaml")) -> None:
     """Check params.yaml."""
     from lever_plus.config.file import load_params
 
@@ -68,7 +71,10 @@ def params_check(path: Path = Path("params.yaml")) -> None:
 
 
 @params_app.command("overlay")
-def params_overlay(preset: Path, path: Path = Path("params.yaml")) -> None:
+def params_overlay(
+    preset: Annotated[Path, typer.Argument(help="A file with some of its settings; see presets/.")],
+    path: ParamsFile = Path("params.yaml"),
+) -> None:
     """Merge a preset into params.yaml, keeping its comments."""
     from lever_plus.config.file import overlay
 

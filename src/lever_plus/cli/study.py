@@ -183,7 +183,7 @@ def _crown(study: Any, number: int) -> None:
 
 @study_app.command("dashboard")
 def study_dashboard(
-    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 8080,
     host: Annotated[
         str, typer.Option(help="Address to listen on; pages are served to this machine alone.")
     ] = "127.0.0.1",

@@ -46,7 +46,11 @@ def _rl_data_of(seed: int | None) -> Path:
 
 
 @tools.command()
-def doctor(params: Path = Path("params.yaml")) -> None:
+def doctor(
+    params: Annotated[
+        Path, typer.Option(help="Params file; any other than params.yaml is a preset for it.")
+    ] = Path("params.yaml"),
+) -> None:
     """Say what a run needs and what of it is missing; --params may name a preset."""
     from lever_plus.cli.doctor import examine
     from lever_plus.config.file import load_params, load_with_preset
@@ -88,7 +92,9 @@ def power(
 
 
 @tools.command()
-def show(question_id: int) -> None:
+def show(
+    question_id: Annotated[int, typer.Argument(help="Id of a test question, such as 3000005.")],
+) -> None:
     """Print what every method showed the VLM before a test question, and what came of it."""
     check_tables("lever-plus show")
     from lever_plus.pipeline import report
@@ -99,7 +105,7 @@ def show(question_id: int) -> None:
 
 @tools.command("import-rl")
 def import_rl(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="RL JSON of the older system.")],
     pool: Annotated[Path, typer.Option(help="Pool file that the pointers belong to.")],
     index_space: Annotated[
         IndexSpace | None, typer.Option(help="What pointers count, if the file does not say it.")
@@ -127,8 +133,8 @@ def import_rl(
 
 @tools.command("export-rl")
 def export_rl(
-    folder: Path,
-    file: Path,
+    folder: Annotated[Path, typer.Argument(help="RL data, such as artifacts/rl_data/seed1.")],
+    file: Annotated[Path, typer.Argument(help="JSON file that is written.")],
     pool: Annotated[Path, typer.Option(help="Its pool file.")],
     shot: Annotated[
         int | None,
@@ -202,7 +208,7 @@ def store_stat(file: StoreFile = None) -> None:
 
 @store_app.command("merge")
 def store_merge(
-    sources: list[Path],
+    sources: Annotated[list[Path], typer.Argument(help="Store files to add from.")],
     file: StoreFile = None,
     keep_own: Annotated[
         bool, typer.Option("--keep-own", help="Keep this store's answers where others differ.")

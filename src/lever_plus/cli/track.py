@@ -71,7 +71,9 @@ def track_sync() -> None:
 
 
 @track_app.command("ui")
-def track_ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+def track_ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
+) -> None:
     """Serve the MLflow UI on loopback."""
     from lever_plus.config.file import load_params
     from lever_plus.pipeline.paths import Paths

@@ -1,6 +1,7 @@
 """`lever-plus world`: the stages of the recipe that makes the shipped models."""
 
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
@@ -30,7 +31,9 @@ def world_clip() -> None:
 
 
 @world_app.command("vlm")
-def world_vlm(name: str) -> None:
+def world_vlm(
+    name: Annotated[str, typer.Argument(help="vlm, or vlm-2.")],
+) -> None:
     """Train one of the tiny VLMs of recipes/house_words/params.yaml, on the tiny CLIP."""
     _run("vlm", name)
 

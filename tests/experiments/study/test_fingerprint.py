@@ -1,4 +1,4 @@
-"""A study goes on where nothing changes its trials, and stops by name where something does."""
+"""A study continues if nothing changes its trials, and stops and names it if something does."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -126,7 +126,7 @@ def test_a_study_of_unknown_origin_is_not_joined(tmp_path: Path) -> None:
 
 
 def test_a_worker_stops_once_the_study_is_another_one(tmp_path: Path) -> None:
-    """Two that begin a study at once with different settings do not both go on."""
+    """Of two workers that begin a study at once with different settings, only one continues."""
     found = settings(str(tmp_path / "study.journal"), trials=4)
 
     class Overtaken(FormulaTrials):

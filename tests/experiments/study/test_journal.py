@@ -1,4 +1,4 @@
-"""The journal: repaired where a writer was killed, refused where it is damaged, never stuck."""
+"""The journal: repaired after a killed writer, refused if it is damaged, never stuck."""
 
 import json
 import logging
@@ -93,7 +93,7 @@ def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
 
 
 def test_a_lock_of_a_process_that_is_gone_is_removed_at_once(tmp_path: Path) -> None:
-    """Whichever folder the command is run in."""
+    """This holds whichever folder the command is run in."""
     path = tmp_path / "study.journal"
     small(path)
     code = (
@@ -113,7 +113,7 @@ def test_a_lock_of_a_process_that_is_gone_is_removed_at_once(tmp_path: Path) -> 
 def test_a_lock_of_unknown_origin_is_waited_for_without_haste(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
-    """Another program's, another machine's, or one that was copied with its folder."""
+    """It may be another program's or machine's, or have been copied with its folder."""
     path = tmp_path / "study.journal"
     path.touch()
     Path(f"{path}.lock").symlink_to(target)
@@ -128,7 +128,7 @@ def test_a_lock_of_unknown_origin_is_waited_for_without_haste(
 
 
 def test_a_link_beside_the_journal_is_not_written_through(tmp_path: Path) -> None:
-    """A folder of somebody else may hold one that leads out of it."""
+    """Somebody else's folder may hold a link that leads out of it."""
     other = tmp_path / "other"
     other.write_text("of somebody")
     (tmp_path / "study.journal.holder").symlink_to(other)

@@ -63,7 +63,7 @@ def test_trials_are_children_of_one_parent_and_none_is_logged_twice(
 def test_a_projection_that_is_cut_off_anywhere_is_made_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the calls to MLflow, one after another is the last."""
+    """Each call to MLflow in turn is the last one that is made."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     found = settings(str(tmp_path / "study.journal"), trials=4)

@@ -1,4 +1,4 @@
-"""RL JSON of the older system: every variant is known, and no index space is guessed."""
+"""RL JSON of the older system: every variant is read, and what its numbers mean is not guessed."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ def test_a_file_with_positions_and_ids_says_itself_what_its_pointers_count(tmp_p
 
 @pytest.mark.parametrize("lacking", ["pointer_global", "candidate_pool_ids"])
 def test_positions_or_ids_alone_leave_it_open(tmp_path: Path, lacking: str) -> None:
-    """One candidate without them, or a query without its pool, may be of another tool."""
+    """If a candidate has no ids or a query no pool, another tool may have written the file."""
     content = json.loads(json.dumps(D))
     content["7"]["pointer_candidates"].append(candidate([1, 3], pointer_global=[11, 13]))
     holder = content["7"]["pointer_candidates"][1] if "global" in lacking else content["7"]
@@ -216,7 +216,7 @@ def test_positions_beside_pointers_must_be_theirs(tmp_path: Path) -> None:
 
 
 def test_an_export_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """It is written while the data are read: what they lack is found late."""
+    """It is written while the data are read, so a lack in them is found late."""
     path = tmp_path / "out.json"
     path.write_text("before")
     records = read_exchange(write(tmp_path, A), "pool", POOLS).records
@@ -340,7 +340,7 @@ def test_candidates_without_a_known_origin_come_back_from_an_export(tmp_path: Pa
 
 @pytest.mark.invariant
 def test_optional_scores_and_the_total_log_prob_come_through(tmp_path: Path) -> None:
-    """They are what rewards of other modes are made of."""
+    """Rewards of other modes need them."""
     scores = {"vqa_gt_prob": 0.25, "vqa_rel_score": 0.5, "temperature": 1.3}
     content = plain([2, 0], beam_score=None, logprob_score=-2.5, **scores)
     (record,) = read_exchange(write(tmp_path, content), "pool", POOLS).records

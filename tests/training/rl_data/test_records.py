@@ -1,4 +1,4 @@
-"""RL data come back as they were written, and damage or another pool is noticed and named."""
+"""RL data are read as they were written; damage or another pool is noticed and named."""
 
 import json
 import tracemalloc
@@ -388,7 +388,7 @@ def test_what_can_not_be_written_whole_leaves_what_was_there(folder: Path) -> No
 
 
 def test_records_are_read_one_at_a_time(tmp_path: Path) -> None:
-    """Ten times as many take no more memory than a few of them."""
+    """Ten times as many records take no more memory."""
 
     def peak(count: int) -> int:
         ids = range(1, count + 1)
