@@ -8,6 +8,9 @@ from typing import Final
 from tables import table
 
 PACKAGE: Final = Path(__file__).parents[2] / "src" / "lever_plus"
+ON_PARAMS: Final = "config"
+"""The room whose fields are parameters, which have a page of their own."""
+WITHOUT_FIELDS: Final = "    options:\n      show_if_no_docstring: false"
 FACE: Final = "index.md"
 OPENING: Final = """# Python
 
@@ -57,6 +60,8 @@ def _room(room: str) -> str:
     files = [path for path in _files() if _room_of(path) == room]
     opening = _summary(files[0])
     modules = [f"::: {_name(path)}" for path in files if _says_something(path)]
+    if room == ON_PARAMS:
+        modules = [f"{module}\n{WITHOUT_FIELDS}" for module in modules]
     return "\n\n".join([f"# {room}", opening, *modules]) + "\n"
 
 

@@ -43,7 +43,8 @@ def page() -> str:
 
 def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield ("store stat", command) of every command that is not hidden."""
-    for name, command in (group or typer.main.get_command(app)).commands.items():
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
         whole = f"{path} {name}".strip()
         if hasattr(command, "commands"):
             yield from commands(command, whole)

@@ -13,6 +13,8 @@ ARROW: Final = re.compile(r"\s*([\w-]+) --> ([\w-]+)\s*")
 HEIGHT: Final = 34
 GAP: Final = 24
 """Between boxes, in pixels."""
+Lane = tuple[str, str, int]
+"""Where an arrow between two nodes crosses a row."""
 LETTER: Final = 8.5
 """Width of a letter, at most."""
 
@@ -54,10 +56,12 @@ def _drawn(arrows: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> 
     """
     depth = {name: number for number, row in enumerate(rows) for name in row}
     lanes = [(a, b, row) for a, b in arrows for row in range(depth[a] + 1, depth[b])]
-    named = [(*row, *(lane for lane in lanes if lane[2] == n)) for n, row in enumerate(rows)]
+    named: list[list[str | Lane]] = [
+        [*row, *(lane for lane in lanes if lane[2] == number)] for number, row in enumerate(rows)
+    ]
     widths = [[_width(each) for each in row] for row in named]
     totals = [sum(row) + GAP * (len(row) - 1) for row in widths]
-    middles: dict[str | tuple[str, str, int], float] = {}
+    middles: dict[str | Lane, float] = {}
     for row, sizes, total in zip(named, widths, totals, strict=True):
         left = 1 + (max(totals) - total) / 2
         for each, width in zip(row, sizes, strict=True):
@@ -77,7 +81,7 @@ def _drawn(arrows: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> 
     )
 
 
-def _width(each: str | tuple[str, str, int]) -> float:
+def _width(each: str | Lane) -> float:
     """Return the width of a box, or of a lane."""
     return LETTER * len(each) + 18 if isinstance(each, str) else 4
 

@@ -10,6 +10,7 @@ from tables import code, table
 
 from lever_plus.config.file import load_params
 from lever_plus.config.params import Params
+from lever_plus.config.reward import MODES, OPTIONS
 from lever_plus.config.settings import From
 from lever_plus.files.yaml_files import read_yaml
 
@@ -81,7 +82,29 @@ def page() -> str:
         elif rows:
             rows = [[*row, reader] for row, reader in zip(rows, readers, strict=True)]
             parts += [table([*HEADS, "stages"], rows), ""]
+        if title == "reward":
+            parts += _modes()
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _modes() -> list[str]:
+    """Return a table of the modes, which are names for some weights."""
+    rows = []
+    for mode, terms in MODES.items():
+        weights = [
+            f"{'twice ' if multiple == 2 else ''}{code(weight)} is the weight of {code(term)}"
+            for weight, each in terms.items()
+            for term, multiple in each.items()
+        ]
+        options = [
+            f"`{name}`: " + " or ".join(code(written(value)) for value in choices)
+            for name, choices in OPTIONS.get(mode, {}).items()
+        ]
+        rows.append([code(mode), "; ".join(weights + options)])
+    opening = (
+        "Instead of weights, `reward.mode` with the settings of that mode, which become weights:"
+    )
+    return [opening, "", table(["mode", "its settings, and what they weigh"], rows), ""]
 
 
 def sections() -> list[Part]:
@@ -108,7 +131,8 @@ def _parts(key: str, section: Mapping[str, Any], known: Mapping[str, Any]) -> It
     for member in members:
         kind = member["properties"].get("kind", {}).get("const")
         title = f"{key}, kind: {kind}" if len(members) > 1 else key
-        leaves, later = [], []
+        leaves: list[Leaf] = []
+        later: list[tuple[str, Any]] = []
         for name, each in member["properties"].items():
             if len(_members(each, known)) > 1 and "kind" in _members(each, known)[0]["properties"]:
                 later.append((f"{key}.{name}", each))
