@@ -21,7 +21,7 @@ QUESTIONS = 12
 
 
 class FormulaVlm:
-    """Says the truth about even questions alone, and about all where "good" is shown first."""
+    """Is right about even questions, and about all if "good" is shown first."""
 
     identity = IDENTITY
 
@@ -155,7 +155,7 @@ def test_the_table_that_is_printed_has_every_row(
 def test_a_pool_for_each_question_is_the_one_that_it_gets(
     questions: list[Example], pool: list[Example]
 ) -> None:
-    """Odd questions get bad examples alone."""
+    """Odd questions get only bad examples."""
     bad = [example for example in pool if example.answer == "bad"]
     each = [bad if number % 2 else pool for number in range(QUESTIONS)]
     found = {(r["method"], r["shots"]): r["accuracy"] for r in run(questions, each).rows}

@@ -1,4 +1,4 @@
-"""Copies are counted, right answers that were shown are told apart, order is told from choice."""
+"""The shares of copied and of shown answers, and the spread over orders and over choices."""
 
 from collections.abc import Sequence
 from typing import cast

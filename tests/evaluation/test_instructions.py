@@ -1,4 +1,4 @@
-"""The instruction that is best on dev: chosen by value, from stored answers that never mix."""
+"""The instruction that is best on dev is chosen; answers to different instructions never mix."""
 
 from collections.abc import Sequence
 from dataclasses import replace

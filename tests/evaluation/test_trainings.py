@@ -108,7 +108,7 @@ def test_a_a_trainings_are_called_different_in_at_most_5_of_100_cases(
 
 
 def test_intervals_over_questions_alone_call_a_a_trainings_different() -> None:
-    """With runs that differ by 2 points, every third time."""
+    """If runs differ by 2 points, it happens every third time."""
     rng, wrong = np.random.default_rng(1), 0
     for _ in range(200):
         differences, clusters = drawn(rng, 3, 1000, 0.02)
@@ -132,7 +132,7 @@ def test_true_differences_are_found_as_often_as_planned(runs: int) -> None:
 
 
 def test_images_are_taken_whole() -> None:
-    """Questions that say the same twice say nothing more; seen as single ones they would."""
+    """Questions that are all repeated add no information; counted singly they would."""
     one = np.random.default_rng(3).normal(0.1, 0.3, 60)
     both = np.stack([np.tile(one, 4)] * 2)
     whole = over_runs(both, np.tile(np.arange(60), 4))
@@ -151,7 +151,7 @@ def test_training_runs_are_part_of_the_interval() -> None:
 
 
 def test_noise_of_single_answers_is_counted_once() -> None:
-    """Runs that differ by chance alone: the interval is that of Student's t over their means."""
+    """For runs that differ only by chance, the interval is that of Student's t over their means."""
     noise = np.random.default_rng(5).normal(0, 0.3, (4, 500))
     means = noise.mean(axis=1)
     estimate = over_runs(noise, np.arange(500))

@@ -1,4 +1,4 @@
-"""The ideal reader against the enumeration of pointers, a reader of texts, and cases by hand."""
+"""The ideal reader, compared with all pointers, with a reader of texts, and with known cases."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The recipe of the shipped models: every stage with real code, and what git keeps of it."""
+"""The recipe of the shipped models: each stage runs, and git has what belongs to it."""
 
 import hashlib
 import json

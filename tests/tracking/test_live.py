@@ -81,7 +81,7 @@ def test_warnings_that_are_errors_end_no_training(
 
 
 class Slow(http.server.BaseHTTPRequestHandler):
-    """Is healthy at once, and answers everything else after a long time."""
+    """Answers health checks at once, and everything else after a long time."""
 
     def do_GET(self) -> None:
         if self.path != "/health":
@@ -164,7 +164,7 @@ def test_a_locked_store_is_left_alone(client: Any, params: Params, tmp_path: Pat
 def test_a_server_that_is_killed_while_it_trains(
     fresh_store: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The training ends as ever; once there is a server again, sync makes its run."""
+    """The training ends as usual; once the server is back, `sync` creates the run."""
     assert fresh_store
     store = tmp_path / "mlflow.db"
     store.write_bytes(fresh_store.read_bytes())

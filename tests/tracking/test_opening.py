@@ -1,4 +1,4 @@
-"""What is no store, or no store of ours, ends as a sentence and stays as it was."""
+"""A file or server that is not MLflow's store is refused with one sentence, and not changed."""
 
 import http.server
 import shutil
@@ -137,7 +137,7 @@ def test_passwords_are_neither_shown_nor_logged(client: Any) -> None:
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    """A server that is none of MLflow's."""
+    """A server that is not MLflow's."""
 
     def do_GET(self) -> None:
         self.send_response(200)

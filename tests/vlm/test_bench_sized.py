@@ -1,4 +1,4 @@
-"""The benchmark at a real model's size, on one that is tiny: figures are what they are called."""
+"""The benchmark at a real model's size, here with a tiny model: its figures are correct."""
 
 from pathlib import Path
 

@@ -121,7 +121,7 @@ def test_segments_outside_the_memory_budget_are_made_again(
 def test_an_example_that_cannot_be_cut_repeats_nothing(
     load: Load, vlm: HuggingFaceVlm, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It turns up half-way: the rest runs in whole prompts, and every answer is reported once."""
+    """It comes in the middle: the rest runs in whole prompts; each answer is reported once."""
     small, reported = load(workers=1), list[int]()
     small.load(requests)
     generate = small.engine.generate
@@ -296,7 +296,7 @@ def test_a_folder_without_model_is_refused(load: Load, tmp_path: Path) -> None:
 def test_weights_that_are_missing_are_never_random(
     load: Load, folders: Folders, requests: list[Request], tmp_path: Path
 ) -> None:
-    """The reference system went on with 23 of 23 tensors missing."""
+    """The reference system ran although 23 of 23 tensors were missing."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(folders.vlm, tmp_path, dirs_exist_ok=True)
@@ -340,7 +340,7 @@ def test_scores_are_the_official_metric(vlm: HuggingFaceVlm, world: World) -> No
 def test_an_image_that_was_changed_since_it_was_hashed_is_not_shown(
     prefix_reuse: bool, shown: int, load: Load, world: World, tmp_path: Path
 ) -> None:
-    """Its answers would be kept as those of the image that was there before."""
+    """Its answers would be stored as those of the earlier image."""
     first, second = world.splits["train"][:2]
     path = Path(shutil.copy(second.image, tmp_path / "image.png"))
     moved = replace(first, image=str(path))  # the hash is that of another image

@@ -237,7 +237,7 @@ def test_an_answer_that_was_stored_for_a_refused_question_is_never_returned(
 def test_a_prompt_that_the_model_was_not_made_for_is_refused(
     params: Params, folders: Folders, world: World, reuse: bool
 ) -> None:
-    """Positions beyond those of its training give answers all the same."""
+    """A model also answers beyond the positions that it was trained on."""
     assert params.vlm.kind == "huggingface"
     settings = params.vlm.model_copy(update={"prefix_reuse": reuse})
     vlm = StoredVlm(HuggingFaceVlm(str(folders.vlm), settings), None)

@@ -1,4 +1,4 @@
-"""VLMs are opened by folder, by server, or by code of the user's own, and all answer alike."""
+"""A VLM from a folder, on a server, or in a user's own code: all give the same answers."""
 
 import re
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ QUERY = Query("b.png", "what?", "b")
 
 
 class Parrot:
-    """A back end of a user's own: it repeats a word."""
+    """A user's own back end, which repeats a word."""
 
     def __init__(self, word: str, times: int = 1, *, loud: bool = False) -> None:
         """Keep what is said."""
@@ -75,7 +75,7 @@ def lacking(name: str) -> Parrot:
 
 
 def nothing() -> None:
-    """Return no back end."""
+    """Return something that is not a back end."""
 
 
 def settings(factory: str, **options: object) -> PluginVlmParams:

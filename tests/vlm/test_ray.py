@@ -161,7 +161,7 @@ def test_actors_load_a_bfloat16_model(
 def test_every_actor_has_a_gpu_of_its_own(
     folders: Folders, settings: HuggingFaceVlmParams, vlm: RayVlm
 ) -> None:
-    """Of a cluster that believes to have two, on a machine that may have none: nothing is asked."""
+    """The cluster claims two GPUs, the machine may have none: nothing is asked."""
     import ray
 
     def seen(actor: Actor) -> tuple[str, str | None]:
@@ -194,7 +194,7 @@ def test_more_than_the_cluster_has_is_refused(
 
 
 def test_a_cluster_of_its_own_listens_on_loopback_alone(vlm: RayVlm) -> None:
-    """Whoever reaches one of its ports runs code as this user."""
+    """Anybody who reaches one of its ports can run code as this user."""
     assert vlm.start()
     tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
     hosts = {

@@ -88,7 +88,7 @@ def test_patience_ends_and_is_named(two: list[Raw], requests: list[Request]) -> 
 def test_requests_with_the_same_demonstration_are_asked_of_the_same_server(
     two: list[Raw], requests: list[Request]
 ) -> None:
-    """Here both have as much to do; else the one that is done takes some of the other's."""
+    """Here both have equally much to do; otherwise the faster one takes over some requests."""
     urls = [raw.url for raw in two]
     shares = Shares([request.demonstrations[0].question for request in requests], urls)
     taken = [[shares.next(n) for _ in range(5)] for n in (0, 1)]

@@ -161,7 +161,7 @@ def test_a_likelihood_outlives_another_decoding(path: Path) -> None:
 
 
 def test_the_store_keeps_the_text_as_it_was_generated(path: Path) -> None:
-    """Where an answer ends may be decided anew without asking again."""
+    """The end of an answer can be decided again without asking again."""
 
     class Talkative(Oracle):
         def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
@@ -370,7 +370,7 @@ def test_a_file_of_another_version_is_refused(path: Path) -> None:
 
 
 def test_a_full_disk_is_explained_and_loses_nothing(path: Path) -> None:
-    """SQLite's page limit gives the very error of a full disk."""
+    """SQLite's page limit gives the same error as a full disk."""
     store = filled(path)
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -518,7 +518,7 @@ def old(tmp_path: Path) -> Store:
 
 
 def test_every_answer_of_version_0_1_is_found(old: Store) -> None:
-    """Hours of a GPU are in such files: their keys are the content, today as then."""
+    """Such files hold hours of GPU time; their keys are still made of the same content."""
     pointers: list[tuple[int, ...]] = [(), (2,), (2, 3), (3, 2), (2, 3, 4, 5)]
     asked = [(pointer, q) for q in (0, 1) for pointer in pointers]
     vlm = StoredVlm(Mute(OLD), old)
@@ -532,7 +532,7 @@ def test_every_answer_of_version_0_1_is_found(old: Store) -> None:
 
 
 def test_a_segment_of_version_0_1_is_made_again(old: Store) -> None:
-    """It has embeddings alone: where positions have three axes it would be misread."""
+    """It has only embeddings: for positions with three axes it would be misread."""
     item = Item(OLD_EXAMPLES[2].query, OLD_EXAMPLES[2].answer)
     kept = KeptSegments(old, OLD, 1)
     assert kept.get([item]) == {}
