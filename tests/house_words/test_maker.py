@@ -1,4 +1,4 @@
-"""The embedded data set: deterministic, leak-free, soft, and its words are one token each."""
+"""The embedded data set: it is deterministic, without leaks, and each word is one token."""
 
 import hashlib
 import json

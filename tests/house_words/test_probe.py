@@ -1,4 +1,4 @@
-"""The in-context table: what is shown before which questions, and shares of right answers."""
+"""The in-context table: which demonstrations are shown, and the shares of right answers."""
 
 from itertools import product
 
@@ -38,7 +38,7 @@ class Made:
 
 
 class Reader:
-    """Reads every half from house words that it was shown, and remembers what it was asked."""
+    """Reads each half from the house words that it was shown, and remembers its requests."""
 
     def __init__(self, made: Made) -> None:
         """Keep what every question means."""

@@ -100,7 +100,7 @@ def project(tmp_path: Path, params: Params) -> Path:
 
 
 def check(uri: str, expected: dict[str, int]) -> None:
-    """Every run is there once, whole, with all its numbers, each of them once."""
+    """Each run exists once and is complete, with each of its numbers once."""
     store = Store(uri)
     runs = list(store.runs(""))
     assert Counter(run.info.run_name for run in runs) == expected
@@ -174,7 +174,7 @@ def test_two_at_once_and_kills_on_postgresql(project: Path, postgres: str) -> No
 
 @pytest.mark.long
 def test_two_machines_that_sync_through_one_server(project: Path, fresh_store: Path) -> None:
-    """Their locks do not reach each other."""
+    """No lock holds for both of them."""
     store = project / "mlflow.db"
     store.write_bytes(fresh_store.read_bytes())
     address, stop = serve(store, project)
@@ -208,7 +208,7 @@ def _with_foreign_tables(uri: str) -> None:
 def test_a_sync_that_is_cut_off_anywhere_is_made_good(
     seed: int, client: Any, project: Path, params: Params
 ) -> None:
-    """Of the calls to MLflow, one after another is the last."""
+    """Each of the calls to MLflow in turn is the last."""
     assert client
     rng = random.Random(seed)
     for _ in range(6):

@@ -134,7 +134,7 @@ def test_the_evaluation_goes_to_the_run_of_its_checkpoint(
 def test_accuracies_go_to_their_seed_whatever_the_order_of_params_is(
     client: Any, params: Params, tmp_path: Path
 ) -> None:
-    """The summary has seeds in ascending order; one that lacks some is not guessed at."""
+    """The summary has seeds in ascending order; if some are missing, nothing is guessed."""
     runs = [grpo(tmp_path, 2), grpo(tmp_path, 1)]
     train(params, runs[0])  # seed 1 is not there
     summary = tmp_path / "summary.json"

@@ -30,7 +30,7 @@ Load = Callable[..., HuggingFaceVlm]
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gemma 3 whose window is shorter than two turns."""
+    """Return a Gemma 3 whose sliding window is shorter than two turns."""
     model, processor = gemma3()
     text = model.config.text_config
     text.sliding_window, text.num_hidden_layers = WINDOW, 3
@@ -46,7 +46,7 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def load(folders: Folders, params: Params, requests: list[Request]) -> Load:
-    """Load a VLM, the tiny one if nothing else is said, and try the engine on it."""
+    """Load a VLM, by default the tiny one, and try the engine on it."""
 
     def load(
         path: Path = folders.vlm, generation: dict[str, Any] | None = None, **settings: object
@@ -214,7 +214,7 @@ def test_answers_that_begin_otherwise_where_they_are_shown_are_shared(
 def test_what_belongs_to_no_token_is_refused_by_its_name(
     load: Load, monkeypatch: pytest.MonkeyPatch, given: object
 ) -> None:
-    """Granite Vision gives its language model features by layer: they would be lost at a cut."""
+    """Granite Vision gives its language model features for layers, which a cut would lose."""
     inner = type(load(prefix_reuse=False).model.get_decoder())
     call = torch.nn.Module.__call__
 
@@ -289,7 +289,7 @@ def test_rows_of_a_shared_layer_may_repeat_and_leave_it_as_it_was() -> None:
 
 
 def stretch(length: int, images: list[int]) -> Features:
-    """Features of which some belong to image tokens alone."""
+    """Return features, some of which belong to image tokens only."""
     mask = torch.tensor([i in images for i in range(length)])
     deep = torch.arange(1.0, 1 + length * 6).view(length, 2, 3) * mask[:, None, None]
     positions = torch.arange(length)[:, None].expand(-1, 3) + torch.tensor([0, 0, 1])

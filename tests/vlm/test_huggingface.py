@@ -340,7 +340,7 @@ def test_scores_are_the_official_metric(vlm: HuggingFaceVlm, world: World) -> No
 def test_an_image_that_was_changed_since_it_was_hashed_is_not_shown(
     prefix_reuse: bool, shown: int, load: Load, world: World, tmp_path: Path
 ) -> None:
-    """Its answers would be kept as those of the image that was there before."""
+    """Its answers would be stored as those of the earlier image."""
     first, second = world.splits["train"][:2]
     path = Path(shutil.copy(second.image, tmp_path / "image.png"))
     moved = replace(first, image=str(path))  # the hash is that of another image

@@ -74,7 +74,7 @@ def served(local: HuggingFaceVlm) -> Any:
 def test_a_gateway_that_keeps_paths_to_itself_is_not_waited_for(
     gateway: int, version: str | None, served: Any, requests: list[Request]
 ) -> None:
-    """One that only started with its server is asked again."""
+    """A gateway whose server was only starting is asked again."""
     with served("version", gateway=gateway) as server:
         vlm = server.client(patience_s=600.0)
         begun = time.monotonic()
@@ -216,7 +216,7 @@ def test_other_servers_are_sent_every_image(
 def test_a_server_that_answers_without_the_image_is_sent_every_image(
     served: Any, local: HuggingFaceVlm, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would answer anything to an image that it has never seen."""
+    """It would give any answer about an image that it has never seen."""
     read = Vlm._url
     blank = "data:image/png;base64,"
 

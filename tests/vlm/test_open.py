@@ -75,7 +75,7 @@ def lacking(name: str) -> Parrot:
 
 
 def nothing() -> None:
-    """Return no back end."""
+    """Return something that is not a back end."""
 
 
 def settings(factory: str, **options: object) -> PluginVlmParams:

@@ -195,7 +195,7 @@ def test_more_than_the_cluster_has_is_refused(
 
 
 def test_a_cluster_of_its_own_listens_on_loopback_alone(vlm: RayVlm) -> None:
-    """Whoever reaches one of its ports runs code as this user."""
+    """Anybody who reaches one of its ports can run code as this user."""
     assert vlm.start()
     tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
     hosts = {

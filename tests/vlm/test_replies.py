@@ -1,4 +1,4 @@
-"""Replies that hold no answer are refused in a sentence, at once, and never reach the store."""
+"""Replies without an answer are refused at once with one sentence, and never stored."""
 
 import asyncio
 import gzip
@@ -38,7 +38,7 @@ def settings(url: str, **changes: object) -> OpenAiVlmParams:
 
 
 def reply(message: Any = None, **changes: Any) -> dict[str, Any]:
-    """Return what a server says when all is well, with changes: of the message, the choice, all."""
+    """Return a good reply of a server, with changes to its message, its choice, or itself."""
     whole = {"model": MODEL, "object": "chat.completion", "id": "1"}
     choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
     choice |= {key: changes.pop(key) for key in ("index", "finish_reason") if key in changes}
@@ -560,7 +560,7 @@ def test_where_a_loop_runs_a_reply_without_an_answer_is_refused(asked: Asked) ->
 
 
 def test_where_a_loop_runs_a_store_that_fails_ends_the_requests(asked: Asked) -> None:
-    """Those that nobody answers any more are not waited for."""
+    """Requests that nobody answers any more are not waited for."""
     replies = [sent(reply()), (time.sleep(8) or b"" for _ in range(1))]
     asked.server.reply = lambda _path: replies.pop(0)
 
@@ -589,7 +589,7 @@ def test_words_of_a_server_are_printable_and_short(asked: Asked) -> None:
 def test_an_image_that_was_changed_since_it_was_hashed_is_not_asked_about(
     asked: Asked, tmp_path: Path
 ) -> None:
-    """Its answer would be kept as that of the image that was there before."""
+    """Its answer would be stored as that of the earlier image."""
     path = tmp_path / "b.png"
     Image.new("RGB", (2, 2), "red").save(path)
     query = Query(str(path), "which?", image_sha256=image_sha256(path))

@@ -78,7 +78,7 @@ def test_a_query_has_no_answer() -> None:
 
 
 def test_an_answer_is_asked_for_alike_whatever_the_answer_is() -> None:
-    """The prompt, its key and the request itself are those of the query alone."""
+    """The prompt, its key and the request contain the query, without its answer."""
     one = Example("q.png", "which?", "cat", ("cat",) * 10, 7, 7, "s")
     other = replace(one, answer="dog", answers=("dog",) * 10)
     shown = (ALIKE[3],)

@@ -376,7 +376,7 @@ def test_a_file_of_another_version_is_refused(path: Path) -> None:
 
 
 def test_a_full_disk_is_explained_and_loses_nothing(path: Path) -> None:
-    """SQLite's page limit gives the very error of a full disk."""
+    """SQLite's page limit gives the same error as a full disk."""
     store = filled(path)
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
