@@ -1,4 +1,4 @@
-"""Groups belong to query ids, keep their losers, and notice repeats."""
+"""Groups belong to query ids, keep candidates with low rewards, and mark repeats."""
 
 import pytest
 import torch
@@ -201,7 +201,7 @@ def test_a_score_that_the_reward_needs_and_the_data_lack_is_named(
 
 
 def test_a_reward_with_log_prob_adds_the_pointer_s_own_at_every_shot() -> None:
-    """Whether it is stored step by step (-1 and -1 here) or as a whole."""
+    """It may be stored step by step (here -1 and -1) or as a whole."""
     whole = candidate((11, 13), 0.3, 0.0).model_copy(
         update={"step_log_probs": None, "log_prob": -3.0}
     )
@@ -245,7 +245,7 @@ def test_candidates_of_other_queries_cannot_join(mixed: list[QueryRecord]) -> No
 
 
 def test_candidates_come_back_from_their_state(mixed: list[QueryRecord]) -> None:
-    """Others of the same queries take their place; they lose the log-probs that they had."""
+    """Other candidates of the same queries replace them, and their log-probs are dropped."""
     groups = groups_from_records(mixed, POOLS, soft([0.5, 0.5]))
     fresh = Candidates(groups.with_candidates(groups), torch.rand(3, 10, 2))
     listed = Candidates(groups)

@@ -1,4 +1,4 @@
-"""Training solves a task, repeats itself exactly, and looks only where it may."""
+"""Training solves a task, gives the same result every time, and uses only the data it may use."""
 
 from dataclasses import replace
 
@@ -67,7 +67,7 @@ def test_every_loss_learns_the_identity_task(task: IdentityTask, train: Train) -
 def test_static_scores_learn_what_the_first_pick_earns(
     task: IdentityTask, train: Train, least: float
 ) -> None:
-    """v2 cannot know the step: listwise SFT and AGRO's regression have no exact solution there."""
+    """v2 doesn't know the step, so listwise SFT and AGRO have no exact solution with it."""
     task = rewarded_at_shot_one(task)
     outcome = train(task, task.policy(kind="v2"))
     assert float(outcome.history[0]["dev_reward"]) <= 0.25
@@ -101,7 +101,7 @@ def test_dropout_is_on_in_sft(task: IdentityTask, train: Train) -> None:
 
 
 def test_rce_has_the_dropout_of_its_own_settings(task: IdentityTask) -> None:
-    """Whatever the policy had before; its dev rewards are those of a policy in eval mode."""
+    """Whatever dropout the policy had before; dev rewards are those of a policy in eval mode."""
     off, on = (RCE.model_copy(update={"epochs": 2, "dropout": rate}) for rate in (0.0, 0.5))
     plain = rce(task, task.policy(), off)
     assert rce(task, task.policy(dropout=0.9).train(), off).weights.equal(plain.weights)
@@ -112,7 +112,7 @@ def test_rce_has_the_dropout_of_its_own_settings(task: IdentityTask) -> None:
 
 
 def test_the_dropout_of_rce_is_that_of_its_seed(task: IdentityTask) -> None:
-    """Not of what the process has drawn before."""
+    """It does not depend on what the process has drawn before."""
     noisy = RCE.model_copy(update={"epochs": 2, "dropout": 0.5})
     one = rce(task, task.policy(), noisy)
     policy = task.policy()
@@ -142,14 +142,14 @@ def test_rewards_are_asked_for_dev_and_for_fresh_candidates_alone(
 
 @SHORT
 def test_training_on_train_never_sees_dev_but_to_score_it(task: IdentityTask, train: Train) -> None:
-    """Other dev queries choose another epoch at most: the weights after the last are the same."""
+    """Other dev queries can only choose another epoch; the weights after the last are the same."""
     fewer = replace(task, dev=task.dev[:1])
     assert train(task, task.policy()).weights.equal(train(fewer, fewer.policy()).weights)
 
 
 @pytest.mark.invariant
 def test_equal_totals_with_different_steps_still_teach(task: IdentityTask) -> None:
-    """Reward-to-go differs at step 2, though the total does not: dropping such groups is biased."""
+    """Totals are equal, but rewards-to-go differ at step 2: dropping such groups adds bias."""
     groups = task.groups(size=2)
     rewards = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(len(task.train), -1, -1)
     outcome = grpo(task, task.policy(), OFFLINE, groups=replace(groups, rewards=rewards))
@@ -202,7 +202,7 @@ def test_kl_beta_holds_the_policy_at_the_reference(task: IdentityTask) -> None:
 
 
 def test_grpo_keeps_a_frozen_reference_of_its_start(task: IdentityTask) -> None:
-    """The KL goes on growing over the rounds, because the reference does not follow."""
+    """The KL keeps growing over the rounds, because the reference does not follow the policy."""
     outcome = grpo(task, task.policy(), GRPO.model_copy(update={"kl_beta": 0.0}))
     kls = [float(row["kl"]) for row in outcome.history[1:]]
     assert kls[-1] > 2 * kls[2] > 0

@@ -1,4 +1,4 @@
-"""Returns and advantages: credit per step, unbiased baseline, and no push without a difference."""
+"""Returns and advantages: credit per step, unbiased baseline, no advantage without a difference."""
 
 import math
 from collections.abc import Callable
@@ -184,7 +184,7 @@ def test_a_constant_added_to_all_rewards_changes_no_advantage() -> None:
 
 @pytest.mark.invariant
 def test_advantages_scale_with_the_rewards() -> None:
-    """No division by a standard deviation: half the rewards are half the advantages."""
+    """Nothing is divided by a standard deviation: half the rewards give half the advantages."""
     returns = torch.rand(2, 6, 3, dtype=torch.float64)
     keep = everyone(returns)
     assert_close(leave_one_out(0.01 * returns, keep), 0.01 * leave_one_out(returns, keep))

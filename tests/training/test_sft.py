@@ -18,7 +18,7 @@ from lever_plus.training.trainer import Run
 from training import SFT, Watch, sft, sft_beams
 
 STILL = SFT.model_copy(update={"epochs": 1, "learning_rate": 1e-9, "batch_size": 1000})
-"""One step that goes nowhere: the history has the loss at the start."""
+"""One step that changes nothing, so that the history has the loss before training."""
 TEMPERATURE = STILL.temperature
 
 
@@ -111,7 +111,7 @@ def test_the_loss_of_beams_weighs_the_best_sequences_of_the_search(uneven: Ident
 
 
 def test_searches_for_fewer_picks_teach_those(task: IdentityTask) -> None:
-    """Pointers may be longer than what was searched for: prefixes of every length there is."""
+    """Pointers may be longer than searched sequences; prefixes of all searched lengths count."""
     searches = {q: [s for s in found if not s.prefix] for q, found in task.searches().items()}
     params = SFT.model_copy(update={"epochs": 12})
     policy, watch = task.policy(), Watch()

@@ -1,4 +1,4 @@
-"""Trainings of every loss on the identity task, long enough to solve it or as short as can be."""
+"""Trainings with every loss on the identity task, either long enough to solve it or very short."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,7 +67,7 @@ OFFLINE = GRPO.model_copy(update={"rounds": 0})
 
 
 class KilledError(Exception):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @dataclass
