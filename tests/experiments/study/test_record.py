@@ -1,4 +1,4 @@
-"""A study in MLflow: one parent, one child a trial, nothing twice, and a champion."""
+"""A study in MLflow: one parent run, one child per trial, nothing twice, and a champion."""
 
 import random
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_trials_are_children_of_one_parent_and_none_is_logged_twice(
 def test_a_projection_that_is_cut_off_anywhere_is_made_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the calls to MLflow, one after another is the last."""
+    """MLflow fails at random calls; the last, undisturbed call completes everything."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     found = settings(str(tmp_path / "study.journal"), trials=4)
