@@ -65,7 +65,7 @@ def test_other_sizes_and_a_server_come_after_a_preset_with_data(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     here = examine(load_params(path))
-    assert f"models/Qwen3-VL-{size.upper()}-Instruct is no folder" in missing(here)["VLM"]
+    assert f"models/Qwen3-VL-{size.upper()}-Instruct is not a folder" in missing(here)["VLM"]
     assert "lever-plus[vision]" in missing(here)["torchvision"]
     before = load_params(path).data
     overlay(path, PRESETS / "vllm.yaml")
@@ -138,7 +138,7 @@ def test_a_damaged_index_and_a_mistyped_device_are_named(
     notes = missing(examine(with_vlm(params, path=str(tmp_path), device="cudda")))
     assert "model.safetensors.index.json" in notes["VLM"]
     assert "https://huggingface.co/models" in notes["VLM"]
-    assert "'cudda' names no device" in notes["VLM device"]
+    assert "'cudda' is not a device" in notes["VLM device"]
 
 
 def test_a_damaged_configuration_is_named(params: Params, folders: Folders, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_server_is_asked_which_models_it_offers() -> None:
         assert missing(examine(params.model_copy(update={"vlm": there}))) == {}
         other = params.vlm.model_copy(update={"url": url})
         note = missing(examine(params.model_copy(update={"vlm": other})))["VLM server"]
-        assert f"offers {NAME}, not Qwen" in note
+        assert f"offers {NAME}, but not Qwen" in note
         both = params.vlm.model_copy(update={"url": [url, "http://127.0.0.1:9/v1"], "model": NAME})
         note = missing(examine(params.model_copy(update={"vlm": both})))["VLM server"]
         assert note.startswith("http://127.0.0.1:9/v1 does not answer")
@@ -209,4 +209,4 @@ def test_a_torchvision_that_was_built_for_another_torch_is_named(
 
 def test_a_full_disk_is_named(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1e9))
-    assert missing(examine(params))["disk"].startswith("1 GB free here")
+    assert missing(examine(params))["disk"].startswith("only 1 GB free here")

@@ -207,7 +207,7 @@ def test_what_is_missing_or_too_much_is_one_sentence(
 ) -> None:
     options = asked(checkpoint, query)
     for wrong in ([], ["--pool", pool, "--pool-questions", pool], ["--pool-questions", pool]):
-        assert refused(*options, *wrong).startswith("name the pool: either --pool FILE.jsonl, or")
+        assert refused(*options, *wrong).startswith("name the pool: give either --pool, or all of")
     assert "none.jsonl is missing" in refused(*options, "--pool", "none.jsonl")
     nowhere = asked(tmp_path / "nowhere", query)
     assert "nowhere holds no checkpoint" in refused(*nowhere, "--pool", pool)

@@ -144,8 +144,8 @@ def test_the_command_says_what_params_yaml_needs(
     command = ["import-vqa", "images/list.csv", "--split", "dev", "--out", "made"]
     done = CliRunner().invoke(app, [*command, "--image-name", "{image_id}.png"])
     assert done.output == (
-        "2 questions about 1 images in made/dev; image_name of data.source.dev is "
-        '"{image_id}.png"\n'
+        "wrote 2 questions about 1 images into made/dev; in params.yaml, set image_name of "
+        'data.source.dev to "{image_id}.png"\n'
     )
     assert len(read(folder / "made" / "dev")) == 2
     wrong = CliRunner().invoke(app, [*command, "--image-name", "{number}.png"])

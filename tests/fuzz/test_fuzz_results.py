@@ -287,7 +287,7 @@ def test_a_search_that_is_not_the_one_that_was_asked_for_is_refused(
     ("queries", "beam", "shots", "message"),
     [
         ([1, 2, 3], 2, 2, "1 SFT queries are missing (first: 3)"),
-        ([2], 2, 2, "1 queries are no SFT queries (first: 1)"),
+        ([2], 2, 2, "1 queries are not SFT queries (first: 1)"),
         ([1, 2], 3, 2, "the 4 prefixes of a search for 2 examples that keeps 3"),
         ([1, 2], 1, 2, "the 2 prefixes of a search for 2 examples that keeps 1"),
         ([1, 2], 2, 1, "the 1 prefixes of a search for 1 examples that keeps 2"),

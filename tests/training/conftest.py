@@ -1,4 +1,4 @@
-"""What the tests of this room share: an enumerable world in float64, and a task to be learned."""
+"""Fixtures of the training tests: a world small enough to enumerate, in float64, and a task."""
 
 from itertools import permutations
 

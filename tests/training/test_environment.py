@@ -26,7 +26,7 @@ class FormulaVlm:
     identity = VlmIdentity(model="m", revision="r", dtype="d", prompt_hash="h", generation="g")
 
     def __init__(self) -> None:
-        """Start with nothing asked."""
+        """Start without any request."""
         self.asked: list[Request] = []
         self.weighed: list[Request] = []
 

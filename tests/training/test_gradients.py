@@ -110,7 +110,7 @@ class InTurn:
     """Stands in for a pool whose threads are faster or slower than the one that waits for them."""
 
     def __init__(self, *, faster: bool) -> None:
-        """Compute what is submitted at once, or when its result is asked for."""
+        """Compute submitted work at once, or only when its result is requested."""
         self._faster = faster
 
     def submit(self, work: Callable[[], object]) -> SimpleNamespace:

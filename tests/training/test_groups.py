@@ -1,4 +1,4 @@
-"""Groups belong to query ids, keep their losers, and notice repeats."""
+"""Groups belong to query ids, keep candidates with low rewards, and mark repeats."""
 
 import pytest
 import torch

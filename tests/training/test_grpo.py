@@ -7,7 +7,7 @@ from identity_task import IdentityTask
 from training import GRPO, OFFLINE, grpo
 
 SEED_V3 = {"credit": "total", "advantage": "z_score", "ratio": "sequence", "kl": "k3"}
-"""Those of the older system."""
+"""The choices of the older system."""
 
 
 def betas(task: IdentityTask, **changes: object) -> list[float]:

@@ -1,4 +1,4 @@
-"""Training solves a task, repeats itself exactly, and looks only where it may."""
+"""Training solves a task, gives the same result every time, and uses only the data it may use."""
 
 from dataclasses import replace
 
@@ -153,7 +153,7 @@ def test_training_on_train_never_sees_dev_but_to_score_it(task: IdentityTask, tr
 
 @pytest.mark.invariant
 def test_equal_totals_with_different_steps_still_teach(task: IdentityTask) -> None:
-    """Reward-to-go differs at step 2, though the total does not: dropping such groups is biased."""
+    """Totals are equal, but rewards-to-go differ at step 2: dropping such groups adds bias."""
     groups = task.groups(size=2)
     rewards = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(len(task.train), -1, -1)
     outcome = grpo(task, task.policy(), OFFLINE, groups=replace(groups, rewards=rewards))

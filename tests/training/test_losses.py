@@ -1,4 +1,4 @@
-"""SFT, RCE and GRPO against enumeration, their definitions, and their truth tables."""
+"""SFT, RCE and GRPO compared with enumeration, their definitions, and truth tables."""
 
 import math
 

@@ -186,7 +186,7 @@ def test_tensors_that_share_memory_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_goes_on_where_it_was() -> None:
-    """Moments and step counts: the next step is bit for bit that of the uninterrupted one."""
+    """Moments and step counts are restored: the next step is the same to the bit."""
 
     def steps(weight: torch.Tensor, optimizer: torch.optim.Optimizer, count: int) -> None:
         for number in range(count):

@@ -1,4 +1,4 @@
-"""Returns and advantages: credit per step, unbiased baseline, and no push without a difference."""
+"""Returns and advantages: credit per step, unbiased baseline, no advantage without a difference."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Rewards of answers: one formula, the older system's modes as its weights, functions, the clip."""
+"""Rewards: the formula, the older system's modes as weights of it, own functions, the clip."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -246,7 +246,7 @@ def test_a_function_that_says_nothing_needs_no_more_than_hard_and_soft(own: Own)
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (np.zeros(2), r"returned float64 of shape \[2\]: return one number for every answer, "),
+        (np.zeros(2), r"returned float64 of shape \[2\]: it must return one number for every "),
         (1.0, r"returned float64 of shape \[\]"),
         (None, r"returned object of shape \[\]"),
         (np.array([["a", "b"]]), r"returned <U1 of shape \[1, 2\]"),

@@ -1,4 +1,4 @@
-"""Trainings of every loss on the identity task, long enough to solve it or as short as can be."""
+"""Trainings with every loss on the identity task, either long enough to solve it or very short."""
 
 import copy
 import functools

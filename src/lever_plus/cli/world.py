@@ -1,4 +1,4 @@
-"""`lever-plus world`: the stages of the recipe that makes the shipped models."""
+"""`lever-plus world`: the stages of the recipe that makes the shipped models (`make world`)."""
 
 from importlib import import_module
 from typing import Annotated
@@ -8,7 +8,8 @@ import typer
 from lever_plus.tracking.lineage import PACKAGE
 
 world_app = typer.Typer(
-    help="The recipe of the shipped models: `make world` runs all of it.", no_args_is_help=True
+    help="The recipe that makes the shipped models; `make world` runs all of it.",
+    no_args_is_help=True,
 )
 
 
@@ -40,11 +41,11 @@ def world_vlm(
 
 @world_app.command("table")
 def world_table() -> None:
-    """Ask the tiny VLMs what they read from demonstrations."""
+    """Measure what the tiny VLMs read from demonstrations."""
     _run("table")
 
 
 @world_app.command("ship")
 def world_ship() -> None:
-    """Put the models that the recipe made into the package."""
+    """Copy the models that the recipe made into the package."""
     _run("ship")

@@ -1,4 +1,4 @@
-"""Stage report: results, histories and RL data -> tables, plot data, the HTML page, model cards."""
+"""Stage report: results, histories and RL data -> tables, plot data, HTML page, model cards."""
 
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -61,13 +61,14 @@ METHOD = (
     "epochs and settings are chosen on dev questions; test questions choose nothing."
 )
 DECISIONS = 60
-"""Test questions that the page shows."""
+"""How many test questions the page shows decisions for."""
 
 
 class Found(NamedTuple):
-    """What the earlier stages left.
+    """The outputs of earlier stages.
 
-    metas: {training seed: what its RL data were made with}; records: those of the first seed.
+    `metas` is {training seed: what its RL data were made with}; `records` are the RL data of the
+    first training seed.
     """
 
     summary: tables.Summary
@@ -87,12 +88,12 @@ class Found(NamedTuple):
 
     @property
     def methods(self) -> Methods:
-        """What the methods of the summary are."""
+        """The methods in the summary, by kind."""
         return methods_in(self.summary)
 
 
 class Settings(Section):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     training_seeds: list[int]
     schedules: Annotated[dict[str, TauSchedule], From("rce.tau")]
@@ -134,8 +135,8 @@ def show(paths: Paths, question_id: int) -> None:
         known = scores["query_id"].drop_duplicates()
         few = ", ".join(str(query) for query in known[:3])
         raise UserError(
-            f"question {question_id} is not among the {len(known)} test questions, such as {few}; "
-            f"they stand in {paths.prepare / 'test.jsonl'}, their scores in {paths.scores}."
+            f"question {question_id} is not among the {len(known)} test questions (the first are "
+            f"{few}); all are in {paths.prepare / 'test.jsonl'}, their scores in {paths.scores}."
         )
     examples = by_id(read_splits(paths.prepare, paths.root))
     stored.check_scores(part, examples, paths.scores)
@@ -156,7 +157,7 @@ def read_stop(paths: Paths) -> dict[str, Any]:
 
 
 def read_timing(paths: Paths) -> dict[str, float]:
-    """Read metrics/timing.json; nothing where no evaluation has run on this machine."""
+    """Read metrics/timing.json; empty if no evaluation has run on this machine."""
     return stored.read_timing(paths.timing)
 
 
@@ -181,20 +182,21 @@ def _read(settings: Settings, paths: Paths) -> Found:
 
 
 def read_in_context(path: Path) -> dict[str, float]:
-    """Return {row: share of right answers}; nothing where the data are not embedded.
+    """Return {row: share of right answers}; empty if the data set is not the embedded one.
 
     Raises:
-        UserError: The file is missing or damaged, or has other rows than `in_context` writes.
+        UserError: The file is missing or damaged, or its rows are not those that `in_context`
+            writes.
     """
     advice = "run `dvc repro in_context`"
     shares = checked(dict[str, stored.Share], read_object(path, advice), str(path), advice)
     if shares and set(shares) != {"plain", *RULES}:
-        raise UserError(f"{path} has not the rows of the in-context table: {advice}.")
+        raise UserError(f"{path} does not have the rows of the in-context table: {advice}.")
     return shares
 
 
 def _ideal(settings: Settings, found: Found) -> dict[str, Any]:
-    """Return what the ideal reader says; nothing where no meaning is known."""
+    """Return what the ideal reader says; empty if the questions' meanings are not known."""
     if found.reader is None:
         return {}
     return reader_numbers(

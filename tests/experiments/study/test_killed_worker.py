@@ -1,4 +1,4 @@
-"""Workers that are killed at any moment: the study ends as if nobody had been."""
+"""Workers may be killed at any moment: the study ends as if none had been killed."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""A study in MLflow: one parent, one child a trial, nothing twice, and a champion."""
+"""A study in MLflow: one parent run, one child per trial, nothing twice, and a champion."""
 
 import random
 import shutil

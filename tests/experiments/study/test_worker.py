@@ -247,7 +247,7 @@ def test_a_worker_whose_trial_is_taken_for_lost_leaves_it_and_goes_on(
     study = open_study(found)
     run_worker(PARAMS, found, cast(Trials, TakenTrials(study, number=2)))
     assert study.trials[2].state == TrialState.FAIL
-    assert "trial 2 was taken for lost" in caplog.text
+    assert "trial 2 was counted as lost" in caplog.text
     again = [t for t in study.trials if t.user_attrs.get("again") == 2]
     assert [t.state for t in again] == [TrialState.COMPLETE]
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -285,7 +285,7 @@ def test_trials_on_other_data_are_not_mixed(journal: str) -> None:
     work(journal, trials=2)
     other = FormulaTrials()
     other.made_of = {"objective": "other data"}
-    with pytest.raises(UserError, match="objective was formula and is other data"):
+    with pytest.raises(UserError, match="objective was formula and is now other data"):
         run_worker(PARAMS, settings(journal), cast(Trials, other))
 
 
