@@ -20,8 +20,10 @@ class Split(StrEnum):
 @import_vqa_app.command("import-vqa")
 def import_vqa(
     file: Annotated[Path, typer.Argument(help="The list: JSON lines, .json or .csv.")],
-    split: Annotated[Split, typer.Option(help="What the questions are for.")],
-    out: Annotated[Path, typer.Option(help="Folder that gets a folder with the split's name.")],
+    split: Annotated[Split, typer.Option(help="Split that the questions are for.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder in which a folder with the split's name is made.")
+    ],
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images. Default: the folder of the list.")
     ] = None,

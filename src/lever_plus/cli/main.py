@@ -63,7 +63,7 @@ ParamsFile = Annotated[Path, typer.Option(help="The params file.")]
 
 @params_app.command("check")
 def params_check(path: ParamsFile = Path("params.yaml")) -> None:
-    """Check params.yaml."""
+    """Check that params.yaml is valid."""
     from lever_plus.config.file import load_params
 
     load_params(path)

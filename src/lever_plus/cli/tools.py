@@ -56,10 +56,10 @@ def _rl_data_of(seed: int | None) -> Path:
 @tools.command()
 def doctor(
     params: Annotated[
-        Path, typer.Option(help="Params file; any other than params.yaml is a preset for it.")
+        Path, typer.Option(help="params.yaml, or a preset to check merged into it.")
     ] = Path("params.yaml"),
 ) -> None:
-    """Say what a run needs and what of it is missing; --params may name a preset."""
+    """Check that everything a run needs is there, and say how to get what is missing."""
     from lever_plus.cli.doctor import examine
     from lever_plus.config.file import load_params, load_with_preset
 
@@ -104,7 +104,7 @@ def power(
 def show(
     question_id: Annotated[int, typer.Argument(help="Id of a test question, such as 3000005.")],
 ) -> None:
-    """Print what every method showed the VLM before a test question, and what came of it."""
+    """Print each method's demonstrations for a test question, and the VLM's answers."""
     check_tables("lever-plus show")
     from lever_plus.pipeline import report
     from lever_plus.pipeline.paths import Paths
@@ -148,7 +148,7 @@ def import_rl(
 def export_rl(
     folder: Annotated[Path, typer.Argument(help="RL data, such as artifacts/rl_data/seed1.")],
     file: Annotated[Path, typer.Argument(help="JSON file that is written.")],
-    pool: Annotated[Path, typer.Option(help="Its pool file.")],
+    pool: Annotated[Path, typer.Option(help="Pool file of the RL data.")],
     shot: Annotated[
         int | None,
         typer.Option(

@@ -74,7 +74,7 @@ def track_sync() -> None:
 def track_ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> None:
-    """Serve the MLflow UI on loopback."""
+    """Serve the MLflow UI; only this machine can open it."""
     from lever_plus.config.file import load_params
     from lever_plus.pipeline.paths import Paths
     from lever_plus.pipeline.runs import find_run

@@ -35,7 +35,7 @@ def world_clip() -> None:
 def world_vlm(
     name: Annotated[str, typer.Argument(help="vlm, or vlm-2.")],
 ) -> None:
-    """Train one of the tiny VLMs of recipes/house_words/params.yaml, on the tiny CLIP."""
+    """Train one of the tiny VLMs in recipes/house_words/params.yaml, using the tiny CLIP."""
     _run("vlm", name)
 
 
