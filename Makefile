@@ -7,13 +7,13 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # glibc: keep freed tensors instead of giving them back to the kernel; scoring is an eighth faster.
 export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
-# In two processes, a file in one of them, in the order of tests/tiers.py.
+# Two processes; the tests of a file stay together, and tests/tiers.py says which files come first.
 PYTEST := pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 INSTALLED := .venv/.installed
 VLLM := .venv.vllm/.installed
 LMMS := .venv.lmms-eval/.installed
 
-.PHONY: help install optional repro ablations world study dashboard test test-fast test-long \
+.PHONY: help install install-optional repro ablations world study dashboard test test-fast test-long \
 	lint types pytest test-vllm test-lmms-eval mutants deps docs docs-serve ui clean
 
 help: ## Show this help
@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 install: $(INSTALLED) ## Virtual environment with the locked dependencies
 
-optional: $(INSTALLED) $(VLLM) $(LMMS) ## The environments of vLLM and lmms-eval too (2.5 GB each)
+install-optional: $(INSTALLED) $(VLLM) $(LMMS) ## The environments of vLLM and lmms-eval besides (2.5 GB each)
 
 repro: $(INSTALLED) ## Run the whole pipeline (what is up to date is not run again), print the results
 	dvc repro
@@ -50,7 +50,7 @@ study: $(INSTALLED) ## Search around the RCE-only baseline (search/params.yaml);
 dashboard: $(INSTALLED) ## optuna-dashboard on the study's storage, on loopback
 	lever-plus study dashboard
 
-test: lint types pytest ## Before a commit: ruff, mypy and the tests, one at least for everything (8 minutes)
+test: lint types pytest ## Ruff, mypy and tests of every property, before a commit (under 8 minutes)
 
 lint: $(INSTALLED)
 	ruff check .
@@ -64,11 +64,11 @@ types: $(INSTALLED)
 pytest: $(INSTALLED)
 	$(PYTEST) -m 'not long and not vllm and not lmms'
 
-test-fast: $(INSTALLED) ## After every edit: ruff, and the quick tests of every room (90 seconds)
+test-fast: $(INSTALLED) ## Ruff and the quick tests of every room, after an edit (under 90 seconds)
 	ruff check --quiet .
 	$(PYTEST) -m 'not slow and not long' @tests/fast.txt
 
-test-long: $(INSTALLED) ## What only CI need repeat: whole pipelines, and programs killed again and again
+test-long: $(INSTALLED) ## The longest tests, which CI runs too (more whole pipelines and kills)
 	$(PYTEST) -m long
 
 # A vLLM for CPUs, which brings a torch of its own; what it does not need to serve text and images

@@ -67,4 +67,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return Folders(root / "clip", root / "vlm")
 
 
-pytest_plugins = ["bad_inputs", "mlflow_store", "postgres_server", "tiers", "trained_selector"]
+pytest_plugins = [
+    "bad_inputs",
+    "mlflow_store",
+    "postgres_server",
+    "pytester",
+    "tiers",
+    "trained_selector",
+]

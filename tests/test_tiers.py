@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from test_structure import ROOMS
+from tiers import NO_SKIPS
 from tiny_world import ROOT
 
 FAST = (ROOT / "tests" / "fast.txt").read_text(encoding="utf-8").split()
@@ -127,3 +128,44 @@ def test_what_must_be_impossible_is_seen_by_a_fast_test(what: str) -> None:
         marks = " ".join(found[name] if name else ())
         assert "mark.slow" not in marks, test
         assert "mark.long" not in marks, test
+
+
+SKIPPING = """
+import pytest
+
+@pytest.mark.skip(reason="of a mark")
+def test_marked(): ...
+
+def test_inside():
+    pytest.skip("inside")
+
+@pytest.mark.xfail(reason="known")
+def test_known():
+    assert False
+"""
+
+
+@pytest.mark.parametrize(
+    ("no_skips", "outcomes"),
+    [("0", {"skipped": 2, "xfailed": 1}), ("1", {"failed": 1, "errors": 1, "xfailed": 1})],
+    ids=["allowed", "refused"],
+)
+def test_where_every_part_is_installed_a_test_that_is_skipped_fails(
+    no_skips: str,
+    outcomes: dict[str, int],
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(NO_SKIPS, no_skips)
+    pytester.makepyfile(SKIPPING)
+    done = pytester.runpytest_inprocess("-p", "tiers", "-p", "no:xdist")
+    assert done.parseoutcomes() == outcomes
+
+
+def test_files_with_slow_tests_run_last(pytester: pytest.Pytester) -> None:
+    slow = "import pytest\n@pytest.mark.slow\ndef test_slow(): ...\ndef test_quick(): ..."
+    pytester.makepyfile(test_a=slow, test_b="def test_b(): ...", test_params_table=slow)
+    pytester.makeini("[pytest]\nmarkers = slow\n  long")
+    done = pytester.runpytest_inprocess("-p", "tiers", "-p", "no:xdist", "--collect-only", "-q")
+    files = [line.partition("::")[0] for line in done.outlines if "::" in line]
+    assert files == ["test_b.py", *["test_params_table.py"] * 2, *["test_a.py"] * 2]

@@ -99,6 +99,6 @@ def test_urls_with_secrets_are_told_from_others() -> None:
 
 @pytest.mark.parametrize("part", ["//a:b", "?token=", "Bearer ", "a_", 'password="', "%2F%2F"])
 def test_long_texts_take_no_time(part: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     without_secrets(part * (200_000 // len(part)))
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5

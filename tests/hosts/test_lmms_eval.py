@@ -119,7 +119,7 @@ def test_images_are_opened_whole_whatever_lmms_eval_has_set(
         ({"image": "gone.png", "question": "What?"}, {}, "image gone.png cannot be read"),
         ({"image": 7, "question": "What?"}, {}, "7 is not an image"),
         ({"image": None, "question": "What?"}, {}, '"image" is missing'),
-        ({"question": 5}, {}, '"question" is missing, or is no text'),
+        ({"question": 5}, {}, '"question" is missing, or is not a text'),
         ({"question": "<image>"}, {}, "VLMs read as a mark"),
         ({"question": "What?"}, {"shots": 3}, "picks 1 to 2 demonstrations, not 3"),
         ({"question": "What?"}, {"shots": -1}, "shots: input should be greater than or equal"),

@@ -78,7 +78,7 @@ def test_static_scores_learn_what_the_first_pick_earns(
 @pytest.mark.invariant
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(k, marks=[pytest.mark.long] if k != "stateful" else []) for k in KINDS],
+    [pytest.param(k, marks=[pytest.mark.long] if k != "residual" else []) for k in KINDS],
 )
 @SHORT
 def test_the_same_seed_repeats_weights_and_history_exactly(

@@ -107,7 +107,7 @@ def test_pointers_that_coincide_after_the_cut_are_kept_once(task: IdentityTask) 
 @pytest.mark.invariant
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(k, marks=[pytest.mark.long] if k != "stateful" else []) for k in KINDS],
+    [pytest.param(k, marks=[pytest.mark.long] if k != "residual" else []) for k in KINDS],
 )
 @CREDIT
 @CASES
