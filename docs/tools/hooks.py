@@ -1,4 +1,4 @@
-"""What MkDocs cannot do by itself: pages and links outside docs/, patterns in `nav`, flowcharts.
+"""What MkDocs cannot do by itself: pages and links outside docs/, patterns in `nav`.
 
 Markdown files of the project's root are pages of the site too, but README.md: the site has a home
 page. Links between them and docs/ work in the repository and on the site; a link to any other
@@ -7,16 +7,11 @@ file of the repository, which the site does not have, becomes its text.
 
 import posixpath
 import re
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
 from mkdocs.structure.files import File, Files
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from flowchart import with_pictures
 
 ROOT: Final = Path(__file__).parents[2]
 LINK: Final = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
@@ -41,8 +36,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     if uri.startswith(API):
         page.meta["search"] = {"boost": 0.2}
     folder = "" if (ROOT / uri) in root_pages() else posixpath.join("docs", posixpath.dirname(uri))
-    linked = LINK.sub(lambda found: moved(found, folder, posixpath.dirname(uri)), markdown)
-    return with_pictures(linked)
+    return LINK.sub(lambda found: moved(found, folder, posixpath.dirname(uri)), markdown)
 
 
 def root_pages() -> list[Path]:

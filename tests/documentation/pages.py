@@ -11,12 +11,11 @@ sys.path.insert(0, str(ROOT / "docs" / "tools"))
 
 import api
 import commands
-import flowchart
 import hooks
 import params
 import write_reference
 
-__all__ = ["api", "commands", "flowchart", "hooks", "leaves", "params", "write_reference"]
+__all__ = ["api", "commands", "hooks", "leaves", "params", "write_reference"]
 TABLES = {"rl_data.samples", "rl_data.stochastic_beam", "sft.targets", "rce.tau"}
 """Parameters that map names to values: each is one parameter."""
 

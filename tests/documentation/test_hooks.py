@@ -1,10 +1,8 @@
-"""What the site does that MkDocs does not: links out of docs/, patterns in `nav`, flowcharts."""
+"""What the site does that MkDocs does not: links out of docs/, patterns in `nav`."""
 
 import pytest
 
-from documentation.pages import flowchart, hooks
-
-CHART = "```mermaid\nflowchart LR\n\tprepare --> embed\n\tprepare --> pool\n\tembed --> pool\n```\n"
+from documentation.pages import hooks
 
 
 @pytest.mark.parametrize(
@@ -40,26 +38,3 @@ def test_a_pattern_in_nav_is_the_pages_that_are_not_named() -> None:
         {"Guides": ["guides/b.md", "guides/a.md"]},
         {"More": ["new.md"]},
     ]
-
-
-def test_a_flowchart_becomes_a_picture_with_its_arrows_from_top_to_bottom() -> None:
-    page = flowchart.with_pictures(f"before\n\n{CHART}\nafter")
-    assert page.startswith("before\n\n<figure")
-    assert page.endswith("</figure>\n\nafter")
-    assert page.count("<rect") == 3
-    assert page.count('class="tip"') == 3
-    arrows = [("prepare", "embed"), ("prepare", "pool"), ("embed", "pool")]
-    assert flowchart.rows_of(arrows) == [["prepare"], ["embed"], ["pool"]]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        CHART.replace("flowchart LR", "sequenceDiagram"),
-        CHART.replace("embed --> pool", "embed -- yes --> pool"),
-        CHART.replace("embed --> pool", "pool --> prepare"),
-    ],
-    ids=["other kind", "other arrow", "circle"],
-)
-def test_another_diagram_stays_code(text: str) -> None:
-    assert flowchart.with_pictures(text) == text

@@ -436,7 +436,9 @@ def test_the_commands_say_what_they_did(path: Path, tmp_path: Path) -> None:
     assert "60 answers removed" in run(app, ["store", "prune", "--keep", "abc", *options]).output
     assert "old" not in run(app, ["store", "stat", *options]).output
     missing = run(app, ["store", "stat", "--file", str(tmp_path / "no.sqlite")])
-    assert "does not exist yet: the first stage that uses the VLM makes it" in str(missing.exception)
+    assert "does not exist yet: the first stage that uses the VLM makes it" in str(
+        missing.exception
+    )
 
 
 def test_prune_refuses_what_would_empty_the_store(path: Path) -> None:

@@ -85,7 +85,12 @@ def _front(summary: Summary, shown: Sequence[str]) -> "Figure":
     frame[numbers] *= 100
     figure, axes = axes_of(4 + 0.24 * len(shown))
     draw_curves(axes, frame[frame["method"].isin(shown)], looks(methods))
-    axes.set(title=LABEL, xlabel="number of demonstrations (at most)", ylabel="VQA accuracy, %", ylim=(0, 102))
+    axes.set(
+        title=LABEL,
+        xlabel="number of demonstrations (at most)",
+        ylabel="VQA accuracy, %",
+        ylim=(0, 102),
+    )
     handles, labels = axes.get_legend_handles_labels()
     found = dict(zip(labels, handles, strict=True))
     names = [explained(methods[method]) for method in shown]
