@@ -375,6 +375,18 @@ MUTATIONS: Final = (
         "a selector that is worse than similarity elsewhere is said to carry over",
     ),
     Mutation(
+        "report/sentences.py",
+        'f"{_accuracy(rows[other])}, it {_gains(compared[name, other])}"',
+        'f"{_accuracy(rows[name])}, it {_gains(compared[name, other])}"',
+        "a sentence of the report names one method and has the accuracy of another",
+    ),
+    Mutation(
+        "report/card.py",
+        "won = right.index[right[learned] & ~right[other]].tolist()",
+        "won = right.index[right[other] & ~right[learned]].tolist()",
+        "the card counts the questions that similarity wins as those of the learned selector",
+    ),
+    Mutation(
         "selectors/base.py",
         "wanted = min(len(examples), shots) if stops else shots",
         "wanted = min(len(examples), shots)",

@@ -157,6 +157,7 @@ def summarise(questions: int) -> Figures:
     from lever_plus.evaluation.methods import ZERO_SHOT, methods_of
     from lever_plus.report import findings
     from lever_plus.report.decisions import gather, sample
+    from lever_plus.report.sentences import sentences
 
     registry = methods_of({}, {SFT: "scores"}, 16, stops=False, instructed=False)
     scores = score_table(
@@ -167,7 +168,7 @@ def summarise(questions: int) -> Figures:
     found = summary.summarise(scores, registry, RESAMPLES)
     copy_rates(scores, examples)
     middle = time.perf_counter()
-    sentences = list(findings.sentences(found, scores, RESAMPLES))
+    told = list(sentences(found, scores, RESAMPLES))
     findings.way_to_oracle(scores, registry, RESAMPLES)
     shown = sample(gather(scores, examples, registry), DECISIONS)
     return {
@@ -175,7 +176,7 @@ def summarise(questions: int) -> Figures:
         "scores": len(scores),
         "summary_seconds": round(middle - start, 2),
         "report_seconds": round(time.perf_counter() - middle, 2),
-        "sentences": len(sentences),
+        "sentences": len(told),
         "decisions": len(shown),
         "peak_rss_mb": peak_rss_mb(),
         "peak_before_mb": before,
