@@ -12,7 +12,7 @@ from lever_plus.features.encoder import ClipEncoder, InMemory
 from lever_plus.features.sources import EncodedFeatures
 from lever_plus.features.whitening import FeatureSpace, fit_whitening
 from lever_plus.policy.checkpoint import CheckpointConfig, EncoderFacts, save_checkpoint
-from lever_plus.policy.kinds import build_policy
+from lever_plus.policy.kinds import build_policy, with_stop
 from lever_plus.policy.network import PolicyConfig
 from lever_plus.selectors.learned import LearnedSelector
 from tiny_world import Folders, World
@@ -43,6 +43,12 @@ def trained(world: World, clip: ClipEncoder) -> LearnedSelector:
         for parameter in policy.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return LearnedSelector(policy, EncodedFeatures(space, clip))
+
+
+@pytest.fixture(scope="session")
+def stopping(trained: LearnedSelector) -> LearnedSelector:
+    """The same policy with a random stop head."""
+    return LearnedSelector(with_stop(trained.policy, 0.2), trained.features)
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from lever_plus.hub.folder import MODELS
+from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.vlm.store.answers import Store
-from tiny_world import ROOT, World
-from trained_selector import written_pool
+from tiny_world import ROOT, Folders, World
+from trained_selector import write_checkpoint, written_pool
 
 COPIED = ("params.yaml", "dvc.yaml", "presets", "metrics", "ablations", "search")
 REVISION = "REVISION"
@@ -18,14 +19,17 @@ REVISION = "REVISION"
 
 
 @pytest.fixture
-def reader(checkpoint: Path, world: World, tmp_path: Path) -> Path:
+def reader(
+    checkpoint: Path, stopping: LearnedSelector, folders: Folders, world: World, tmp_path: Path
+) -> Path:
     """Settings and metrics of the project, a trained selector, a pool, a photo, a list, stores."""
     folder = tmp_path / "project"
     for name in COPIED:
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(_made(source), _made(folder / name))
-    for name in ("grpo", "grpo-stop"):
-        shutil.copytree(checkpoint, folder / "artifacts" / "grpo" / "seed1" / name)
+    seed = folder / "artifacts" / "grpo" / "seed1"
+    shutil.copytree(checkpoint, seed / "grpo")
+    write_checkpoint(stopping, folders, seed / "grpo-stop")
     pool = world.splits["train"]
     written_pool(folder / "pool.jsonl", pool)
     shutil.copy(world.splits["test"][0].image, folder / "photo.png")

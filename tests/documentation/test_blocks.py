@@ -67,7 +67,21 @@ CHECKED = {
     "lever-plus world": "it trains for 40 minutes",
 }
 """{how a command begins: why it is not run, though it is checked that it exists}."""
-AROUND = {"source", "cd", "mkdir", "cp", "cat", "export", "curl", "ls", "printf", "echo", "unset"}
+AROUND = {
+    "source",
+    "cd",
+    "head",
+    "sudo",
+    "mkdir",
+    "cp",
+    "cat",
+    "export",
+    "curl",
+    "ls",
+    "printf",
+    "echo",
+    "unset",
+}
 """What is there on every machine."""
 
 MADE = (

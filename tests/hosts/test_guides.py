@@ -17,7 +17,6 @@ from hosts.conftest import Asked
 from lever_plus.config.file import load_params, load_with_preset
 from lever_plus.data.examples import Example
 from lever_plus.hub.folder import MODELS
-from lever_plus.policy.kinds import with_stop
 from lever_plus.selectors.learned import LearnedSelector
 from pipeline.warm import warm_python
 from servers import free_port
@@ -42,12 +41,11 @@ BY_SHELL = sorted(path for path, text in GUIDES.items() if "\n```bash\n" in text
 
 @pytest.fixture
 def folder(
-    checkpoint: Path, trained: LearnedSelector, folders: Folders, asked: Asked, tmp_path: Path
+    checkpoint: Path, stopping: LearnedSelector, folders: Folders, asked: Asked, tmp_path: Path
 ) -> Path:
     """A folder with what the guides name: trained selectors, a pool and a photo."""
     seed = tmp_path / "artifacts" / "grpo" / "seed1"
     shutil.copytree(checkpoint, seed / "grpo")
-    stopping = LearnedSelector(with_stop(trained.policy, 0.2), trained.features)
     write_checkpoint(stopping, folders, seed / "grpo-stop")
     written(tmp_path / "pool.jsonl", [row(e) for e in asked.pool])
     shutil.copy(asked.queries[0].image, tmp_path / "photo.png")

@@ -75,7 +75,9 @@ def _verdict(rows: Sequence[Row]) -> str:
     """Return whether learning helps, by the differences to methods that are not learned."""
     better = [row for row in rows if row["separable"] and row["difference"] > 0]
     if rows and len(better) == len(rows):
-        return "Yes: on these questions, the best learned selector beats the best of all others."
+        return (
+            "Yes: on these questions, the best learned selector beats the best that is not learned."
+        )
     if better:
         return (
             f"In part: the best learned selector beats {len(better)} of the {len(rows)} methods "
