@@ -9,7 +9,7 @@ WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 # The locked dependencies first: a change of the source does not install them again.
-COPY constraints.txt pyproject.toml README.md ./
+COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN mkdir -p src/lever_plus && touch src/lever_plus/__init__.py \
     && pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} \
        '.[pipeline,tracking,plots,study,openai,postgres,dashboard]'
@@ -20,6 +20,7 @@ FROM python:3.11.14-slim-bookworm AS run
 
 ARG GIT_COMMIT=unknown
 LABEL org.opencontainers.image.title="lever-plus" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${GIT_COMMIT}"
 # git is for DVC; Debian's versions move, so none is pinned beside the pinned base.
 # hadolint ignore=DL3008

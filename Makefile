@@ -14,7 +14,7 @@ VLLM := .venv.vllm/.installed
 LMMS := .venv.lmms-eval/.installed
 
 .PHONY: help install install-optional repro ablations world study dashboard test test-fast test-long \
-	lint types pytest test-vllm test-lmms-eval mutants deps ui clean
+	lint types pytest test-vllm test-lmms-eval mutants deps docs docs-serve ui clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -100,6 +100,13 @@ mutants: $(INSTALLED) ## Put known mistakes into a copy and see that the tests n
 
 deps: $(INSTALLED) ## Write each stage's import closure into dvc.yaml
 	lever-plus deps --write
+
+docs: $(INSTALLED) ## Build the documentation into site/, with every link checked
+	mkdocs build
+	@echo "site/index.html is its first page; make docs-serve shows it with its search"
+
+docs-serve: $(INSTALLED) ## Show the documentation on loopback, and again after every change
+	mkdocs serve --dev-addr 127.0.0.1:8000
 
 ui: $(INSTALLED) ## MLflow UI on loopback
 	lever-plus track ui

@@ -1,4 +1,4 @@
-"""Prints, after the tests, how many bad inputs every door was given and what became of them."""
+"""Prints, after the tests, how many bad inputs each door was given and what became of them."""
 
 from collections import Counter
 from typing import Any
@@ -10,7 +10,7 @@ COUNTS: dict[str, Counter[str]] = {}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Of several processes that run the tests, each hands its counts to the one that prints."""
+    """If several processes run the tests, each hands its counts to the one that prints."""
     handed_over = getattr(session.config, "workeroutput", None)
     if handed_over is not None:
         handed_over["bad_inputs"] = {door: dict(counts) for door, counts in COUNTS.items()}

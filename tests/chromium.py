@@ -1,4 +1,4 @@
-"""A headless Chromium that tests tell, over its DevTools protocol, what to open and to press."""
+"""A headless Chromium for tests, which control it over its DevTools protocol."""
 
 import base64
 import json
@@ -61,7 +61,7 @@ class Tab:
                 self.said.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
 
     def size(self, width: int, height: int, *, scale: float = 1, dark: bool = False) -> None:
-        """Set the window's size in pixels, and which colours its reader prefers."""
+        """Set the window's size in pixels, and whether its reader prefers light or dark colours."""
         sizes = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **sizes)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -85,7 +85,7 @@ class Tab:
             time.sleep(0.1)
 
     def press(self, text: str, place: int = 0) -> None:
-        """Press a button by its text: of several, the one at a place."""
+        """Press a button by its text; `place` picks one of several with the same text."""
         same = f"b => b.innerText.trim() === {json.dumps(text)}"
         buttons = f"[...document.querySelectorAll('button')].filter({same})"
         self.wait(f"{buttons}.length > {place}")
@@ -123,7 +123,7 @@ def opened(folder: Path) -> Iterator[Tab]:
 
 
 def _page_address(profile: Path, process: "subprocess.Popen[bytes]") -> str:
-    """Return where the browser's page takes commands, as soon as it does."""
+    """Return the address at which the browser's page takes commands, as soon as it takes them."""
     port = profile / "DevToolsActivePort"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:

@@ -10,12 +10,12 @@ from lever_plus.tracking import store as stores
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing of the program's own handles it."""
+    """Stands in for SIGKILL: no code of the program handles it."""
 
 
 @contextmanager
 def cut_off(calls: int) -> Iterator[None]:
-    """End the block at its first call to MLflow after so many."""
+    """End the block at its next call to MLflow after the given number of calls."""
     real, left = stores.ask, calls
 
     def cut(*given: Any, **named: Any) -> Any:

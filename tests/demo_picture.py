@@ -1,4 +1,4 @@
-"""Writes docs/demo.png: `lever-plus demo` as a browser shows it, down to why the policy picked.
+"""Writes docs/demo.png: `lever-plus demo` in a browser, down to the reasons for the picks.
 
 `python tests/demo_picture.py http://127.0.0.1:7860`, with the page running beside it.
 """

@@ -9,7 +9,7 @@ PARTS: Final = {"t": r"\d+", "k": r"\d+", "bound": "(low|high)", "method": r"[\w
 
 
 def explained(metric: str) -> str | None:
-    """Return the longest entry that a metric falls under; None: it has none."""
+    """Return the longest entry that a metric falls under, None if there is none."""
     longest_first = sorted(GLOSSARY, key=len, reverse=True)
     return next((name for name in longest_first if _pattern(name).fullmatch(metric)), None)
 

@@ -1,4 +1,4 @@
-"""A task that a policy can learn in seconds: the t-th pick shall be the candidate with mark t."""
+"""A task that a policy can learn in seconds: the t-th pick should be the candidate with mark t."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class MarkScorer:
     requests: int = 0
 
     def score(self, asked: Sequence[Asked], description: str) -> list[ShotScore]:
-        """Score prompts without demonstrations: nothing is right there."""
+        """Score prompts without demonstrations: no answer is right."""
         assert description
         assert not any(one.demonstrations for one in asked)
         self.asked.update(one.example.question_id for one in asked)
@@ -105,7 +105,7 @@ class IdentityTask:
     def groups(self, size: int, seed: int = 0) -> Groups:
         """Return groups of random candidates of the training queries, scored.
 
-        As those of RL data, they are cut after the last shot that has a weight.
+        Like those of RL data, they are cut after the last shot that has a weight.
         """
         generator = torch.Generator().manual_seed(seed)
         weights = torch.ones(len(self.train) * size, POOL)

@@ -1,4 +1,4 @@
-"""Wrong wirings that the tests must catch: `make mutants` applies each to a copy and runs them.
+"""Known mistakes that the tests must catch: `make mutants` applies each to a copy and runs them.
 
 A mutation is killed if a test fails that passes without it. The fast tests of the pipeline run
 first, then those of the file's own room. Exit 1: a mutation survives, its text is not in the
@@ -66,7 +66,7 @@ def _must_pass(copy: Path, tests: str) -> None:
 
 
 def _failing(copy: Path, tests: str) -> str | None:
-    """Return the first test that fails of some; None if none does."""
+    """Return the first of some tests that fails, None if none does."""
     # Without bytecode: a change within the same second would not be seen.
     environment = {
         **os.environ,

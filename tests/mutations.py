@@ -1,6 +1,6 @@
-"""Wrong wirings: a text of a source file, and what stands there instead.
+"""Known mistakes: a text in a source file, and the wrong text that replaces it.
 
-Each of the first eight once passed all tests at the same time.
+The first eight once passed all tests together.
 """
 
 from typing import Final, NamedTuple
@@ -373,6 +373,18 @@ MUTATIONS: Final = (
         'difference["separable"] and difference["difference"] > 0',
         'difference["separable"]',
         "a selector that is worse than similarity elsewhere is said to carry over",
+    ),
+    Mutation(
+        "report/sentences.py",
+        'f"{_accuracy(rows[other])}, it {_gains(compared[name, other])}"',
+        'f"{_accuracy(rows[name])}, it {_gains(compared[name, other])}"',
+        "a sentence of the report names one method and has the accuracy of another",
+    ),
+    Mutation(
+        "report/card.py",
+        "won = right.index[right[learned] & ~right[other]].tolist()",
+        "won = right.index[right[other] & ~right[learned]].tolist()",
+        "the card counts the questions that similarity wins as those of the learned selector",
     ),
     Mutation(
         "selectors/base.py",

@@ -260,7 +260,7 @@ for folder in {folders!r}:
 @pytest.mark.slow
 @needs_torchvision
 def test_a_family_says_that_it_lacks_torchvision(base: Base, tmp_path: Path) -> None:
-    """Whether it needs that for videos alone or for images too."""
+    """Whether it needs it only for videos or for images, too."""
     names = ("Qwen3-VL", "Molmo2")
     folders = [str(save(FAMILIES[name], tmp_path / name)) for name in names]
     done = base.run(PROCESSORS, tmp_path, folders=folders)

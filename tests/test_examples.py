@@ -140,7 +140,7 @@ def make_project(folder: Path, world: World, folders: Folders) -> Pools:
 
 
 def _record(query: int, pools: Pools) -> QueryRecord:
-    """Two pointers, the first one right, the second one wrong at every shot."""
+    """Return two pointers; the first is right at every shot, the second wrong."""
     pool = pools.of(query)
     return QueryRecord(
         query_id=query,

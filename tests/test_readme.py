@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageChops
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from lever_plus.config.file import load_params  # noqa: E402
-from lever_plus.config.names import RCE, SFT  # noqa: E402
+from lever_plus.config.names import GRPO_STOP  # noqa: E402
 from lever_plus.data.pools import SAMPLERS  # noqa: E402
 from lever_plus.evaluation import stored  # noqa: E402
-from lever_plus.evaluation.methods import ORACLE, RANDOM, ZERO_SHOT, methods_in  # noqa: E402
+from lever_plus.evaluation.methods import methods_in  # noqa: E402
+from lever_plus.evaluation.plain_names import explained  # noqa: E402
 from lever_plus.report import sections, tables  # noqa: E402
+from lever_plus.report.front import front_methods, write_front_png  # noqa: E402
 from vlm.model_zoo import FAMILIES, WHOLE  # noqa: E402
 
 
@@ -150,53 +153,25 @@ SHOT = 2
 """Of the front page's numbers: as many demonstrations as most questions need."""
 
 
-def _front_rows() -> dict[str, tuple[dict[str, Any], str]]:
-    """Return {method: its row of the results, how many examples it shows}, at most seven."""
-    summary = _summary()
-    at = {(row["method"], row["shots"]): row for row in summary["rows"]}
-    similar = max(
-        (at[method, SHOT] for method in methods_in(summary).names("similarity")),
-        key=lambda row: row["accuracy"],
-    )
-    stop = next(row for row in _metrics("stop")["rows"] if row["price"] == _price())
-    return {
-        "zero-shot": (at[ZERO_SHOT, 0], "none"),
-        "random": (at[RANDOM, SHOT], str(SHOT)),
-        f"similarity ({similar['method']}, the best)": (similar, str(SHOT)),
-        "SFT": (at[SFT, SHOT], str(SHOT)),
-        "RCE": (at[RCE, SHOT], str(SHOT)),
-        "GRPO with STOP": (stop, f"{stop['demonstrations']:.2f} on average"),
-        "oracle": (at[ORACLE, SHOT], str(SHOT)),
-    }
-
-
-def _price() -> float:
-    return load_params(ROOT / "params.yaml").pointer.price
-
-
-CHOSEN = {
-    "zero-shot": "nothing is shown",
-    "random": "at random",
-    "SFT": "by a network that imitates a search with known answers",
-    "RCE": "... trained further on which answers were right",
-    "GRPO with STOP": "... and on fresh attempts; it decides how many to show",
-    "oracle": "by a search that knows the true answer (a ceiling)",
-}
-TRAINED = ("SFT", "RCE", "GRPO with STOP")
-
-
 def front() -> str:
-    """Return the results in seven rows."""
-    labels = {method.name: method.label for method in methods_in(_summary())}
+    """Return the results in at most seven rows."""
+    summary = _summary()
+    methods = methods_in(summary)
+    price = load_params(ROOT / "params.yaml").pointer.price
+    stop = next(row for row in _metrics("stop")["rows"] if row["price"] == price)
     rows = []
-    for name, (row, shown) in _front_rows().items():
-        how = CHOSEN[name] if name in CHOSEN else labels[row["method"]]
-        trained = str(row["seeds"]) if name in TRAINED else "none"
-        rows.append([name, how, shown, tables.percent(row), f"{row['n']:,}", trained])
-    heads = ["method", "how examples are chosen", "shown", "accuracy [95 %]", "questions"]
-    return _table([*heads, "trainings"], rows)
+    for name in front_methods(summary):
+        at = {row["shots"]: row for row in summary["rows"] if row["method"] == name}
+        row = stop if name == GRPO_STOP else at.get(SHOT) or at[0]
+        shown = f"{row['demonstrations']:.2f} on average" if row is stop else str(row["shots"])
+        trained = str(row["seeds"]) if methods[name].kind == "trained" else "none"
+        numbers = [shown, tables.percent(row), f"{row['n']:,}", trained]
+        rows.append([explained(methods[name]), *numbers])
+    heads = ["how examples are chosen", "shown", "accuracy [95 %]", "questions", "trainings"]
+    return _table(heads, rows)
 
 
+PLOT = ROOT / "docs" / "front_plot.png"
 Block = Callable[[], str]
 MEASURED: dict[str, tuple[Block, ...]] = {
     "README.md": (front,),
@@ -225,18 +200,33 @@ def test_a_page_says_what_the_code_says(page: str) -> None:
     assert replaced(text, page, WRITTEN[page]) == text, "run `python tests/test_readme.py`"
 
 
+def _own_results() -> bool:
+    command = ("git", "diff", "--quiet", "HEAD", "--", "metrics/summary.json", "metrics/stop.json")
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode != 0
+
+
 @pytest.mark.parametrize("page", MEASURED)
 def test_a_page_has_the_committed_results(page: str) -> None:
-    command = ("git", "diff", "--quiet", "HEAD", "--", "metrics/summary.json", "metrics/stop.json")
-    if subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode:
+    if _own_results():
         pytest.skip("metrics/summary.json is not that of the commit: results of your own")
     text = (ROOT / page).read_text(encoding="utf-8")
     assert replaced(text, page, MEASURED[page]) == text, "run `python tests/test_readme.py`"
 
 
+def test_the_readme_draws_the_committed_results(tmp_path: Path) -> None:
+    """Pixel for pixel, where fonts are the same: matplotlib brings its own."""
+    if _own_results():
+        pytest.skip("metrics/summary.json is not that of the commit: results of your own")
+    write_front_png(tmp_path / "plot.png", _summary())
+    with Image.open(tmp_path / "plot.png") as drawn, Image.open(PLOT) as kept:
+        assert drawn.size == kept.size
+        difference = ImageChops.difference(drawn.convert("RGB"), kept.convert("RGB"))
+        assert difference.getbbox() is None, "run `python tests/test_readme.py`"
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
-    assert len(_front_rows()) <= 7
+    assert len(front_methods(_summary())) <= 7
 
 
 if __name__ == "__main__":
@@ -245,3 +235,4 @@ if __name__ == "__main__":
         blocks = (*MEASURED.get(page, ()), *WRITTEN.get(page, ()))
         text = replaced(path.read_text(encoding="utf-8"), page, blocks)
         path.write_text(text, encoding="utf-8", newline="\n")
+    write_front_png(PLOT, _summary())

@@ -71,7 +71,7 @@ def test_the_threads_of_torch_are_set_in_one_place() -> None:
 
 
 def test_image_files_are_opened_in_one_place() -> None:
-    """Whoever looks at one sees the same pixels."""
+    """So every part of the code sees the same pixels."""
     opening = [p for p in FILES if "Image.open(" in p.read_text(encoding="utf-8")]
     assert opening == [PACKAGE / "data" / "images.py"]
 

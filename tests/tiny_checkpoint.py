@@ -1,4 +1,4 @@
-"""A selector's checkpoint for the tiny CLIP, with random weights: what tests of its use share."""
+"""A selector's checkpoint for the tiny CLIP, with random weights, for tests that use one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ def make_checkpoint(
 ) -> Path:
     """Write a checkpoint whose choices are far from uniform; return its folder.
 
-    With `stops_after` it knows prices up to .2, and at each stops after so many picks.
+    With `stops_after` it knows prices up to .2, and stops after so many picks at each of them.
     """
     embed(folder / "features", world, folders)
     space = read_feature_space(folder / "features" / SPACE)

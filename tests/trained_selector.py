@@ -1,4 +1,4 @@
-"""A selector with a random policy, as a training would save it, and the folder of it."""
+"""A selector with a random policy, saved as a training would save it."""
 
 import json
 from collections.abc import Sequence

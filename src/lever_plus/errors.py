@@ -18,7 +18,7 @@ class PointerError(UserError, KeyError):
 
 @contextmanager
 def needs(extra: str, purpose: str, instead: str = "") -> Iterator[None]:
-    """Import packages of an optional extra in this block; a missing one is explained.
+    """Import an optional extra's packages in this block, and say how to install what is missing.
 
         with needs("ann", "pool.search: approximate", "set it to exact"):
             import faiss
@@ -29,7 +29,7 @@ def needs(extra: str, purpose: str, instead: str = "") -> Iterator[None]:
         instead: What to do without them, if there is a way.
 
     Raises:
-        UserError: A package is missing, or does not load.
+        UserError: A package is missing, or cannot be imported.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Lets torchvision load beside a CPU-only torch, in tests alone.
+"""Lets torchvision load beside a CPU-only torch; only the tests use this.
 
 PyPI's torchvision is built for CUDA: beside a CPU-only torch its own operators do not load, and its
 import asks for two of them, which no image processor uses. transformers then cannot be imported

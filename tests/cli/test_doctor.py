@@ -20,7 +20,7 @@ PRESETS = ROOT / "presets"
 
 @pytest.fixture(autouse=True)
 def disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk with room, whatever this machine has."""
+    """A disk with enough room, whatever this machine has."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=100e9))
 
 
@@ -65,7 +65,7 @@ def test_other_sizes_and_a_server_come_after_a_preset_with_data(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     here = examine(load_params(path))
-    assert f"models/Qwen3-VL-{size.upper()}-Instruct is no folder" in missing(here)["VLM"]
+    assert f"models/Qwen3-VL-{size.upper()}-Instruct is not a folder" in missing(here)["VLM"]
     assert "lever-plus[vision]" in missing(here)["torchvision"]
     before = load_params(path).data
     overlay(path, PRESETS / "vllm.yaml")
@@ -83,8 +83,8 @@ def test_a_shipped_model_that_there_is_not_is_named(params: Params) -> None:
     other = with_vlm(params, path="shipped:../x").model_copy(update={"embed": embed})
     notes = missing(examine(other))
     assert notes.keys() == {"VLM", "encoder"}
-    assert "shipped:../x is no model of the package, which has shipped:clip" in notes["VLM"]
-    assert "shipped:clap is no model" in notes["encoder"]
+    assert "shipped:../x is not a model of the package, which has shipped:clip" in notes["VLM"]
+    assert "shipped:clap is not a model" in notes["encoder"]
 
 
 def with_vlm(params: Params, **changes: object) -> Params:
@@ -138,7 +138,7 @@ def test_a_damaged_index_and_a_mistyped_device_are_named(
     notes = missing(examine(with_vlm(params, path=str(tmp_path), device="cudda")))
     assert "model.safetensors.index.json" in notes["VLM"]
     assert "https://huggingface.co/models" in notes["VLM"]
-    assert "'cudda' names no device" in notes["VLM device"]
+    assert "'cudda' is not a device" in notes["VLM device"]
 
 
 def test_a_damaged_configuration_is_named(params: Params, folders: Folders, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_server_is_asked_which_models_it_offers() -> None:
         assert missing(examine(params.model_copy(update={"vlm": there}))) == {}
         other = params.vlm.model_copy(update={"url": url})
         note = missing(examine(params.model_copy(update={"vlm": other})))["VLM server"]
-        assert f"offers {NAME}, not Qwen" in note
+        assert f"offers {NAME}, but not Qwen" in note
         both = params.vlm.model_copy(update={"url": [url, "http://127.0.0.1:9/v1"], "model": NAME})
         note = missing(examine(params.model_copy(update={"vlm": both})))["VLM server"]
         assert note.startswith("http://127.0.0.1:9/v1 does not answer")
@@ -194,7 +194,7 @@ def test_a_vlm_of_the_user_s_own_is_named_as_such(params: Params) -> None:
 def test_a_torchvision_that_was_built_for_another_torch_is_named(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Transformers would not load either; that it is installed is not enough."""
+    """It is installed, but that is not enough: transformers could not load it."""
 
     def fail(_name: str) -> None:
         raise RuntimeError("operator torchvision::nms does not exist")
@@ -209,4 +209,4 @@ def test_a_torchvision_that_was_built_for_another_torch_is_named(
 
 def test_a_full_disk_is_named(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1e9))
-    assert missing(examine(params))["disk"].startswith("1 GB free here")
+    assert missing(examine(params))["disk"].startswith("only 1 GB free here")

@@ -123,7 +123,7 @@ def test_with_a_price_it_says_how_many_are_shown_and_why(
     assert said == {**whole, "demonstrations": first, **unit, "asked_for": shots}
     lines = run(*options, "--price", 0.06).splitlines()
     assert (len(lines), lines[-1]) == (2 + stops_after, why)
-    assert "knows prices from 0 to 0.2, not 0.3" in refused(*options, "--price", 0.3)
+    assert "was trained with prices from 0 to 0.2, not 0.3" in refused(*options, "--price", 0.3)
 
 
 def test_a_price_is_refused_where_it_has_no_effect(
@@ -207,7 +207,7 @@ def test_what_is_missing_or_too_much_is_one_sentence(
 ) -> None:
     options = asked(checkpoint, query)
     for wrong in ([], ["--pool", pool, "--pool-questions", pool], ["--pool-questions", pool]):
-        assert refused(*options, *wrong).startswith("name the pool: either --pool FILE.jsonl, or")
+        assert refused(*options, *wrong).startswith("name the pool: give either --pool, or all of")
     assert "none.jsonl is missing" in refused(*options, "--pool", "none.jsonl")
     nowhere = asked(tmp_path / "nowhere", query)
     assert "nowhere holds no checkpoint" in refused(*nowhere, "--pool", pool)
@@ -228,7 +228,7 @@ def test_an_encoder_that_moved_is_named_and_another_is_refused(
     assert run(*options, "--encoder", moved) == run(*options)
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps({**config, "logit_scale_init_value": 2.0}))
-    assert "but the encoder at hand is" in refused(*options, "--encoder", moved)
+    assert "but this encoder is" in refused(*options, "--encoder", moved)
     copied = copytree(checkpoint, tmp_path / "copied")
     facts = json.loads((copied / "config.json").read_text())
     facts["encoder"]["path"] = "gone"

@@ -1,4 +1,4 @@
-"""`lever-plus track`: what it says where there is no store, or none that it may serve."""
+"""`lever-plus track`: what it says if there is no store, or none that it may serve."""
 
 import socket
 

@@ -35,7 +35,7 @@ def test_the_project_s_params_are_valid(path: Path) -> None:
         ("kl_beta:", "kl_bta:", "unknown key grpo.kl_bta (did you mean kl_beta?)"),
         ("evaluate:", "evalute:", "unknown key evalute (did you mean evaluate?)"),
         ("policy: per_query", "policy: global", "pool.policy: input should be 'per_query' or"),
-        ("shots: 4", "shots: 3", "needs one weight for each of pointer.shots"),
+        ("shots: 4", "shots: 3", "needs one weight per shot"),
         ("sft_queries: 300", "sft_queries: 3000", "needs sft_queries <= rl_queries <= train"),
         ("size: 64", "size: 4", "pool.size must be larger than pointer.shots"),
         ("[0.25, 0.25, 0.25, 0.25]", "[0.0, 0.0, 0.0, 0.0]", "nothing would be learned"),
@@ -44,7 +44,7 @@ def test_the_project_s_params_are_valid(path: Path) -> None:
         ("workers: 2", "wrokers: 2", "unknown key vlm.wrokers (did you mean workers?)"),
         ("image_size: 224", "image_size: 32", "data.source.image_size: input should be greater"),
         ("sampler: random", "sampler: texts", "pool.sampler: input should be 'random', 'text'"),
-        ("policy: per_query\n  sampler: random", "policy: shared\n  sampler: text", "no query to"),
+        ("policy: per_query\n  sampler: random", "policy: shared\n  sampler: text", "no one query"),
     ],
 )
 def test_a_mistake_is_explained(path: Path, before: str, after: str, message: str) -> None:
@@ -63,7 +63,7 @@ def test_an_overlay_changes_values_and_keeps_comments(path: Path) -> None:
     params = load_params(path)
     assert (params.data.source.train, params.training_seeds) == (240, [1])
     assert params.rl_data.samples == {"1.0": 2}
-    assert "# the embedded data set: house words" in path.read_text(encoding="utf-8")
+    assert "# house words, the embedded data set" in path.read_text(encoding="utf-8")
 
 
 def test_a_list_on_one_line_stays_on_one_line(path: Path, tmp_path: Path) -> None:
@@ -105,11 +105,11 @@ data:
 
 
 def test_files_need_models_of_their_own(path: Path, tmp_path: Path) -> None:
-    """The shipped VLM would answer VQAv2 with house words, which the encoder does not know."""
+    """The shipped models know only house words: their answers to VQAv2 would mean nothing."""
     preset = tmp_path / "preset.yaml"
     for models in ("", "vlm: {path: vlm}\n", "embed: {path: clip}\n"):
         preset.write_text(FILES + models)
-        with pytest.raises(UserError, match=r"set vlm.path \(or a server\) and embed.path"):
+        with pytest.raises(UserError, match=r"set embed.path, and vlm.path or a server"):
             overlay(path, preset)
     models = "vlm: {path: vlm}\nembed: {path: clip}\n"
     preset.write_text(FILES + models)

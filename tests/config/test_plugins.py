@@ -1,4 +1,4 @@
-"""What settings name is found: built in, in an installed package, or in a module of the user's."""
+"""Objects that settings name are found: built-in ones, a package's, or the user's own."""
 
 import re
 from pathlib import Path
@@ -54,13 +54,13 @@ def test_an_object_is_imported_by_module_and_name() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("numbers_of_a_user", "is no name of the form package.module:name"),
-        ("numbers_of_a_user:", "is no name of the form package.module:name"),
-        (":seven", "is no name of the form package.module:name"),
+        ("numbers_of_a_user", "does not have the form package.module:name"),
+        ("numbers_of_a_user:", "does not have the form package.module:name"),
+        (":seven", "does not have the form package.module:name"),
         ("numbrs:seven", "numbrs cannot be imported (No module named 'numbrs')"),
         ("broken_for_a_user:f", "cannot be imported (No module named 'there_is_no_such_module')"),
-        (".numbers_of_a_user:seven", "is no name of the form package.module:name"),
-        ("..:seven", "is no name of the form package.module:name"),
+        (".numbers_of_a_user:seven", "does not have the form package.module:name"),
+        ("..:seven", "does not have the form package.module:name"),
         ("wrong_for_a_user:f", "wrong_for_a_user fails while it is imported (SyntaxError"),
         ("script_of_a_user:f", "script_of_a_user fails while it is imported (SystemExit: 3)"),
         ("numbers_of_a_user:nine", "numbers_of_a_user has no nine"),

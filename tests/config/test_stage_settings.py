@@ -1,4 +1,4 @@
-"""A stage's settings: what it declares, it gets, and dvc.yaml lists; nothing else."""
+"""A stage gets the settings that it declares, and no others; dvc.yaml lists the same."""
 
 from typing import Annotated, Any
 
@@ -57,7 +57,7 @@ class Inner(Section):
 
 
 class Other(Section):
-    """A section of another kind, which is nowhere."""
+    """Another kind of the section, which lacks its fields."""
 
     size: int
 
@@ -108,13 +108,13 @@ def test_equal_settings_are_equal_whatever_is_not_read() -> None:
 @pytest.mark.parametrize("name", PARAMS)
 @pytest.mark.parametrize("stage", SETTINGS)
 def test_every_stage_gets_valid_settings(stage: str, name: str) -> None:
-    """`settings_of` checks nothing: a field whose type is not that of its source is found here."""
+    """`settings_of` checks no types: this finds fields of another type than their source."""
     made = settings_of(SETTINGS[stage], PARAMS[name])
     assert SETTINGS[stage].model_validate(dict(made)) == made
 
 
 def sources(kind: type[Section]) -> list[str]:
-    """Return the keys of all fields, those that change no result included."""
+    """Return the keys of all fields, including those that change no result."""
     return [
         next((part.key for part in field.metadata if isinstance(part, From)), name)
         for name, field in kind.model_fields.items()
@@ -132,7 +132,7 @@ def resolves(params: BaseModel, key: str) -> bool:
 
 @pytest.mark.parametrize("stage", SETTINGS)
 def test_every_source_is_a_parameter_of_some_kind(stage: str) -> None:
-    """A key that is mistyped would be read as None."""
+    """A mistyped key would be read as None."""
     for key in sources(SETTINGS[stage]):
         assert any(resolves(params, key) for params in PARAMS.values()), key
 

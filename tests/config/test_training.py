@@ -1,4 +1,4 @@
-"""params.yaml about policy, reward and training: what does not fit together is named."""
+"""Settings of policy, reward and training that do not fit together are refused by name."""
 
 import math
 import re
@@ -33,7 +33,7 @@ in_log.needs = {"log_prob"}
 
 @pytest.fixture(autouse=True)
 def user_rewards(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module of rewards of a user's own."""
+    """A user's own module with rewards."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "user_rewards.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(folder))
@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def merged(path: Path, tmp_path: Path) -> Callable[[Content], Params]:
-    """Lay settings over the project's params and read the result."""
+    """Merge settings into the project's params and read the result."""
 
     def merge(content: Content) -> Params:
         preset = tmp_path / "preset.yaml"
@@ -85,14 +85,17 @@ def own(function: str) -> Content:
         (weights(bias=math.inf), "reward.bias is inf, not a finite number"),
         (weights(hard=0.0, soft=0.0, bias=1.0), "reward: no score has a weight"),
         (weights(clip=0.0), "reward.clip: input should be greater than or equal to 0.000001"),
-        (weights(hard_weight=0.5), "reward: hard_weight is a weight of the older system's modes"),
-        (weights(gt_prob=1.0), "the reward needs gt_prob in rl_data.scores"),
+        (weights(hard_weight=0.5), "reward: hard_weight is a weight of one of the older system's"),
+        (weights(gt_prob=1.0), "the reward uses gt_prob: add it to rl_data.scores"),
         (
             weights(gt_prob=1.0, near_miss=1.0) | {"rl_data": {"scores": ["gt_prob"]}},
-            "the reward needs relevance in rl_data.scores",
+            "the reward uses relevance: add it to rl_data.scores",
         ),
         (weights(log_prob=0.5) | {"grpo": {"rounds": 1}, "agro": {"rounds": 0}}, NO_ROUNDS),
-        (weights(log_prob=0.5) | {"grpo": {"rounds": 0}, "agro": {"rounds": 0}}, "and stop null"),
+        (
+            weights(log_prob=0.5) | {"grpo": {"rounds": 0}, "agro": {"rounds": 0}},
+            "and stop must be",
+        ),
         ({"pointer": {"price": 0.02}}, "pointer.price must be one of stop.prices"),
         ({"stop": {"prices": [0.0]}, "pointer": {"price": 0.0}}, "stop.prices are all 0"),
         (weights(log_prob=-0.5) | {"grpo": {"rounds": 0}, "agro": {"rounds": 1}}, NO_ROUNDS),
@@ -111,19 +114,19 @@ def own(function: str) -> Content:
         (reward("hard_only", hard_weight=True), "reward: hard_weight is true: it must be a number"),
         (reward("soft_only", soft_weight=0.0), "reward: no score has a weight"),
         (reward("hard_only"), "reward: mode hard_only needs hard_weight"),
-        (reward("hard01_plus_gtprob", **PAIR), "the reward needs gt_prob in rl_data.scores"),
+        (reward("hard01_plus_gtprob", **PAIR), "the reward uses gt_prob: add it to rl_data.scores"),
         (legacy(0.5, correctness_mode="-1"), "reward: correctness_mode is '-1': it must be 01 or"),
         (legacy(0.5, use_logprob=0), "reward: use_logprob is 0: it must be false or true"),
         (legacy(0.5) | {"grpo": {"rounds": 1}, "agro": {"rounds": 0}}, NO_ROUNDS),
         (weights(hard=1.0, function="a:b"), "function is the whole reward: hard has no effect"),
         (own("brevity"), "reward.function: there is no brevity: choose an object of your own"),
         (own("no_such_rewards:f"), "reward.function: no_such_rewards cannot be imported"),
-        (own("user_rewards:in_short"), "the reward needs gt_prob in rl_data.scores"),
+        (own("user_rewards:in_short"), "the reward uses gt_prob: add it to rl_data.scores"),
         (own("user_rewards:in_log") | {"grpo": {"rounds": 1}, "agro": {"rounds": 0}}, NO_ROUNDS),
         ({"grpo": {"rounds": "four"}}, "grpo.rounds is the text 'four', not a number"),
         ({"grpo": {"rounds": "4"}}, "grpo.rounds is the text '4', not a number"),
         ({"grpo": {"kl_beta": -1.0}}, "grpo.kl_beta: input should be greater than or equal"),
-        ({"grpo": {"ratio": "sequence"}}, "grpo: a sequence ratio has one advantage a pointer"),
+        ({"grpo": {"ratio": "sequence"}}, "grpo: a sequence ratio has one advantage per pointer"),
         ({"grpo": {"kl_target": [0.2, 0.1]}}, "grpo: kl_target is [min, max]"),
         ({"grpo": {"kl_target": [0.1, 0.1]}}, "grpo: kl_target is [min, max]"),
         ({"grpo": {"kl_target": [0.1]}}, "grpo.kl_target: list should have at least 2 items"),
@@ -138,7 +141,7 @@ def own(function: str) -> Content:
         ({"sft": {"targets": {"sft": "scores", "s": "beams"}}}, "input should be 'sft' or 'sft-b"),
         (
             {"sft": {"targets": {"sft": "beams", "sft-beams": "scores"}}},
-            "sft.targets: sft-beams imitates beams",
+            "sft.targets: sft-beams must imitate beams",
         ),
         ({"sft": {"patience": 0}}, "sft.patience: input should be greater than or equal to 1"),
         ({"sft": {"patience": 4, "schedule": "cosine"}}, "sft: patience could end the training b"),
@@ -151,7 +154,7 @@ def own(function: str) -> Content:
         ({"rl": {"filter_gen_methods": ["beams"]}}, "rl.filter_gen_methods.0: input should be"),
         (
             {"pool": {"size": 64}, "rl_data": {"retrieval": 49}},
-            "rl_data.retrieval: a pool of this size has 48 at most",
+            "rl_data.retrieval: a pool of this size gives at most 48",
         ),
         ({"rl_data": {"scores": ["hard"]}}, "rl_data.scores.0: input should be"),
         ({"policy": {"logit_clip": 2.0}}, "unknown key policy.logit_clip"),
@@ -240,7 +243,7 @@ def test_a_reward_given_in_the_same_way_is_merged(path: Path, tmp_path: Path) ->
 
 
 def test_params_are_what_their_own_values_give(merged: Callable[[Content], Params]) -> None:
-    """Changes to read params start from the weights that a mode stood for."""
+    """Changes to params that were read start from the weights into which a mode was turned."""
     found = merged(legacy(0.5, correctness_mode="pm1") | OFF_LINE)
     assert changed_params(found, {}) == found
     assert changed_params(found, weights(hard=0.5)).reward.log_prob == 0.5

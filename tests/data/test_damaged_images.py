@@ -1,4 +1,4 @@
-"""Pixels that are not all there are refused; Pillow makes black or gray ones without a word."""
+"""Images that lack pixels are refused, while Pillow silently makes black or gray ones."""
 
 import io
 import random
@@ -16,7 +16,7 @@ from lever_plus.errors import UserError
 
 
 def photo(mode: str = "RGB", size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """A picture that is as smooth as a photograph."""
+    """A picture as smooth as a photograph."""
     noise = np.random.default_rng(0).integers(0, 255, (15, 20, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
@@ -49,7 +49,7 @@ MIDDLE = len(WHOLE) // 2
         (WHOLE[:MIDDLE] + WHOLE[MIDDLE + 300 :], "its data end before its pixels"),
         (WHOLE[:MIDDLE] + WHOLE[MIDDLE - 300 :], "its pixels end before its data"),
         (WHOLE[:MIDDLE] + bytes(1000) + WHOLE[MIDDLE + 1000 :], "is damaged"),
-        (jpeg(photo(), restart_marker_blocks=9).replace(b"\xff\xd3", b"", 1), "a stretch of"),
+        (jpeg(photo(), restart_marker_blocks=9).replace(b"\xff\xd3", b"", 1), "a part of"),
     ],
     ids=["closed too early", "a part is missing", "a part is twice there", "zeros", "restarts"],
 )
@@ -119,7 +119,7 @@ def test_a_png_that_lacks_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_png_s_profile_counts_whatever_its_size(tmp_path: Path) -> None:
-    """Pillow takes more than a megabyte for an attack, and the picture with it."""
+    """Pillow takes a profile of more than a megabyte for an attack, and refuses the picture."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     swapped = srgb.replace(b"rXYZ", b"xXYZ").replace(b"gXYZ", b"rXYZ").replace(b"xXYZ", b"gXYZ")
     large = struct.pack(">I", len(swapped) + 2**21) + swapped[4:] + bytes(2**21)
@@ -136,7 +136,7 @@ def test_a_png_s_profile_counts_whatever_its_size(tmp_path: Path) -> None:
 def test_a_png_for_another_kind_of_screen_is_refused(tmp_path: Path) -> None:
     assert refused(png(WHITE_ROW * 8, chunk(b"cICP", bytes([1, 13, 0, 1]))), tmp_path) == ""
     wide = png(WHITE_ROW * 8, chunk(b"cICP", bytes([9, 16, 0, 1])))
-    assert "colours of another kind of screen" in refused(wide, tmp_path)
+    assert "colours for another kind of screen" in refused(wide, tmp_path)
 
 
 def tiff(*tags: tuple[int, int], strip: bytes = b"\xff\xff") -> bytes:

@@ -1,4 +1,4 @@
-"""Pixels depend on the picture alone: every way to store one picture opens as the same pixels."""
+"""Pixels depend only on the picture: however it is stored, it opens as the same pixels."""
 
 import base64
 import io
@@ -68,7 +68,7 @@ def png(size: tuple[int, int], bits: int, colours: int, rows: bytes, *before: by
 
 
 def with_chunk(content: bytes, made: bytes) -> bytes:
-    """A PNG with one chunk more, right after its header."""
+    """A PNG with an additional chunk right after its header."""
     return content[:33] + made + content[33:]
 
 
@@ -119,7 +119,7 @@ def test_sixteen_bits_of_gray_are_scaled_to_eight(kind: str, factor: int, tmp_pa
 
 
 def test_grays_of_twelve_bits_and_of_white_as_zero(tmp_path: Path) -> None:
-    """Pillow reads the first into 16 bits unscaled, and takes the second for its negative."""
+    """Pillow reads the first as 16 bits without scaling, and the second as its negative."""
     twelve = np.array([[0, 4095], [2048, 16]], dtype=np.uint16)
     packed = b"\x00\x0f\xff\x80\x00\x10"
     tags = ((256, 3, 2), (257, 3, 2), (258, 3, 12), (259, 3, 1), (262, 3, 1))
@@ -184,7 +184,7 @@ def test_a_transparent_colour_is_white(
 
 
 def test_a_transparent_gray_of_two_bits_or_of_sixteen(tmp_path: Path) -> None:
-    """The file names the gray in its own bits, which Pillow does not scale."""
+    """The file gives the gray in its own number of bits, which Pillow does not scale."""
     rows = b"\0\xcc" * 2  # 3 0 3 0
     two = png((4, 2), 2, 0, rows, chunk(b"tRNS", b"\0\3"))
     (tmp_path / "a.png").write_bytes(two)
@@ -202,7 +202,7 @@ def test_a_transparent_gray_of_two_bits_or_of_sixteen(tmp_path: Path) -> None:
 
 
 def test_a_gif_whose_first_frame_is_smaller_is_white_around_it(tmp_path: Path) -> None:
-    """Around it there is nothing; Pillow fills in the palette's first colour."""
+    """Around the frame there is nothing, where Pillow fills in the palette's first colour."""
     inside = Image.new("P", (4, 2), 1)
     inside.putpalette([255, 0, 0, 0, 0, 0])
     content = bytearray(saved(inside, "GIF"))
@@ -246,7 +246,7 @@ def test_other_modes_show_their_colours(kind: str, mode: str, tmp_path: Path) ->
 
 
 def test_colours_of_a_profile_become_srgb(tmp_path: Path) -> None:
-    """Red and green change places in this profile; sRGB itself changes nothing."""
+    """This profile swaps red and green; a profile of sRGB changes nothing."""
     path = tmp_path / "a.png"
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     halves().save(path, icc_profile=srgb)
@@ -320,9 +320,9 @@ def test_what_is_no_image_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     for name, why in (
         ("none.png", "none.png is missing"),
-        ("pipe.png", "pipe.png is no file"),
+        ("pipe.png", "pipe.png is not a file"),
         ("loop.png", "symbolic links"),
-        ("", "is no file"),
+        ("", "is not a file"),
     ):
         with pytest.raises(UserError, match=f"cannot be read.*{why}"):
             open_image(tmp_path / name)

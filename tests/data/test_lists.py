@@ -1,4 +1,4 @@
-"""Lists of a user's own: what each format says, and one sentence for every damaged row."""
+"""A user's own lists: what is read from each format, and one sentence for every damaged row."""
 
 import re
 from pathlib import Path
@@ -15,14 +15,14 @@ HEAD = "question,answer,image\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Holds two images, and is where lists are to be written."""
+    """A folder with two images, in which lists are written."""
     for number in (1, 2):
         draw(tmp_path / "images" / f"{number}.png", number)
     return tmp_path
 
 
 def read(folder: Path, name: str, text: str, image_name: str | None = None) -> dict[str, Example]:
-    """Read a list; its places have no folder."""
+    """Read a list; return its examples by place, without the folder."""
     path = folder / name
     path.write_bytes(text.encode())
     found = read_list(path, folder / "images", image_name)
@@ -66,7 +66,7 @@ def test_every_format_says_the_same_with_its_places(
 
 
 def test_a_cell_of_csv_may_hold_commas_quotes_and_lines(folder: Path) -> None:
-    """The rows below it have the numbers of their first lines."""
+    """The rows below it are numbered by their first lines."""
     text = HEAD + '"a ""b"",\nc?","1,000",1.png\nq?,red,2.png\n'
     found = read(folder, "list.csv", text)
     assert list(found) == ["list.csv, line 2", "list.csv, line 4"]
@@ -99,17 +99,21 @@ def test_images_may_be_numbered(folder: Path, name: str, text: str) -> None:
         ("list.csv", HEAD + "q?,red,1.png\np?,,2.png\n", "line 3: answer is '', not a text."),
         ("list.csv", HEAD + "q?,1,000,1.png\n", "line 2: 4 cells, but there are 3 columns: put"),
         ("list.csv", HEAD + "q?,red\n", "line 2: 2 cells, but there are 3 columns"),
-        ("list.csv", "image,image,answer\n", "line 1: two columns have one name"),
+        ("list.csv", "image,image,answer\n", "line 1: two columns have the same name"),
         ("list.csv", HEAD + 'q?,"red,1.png\n', "line 2 is not valid CSV (unexpected end of data)"),
         ("list.csv", HEAD + 'q?,"red"x,1.png\n', "line 2 is not valid CSV ("),
         ("list.csv", "image_id," + HEAD + "1.0,q?,red,1.png\n", "line 2: image_id is '1.0', not a"),
         ("list.csv", "answers," + HEAD + "a,q?,red,1.png\n", "line 2: answers is not a list of"),
-        ("list.json", '{"image": "1.png"}', "holds no list: name a file of JSON lines"),
+        ("list.json", '{"image": "1.png"}', "does not hold a list: name a file of JSON lines"),
         ("list.json", '["q?", "red", "1.png"]', "item 1: not an object with image"),
         ("list.json", '[["q?", "red"]]', "item 1: not an object with image, question"),
         ("list.json", '["q?", "red", 1]\n["p?"]', "is not valid JSON (Extra data: line"),
         ("list.jsonl", '["q?", 5, "1.png"]', "line 1: answer is 5, not a text."),
-        ("list.json", '[["q?", "red", "3.png"]]', "images/3.png is missing: name it relative to"),
+        (
+            "list.json",
+            '[["q?", "red", "3.png"]]',
+            "images/3.png is missing: write its path relative to",
+        ),
     ],
 )
 def test_a_damaged_row_is_named_with_its_file(

@@ -1,4 +1,4 @@
-"""Pools of a user's own: what is read, and one sentence for every damaged file."""
+"""A user's own pools: what is read, and one sentence for every damaged file."""
 
 import json
 import re
@@ -19,7 +19,7 @@ LINE = {"image": "a.png", "question": "q?", "answer": "red"}
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A pool file that is to be written, beside three images, two of which are equal."""
+    """The path of a pool file to write, beside three images, two of which are equal."""
     (tmp_path / "images").mkdir()
     for name, gray in (("a.png", 1), ("images/b.png", 1), ("c.png", 2)):
         draw(tmp_path / name, gray)
@@ -50,7 +50,7 @@ def test_lines_are_read_with_images_relative_to_the_file(path: Path) -> None:
     ],
 )
 def test_a_list_in_another_format_is_the_same_pool(path: Path, name: str, text: str) -> None:
-    """But for the numbers of its questions: those of CSV start below its header."""
+    """Only the ids of questions differ: in CSV, lines are counted from the header."""
     write(path, LINE, {"image": "c.png", "question": "p?", "answer": "blue"})
     (path.parent / name).write_text(text)
     assert [replace(e, question_id=0) for e in read_pool(path.parent / name)] == [
@@ -84,7 +84,7 @@ def test_human_answers_show_their_most_frequent_unless_one_is_given(path: Path) 
 
 
 def test_lines_and_images_without_ids_are_numbered(path: Path) -> None:
-    """Lines by their place, images by their content, whatever file holds it."""
+    """Lines are numbered by their place, images by their content, whatever file holds it."""
     names = ("a.png", "c.png", "images/b.png")
     write(path, *({**LINE, "image": name} for name in names))
     assert [(e.question_id, e.image_id) for e in read_pool(path)] == [(1, 1), (2, 2), (3, 1)]
@@ -93,7 +93,7 @@ def test_lines_and_images_without_ids_are_numbered(path: Path) -> None:
 
 
 def test_empty_lines_are_nothing_and_only_a_line_feed_ends_a_line(path: Path) -> None:
-    """A question may hold other separators; a file from Windows ends its lines with two letters."""
+    """Questions may hold other line separators; Windows ends lines with two characters."""
     asked = "first\u2028second\x85third?"
     write(path, {**LINE, "question": asked})
     text = path.read_text(encoding="utf-8")
@@ -108,7 +108,10 @@ def test_empty_lines_are_nothing_and_only_a_line_feed_ends_a_line(path: Path) ->
     [
         ("{", "line 2 is not valid JSON (Expecting property name"),
         ("[1]", "line 2: not an object with image, question and answer."),
-        ({**LINE, "awnser": "x"}, "line 2: unknown field awnser: there are answer, answers, image"),
+        (
+            {**LINE, "awnser": "x"},
+            "line 2: unknown field awnser: the fields are answer, answers, image",
+        ),
         ({"image": "a.png", "question": "q?"}, "line 2: answer is missing."),
         ({**LINE, "answer": 7}, "line 2: answer is 7, not a text."),
         ({**LINE, "answer": " "}, "line 2: answer is ' ', not a text."),
@@ -128,7 +131,7 @@ def test_empty_lines_are_nothing_and_only_a_line_feed_ends_a_line(path: Path) ->
         ({**LINE, "question_id": "1"}, "line 2: question_id is '1', not a whole number from 0 up."),
         ({**LINE, "image_id": True}, "line 2: image_id is True, not a whole number from 0 up."),
         ({**LINE, "question_id": 1}, "question_id 1 is there twice"),
-        ({**LINE, "image": "d.png"}, "d.png is missing: name it relative to"),
+        ({**LINE, "image": "d.png"}, "d.png is missing: write its path relative to"),
     ],
 )
 def test_a_damaged_line_is_named_with_its_file(

@@ -135,8 +135,8 @@ def test_a_pointer_that_repeats_an_example_is_refused(tmp_path: Path) -> None:
         ('{"query_id": 1, "pool": [true]}', "line 2: pool.0: input should be a valid integer"),
         ('{"query_id": 1, "pool": []}', "line 2: pool: tuple should have at least 1 item"),
         ('{"query_id": 0, "pool": [5]}', "line 2: query 0 has a pool already"),
-        ('{"query_id": 1, "pool": [2, 2]}', "repeats an id or itself"),
-        ('{"query_id": 1, "pool": [1, 2]}', "repeats an id or itself"),
+        ('{"query_id": 1, "pool": [2, 2]}', "holds an id twice, or the query"),
+        ('{"query_id": 1, "pool": [1, 2]}', "holds an id twice, or the query"),
     ],
 )
 def test_a_damaged_pool_file_names_the_line(tmp_path: Path, line: str, message: str) -> None:
@@ -158,10 +158,10 @@ def test_pools_that_do_not_fit_the_examples_are_refused(tmp_path: Path) -> None:
     for pools in (fits, shared):
         check_pools(write_pools(path, pools), splits, path)
     for changes, message in (
-        ({30: (1, 2, 3)}, "query 30 belongs to no example"),
-        ({10: (2, 3, 99)}, "query 10 names 99, which is no training example"),
-        ({10: (2, 3, 20)}, "query 10 names 20, which is no training example"),
-        ({0: (1, 2, 6)}, "query 0 names 6, which shows the query's image"),
+        ({30: (1, 2, 3)}, "query 30: no example has that id"),
+        ({10: (2, 3, 99)}, "query 10 holds 99, which is not a training example"),
+        ({10: (2, 3, 20)}, "query 10 holds 20, which is not a training example"),
+        ({0: (1, 2, 6)}, "query 0 holds 6, which shows the query's image"),
         ({10: (2, 3)}, "query 10 has 2 examples, others have 3"),
         ({10: (2, 3, 4, 5)}, "query 0 has 3 examples, others have 4"),
     ):

@@ -137,14 +137,14 @@ def test_a_question_or_an_answer_that_nobody_sees_is_empty(files: Files, text: s
 
 def test_a_missing_folder_of_images_is_named(files: Files, tmp_path: Path) -> None:
     files.read()
-    with pytest.raises(UserError, match=r"nowhere is missing: point data.source at your image"):
+    with pytest.raises(UserError, match=r"nowhere is missing: point data.source at your folder"):
         read_vqa_files(
             files.folder / "q.json", files.folder / "a.json", tmp_path / "nowhere", "{image_id}"
         )
 
 
 def test_another_number_of_answers_is_a_marked_fallback_only_on_request(files: Files) -> None:
-    """Without ten answers there is no official metric: an exact match says that it is one."""
+    """Without ten answers there is no official metric: a score by exact match is marked as such."""
     files.annotations[1]["answers"] = [{"answer_id": 1, "answer": "Yes."}]
     with pytest.raises(UserError, match="do not have 10 answers"):
         files.read()
@@ -171,7 +171,7 @@ def test_examples_survive_writing_and_reading(tmp_path: Path) -> None:
 
 
 def test_images_inside_the_project_are_named_relative_to_it(tmp_path: Path) -> None:
-    """So that a project may be moved, with images elsewhere staying where they are."""
+    """So a project can be moved, while images outside it stay where they are."""
     root, moved = tmp_path / "project", tmp_path / "moved"
     inside, outside = (str(folder / "x.png") for folder in (root / "images", tmp_path / "coco"))
     examples = [replace(example(1, 1), image=inside), replace(example(2, 2), image=outside)]
@@ -257,7 +257,7 @@ def test_an_image_that_cannot_be_opened_is_refused_with_its_question(
 
 
 def test_images_that_are_counted_anew_in_every_split_are_told_apart(tmp_path: Path) -> None:
-    """Their numbers say nothing, their contents do; ids that tell images apart stay."""
+    """Ids of files prove nothing, contents do; ids that tell images apart are kept."""
     grays = {"test": (1, 2, 3), "train": (4, 5, 1)}
     splits = {
         split: [

@@ -1,4 +1,4 @@
-"""A user's list becomes a split that the reader of VQAv2 files reads, or a sentence says why."""
+"""A user's list becomes a split in VQAv2 format, or a sentence says why not."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ROWS = [["q?", "red", "a.png"], ["p?", "blue", "b.png"], ["p?", "red", "a.png"]]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Holds three images, two of which are equal, and is where lists are to be written."""
+    """A folder with three images, two of which are equal, in which lists are written."""
     for name, gray in (("a", 1), ("b", 2), ("again", 1)):
         draw(tmp_path / "images" / f"{name}.png", gray)
     return tmp_path
@@ -89,7 +89,7 @@ def no_link(_file: object, _there: object) -> NoReturn:
 def test_images_are_linked_or_copied(
     folder: Path, monkeypatch: pytest.MonkeyPatch, link: Callable[..., None]
 ) -> None:
-    """A link to a picture is followed: where it leads from elsewhere, nobody knows."""
+    """A link to a picture is followed: from another folder it could lead elsewhere."""
     (folder / "images" / "c.png").symlink_to("a.png")
     monkeypatch.setattr(os, "link", link)
     (example,) = read(make(folder, [["q?", "red", "c.png"]]))
@@ -102,7 +102,7 @@ def test_images_are_linked_or_copied(
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([ROWS[0], ROWS[1], ROWS[0]], r"item 3 asks what .*item 1 asks about the same image"),
+        ([ROWS[0], ROWS[1], ROWS[0]], r"item 3 asks the same about the same image as .*item 1"),
         (
             [{"image": "a.png", "question": "q?", "answers": ["a", "b", "b"], "answer": "a"}],
             "item 1: answer is not the most frequent of answers",
@@ -112,7 +112,7 @@ def test_images_are_linked_or_copied(
                 {"image": "a.png", "question": "q?", "answer": "a", "image_id": 7},
                 {"image": "b.png", "question": "q?", "answer": "a", "image_id": 7},
             ],
-            r"item 2: image_id 7 is that of another image in .*item 1",
+            r"item 2: image_id 7 belongs to another image in .*item 1",
         ),
         ([["q?", "red", "damaged.png"]], r"item 1: image .*damaged\.png cannot be read"),
     ],
@@ -130,7 +130,7 @@ def test_what_is_there_already_stays(folder: Path) -> None:
     kept = folder / "made" / "train" / "kept"
     kept.parent.mkdir(parents=True)
     kept.touch()
-    with pytest.raises(UserError, match=r"made/train is there already: remove it, or name another"):
+    with pytest.raises(UserError, match=r"made/train exists already: remove it, or name another"):
         make(folder, ROWS)
     assert kept.exists()
 
@@ -144,8 +144,8 @@ def test_the_command_says_what_params_yaml_needs(
     command = ["import-vqa", "images/list.csv", "--split", "dev", "--out", "made"]
     done = CliRunner().invoke(app, [*command, "--image-name", "{image_id}.png"])
     assert done.output == (
-        "2 questions about 1 images in made/dev; image_name of data.source.dev is "
-        '"{image_id}.png"\n'
+        "wrote 2 questions about 1 images into made/dev; in params.yaml, set image_name of "
+        'data.source.dev to "{image_id}.png"\n'
     )
     assert len(read(folder / "made" / "dev")) == 2
     wrong = CliRunner().invoke(app, [*command, "--image-name", "{number}.png"])

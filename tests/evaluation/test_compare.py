@@ -21,7 +21,7 @@ QUESTIONS = 12
 
 
 class FormulaVlm:
-    """Says the truth about even questions alone, and about all where "good" is shown first."""
+    """Answers only even questions rightly, but all questions if "good" is shown first."""
 
     identity = IDENTITY
 
@@ -43,7 +43,7 @@ class FormulaVlm:
 
 
 class First:
-    """Shows the examples with an answer first, for questions whose number a test allows."""
+    """For questions whose number a test allows, shows the examples with a given answer first."""
 
     def __init__(self, answer: str, numbers: range = range(QUESTIONS)) -> None:
         """Keep what is shown first."""
@@ -80,7 +80,7 @@ def pool(tmp_path: Path) -> list[Example]:
 
 
 HALF = np.array([0.9, *(float(number % 2 == 0) for number in range(1, QUESTIONS))])
-"""Accuracy of every question where the VLM knows the even ones."""
+"""Accuracy of every question if the VLM knows only the even ones."""
 ALL = np.array([0.9, *[1.0] * (QUESTIONS - 1)])
 CLUSTERS = np.arange(QUESTIONS) % IMAGES
 SOME = np.where(np.arange(QUESTIONS) < 5, ALL, 0.0)
@@ -155,12 +155,12 @@ def test_the_table_that_is_printed_has_every_row(
 def test_a_pool_for_each_question_is_the_one_that_it_gets(
     questions: list[Example], pool: list[Example]
 ) -> None:
-    """Odd questions get bad examples alone."""
+    """Odd questions get only bad examples."""
     bad = [example for example in pool if example.answer == "bad"]
     each = [bad if number % 2 else pool for number in range(QUESTIONS)]
     found = {(r["method"], r["shots"]): r["accuracy"] for r in run(questions, each).rows}
     assert found["good", 1] == pytest.approx(HALF.mean(), abs=1e-6)
-    with pytest.raises(UserError, match="12 questions, but 11 pools and 0 examples: give a list"):
+    with pytest.raises(UserError, match="12 questions, but 11 pools and 0 examples: give one list"):
         run(questions, each[1:])
     with pytest.raises(UserError, match="12 questions, but 0 pools and 0 examples"):
         run(questions, [])
@@ -198,7 +198,7 @@ class Outsider:
     """Returns an example of its own, or one twice."""
 
     def __init__(self, own: Example | None) -> None:
-        """Keep it; None takes the first of the pool, as often as it is asked."""
+        """Keep the example; with None it returns the pool's first one, as often as it is asked."""
         self.own = own
 
     def select(self, query: Query, pool: Sequence[Example], shots: int) -> list[Example]:

@@ -1,4 +1,4 @@
-"""Copies are counted, right answers that were shown are told apart, order is told from choice."""
+"""Copied answers, right answers that were shown, and order against choice are counted apart."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -35,7 +35,7 @@ class Formula:
     """Scores pointers by a formula over their ids."""
 
     def __init__(self, by_order: bool) -> None:
-        """Let the order count, or the set alone."""
+        """Let the order count, or only the set."""
         self.by_order = by_order
 
     def score_pointers(
@@ -109,7 +109,7 @@ class Drawn:
 
 
 def test_the_best_of_several_is_chosen_apart_at_every_shot() -> None:
-    """Of 2, 3 and 1, 3 the sum is odd for 1 alone, and for 2 and 3 together."""
+    """The sum is odd for the first shot of 1, 3 and for the second shot of 2, 3."""
     learned, scorer = cast(LearnedSelector, Drawn()), cast(Scorer, Formula(by_order=False))
     best = BestOfSamples(learned, scorer, [EXAMPLES[0]], count=2, seed=0)
     found = best.select_each_shot([EXAMPLES[0].query], [list(EXAMPLES.values())], 2)

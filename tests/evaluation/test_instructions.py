@@ -1,4 +1,4 @@
-"""The instruction that is best on dev: chosen by value, from stored answers that never mix."""
+"""The instruction that is best on dev; the stored answers of different ones never mix."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ EXAMPLES = [
 
 
 class Echo:
-    """A back end that is right where its instruction suits the question."""
+    """A back end that is right if its instruction suits the question."""
 
     def __init__(self, instruction: str = "") -> None:
         """Start with nothing asked."""
@@ -37,7 +37,7 @@ class Echo:
         self.asked: list[tuple[str, Request]] = []
 
     def instructed(self, instruction: str) -> "Echo":
-        """Return it with another instruction; both remember in one list."""
+        """Return a copy with another instruction; both note what they are asked in one list."""
         other = Echo(instruction)
         other.usage, other.asked = self.usage, self.asked
         return other

@@ -1,4 +1,4 @@
-"""The registry of methods: every method once, with a label, and its name spelled there alone."""
+"""The registry of methods: each is there once, with a label, and its name is spelled only there."""
 
 import ast
 from collections.abc import Iterator
@@ -37,11 +37,11 @@ OTHER_THINGS = {
     "training/rl_data/candidates.py": {"random"},  # a generator of candidates
     "training/rl_data/legacy_parts.py": {"random"},  # the same in the older system's files
 }
-"""What is spelled like a method and is none."""
+"""Words that are spelled like a method and mean something else."""
 
 
 def literals(source: str) -> Iterator[str]:
-    """Yield strings of a module, but for names of files (`FOLDER / "rce"`) and `Literal` types."""
+    """Yield a module's strings, except names of files (`FOLDER / "rce"`) and `Literal` types."""
     left_out: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
@@ -53,7 +53,7 @@ def literals(source: str) -> Iterator[str]:
 
 
 def spelled(source: str) -> set[str]:
-    """Return the methods that a module spells, those whose name holds a number included."""
+    """Return the methods that a module spells, including those whose names hold a number."""
     found = {"best-of-" if text.startswith("best-of-") else text for text in literals(source)}
     return found & {*(method.name for method in REGISTRY), "best-of-"}
 
@@ -73,7 +73,7 @@ def test_a_methods_name_is_spelled_by_its_owner_alone(path: Path) -> None:
 
 
 def test_every_owned_name_is_a_method() -> None:
-    """`rce` is a stage, and what params.yaml calls the first schedule."""
+    """`rce` is also the name of a stage, and of the first schedule in params.yaml."""
     names = {method.name for method in REGISTRY}
     assert set().union(*OWNERS.values()) <= names | {"best-of-"}
     assert set(SIMILARITIES) <= set(REGISTRY.names("similarity"))
@@ -172,12 +172,14 @@ def test_a_summary_says_what_its_methods_are() -> None:
 
 
 def test_a_method_that_nobody_registered_is_refused() -> None:
-    with pytest.raises(UserError, match="there is no method other: .* make zero-shot, instructed"):
+    with pytest.raises(
+        UserError, match="there is no method other; the methods are zero-shot, instructed"
+    ):
         summarise(scores_of("sft", "other"), REGISTRY, 100)
 
 
 def test_a_summary_of_an_older_version_says_what_to_run() -> None:
-    with pytest.raises(UserError, match="an older version wrote it: run `dvc repro evaluate`"):
+    with pytest.raises(UserError, match=r"\(an older version wrote it\): run `dvc repro evaluate`"):
         methods_in({"rows": [], "means": [], "differences": []})
 
 

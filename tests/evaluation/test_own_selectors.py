@@ -1,4 +1,4 @@
-"""`evaluate.selectors`: a factory of a user's own becomes a row of the tables."""
+"""`evaluate.selectors`: a user's own factory becomes a row of the tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ NUMBER = 3
 
 
 class CountingVlm:
-    """Says how many demonstrations it was shown."""
+    """A VLM that answers with the number of demonstrations that it was shown."""
 
     identity = IDENTITY
 
@@ -79,7 +79,7 @@ def context(features: object = None, seed: object = 1) -> Context:
 def test_a_factory_named_in_params_is_a_row_with_interval_and_pairing(
     world: World, folders: Folders, params: Params, tmp_path: Path
 ) -> None:
-    """It chooses from the second on, so its pointers are known; the seed is that of the params."""
+    """It shows the pool from the second example on, so pointers are known; params give the seed."""
     embed(tmp_path / "features", world, folders)
     given = context(StoredFeatures(read_embeddings(tmp_path / "features"), world.examples))
     evaluate = params.evaluate.model_copy(update={"selectors": ["selectors_of_a_user:second"]})

@@ -71,7 +71,7 @@ def test_holm_corrects_step_by_step_and_keeps_the_order() -> None:
 
 @pytest.mark.parametrize("kept", [1_000_000, 500], ids=["kept in bytes", "not kept"])
 def test_draws_in_parts_are_those_of_one_table(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
-    """What is too large for a table gives the same interval, up to the order of sums."""
+    """Data that are too large for one table give the same interval, up to the order of sums."""
     scores = np.random.default_rng(4).random(50)
     clusters = np.arange(50) // 3
     whole = bootstrap(scores, 300, clusters, seed=9)
@@ -92,7 +92,7 @@ def test_many_questions_take_no_more_than_a_byte_a_draw() -> None:
 
 
 def test_equal_sums_of_images_of_other_sizes_are_not_taken_for_one_another() -> None:
-    """What the resamples of one set of images hold is kept, but not for another one."""
+    """The resamples of a set of images are kept, but are not used for another set."""
     scores = np.array([1.0, 0.0, 0.0, 1.0])
     few, many = np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1])
     first, second = bootstrap(scores, 500, few), bootstrap(scores, 500, many)

@@ -125,7 +125,7 @@ def test_intervals_cover_the_truth_about_95_times_in_100() -> None:
 
 
 def test_a_question_that_a_shot_or_a_seed_lacks_is_named() -> None:
-    """Means over shots would be of different questions."""
+    """Means over shots would otherwise be over different questions."""
     whole = pd.concat([table("sft", 1, SFT), table("rce", 1, RCE), table("rce", 2, RCE)])
     rce = whole["method"] == "rce"
     gone = {

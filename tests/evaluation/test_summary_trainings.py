@@ -17,7 +17,7 @@ REGISTRY = Methods(Method(name, "x", kind, "a method") for name, kind in KINDS.i
 
 
 def table(method: str, seeds: list[int], mean: float) -> pd.DataFrame:
-    """Return scores at one shot, those of a seed shifted by it."""
+    """Return scores at one shot; those of a seed are shifted by the seed."""
     rng = np.random.default_rng(seeds)
     scores = [
         np.clip(rng.normal(mean + 0.02 * seed, 0.1, QUESTIONS), 0, 1) for seed in range(len(seeds))
@@ -44,7 +44,7 @@ def differences(*tables: pd.DataFrame, versus: str = "sft") -> dict[str, Row]:
 
 
 def test_accuracies_of_trained_methods_cover_their_trainings() -> None:
-    """Those of draws, and of one training, cover questions; the one training is marked."""
+    """Those of random draws and of a single training cover questions; the latter is marked."""
     tables = {
         "sft": table("sft", [1], 0.5),
         "rce": table("rce", [1, 2, 3], 0.5),
@@ -67,7 +67,7 @@ def test_accuracies_of_trained_methods_cover_their_trainings() -> None:
 
 
 def test_trainings_with_the_same_seeds_are_paired() -> None:
-    """A seed that goes well in both says nothing about their difference."""
+    """A seed with which both do well says nothing about their difference."""
     sft, rce = table("sft", [1, 2, 3], 0.4), table("rce", [3, 2, 1], 0.5)
     row = differences(sft, rce)["rce"]
     ours, theirs = scores_of(rce)[::-1], scores_of(sft)
@@ -97,7 +97,7 @@ def test_to_a_method_that_is_not_trained_a_difference_has_the_spread_of_the_one_
 
 
 def test_p_values_are_corrected_for_all_that_a_table_compares() -> None:
-    """Both references at once; a pair that is there both ways is one comparison."""
+    """Both references are counted; a pair that appears in both directions is one comparison."""
     tables = [table("sft", [1, 2, 3], 0.4), table("rce", [1, 2, 3], 0.42)]
     tables += [table("sttr", [0], 0.41), table("random", [0, 1], 0.3)]
     found = summarise(pd.concat(tables), REGISTRY, 300, versus=["sft", "rce"])["differences"]
@@ -125,7 +125,7 @@ def test_gains_are_corrected_for_the_demonstrations_of_their_method() -> None:
 
 
 def test_what_is_called_different_follows_the_corrected_p_value() -> None:
-    """Alone the interval would do; among five comparisons it does not."""
+    """The interval alone would call it different; among five comparisons it is not."""
     spread = {"trainings": 0.0, "questions": 0.2, "noise": 0.0}
     one = {"difference": 0.02, "p": 0.03, "n": 500, "trainings": 0, "spread": spread}
     assert corrected([one])[0]["separable"]

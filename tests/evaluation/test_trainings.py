@@ -51,7 +51,7 @@ def test_at_most_one_in_twenty_studies_without_a_better_trial_promotes_one(among
 
 
 def test_a_choice_that_is_not_corrected_promotes_too_often() -> None:
-    """Nor one that is corrected for the repeated trials alone: all were chosen on dev."""
+    """So does one corrected for the repeated trials only: all trials were compared on dev."""
     rng = np.random.default_rng(1)
     assert np.mean([accepted(rng, 30, comparisons=1) for _ in range(200)]) > 0.1
     assert np.mean([accepted(rng, 30, comparisons=3) for _ in range(200)]) > 0.05
@@ -108,7 +108,7 @@ def test_a_a_trainings_are_called_different_in_at_most_5_of_100_cases(
 
 
 def test_intervals_over_questions_alone_call_a_a_trainings_different() -> None:
-    """With runs that differ by 2 points, every third time."""
+    """If runs differ by 2 points, in every third case."""
     rng, wrong = np.random.default_rng(1), 0
     for _ in range(200):
         differences, clusters = drawn(rng, 3, 1000, 0.02)
@@ -119,7 +119,7 @@ def test_intervals_over_questions_alone_call_a_a_trainings_different() -> None:
 
 @pytest.mark.parametrize("runs", [2, 3, 5])
 def test_true_differences_are_found_as_often_as_planned(runs: int) -> None:
-    """Four times in five; with two runs, only large ones are."""
+    """In four of five cases; with two runs, only large differences are found."""
     rng = np.random.default_rng(runs)
     many = drawn(rng, 200, 3000, 0.01)[0]
     spread = spread_of(measured([many], many.mean(axis=0), np.arange(3000)))
@@ -132,7 +132,7 @@ def test_true_differences_are_found_as_often_as_planned(runs: int) -> None:
 
 
 def test_images_are_taken_whole() -> None:
-    """Questions that say the same twice say nothing more; seen as single ones they would."""
+    """Repeating a question adds no evidence; if counted singly, it would seem to."""
     one = np.random.default_rng(3).normal(0.1, 0.3, 60)
     both = np.stack([np.tile(one, 4)] * 2)
     whole = over_runs(both, np.tile(np.arange(60), 4))
@@ -151,7 +151,7 @@ def test_training_runs_are_part_of_the_interval() -> None:
 
 
 def test_noise_of_single_answers_is_counted_once() -> None:
-    """Runs that differ by chance alone: the interval is that of Student's t over their means."""
+    """Runs differ by chance alone, so the interval is Student's t over their means."""
     noise = np.random.default_rng(5).normal(0, 0.3, (4, 500))
     means = noise.mean(axis=1)
     estimate = over_runs(noise, np.arange(500))

@@ -1,4 +1,4 @@
-"""Embeddings: unit and whitened features, whitened by the training split alone."""
+"""Embeddings: unit-length features, and features whitened by the training split only."""
 
 import shutil
 from dataclasses import replace
@@ -69,7 +69,7 @@ def test_features_do_not_depend_on_the_batch(
 def test_whitened_features_are_those_of_the_space_in_the_folder(
     embeddings: Embeddings, space: FeatureSpace
 ) -> None:
-    """The space is what makes the features of anything new, and its hash is theirs."""
+    """The saved space gives the same features for new examples, and has the embeddings' hash."""
     assert embeddings.space_sha256 == space.sha256
     np.testing.assert_array_equal(space.candidates(embeddings.unit), embeddings.white)
     queries = space.query(embeddings.unit)
@@ -104,7 +104,7 @@ def test_missing_folders_say_what_to_run(tmp_path: Path) -> None:
 def test_embeddings_without_the_whitened_ones_say_what_to_run(
     world: World, folders: Folders, tmp_path: Path
 ) -> None:
-    """So does a folder that an earlier version wrote, with a file for every part."""
+    """A folder of an earlier version, with a file for every part, says so, too."""
     embed_examples(tmp_path, tmp_path / "cache", load(folders.clip), world.splits, 0.999)
     (tmp_path / "white.npy").unlink()
     with pytest.raises(UserError, match=r"lacks white\.npy: run `dvc repro embed`"):
@@ -147,7 +147,7 @@ def test_an_image_that_was_changed_since_it_was_prepared_is_not_encoded(
 ) -> None:
     first, second, *rest = world.splits["train"]
     splits = {**world.splits, "train": [replace(first, image=second.image), second, *rest]}
-    with pytest.raises(UserError, match=f"image {second.image} was changed since"):
+    with pytest.raises(UserError, match=f"image {second.image} was changed after"):
         embed_examples(tmp_path, tmp_path, load(folders.clip), splits, 0.999)
 
 
@@ -200,7 +200,7 @@ def test_a_siglip_folder_works_like_a_clip(world: World, tmp_path: Path) -> None
 def test_weights_kept_in_float16_are_computed_with_in_float32(
     world: World, folders: Folders, tmp_path: Path
 ) -> None:
-    """In float16 a processor without such arithmetic is slow, and features differ in digit 3."""
+    """In float16, processors without such arithmetic are slow, and the third digit differs."""
     from transformers import AutoModel
 
     folder = Path(shutil.copytree(folders.clip, tmp_path / "half"))

@@ -1,4 +1,4 @@
-"""Features of what is new equal those of the experiment's files, and nothing is encoded twice."""
+"""Features of new examples equal those of the experiment's files; nothing is encoded twice."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from tiny_world import World
 
 
 class Counted:
-    """An encoder that notes what it encodes."""
+    """An encoder that records what it encodes."""
 
     def __init__(self, clip: ClipEncoder) -> None:
         """Start with nothing encoded."""
@@ -51,7 +51,7 @@ def encoded(space: FeatureSpace, counted: Counted) -> EncodedFeatures:
 
 
 def everything(features: StoredFeatures | EncodedFeatures, examples: list[Example]) -> list[Array]:
-    """Return all that can be asked about examples, as candidates and as queries."""
+    """Return all features of examples, as candidates and as queries."""
     queries = [example.query for example in examples]
     asked = [features.unit_queries(queries, part) for part in ("question", "image")]
     shown = [features.unit_candidates(examples, part) for part in PARTS]
@@ -62,7 +62,7 @@ def everything(features: StoredFeatures | EncodedFeatures, examples: list[Exampl
 def test_encoded_features_equal_the_stored_ones(
     world: World, stored: StoredFeatures, encoded: EncodedFeatures
 ) -> None:
-    """Asked for in another order and with a repeat; the batches of the encoder differ then."""
+    """In another order and with a repeat, for which the encoder's batches differ."""
     every = list(world.examples.values())
     examples = [*every[::-3], every[0], every[0]]
     pairs = zip(everything(stored, examples), everything(encoded, examples), strict=True)
@@ -88,7 +88,7 @@ def test_features_go_by_content_whatever_the_ids_and_the_names_of_files(
 def test_nothing_is_encoded_twice(
     world: World, encoded: EncodedFeatures, counted: Counted, tmp_path: Path
 ) -> None:
-    """Neither a text that several examples share, nor an image under two names."""
+    """Neither a text that several examples share, nor an image in two files."""
     examples = world.splits["train"]
     first = everything(encoded, examples)
     texts = {text for e in examples for text in (e.question, e.answer)}
@@ -125,7 +125,7 @@ def test_an_image_that_is_overwritten_gets_the_features_of_what_it_is_now(
 def test_another_encoder_is_refused(space: FeatureSpace, counted: Counted) -> None:
     counted.identity = "0123456789ab" + "c" * 52
     with pytest.raises(
-        UserError, match=f"those of encoder {space.encoder[:12]}, but .* is 0123456789ab: use the"
+        UserError, match=f"belongs to encoder {space.encoder[:12]}, but .* is 0123456789ab: use the"
     ):
         EncodedFeatures(space, counted, None)
 
@@ -134,7 +134,7 @@ def test_a_query_that_is_not_of_the_experiment_is_named(stored: StoredFeatures) 
     unknown = Query("photo.png", "What is new?", "d" * 64)
     for ask in (lambda: stored.queries([unknown]), lambda: stored.unit_queries([unknown], "image")):
         with pytest.raises(
-            PointerError, match=r"'What is new\?' \(photo.png\) is no query of this"
+            PointerError, match=r"'What is new\?' \(photo.png\) is not a query of this"
         ):
             ask()
 
@@ -151,7 +151,7 @@ def test_a_new_example_does_not_get_the_features_of_one_with_its_id(
     for ask in asks:
         ask([known])
         for other in others:
-            with pytest.raises(PointerError, match="is no example of this experiment"):
+            with pytest.raises(PointerError, match="is not an example of this experiment"):
                 ask([known, other])
 
 
@@ -159,7 +159,7 @@ def test_a_new_example_does_not_get_the_features_of_one_with_its_id(
 def test_a_second_process_encodes_nothing(
     world: World, space: FeatureSpace, clip: ClipEncoder, tmp_path: Path
 ) -> None:
-    """All that it shares with the first is the folder."""
+    """It shares nothing with the first but the folder."""
     examples = list(world.examples.values())
     found, encoders = [], []
     for _ in range(2):

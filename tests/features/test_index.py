@@ -1,4 +1,4 @@
-"""An index finds the nearest of what it holds, whatever was added and removed."""
+"""An index finds the nearest of its examples, whatever was added and removed."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -17,7 +17,7 @@ WIDTH = 8
 
 
 class Made(EncodedFeatures):
-    """Features of unit length, each made of its text or image."""
+    """Features of unit length that depend only on the text or the image."""
 
     def __init__(self) -> None:
         """Use no encoder."""

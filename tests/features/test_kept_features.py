@@ -1,4 +1,4 @@
-"""Kept features only save time: what is not there, or is damaged, is encoded again."""
+"""Keeping features only saves time: what is missing or damaged is encoded again."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ ENCODER = "a" * 64
 
 
 class Encode:
-    """Encodes a text by its letters, and notes it."""
+    """Encodes texts by their letters, and records them."""
 
     def __init__(self) -> None:
         """Start with nothing encoded."""
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def ask(path: Path, contents: Sequence[str], encoder: str = ENCODER, kind: str = "text") -> Encode:
-    """Ask as a new process would, check what comes back, and return what was encoded."""
+    """Ask as a new process would, check the features, and return what had to be encoded."""
     encode = Encode()
     rows = KeptFeatures(path.parent, encoder).rows(kind, contents, encode)
     np.testing.assert_array_equal(rows, expected(contents))
@@ -108,7 +108,7 @@ def test_features_of_another_size_are_all_made_again(path: Path) -> None:
 
 
 def test_a_row_more_adds_to_the_file_and_rewrites_nothing(path: Path) -> None:
-    """A question more costs the same whatever is kept."""
+    """An additional question costs the same, however much is kept."""
     many = [f"{number} of many" for number in range(2000)]
     ask(path, many)
     before = path.stat().st_ino, path.read_bytes()

@@ -65,7 +65,7 @@ def test_where_the_nearest_cells_hold_too_few_all_are_searched(embeddings: Embed
 
 
 def test_blocks_find_what_all_cosines_at_once_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal neighbours included: every vector is there twice, and many are alike."""
+    """Also for equal neighbours: every vector is there twice, and many are alike."""
     rows = unit(np.random.default_rng(1).integers(0, 3, size=(400, 6)).astype(np.float32) + 0.1)
     ids = {i: i for i in range(800)}
     embeddings = Embeddings(

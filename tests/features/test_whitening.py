@@ -1,4 +1,4 @@
-"""A feature space: whitening to the last bit, a hash of all that it is, and files that are whole.
+"""A feature space: exact whitening, a hash of all its numbers, and files that are read back whole.
 
 Files that are damaged, or of another version, are refused in one sentence.
 """
@@ -54,7 +54,7 @@ def rewrite(
     change: Callable[[Tensors], object] = lambda _: None,
     header: dict[str, str] | None = None,
 ) -> None:
-    """Change the tensors of a file, and put another header before them if one is given."""
+    """Change the tensors of a file, and its header if one is given."""
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata() if header is None else header
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -88,7 +88,7 @@ def test_rounding_errors_of_constant_features_are_not_blown_up() -> None:
 def test_whitening_of_clip_features_is_that_of_scikit_learn(
     embeddings: Embeddings, space: FeatureSpace
 ) -> None:
-    """On the memory-mapped rows of the files, as the stage fits them."""
+    """With the memory-mapped rows of files, on which the stage fits it."""
     for part in PARTS:
         rows = np.asarray(embeddings.unit[part])
         reference = PCA(n_components=0.99, whiten=True, svd_solver="full").fit(rows[:24])
@@ -112,7 +112,7 @@ def test_a_query_has_no_answer_and_its_parts_come_first() -> None:
 
 @pytest.mark.invariant
 def test_the_hash_changes_with_every_number() -> None:
-    """By as little as a float can change."""
+    """By the smallest change that a float can have."""
     space = make_space()
     hashes = {space.sha256}
     for name in NAMES:
@@ -180,7 +180,7 @@ def test_a_file_cut_off_anywhere_is_refused(saved: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_part_is_refused(saved: Path, name: str) -> None:
     rewrite(saved, lambda tensors: tensors.pop(name))
-    with pytest.raises(UserError, match="is no feature space of this version"):
+    with pytest.raises(UserError, match="is not a feature space of this version"):
         read_feature_space(saved)
 
 
@@ -210,7 +210,7 @@ def test_numbers_of_another_kind_or_shape_are_refused(
 def test_a_space_of_another_version_is_refused(saved: Path) -> None:
     header = json.dumps({"format": "lever-plus-feature-space-0", "encoder": "a" * 64})
     rewrite(saved, header={"lever_plus": header})
-    with pytest.raises(UserError, match="is no feature space of this version"):
+    with pytest.raises(UserError, match="is not a feature space of this version"):
         read_feature_space(saved)
 
 
@@ -232,7 +232,7 @@ def test_another_file_is_refused(saved: Path) -> None:
 
 @pytest.mark.parametrize("value", [0.0, -0.0, -1.0])
 def test_a_scale_that_is_not_positive_is_refused(saved: Path, value: float) -> None:
-    """Features would be divided by it."""
+    """Features would be divided by that scale."""
     rewrite(saved, lambda tensors: tensors["image.scale"].__setitem__(0, value))
     with pytest.raises(UserError, match="the parts of image do not fit together"):
         read_feature_space(saved)

@@ -1,4 +1,4 @@
-"""Folders are replaced whole: what fails, fills the disk or is killed leaves what was there."""
+"""Folders are replaced whole: after a failure, a full disk or a kill, the old one is there."""
 
 import resource
 import signal
@@ -121,9 +121,9 @@ def test_a_kill_leaves_no_folder_beside_one_of_another_time(
 
 @contextmanager
 def small_files() -> Iterator[None]:
-    """Let no file grow beyond some bytes, as if the disk were full.
+    """Let no file grow beyond a number of bytes, as if the disk were full.
 
-    No fixture: pytest prints a test's result before it ends the test's fixtures, and what it
+    Not a fixture: pytest prints a test's result before it ends the test's fixtures, and what it
     prints may go to a file that is longer.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -139,7 +139,7 @@ def small_files() -> Iterator[None]:
 def test_the_embedded_data_and_models_are_whole_or_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that was full while they were made once left half a data set, and half a model."""
+    """A disk that filled up while they were made once left half a data set and half a model."""
     monkeypatch.chdir(tmp_path)
     params, paths = load_with_preset(ROOT / "params.yaml", ROOT / "presets" / "smoke.yaml"), Paths()
     recipe, places = read_recipe(Places(ROOT).params), Places()

@@ -13,7 +13,7 @@ from pathlib import Path
 from tiny_world import ROOT
 
 SMALL = 8_000
-"""Bytes that a file can have: as if the disk were full after them."""
+"""The most bytes that a file can have, as if the disk were full then."""
 
 
 def limit() -> None:
@@ -51,4 +51,4 @@ def test_a_preset_on_a_full_disk_leaves_params_as_they_were(tmp_path: Path) -> N
 def test_what_the_system_refuses_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").mkdir()
     done = run(tmp_path, "params", "check", full=False)
-    assert done.stderr.startswith("lever-plus: params.yaml is no file")
+    assert done.stderr.startswith("lever-plus: params.yaml is not a file")

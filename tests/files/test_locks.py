@@ -1,4 +1,4 @@
-"""Locks between processes: held by one, free when it ends, and a sentence where none can be."""
+"""Locks between processes: held by one, free when it ends, and one sentence if none can be made."""
 
 import subprocess
 import sys

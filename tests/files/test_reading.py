@@ -1,4 +1,4 @@
-"""Readers and the writer: what can't be used is a sentence that names the place."""
+"""Readers and the writer: what can't be used ends in a sentence that names the place."""
 
 import json
 import os
@@ -27,7 +27,7 @@ ALIASES = b"".join(
 
 
 class Sample(Row):
-    """What a line holds here."""
+    """The content of a line in these tests."""
 
     number: int
     texts: tuple[str, ...] = ()
@@ -161,11 +161,11 @@ def test_plain_names_are_taken_as_they_are() -> None:
     [
         (b"a: [1", "is not YAML"),
         (b"a: 1\na: 2", "duplicate key"),
-        (b"- 1", "maps no names to values"),
-        (b"", "maps no names to values"),
+        (b"- 1", "does not map names to values"),
+        (b"", "does not map names to values"),
         (b"a: .inf", "a is inf"),
         (b"a: {b: [1, .nan]}", "a.b.1 is nan"),
-        (b"1: 2", "1 is no name"),
+        (b"1: 2", "1 is not a name"),
         (b"a: " + b"9" * 5_000, "not YAML that can be used"),
         (b"a: 2024-99-99", "not YAML"),
         (b"a: " + b"[" * 20_000, "nested too deeply"),
@@ -173,7 +173,7 @@ def test_plain_names_are_taken_as_they_are() -> None:
         ("a: ä".encode("utf-16"), "not UTF-8"),
         (b"a: \x07", "not YAML"),
         (b"a: !!python/object:os.system 1", "not YAML"),
-        (b"? [a]\n: 1", "no name"),
+        (b"? [a]\n: 1", "not a name"),
         (b"a: &a [*a]", "nested too deeply"),
         (ALIASES, "more than 100,000 values"),
     ],

@@ -1,7 +1,7 @@
-"""Fuzzing a door: many bad inputs, each of which must end as a sentence or be provably fine.
+"""Fuzzing a door: each of many bad inputs must be refused in a sentence or be provably fine.
 
 A door is a function that takes input from outside. Every try starts from the same seed, so that a
-failure comes back; the counts of all doors are printed at the end of the tests.
+failure can be repeated; the counts of all doors are printed at the end of the tests.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ SECONDS = 20
 
 
 class HangError(BaseException):
-    """No answer came in time; no Exception, and no OSError, which a door may explain."""
+    """No answer came in time. Not an Exception or OSError: a door might catch those."""
 
 
 @dataclass(frozen=True)
 class Bad:
-    """An input that a door must refuse, or take without harm.
+    """A bad input, which a door must refuse or take without harm.
 
     Attributes:
         name: What is bad about it, for a failure's message.

@@ -1,4 +1,4 @@
-"""Addresses of servers in params: refused by name when params are checked, secrets unseen."""
+"""Server addresses in params: bad ones are refused by name, without showing secrets."""
 
 import itertools
 import random
@@ -88,10 +88,10 @@ def test_several_addresses_are_a_list() -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ([], "no list of addresses"),
-        ([1], "no list of addresses"),
-        (None, "no list of addresses"),
-        (["http://h/v1", "h"], "write it as http"),
+        ([], "nor a list of addresses"),
+        ([1], "nor a list of addresses"),
+        (None, "nor a list of addresses"),
+        (["http://h/v1", "h"], "write it like http"),
         (["http://h/v1", "http://h/v1"], "names a server twice"),
         (["http://h/v1", f"http://u:{SECRET}@h/v1"], "it holds a user"),
     ],

@@ -1,4 +1,4 @@
-"""Back ends of the user's own give anything: a sentence and nothing stored, or the right value."""
+"""A user's own back ends return anything: a sentence and nothing stored, or the right value."""
 
 import itertools
 import random

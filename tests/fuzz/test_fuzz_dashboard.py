@@ -1,4 +1,4 @@
-"""The dashboard is asked by foreign hosts and pages: the study is as it was."""
+"""Foreign hosts and pages send requests to the dashboard: the study does not change."""
 
 import http.client
 import itertools

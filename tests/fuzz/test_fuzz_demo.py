@@ -1,4 +1,4 @@
-"""The page gets images that are none, odd questions and numbers: sentences, no tracebacks."""
+"""The page gets files that are no images, odd questions and numbers: sentences, no tracebacks."""
 
 import random
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Damaged features: arrays, their ids, and what is kept of an encoding that was stopped."""
+"""Damaged features: arrays, their ids, and what a stopped encoding has kept."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def unit(seed: int) -> Array:
 def arrays(
     array: "np.ndarray[tuple[int, int], np.dtype[np.float32]]", rng: random.Random
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield (what is wrong, file) of arrays that are another than this one."""
+    """Yield (what is wrong, file) of arrays that differ from this one."""
     row, column = rng.randrange(ROWS), rng.randrange(array.shape[1])
     for value in (np.nan, np.inf, -np.inf, 1e30, 7.0):
         other = array.copy()
@@ -132,7 +132,7 @@ def test_features(folder: Path, tmp_path: Path) -> None:
 
 
 def test_features_of_another_space(folder: Path) -> None:
-    """Of the same sizes: only the numbers tell."""
+    """The sizes are the same, so only the numbers tell the spaces apart."""
     path = folder / "white.npy"
     np.save(path, np.load(path)[::-1].copy())
     with pytest.raises(Exception, match=r"white\.npy was made in another space"):
@@ -140,7 +140,7 @@ def test_features_of_another_space(folder: Path) -> None:
 
 
 def test_progress_and_kept_features(tmp_path: Path) -> None:
-    """What only saves time is made again, whatever is in its place."""
+    """These files only save time, so they are made again, whatever is in their place."""
     rows = unit(3)
     place = tmp_path / "progress"
     Progress(place, "image").add(rows[:5], ROWS)

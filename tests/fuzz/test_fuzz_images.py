@@ -1,4 +1,4 @@
-"""Damaged image files and bad templates of their names: a sentence, or the very pixels."""
+"""Damaged image files and bad templates of their names: a sentence, or exactly the right pixels."""
 
 import io
 import json
@@ -26,13 +26,13 @@ EACH = 60
 
 
 def picture() -> Image.Image:
-    """A picture of so few colours that a palette holds them; it takes some bytes all the same."""
+    """A picture with few enough colours for a palette, which still takes some bytes."""
     noise = np.random.default_rng(0).integers(0, 4, (24, 32, 1)) * np.array([80, 40, 20])
     return Image.fromarray(noise.astype(np.uint8))
 
 
 def files() -> Iterator[tuple[str, bytes]]:
-    """Yield files of every format, with all that says how a picture is to be shown."""
+    """Yield files of every format, with everything that says how a picture is shown."""
     exif = Image.Exif()
     exif[0x0112] = 1
     for kind in FORMATS:
@@ -43,7 +43,7 @@ def files() -> Iterator[tuple[str, bytes]]:
 
 
 def _opened(path: Path) -> NDArray[np.uint8]:
-    """Open an image through all doors: they agree."""
+    """Open an image through all doors, which must agree."""
     image = open_image(str(path))
     assert (image.mode, image.info, len(opened_sha256(path))) == ("RGB", {}, 64)
     assert image_url(path).startswith("data:image/")

@@ -1,4 +1,4 @@
-"""Model folders that nobody vouches for: no code runs, no other file is read, damage is named."""
+"""Untrusted model folders: no code runs, no file outside is read, and damage is named."""
 
 import json
 import random
@@ -45,7 +45,7 @@ def weights(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, torch
 
 
 def identified(folder: Path, name: str, content: bytes | None, file: str) -> Bad:
-    """Give `identify` a folder of which one file is another; what it takes has another hash."""
+    """Give `identify` a folder with one file changed; if it takes it, the hash must differ."""
 
     def run() -> None:
         path = folder / file
@@ -98,7 +98,7 @@ def test_folders_are_identified_or_refused(folder: Path) -> None:
 
 
 def test_processors_are_loaded_or_refused(folder: Path) -> None:
-    """Whatever their libraries raise, a tokenizer's panic included."""
+    """This holds whatever their libraries raise, including a tokenizer's panic."""
 
     def bad(file: str, name: str, content: bytes) -> Bad:
         def run() -> None:
@@ -126,7 +126,7 @@ def test_processors_are_loaded_or_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("type_", [None, "unheard-of"])
 def test_no_code_of_a_folder_runs(folder: Path, type_: str | None) -> None:
-    """Whichever file names it, for whichever class."""
+    """This holds whichever file names the code, and for whichever class."""
     (folder / "code.py").write_text(CODE, encoding="utf-8")
     (folder / "custom_generate").mkdir()
     (folder / "custom_generate" / "generate.py").write_text(CODE, encoding="utf-8")
@@ -178,17 +178,17 @@ def test_an_index_names_files_beside_it_alone(folder: Path, index: Any) -> None:
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"])
 def test_pickles_are_not_read(folder: Path, name: str) -> None:
-    """Beside the weights they are nothing; without them they are refused."""
+    """Beside safetensors they are ignored; without them they are refused."""
     before = identify(str(folder), None)
     (folder / name).write_bytes(b"\x80\x04.")
     assert identify(str(folder), None) == before
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=rf"clip holds its weights as {name}.*save the model as"):
+    with pytest.raises(UserError, match=rf"clip has its weights in {name}.*save the model as"):
         identify(str(folder), None)
 
 
 def change(tensors: dict[str, torch.Tensor], case: str) -> dict[str, torch.Tensor]:
-    """Return weights that are none."""
+    """Return weights that cannot be used."""
     name = "visual_projection.weight"
     match case:
         case "nan" | "inf" | "-inf":
@@ -228,7 +228,7 @@ def test_weights_that_are_none_are_refused(folder: Path, case: str) -> None:
 
 
 def test_every_file_that_is_read_is_in_the_hash(folder: Path, tmp_path: Path) -> None:
-    """Under any name; where the folder is, and when it was written, does not count."""
+    """This holds under any name. Where the folder is and when it was written do not count."""
     hashes = {folder_hash(folder)}
     assert folder_hash(Path(shutil.copytree(folder, tmp_path / "moved"))) in hashes
     (folder / "additional_chat_templates").mkdir()
@@ -283,14 +283,14 @@ def test_versions_of_a_tokenizer_beside_it_are_taken(folder: Path) -> None:
 
 @pytest.mark.parametrize("named", [["a\nb"], ["\x1b[2J"], [""], [3], "CLIPModel", [], None])
 def test_a_model_s_name_can_be_shown(folder: Path, named: Any) -> None:
-    """Answers are kept under it."""
+    """Stored answers are kept under this name."""
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "architectures": named}))
     assert identify(str(folder), None)[0] == "CLIPConfig"
 
 
 def test_links_are_hashed_by_what_they_lead_to(folder: Path, tmp_path: Path) -> None:
-    """A cache of the hub is made of links."""
+    """The hub's cache consists of links."""
     linked = tmp_path / "linked"
     linked.mkdir()
     for path in folder.iterdir():

@@ -1,4 +1,4 @@
-"""Every setting gets values that are no good: refused by its name, or a value that can work."""
+"""Every setting gets bad values: each is refused by the setting's name, or can work."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ VALUES: Final[tuple[Any, ...]] = (
     *("", " ", "x", "1", "a\0b", "\ud800", "x" * 5_000, ["x"], [1, 1], [[]], {"a": 1}, {"1": 1}),
 )
 LARGEST: Final = 2**32
-"""No setting is larger, and no number is nearer to 0, unless it is a share."""
+"""No setting is larger, and only a share may be between 0 and 1e-9."""
 SHARES: Final = ("share", "scarcity", "dropout", "min_informative", "diverse_relevance")
 LISTS: Final = ("rl_data.scores", "evaluate.selectors", "evaluate.instructions")
 TABLES: Final = ("rl_data.samples", "rl_data.stochastic_beam")
@@ -85,7 +85,7 @@ def test_settings_that_cannot_work() -> None:
 
 
 def test_a_recipe_that_cannot_work() -> None:
-    """All settings of the shipped models are numbers, but for the names of the VLMs."""
+    """All settings of the shipped models are numbers, except the names of the VLMs."""
     places = Places(ROOT)
     content = read_recipe(places.params).model_dump()
 
@@ -140,7 +140,7 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_settings_of_other_kinds_that_cannot_work(kind: str) -> None:
-    """What is taken holds no number or text that no stage could use."""
+    """Values that are taken contain only numbers and texts that a stage can use."""
     content = dict(KINDS[kind])
     changed_params(PARAMS, content)
 
@@ -160,7 +160,7 @@ def test_settings_of_other_kinds_that_cannot_work(kind: str) -> None:
 
 
 def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (place, value) of all values that hold no others."""
+    """Yield (place, value) of all values that contain no other values."""
     if isinstance(content, dict | list):
         items = content.items() if isinstance(content, dict) else enumerate(content)
         for key, value in items:

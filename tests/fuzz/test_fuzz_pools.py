@@ -1,4 +1,4 @@
-"""Damaged and foreign pools that are kept, and what tasks of lmms-eval hand over."""
+"""Damaged and foreign kept pools, and what tasks of lmms-eval hand over."""
 
 import random
 import sqlite3
@@ -99,7 +99,7 @@ def test_documents_of_lmms_eval(checkpoint: Path, world: World, tmp_path: Path) 
             turns = doc_to_messages(document, given)
             assert len(turns) == 2 * (2 if isinstance(shots, dict) else shots) + 1
 
-        places = (name, str(value), "demonstrations", "is no file")
+        places = (name, str(value), "demonstrations", "is not a file")
         return Bad(f"{name}: {value!r}"[:200], run, places)
 
     def inputs() -> Iterator[Bad]:

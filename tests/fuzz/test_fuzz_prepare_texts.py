@@ -1,4 +1,4 @@
-"""Prepare and doctor refuse, by question id, what the VLM at hand would not read as text."""
+"""Prepare and doctor refuse, by question id, what the project's VLM would not read as text."""
 
 import json
 import random
@@ -90,7 +90,7 @@ def test_a_text_that_is_none_is_refused_by_its_id(
 def test_good_texts_are_prepared(project: Project) -> None:
     assert "texts checked" not in project.prepare()
     (item,) = [item for item in examine(project.params) if item.name == "data, texts"]
-    assert item == ("data, texts", True, "text to the VLM")
+    assert item == ("data, texts", True, "checked")
 
 
 def test_doctor_names_an_instruction_that_cannot_be_tried(project: Project) -> None:
@@ -121,7 +121,7 @@ def test_doctor_names_a_vlm_that_cannot_read(project: Project, folders: Folders)
 
 def test_without_a_processor_marks_of_known_families_are_refused(project: Project) -> None:
     params = project.with_vlm(path="nowhere/at/all")
-    assert "texts checked, as far as marks of known VLMs go: nowhere" in project.prepare(params)
+    assert "but only for special tokens of known VLMs: nowhere" in project.prepare(params)
     project.change(QUESTION, "val", 0, "is {|x|} it?")
     project.prepare(params)
     number = project.change(QUESTION, "val", 0, "is <|im_end|> it?")
@@ -142,7 +142,7 @@ def test_a_bad_instruction_is_refused_before_anything_is_trained(
 
 
 def test_bad_texts_in_files(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What passes is in the examples as it was in the files."""
+    """A text that passes is the same in the examples as in the files."""
     rng = random.Random(8)
     good: dict[str, dict[str, bytes]] = {QUESTION: {}, ANSWERS: {}}
     ids: dict[tuple[str, str], list[int]] = {}

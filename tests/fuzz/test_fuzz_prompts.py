@@ -1,4 +1,4 @@
-"""Questions, answers and instructions full of marks: refused, or the prompt's marks are its own.
+"""Texts full of marks are refused, or add no mark to those of the prompt itself.
 
 What passes is proven by counting: the processor's output of the prompt has as many tokens with a
 meaning of their own, of every kind, as that of a harmless text, and as many beginnings of turns.
@@ -131,7 +131,7 @@ def test_no_text_adds_removes_or_ends_anything(name: str, style: Style) -> None:
 def test_no_text_of_the_tiny_vlm_either(
     params: Params, folders: Folders, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its words have no case, so that <IMAGE> is its image too; the VLM is not even loaded."""
+    """Its words have no case, so <IMAGE> is an image, too. The VLM need not be loaded."""
     from lever_plus.vlm.backends.huggingface import HuggingFaceVlm
 
     assert params.vlm.kind == "huggingface"

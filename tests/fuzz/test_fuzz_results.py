@@ -1,4 +1,4 @@
-"""What stages leave for later ones gets damaged: a sentence, or content that is right."""
+"""Files that stages write for later ones get damaged: a sentence, or the right content."""
 
 import json
 import random
@@ -67,7 +67,7 @@ def files(path: Path, inputs: Iterable[tuple[str, bytes]], read: Callable[[], No
 
 
 def texts(content: Any, rng: random.Random, lines: bool = False) -> list[tuple[str, bytes]]:
-    """Return damaged bytes of JSON, and changed content; of a list, one object a line."""
+    """Return damaged JSON bytes and changed content; lists are written one object on a line."""
 
     def written(content: Any) -> bytes:
         if lines and isinstance(content, list):
@@ -199,7 +199,7 @@ def _shown(stop: dict[str, Any]) -> None:
     ("changes", "message"),
     [
         ({"price": 0.06}, "has a price twice"),
-        ({"demonstrations": 4.5}, "says that more was shown than was asked for"),
+        ({"demonstrations": 4.5}, "has more demonstrations than shots in a row"),
         ({"n": 0}, "rows.1.n"),
     ],
 )
@@ -287,7 +287,7 @@ def test_a_search_that_is_not_the_one_that_was_asked_for_is_refused(
     ("queries", "beam", "shots", "message"),
     [
         ([1, 2, 3], 2, 2, "1 SFT queries are missing (first: 3)"),
-        ([2], 2, 2, "1 queries are no SFT queries (first: 1)"),
+        ([2], 2, 2, "1 queries are not SFT queries (first: 1)"),
         ([1, 2], 3, 2, "the 4 prefixes of a search for 2 examples that keeps 3"),
         ([1, 2], 1, 2, "the 2 prefixes of a search for 2 examples that keeps 1"),
         ([1, 2], 2, 1, "the 1 prefixes of a search for 1 examples that keeps 2"),
@@ -297,7 +297,7 @@ def test_a_search_that_is_not_the_one_that_was_asked_for_is_refused(
 def test_searches_with_other_settings_are_refused(
     tmp_path: Path, queries: list[int], beam: int, shots: int, message: str
 ) -> None:
-    """A pool of four has 1, 4, 12 and 24 prefixes of 0, 1, 2 and 3: all of them, at most."""
+    """A pool of four has 1, 4, 12 and 24 prefixes of 0, 1, 2 and 3 picks: a search has no more."""
     path = tmp_path / "searches.jsonl"
     searches = dict.fromkeys((1, 2), SEARCH)
     write_searches(path, searches, {}, POOLS)

@@ -1,4 +1,4 @@
-"""RL data and the older system's JSON get damaged: the place is named, or all that is read holds.
+"""RL data and the older system's JSON get damaged: the place is named, or what is read is valid.
 
 What is taken is checked by what must be true of any RL data, and against what the file says.
 """
@@ -56,7 +56,7 @@ def lines(rows: Iterable[Any]) -> bytes:
 
 
 def parsed(text: str) -> Any:
-    """Return what JSON says; numbers that only a float can be are one."""
+    """Return what JSON says; numbers that only a float can hold become floats."""
     return json.loads(text, parse_int=lambda digits: (int if len(digits) < 20 else float)(digits))
 
 
@@ -79,7 +79,7 @@ def holds(records: list[QueryRecord]) -> None:
 
 
 def read(folder: Path, name: str, content: bytes) -> None:
-    """Read RL data of which one file holds something else; what is taken is what the file says."""
+    """Read RL data with one file changed; what is taken must be what the file says."""
     (folder / name).write_bytes(content)
     meta, found = read_rl_data(folder, POOLS)
     records = list(found)
@@ -117,7 +117,7 @@ def test_damaged_records(tmp_path: Path, untouched: Path) -> None:
 
 
 def test_every_value_of_a_record_replaced(tmp_path: Path, untouched: Path) -> None:
-    """Numbers as texts, true as 1, 1.0 as 1: every field with every value that is no good."""
+    """Every field gets every bad value, such as numbers as texts, true as 1, 1.0 as 1."""
     folder = tmp_path / "rl_data"
 
     def inputs() -> Iterator[Bad]:

@@ -1,4 +1,4 @@
-"""A server sends damaged replies: a sentence with its address and nothing stored, or the text."""
+"""A server sends damaged replies: a sentence with its address, nothing stored; or the text."""
 
 import itertools
 import json
@@ -66,7 +66,7 @@ class Asked:
         self.params = OpenAiVlmParams.model_validate(content)
 
     def ask(self, kind: str, *replies: Bytes) -> Any:
-        """Return what is stored of a new question; it is what was returned."""
+        """Ask a new question and return the stored answer, which must be the one returned."""
         rest = iter(replies)
         self.server.reply = lambda _path: next(rest, http(b"{}"))
         vlm = StoredVlm(OpenAiVlm(self.params), self.store)

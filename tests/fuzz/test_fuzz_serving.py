@@ -1,4 +1,4 @@
-"""What clients send to `lever-plus serve`: a sentence, or a reply; never a fault of ours."""
+"""Clients send odd requests to `lever-plus serve`: a sentence or a reply, never our fault."""
 
 import json
 import random

@@ -189,7 +189,7 @@ def test_bad_stores_are_not_opened(whole: Path, tmp_path: Path) -> None:
 
 
 def test_a_store_is_not_merged_with_itself(whole: Path, tmp_path: Path) -> None:
-    """Not under any name: it waited a minute for its own lock."""
+    """Whatever name it has: it used to wait a minute for its own lock."""
     (tmp_path / "symlink.sqlite").symlink_to(whole)
     (tmp_path / "hardlink.sqlite").hardlink_to(whole)
     store = Store(whole)

@@ -202,7 +202,7 @@ def _opened(name: str, path: Path, content: bytes) -> Bad:
         try:
             study = find_study(settings)
             check_trials(study, settings.space)
-            # What is left of it says nothing else than the whole did.
+            # What is left of it must say the same as the whole did.
             for trial in study.get_trials():
                 assert trial.value in (None, pytest.approx(0.1 * trial.number))
             study.enqueue_trial({})
@@ -218,7 +218,7 @@ def _opened(name: str, path: Path, content: bytes) -> Bad:
 
 
 def test_damaged_journals(tmp_path: Path, journal: bytes) -> None:
-    """Bytes that change a number into another one can't be told; those are left out."""
+    """A number that became another number can't be noticed, so such changes are left out."""
     path, rng = tmp_path / "study.journal", random.Random(6)
     lines = journal.splitlines(keepends=True)
     inputs = [_opened(n, path, c) for n, c in damaged(journal, rng, 120) if "byte " not in n]

@@ -90,7 +90,7 @@ def bad_files(content: bytes, rng: random.Random, count: int) -> Iterator[tuple[
 
 
 def given(path: Path, read: Callable[[], object], seed: int, count: int) -> Iterator[Bad]:
-    """Yield damaged contents of one file; what is read all the same must be what was there."""
+    """Give damaged contents of one file; if it is still read, it must be what was there."""
     whole, before = path.read_bytes(), read()
 
     def bad(name: str, content: bytes) -> Bad:
@@ -124,7 +124,7 @@ def test_weights_of_a_checkpoint(folder: Path, tmp_path: Path) -> None:
 
 
 def test_feature_spaces(folder: Path) -> None:
-    """Its hash is in config.json: alone, a space of other numbers is another space."""
+    """The hash is in config.json. On its own, a space with other numbers is another space."""
     path = folder / SPACE
     try_all(
         "checkpoints, feature_space.safetensors",
@@ -145,7 +145,7 @@ def test_feature_spaces(folder: Path) -> None:
 
 
 def test_configurations_of_checkpoints(folder: Path) -> None:
-    """A fact for people may be another; what the policy is and needs may not."""
+    """Facts that are only for people may change; what the policy is and needs may not."""
     path = folder / CONFIG
     whole = path.read_bytes()
     facts = json.loads(whole)
@@ -166,7 +166,7 @@ def test_configurations_of_checkpoints(folder: Path) -> None:
 
 
 def test_states_of_trainings(tmp_path: Path) -> None:
-    """Whatever is not what was saved under that name means starting anew, not a crash."""
+    """A state that is not what was saved under that name means starting anew, not a crash."""
     path = tmp_path / "state.safetensors"
     save_state(path, {"w": torch.arange(9.0), "b": torch.arange(4), "epoch": 2, "rows": [{"a": 1}]})
     whole = path.read_bytes()

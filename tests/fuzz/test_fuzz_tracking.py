@@ -162,7 +162,7 @@ def test_addresses_of_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_damaged_stores(tmp_path: Path, fresh_store: Path) -> None:
-    """Files that are no store, another program's, or a store with its first pages damaged."""
+    """The files are no stores, another program's, or stores with their first pages damaged."""
     path = tmp_path / "mlflow.db"
     whole = fresh_store.read_bytes()
     rng = random.Random(4)
@@ -211,7 +211,7 @@ def _open(path: Path) -> None:
     _check_file(path)
     place = f"sqlite:///{path}"
     schema = ask(place, 10, _sqlite_schema, path)
-    # Where the damage is in what no reader needs to open the store, it has all its tables.
+    # If the damage is where opening the store does not read, all its tables are there.
     assert not _check_schema(place, "sqlite", schema) or len(schema.tables) > 60
 
 

@@ -53,7 +53,7 @@ NAMES = (
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Return a project of settings alone, with something beside it that must stay."""
+    """Return a project with nothing but settings, and something beside it that must stay."""
     root = tmp_path / "project"
     for name in ("params.yaml", "dvc.yaml"):
         root.mkdir(exist_ok=True)
@@ -169,7 +169,7 @@ def test_a_variant_that_another_process_runs_is_left_alone(project: Path) -> Non
     (work / "policy").write_text("half trained")
     with (
         locked(work.parents[1] / f"{name}.lock", "busy", "look"),
-        pytest.raises(UserError, match=f"{name} is being run by another `lever-plus ablate`"),
+        pytest.raises(UserError, match=f"another `lever-plus ablate` is running {name} here"),
     ):
         run_variant(name, Paths(project), None)  # type: ignore[arg-type]
     assert (work / "policy").read_text() == "half trained"
@@ -293,6 +293,6 @@ def test_other_questions_or_shots_are_not_compared(evaluated: Path) -> None:
     with pytest.raises(UserError, match="light/grpo was evaluated on 4 questions .* on 5"):
         table.run(paths, 100)
     frame[frame["shot"] == 1].to_parquet(path, index=False)
-    with pytest.raises(UserError, match=r"at shots \[1\] and default/rce at \[1, 2\]"):
+    with pytest.raises(UserError, match=r"at shots \[1\], but default/rce at \[1, 2\]"):
         table.run(paths, 100)
     assert VALUES

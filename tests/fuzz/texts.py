@@ -10,7 +10,7 @@ VALUES: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 1.5, 10**40, -(2**63), "", " ", "1", "nan", "x" * 5_000),
     *("a\0b", "\u2028", "../../x", "/etc/passwd", [], [[]], {}, {"a": None}, [None, 1, "a"]),
 )
-"""Values that are no good for most fields."""
+"""Values that are bad for most fields."""
 
 
 def json_lines(rows: Iterable[Any]) -> bytes:
@@ -19,7 +19,7 @@ def json_lines(rows: Iterable[Any]) -> bytes:
 
 
 def damaged(content: bytes, rng: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
-    """Yield (what was done, bytes): cut off, changed, doubled, in another encoding."""
+    """Yield (what was done, bytes): texts cut off, changed, doubled, in another encoding."""
     for number in range(count):
         at = rng.randrange(len(content))
         end = min(len(content), at + rng.randrange(1, 40))

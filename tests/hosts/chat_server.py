@@ -1,4 +1,4 @@
-"""A chat server on loopback that keeps what it was asked, and servers of ours in threads."""
+"""A chat server on loopback that records its requests, and this project's servers in threads."""
 
 import json
 import threading
@@ -38,7 +38,7 @@ class Upstream:
     """
 
     def __init__(self) -> None:
-        """It answers, and was not asked yet."""
+        """Start with normal answers, and without requests."""
         self.status, self.how = 200, "whole"
         self.reply = json.dumps({"choices": [{"message": {"content": "red"}}]}).encode()
         self.headers: dict[str, str] = {}
@@ -49,7 +49,7 @@ class Upstream:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The chat that came last."""
+        """The last chat that came."""
         found: list[dict[str, Any]] = json.loads(self.bodies[-1])["messages"]
         return found
 
@@ -115,7 +115,7 @@ def answering(upstream: Upstream) -> Iterator[str]:
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """Serve an application of ours, by the real server; yields its address."""
+    """Serve one of this project's applications with the real server; yield its address."""
     with listening("127.0.0.1", 0) as listener:
         server = server_of(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

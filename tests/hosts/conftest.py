@@ -1,4 +1,4 @@
-"""Questions that nobody has seen, and a pool for all of them."""
+"""Questions that no policy was trained on, and a pool for all of them."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from trained_selector import SHOTS
 
 
 class Asked(NamedTuple):
-    """What is asked, what may be shown, and what the selector shows; examples have the answers."""
+    """Queries, their pool, what the selector chooses, and the examples with the true answers."""
 
     queries: list[Query]
     pool: list[Example]

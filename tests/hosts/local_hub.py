@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on loopback, as far as its own client asks it for models."""
+"""A Hugging Face Hub on loopback, with as much of it as its client needs for models."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ class Hub:
     """What it holds: {name of a model: {path: content}}; every model has one commit."""
 
     def __init__(self) -> None:
-        """Nothing was sent yet."""
+        """Start without uploads."""
         self.models: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
 

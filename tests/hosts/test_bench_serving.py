@@ -1,4 +1,4 @@
-"""The benchmarks of choosing and of serving run on a little; times are theirs to measure."""
+"""The benchmarks of selection and serving run on little data; times are not checked."""
 
 import pytest
 

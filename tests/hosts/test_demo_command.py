@@ -1,4 +1,4 @@
-"""`lever-plus demo` finds what it is about: the pipeline's, or what its options name."""
+"""`lever-plus demo` finds selector, pool and VLM: the pipeline's, or those its options name."""
 
 import re
 import shlex
@@ -29,7 +29,7 @@ POOL = 10
 
 
 class Served:
-    """What the command would have served."""
+    """Records what the command would have served."""
 
     def __init__(self) -> None:
         """Serve nothing yet."""
@@ -132,7 +132,7 @@ def test_what_it_lacks_it_says_in_a_sentence(
         assert isinstance(done.exception, UserError)
         return str(done.exception)
 
-    assert "anywhere else, name --checkpoint, --pool and --vlm" in refused()
+    assert "outside a project, name --checkpoint, --pool and --vlm" in refused()
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text("utf-8"))
     assert "holds no trained selector yet: run `make repro`" in refused()
     assert "holds no examples yet: run `make repro`" in refused("--checkpoint", checkpoint)
@@ -140,5 +140,5 @@ def test_what_it_lacks_it_says_in_a_sentence(
     own = ("--checkpoint", checkpoint, "--pool", pool, "--vlm", "shipped:vlm")
     assert "a price has no effect" in refused(*own, "--price", "0.1")
     assert "picks 1 to 2 demonstrations, not 3" in refused(*own, "--shots", SHOTS + 1)
-    assert "name another with --port" in refused(*own, "--host", "192.0.2.1")
+    assert "choose another --port" in refused(*own, "--host", "192.0.2.1")
     assert "nowhere holds no model" in refused(*own[:4], "--vlm", "nowhere")

@@ -1,4 +1,4 @@
-"""The page says what was computed; its server answers on loopback, and a browser shows it."""
+"""The page shows what was computed; its server answers on loopback, and a browser shows it."""
 
 import html
 import json
@@ -38,7 +38,7 @@ NASTY = "<img src=x onerror=alert(1)> ${1+1} {{value}} & \"q\" 'a'"
 def stopping(
     tmp_path_factory: pytest.TempPathFactory, world: Data, folders: Folders
 ) -> LearnedSelector:
-    """Knows prices up to .2; shows two demonstrations at each."""
+    """Knows prices up to 0.2, and shows two demonstrations at each of them."""
     folder = tmp_path_factory.mktemp("stopping")
     return load_selector(make_checkpoint(folder, world, folders, shots=3, stops_after=2))
 
@@ -90,10 +90,10 @@ def test_the_steps_show_the_probabilities_and_where_the_policy_stopped(found: Ro
         for candidate in step.top:
             assert candidate.example.question in text
             assert f"{100 * candidate.probability:.0f} %" in text
-    assert "it went on" in steps[0]
-    assert "38 % for stopping before it: it went on" in steps[1]
-    assert f"a demonstration is not worth 0.06, so “{STOPPING}” ends here" not in page
-    assert f"62 % for stopping before it: another is not worth 0.06, so “{STOPPING}”" in steps[2]
+    assert "it continued" in steps[0]
+    assert "stopping before this pick: 38 %; it continued" in steps[1]
+    assert f"A demonstration is not worth 0.06, so “{STOPPING}” ends here" not in page
+    assert f"62 %. Another demonstration is not worth 0.06, so “{STOPPING}”" in steps[2]
 
 
 def test_texts_stay_texts(play: Playground, found: Round, world: Data) -> None:
@@ -126,8 +126,8 @@ def test_whatever_goes_wrong_is_a_sentence_on_the_page(
     file, page = actions.upload(str(text), "What?")
     assert file is None
     assert "it is none of JPEG" in page
-    assert "ask a question first" in actions.again(None, [1])
-    assert "may not be shown" in actions.again(play.ask(asked.queries[0]), [77])
+    assert "no question was asked yet" in actions.again(None, [1])
+    assert "can't be shown" in actions.again(play.ask(asked.queries[0]), [77])
     few = Playground(stopping, lambda: play.vlm, own_world("few", play.world.pool[:2]), 3)
     assert "use a larger pool, or fewer shots" in Actions(few).ask(image, "What?", 0.0)[0]
 

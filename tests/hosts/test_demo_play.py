@@ -1,4 +1,4 @@
-"""What the page shows is what selectors choose, why they chose it, and what the VLM says."""
+"""The page shows what the selectors choose, why they choose it, and what the VLM answers."""
 
 import math
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def play(trained: LearnedSelector, asked: Asked) -> Playground:
 def stopping(
     tmp_path_factory: pytest.TempPathFactory, world: Data, folders: Folders
 ) -> LearnedSelector:
-    """Knows prices up to .2; shows one demonstration at each."""
+    """Knows prices up to 0.2, and shows one demonstration at each of them."""
     folder = tmp_path_factory.mktemp("stopping")
     return load_selector(make_checkpoint(folder, world, folders, shots=3, stops_after=1))
 
@@ -164,10 +164,10 @@ def test_an_answer_without_ten_humans_answers_is_not_marked(
 
 
 class Recorder:
-    """A VLM that keeps what it was asked."""
+    """A VLM that records its requests."""
 
     def __init__(self) -> None:
-        """Ask nothing yet."""
+        """Start without requests."""
         self.asked: list[Request] = []
 
     def answers(self, requests: Sequence[Request], *, description: str) -> list[str]:
@@ -192,13 +192,13 @@ def test_a_hand_decides_what_is_in_the_prompt_and_in_which_order(
 
 def test_a_hand_may_not_show_what_a_selector_may_not(play: Playground, asked: Asked) -> None:
     query, number = asked.queries[0], asked.pool[0].question_id
-    with pytest.raises(PointerError, match="example 77 may not be shown"):
+    with pytest.raises(PointerError, match="example 77 can't be shown"):
         play.ask_by_hand(query, [number, 77])
     with pytest.raises(PointerError, match="there twice"):
         play.ask_by_hand(query, [number, number])
-    with pytest.raises(PointerError, match="with another image"):
+    with pytest.raises(PointerError, match="has another image"):
         play.ask_by_hand(asked.pool[0].query, [number])
-    with pytest.raises(UserError, match="9 demonstrations are too many: show 8 at most"):
+    with pytest.raises(UserError, match="9 demonstrations are too many: choose at most 8"):
         play.ask_by_hand(query, [example.question_id for example in asked.pool[:9]])
 
 

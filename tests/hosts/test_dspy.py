@@ -122,7 +122,7 @@ def test_fields_may_have_other_names(checkpoint: Path, asked: Asked) -> None:
     shown = module.demonstrations(photo=dspy.Image.from_path(query.image), ask=query.question)
     found = [(d.photo.url, d.ask, d.reply) for d in shown]
     assert found == contents(asked.chosen[0])
-    with pytest.raises(SelectionError, match="has no field 'image' there: it has the inputs photo"):
+    with pytest.raises(SelectionError, match="needs 'image' but has the inputs photo"):
         LeverPlusPredict(signature, load_selector(checkpoint), asked.pool, SHOTS)
 
 
@@ -131,7 +131,7 @@ def test_fields_may_have_other_names(checkpoint: Path, asked: Asked) -> None:
     [
         ({"question": "What?"}, '"image" is missing'),
         ({"image": "nowhere.png", "question": "What?"}, "image nowhere.png cannot be read"),
-        ({"image": "https://a.org/b.png", "question": "What?"}, "is not downloaded"),
+        ({"image": "https://a.org/b.png", "question": "What?"}, "nothing is downloaded"),
         ({"image": None, "question": " "}, '"question" has no text'),
     ],
 )

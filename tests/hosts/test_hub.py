@@ -84,7 +84,7 @@ def test_it_selects_the_same_after_a_journey(
 def test_what_the_hub_does_not_have_is_named(served: Served, tmp_path: Path) -> None:
     _, environment = served
     said = run(SELECT, environment, tmp_path, "user/nothing", "", "1", said="[]")
-    assert "user/nothing holds no checkpoint: it is no folder, and not on the hub: name" in said
+    assert "nothing holds no checkpoint: there is no such folder, and it is not on the hub" in said
 
 
 def test_nothing_is_fetched_or_sent_where_the_environment_does_not_allow_it(
@@ -95,7 +95,7 @@ def test_nothing_is_fetched_or_sent_where_the_environment_does_not_allow_it(
     selector = load_selector(checkpoint)
     with pytest.raises(UserError, match="nothing is sent to user/name: set HF_HUB_OFFLINE=0"):
         selector.push_to_hub("user/name")
-    with pytest.raises(UserError, match="'name' is no name on the Hugging Face Hub"):
+    with pytest.raises(UserError, match="'name' is not a name on the Hugging Face Hub"):
         selector.push_to_hub("name")
     with pytest.raises(UserError, match="was not loaded from a checkpoint"):
         trained.push_to_hub("user/name")

@@ -93,7 +93,7 @@ def test_accuracy_is_the_official_one() -> None:
     assert process_results(doc, []) == {"vqa_accuracy": 0.0}
     with pytest.raises(SelectionError, match="has no field 'answers', only image"):
         process_results({"image": "a.png"}, ["red"])
-    with pytest.raises(SelectionError, match="no human answers"):
+    with pytest.raises(SelectionError, match="has no answers: the accuracy needs the human"):
         process_results({"answers": []}, ["red"])
 
 
@@ -117,13 +117,13 @@ def test_images_are_opened_whole_whatever_lmms_eval_has_set(
     [
         ({"question": "What?"}, {}, "has no field 'image', only question"),
         ({"image": "gone.png", "question": "What?"}, {}, "image gone.png cannot be read"),
-        ({"image": 7, "question": "What?"}, {}, "7 is no image"),
+        ({"image": 7, "question": "What?"}, {}, "7 is not an image"),
         ({"image": None, "question": "What?"}, {}, '"image" is missing'),
-        ({"question": 5}, {}, '"question" is missing, or is no text'),
-        ({"question": "<image>"}, {}, "a mark to VLMs"),
+        ({"question": 5}, {}, '"question" is missing, or is not a text'),
+        ({"question": "<image>"}, {}, "VLMs read as a mark"),
         ({"question": "What?"}, {"shots": 3}, "picks 1 to 2 demonstrations, not 3"),
         ({"question": "What?"}, {"shots": -1}, "shots: input should be greater than or equal"),
-        ({"question": "What?"}, {"pool": None}, "names no pool, but wants 2 demonstrations"),
+        ({"question": "What?"}, {"pool": None}, "asks for 2 demonstrations, but names no pool"),
         ({"question": "What?"}, {"pool": "gone.jsonl"}, "gone.jsonl"),
         ({"question": "What?"}, {"pols": "x"}, "unknown key pols"),
         ({"question": "What?"}, {"checkpoint": "nowhere"}, "nowhere"),

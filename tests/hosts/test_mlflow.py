@@ -129,12 +129,12 @@ def test_with_a_vlm_it_answers_as_that_does_after_these_demonstrations(
 
 
 BAD = [
-    ({"image": None}, '"image" is missing: a question is asked about an image'),
+    ({"image": None}, '"image" is missing: every question needs an image'),
     ({"question": None}, '"question" is missing'),
     ({"question": " "}, '"question" has no text'),
     ({"image": "What is in the picture?"}, "cannot be read"),
-    ({"image": "https://example.org/a.png"}, "is not downloaded"),
-    ({"image": "data:image/png;base64,@@"}, "is no data URL of an image"),
+    ({"image": "https://example.org/a.png"}, "nothing is downloaded"),
+    ({"image": "data:image/png;base64,@@"}, "is not the data URL of an image"),
     ({"shots": 9}, "this selector picks 1 to 2 demonstrations, not 9"),
     ({"pool": []}, "use a larger pool, or fewer shots"),
     ({"pool": [{"image": "gone.png", "question": "a", "answer": "b"}]}, "image gone.png cannot be"),

@@ -178,11 +178,11 @@ def test_a_chat_that_asks_about_no_one_image_is_sent_on_unchanged(
     ("url", "said"),
     [
         ("https://example.org/a.png", "downloads nothing"),
-        ("file:///etc/passwd", "opens no files by name"),
-        ("/etc/passwd", "opens no files by name"),
+        ("file:///etc/passwd", "does not open files by name"),
+        ("/etc/passwd", "does not open files by name"),
         ("data:image/png;base64,aGFsbG8=", "the image cannot be read"),
-        ("data:image/png;base64,@", "is no data URL of an image"),
-        (7, "opens no files by name"),
+        ("data:image/png;base64,@", "is not the data URL of an image"),
+        (7, "does not open files by name"),
     ],
 )
 def test_an_image_that_cannot_be_seen_is_an_error_and_is_not_sent_on(
@@ -258,9 +258,9 @@ def test_models_are_those_of_the_upstream(address: str, upstream: Upstream) -> N
 @pytest.mark.parametrize(
     ("how", "status", "said"),
     [
-        ("down", 502, "gave no reply"),
+        ("down", 502, "sent no reply"),
         ("silent", 504, "did not answer within 0.5 s"),
-        ("broken", 502, "gave no reply"),
+        ("broken", 502, "sent no reply"),
         ("redirect", 502, "redirects to http://elsewhere/v1"),
     ],
 )

@@ -109,17 +109,17 @@ def test_the_vlm_answers_without_and_with_them(
     [
         ({"image": None}, "image: input should be a valid string, not None"),
         ({"image": "photo.png"}, "\"image\" is 'photo.png': send the image itself"),
-        ({"image": "/etc/passwd"}, "This server opens no files by name"),
+        ({"image": "/etc/passwd"}, "This server does not open files by name"),
         ({"image": "https://example.org/a.png"}, "downloads nothing"),
         ({"image": "data:image/png;base64,aGFsbG8="}, "the image cannot be read: it is none of"),
-        ({"image": "data:text/plain;base64,aGFsbG8="}, "is no data URL of an image"),
+        ({"image": "data:text/plain;base64,aGFsbG8="}, "is not the data URL of an image"),
         ({"question": " "}, '"question" has no text'),
-        ({"question": "What <image>?"}, "is a mark to VLMs"),
+        ({"question": "What <image>?"}, "VLMs read as a mark"),
         ({"question": 3}, "question: input should be a valid string, not 3"),
         ({"shots": 0}, "picks 1 to 2 demonstrations, not 0"),
         ({"shots": 99}, "use a larger pool, or fewer shots"),
         ({"shots": True}, "shots: input should be a valid integer"),
-        ({"pool": []}, '"pool" has 0 examples, not 1 to 1,024'),
+        ({"pool": []}, '"pool" has 0 examples: it must have between 1 and 1,024'),
         ({"pool": [{"image": "a.png", "question": "a", "answer": "b"}]}, '"pool.0.image" is'),
         ({"answer": True}, "start the server with --vlm"),
         ({"topk": 3}, "unknown key topk"),
@@ -143,7 +143,7 @@ def test_what_cannot_be_asked_is_a_sentence(
         (b'{"shots": NaN}', {}, 400, "NaN is no number"),
         (b"\xff", {}, 400, "the request"),
         (b"{}", {"Content-Type": "text/plain"}, 415, "send JSON"),
-        (b"{}", {"Host": "evil.example"}, 403, "this host is not served"),
+        (b"{}", {"Host": "evil.example"}, 403, "this host name is not served"),
     ],
 )
 def test_a_body_that_is_none_is_refused(
@@ -240,7 +240,7 @@ def test_a_pool_that_is_kept_is_served_from_its_folder(
     found = service.select_all([Question(query, None, SHOTS) for query in asked.queries[:20]])
     assert [each.examples for each in found] == asked.chosen[:20]
     LivePool(selector, folder=tmp_path / "empty")
-    with pytest.raises(UserError, match="empty holds no example: add some"):
+    with pytest.raises(UserError, match="empty has no examples: add some"):
         Service(selector, tmp_path / "empty", SHOTS)
     with pytest.raises(UserError, match=r"gone holds no pool \(pool.sqlite\)"):
         Service(selector, tmp_path / "gone", SHOTS)
@@ -359,7 +359,7 @@ def test_the_command_ends_after_what_is_under_way(
     [
         (["--host", "0.0.0.0"], f"set {KEY_VARIABLE} to a key"),
         (["--upstream", "http://user:T0psecret@host/v1"], "--upstream: it holds a user"),
-        (["--upstream", "host"], "--upstream: it is no address"),
+        (["--upstream", "host"], "--upstream: it is not an address"),
     ],
 )
 def test_a_command_that_cannot_work_says_why(

@@ -1,4 +1,4 @@
-"""The ideal reader against the enumeration of pointers, a reader of texts, and cases by hand."""
+"""The ideal reader, checked by enumerating pointers, by a reader of texts, and by hand."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ QUERY, POOL, MOST = 0, (1, 2, 3, 4, 5, 6), 4
 
 
 class Made:
-    """A query and a pool, as what they hide and as examples."""
+    """A query and a pool, with their hidden meanings and as examples."""
 
     def __init__(self, meanings: Sequence[tuple[str, str, float]], seed: int) -> None:
         """Draw words and cards.

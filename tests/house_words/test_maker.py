@@ -1,4 +1,4 @@
-"""The embedded data set: deterministic, leak-free, soft, and its words are one token each."""
+"""The embedded data set: it is deterministic, without leaks, and each word is one token."""
 
 import hashlib
 import json
@@ -128,9 +128,12 @@ def test_the_files_say_what_the_hidden_meanings_say(world: World) -> None:
         ({"needs": ["attribute"]}, "1000000: needs does not name the halves that are house words"),
         ({"needs": []}, "needs does not name"),
         ({"style_word": "German"}, "needs does not name"),
-        ({"style_word": "bosk"}, "1000000: it is no question with a known meaning"),
-        ({"attribute": "digit"}, "no question with a known meaning"),
-        ({"language": "latin"}, "no question with a known meaning"),
+        (
+            {"style_word": "bosk"},
+            "1000000: attribute, language and their words do not fit together",
+        ),
+        ({"attribute": "digit"}, "attribute, language and their words do not fit together"),
+        ({"language": "latin"}, "attribute, language and their words do not fit together"),
         ({"values": {"digit": 1, "ink": 1}}, "1000000: values does not say what a card shows"),
         ({"values": {"digit": 1, "ink": 6, "pattern": 0, "corner": 0}}, "values does not say"),
         ({"values": {"digit": 1, "ink": "1", "pattern": 0, "corner": 0}}, "values.ink: input"),

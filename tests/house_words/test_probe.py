@@ -1,4 +1,4 @@
-"""The in-context table: what is shown before which questions, and shares of right answers."""
+"""The in-context table: which demonstrations are shown, and the shares of right answers."""
 
 from itertools import product
 
@@ -38,10 +38,10 @@ class Made:
 
 
 class Reader:
-    """Reads every half from house words that it was shown, and remembers what it was asked."""
+    """Reads each half from the house words that it was shown, and remembers its requests."""
 
     def __init__(self, made: Made) -> None:
-        """Know what every question means."""
+        """Keep what every question means."""
         self.meanings = made.meanings
         self.by_text = {e.question: made.meanings[e.question_id] for e in made.examples}
         self.rows: list[list[Request]] = []
@@ -52,7 +52,7 @@ class Reader:
         return [self.answer(request) for request in requests]
 
     def meaning(self, request: Request) -> Meaning:
-        """The query's meaning; one in plain words says it itself."""
+        """The query's meaning; a question in plain words states it."""
         known = self.by_text.get(request.query.question)
         if known is not None:
             return known
@@ -92,7 +92,7 @@ def test_the_table_has_the_shares_that_a_reader_of_the_meanings_gives(made: Made
 
 
 def kinds_of(reader: Reader, request: Request) -> tuple[str, ...]:
-    """Say of every demonstration which house words it has, and what it shares with the query."""
+    """Return the house words of every demonstration, and what it shares with the query."""
     asked = reader.meaning(request)
     found = []
     for example in request.demonstrations:

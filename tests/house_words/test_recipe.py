@@ -1,4 +1,4 @@
-"""The recipe of the shipped models: every stage with real code, and what git keeps of it."""
+"""The recipe of the shipped models: every stage runs, and they are what the recipe made."""
 
 import hashlib
 import json
@@ -95,7 +95,7 @@ def test_the_log_has_what_the_model_can_do_from_time_to_time(tmp_path: Path) -> 
 
 def test_a_vlm_that_the_recipe_lacks_and_a_mistyped_setting_are_named(tmp_path: Path) -> None:
     places = small_recipe(tmp_path)
-    with pytest.raises(UserError, match="has no VLM 'vlm-9', but vlm, vlm-2"):
+    with pytest.raises(UserError, match="has no VLM 'vlm-9'; it has vlm, vlm-2"):
         vlm.run(read_recipe(places.params), places, "vlm-9")
     text = places.params.read_text()
     places.params.write_text(text + "prbes: 4\n")
@@ -123,7 +123,7 @@ def test_nothing_is_shipped_where_a_model_is_missing(
 def test_a_stage_before_its_turn_says_how_the_models_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, lacks: str, *, empty: bool
 ) -> None:
-    """It once said that a path in params.yaml, which has none of them, must be corrected."""
+    """It once asked to correct a path in params.yaml, which has no such path."""
     places = small_recipe(tmp_path)
     if empty:
         places.model(lacks).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Linear layers on oneDNN give what torch's own give."""
+"""Linear layers on oneDNN give the same results as torch's own."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ def test_other_precisions_and_kinds_of_layers_stay_as_they_are() -> None:
 
 
 class Tied(nn.Module):
-    """A model whose head has the weights of its embedding, and one layer under two names."""
+    """A model whose head shares its embedding's weights, and that has one layer under two names."""
 
     def __init__(self) -> None:
         """Make the model."""

@@ -1,4 +1,4 @@
-"""A model that does not load is explained: what is missing, and what to install."""
+"""If a model cannot be loaded, the error says what is missing and what to install."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_a_processor_without_torchvision_says_what_to_install(
 
 
 def test_images_are_made_ready_by_pillow_though_torchvision_is_there() -> None:
-    """Pixels, and with them answers and features, would else depend on what is installed."""
+    """Else pixels, and with them answers and features, would depend on what is installed."""
     pytest.importorskip("torchvision", reason="make install")
     chosen = type(AutoProcessor.from_pretrained(str(MODELS / "clip")).image_processor)
     assert chosen is CLIPImageProcessor

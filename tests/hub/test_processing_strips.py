@@ -1,4 +1,4 @@
-"""An image that is too long a strip for a family's processor is refused by its size."""
+"""An image whose sides differ too much for a family's processor is refused, with its size."""
 
 import pytest
 from PIL import Image
@@ -15,7 +15,9 @@ def test_a_strip_is_refused_by_its_size() -> None:
         return images(images=given["images"], return_tensors="pt")
 
     pictures = [[Image.new("RGB", (60, 60)), Image.new("RGB", (1, 300))]]
-    with pytest.raises(UserError, match=r"takes no image of 1 x 300 pixels \(absolute aspect"):
+    with pytest.raises(
+        UserError, match=r"does not accept an image of 1 x 300 pixels \(absolute aspect"
+    ):
         process(processor, ["a", "b"], pictures, "left")
 
 

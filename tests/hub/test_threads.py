@@ -1,4 +1,4 @@
-"""Threads of torch: set for good, or for a block alone."""
+"""The number of torch's threads is set for good, or only for a block."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""`metric check` notices a metric that differs, and shows where the conventions part."""
+"""`metric check` notices a metric that differs, and shows where the conventions differ."""
 
 import json
 from pathlib import Path
@@ -59,15 +59,15 @@ TWO = {"question_id": 2, "answer": "two"}
         ([YES, {**TWO, "answer": None}], r"p\.json, entry 1 \(question_id 2\): answer: "),
         ([YES, {**TWO, "question_id": True}], "entry 1 .*question_id: .*not True"),
         ([YES, {**TWO, "question_id": 2.0}], "entry 1 .*question_id: .*not 2.0"),
-        ([], r"p\.json holds no list of objects with question_id, answer"),
-        ({"annotations": [YES]}, r"p\.json holds no list of objects"),
-        (None, r"p\.json holds no list of objects"),
+        ([], r"p\.json must hold a list of objects with question_id, answer"),
+        ({"annotations": [YES]}, r"p\.json must hold a list of objects"),
+        (None, r"p\.json must hold a list of objects"),
     ],
 )
 def test_predictions_must_be_those_of_the_annotated_questions(
     tmp_path: Path, rows: object, message: str
 ) -> None:
-    """The official script asserts it: a question that counts twice is another number."""
+    """The official script asserts this: counting a question twice would give another number."""
     with pytest.raises(UserError, match=message):
         check.compare(write(tmp_path / "p.json", rows), annotations(tmp_path))
 
@@ -96,7 +96,7 @@ def test_annotations_that_are_none_are_named(
 def test_an_empty_prediction_is_right_where_the_human_answers_are_empty_words(
     tmp_path: Path,
 ) -> None:
-    """So says the official script; the metric is not corrected here."""
+    """The official script does the same; the metric is not corrected here."""
     answers = [{"answer": "a"}] * 5 + [{"answer": "the"}] * 5
     rows = [{"question_id": 1, "answers": answers, "question_type": None}]
     path = write(tmp_path / "a.json", {"annotations": rows, "info": 5})

@@ -134,7 +134,7 @@ class FormulaVlm:
 
 
 class FormulaEncoder:
-    """A CLIP by formula: texts show series and rule, images show nothing."""
+    """A CLIP by formula: features of texts show series and rule, those of images show nothing."""
 
     def __init__(self, path: str, revision: str | None, *_speed: object) -> None:
         """Take what a `ClipEncoder` takes; another path or revision is another encoder."""

@@ -64,7 +64,7 @@ STAGES: Final[Mapping[str, Any]] = {
     "report": report,
 }
 INSTRUCTIONS: Final = ("ember or fern", "basil or amber", "amber or basil")
-"""The first is best on test, and the others alike on dev."""
+"""The first is best on test; on dev the others are equally good."""
 ASKING: Final = ("in_context", "sft_data", "sft", "rl_data", "rce", "grpo", "evaluate")
 TRAINING: Final = ("sft", "rce", "grpo")
 SEEDED: Final = ("sft", "rl_data", "rce", "grpo")
@@ -118,7 +118,7 @@ CHANGES: Final[dict[str, Any]] = {
 
 
 class KilledError(Exception):
-    """A training was ended from outside."""
+    """Simulates that a training is ended from outside."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Every leaf of params.yaml: who reads it, another value, and what shows that it has an effect."""
+"""Every value of params.yaml: which stage reads it, another value, and where its effect shows."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

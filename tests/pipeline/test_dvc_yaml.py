@@ -1,4 +1,4 @@
-"""dvc.yaml: a verb and a description per stage, real params, and the flow of the design."""
+"""dvc.yaml: each stage has a command and a description, its params exist, the flow is right."""
 
 import hashlib
 import re
@@ -44,14 +44,14 @@ def test_a_stage_depends_on_params_that_exist(stage: str) -> None:
 
 
 def test_every_param_is_a_dependency_of_some_stage() -> None:
-    """A parameter that no stage depends on would change nothing, or change it unnoticed."""
+    """A parameter that no stage depends on has no effect, or one that DVC does not notice."""
     used = {key.split(".")[0] for entry in STAGES.values() for key in entry["params"]}
     # Where answers are computed and kept changes no result.
     assert used == set(Params.model_fields) - {"scoring"}
 
 
 def test_a_training_seed_is_that_of_a_whole_chain() -> None:
-    """Every stage of the chain runs once a seed and reads the outputs of its own seed alone."""
+    """Every stage of the chain runs once per seed, and reads only the outputs of its own seed."""
     for number, stage in enumerate(CHAIN):
         entry = STAGES[stage]
         assert entry["matrix"] == {"seed": "${training_seeds}"}

@@ -1,4 +1,4 @@
-"""Data that nobody here wrote: the page about easy-VQA is followed, command by command."""
+"""A data set made by others: the guide for easy-VQA is followed, command by command."""
 
 import json
 import re
@@ -38,8 +38,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("project"), "presets/smoke.yaml")
     assert GET.startswith(INSTALL)
     said = project.bash(GET.removeprefix(INSTALL))
-    assert "38,575 questions about 4,000 images in data/easy-vqa/train" in said
-    assert "9,673 questions about 1,000 images in data/easy-vqa/test" in said
+    assert "38,575 questions about 4,000 images into data/easy-vqa/train" in said
+    assert "9,673 questions about 1,000 images into data/easy-vqa/test" in said
     project.bash(PRESET)
     (project.folder / "fewer.yaml").write_text(FEWER)
     project.cli("params", "overlay", "fewer.yaml")
@@ -67,7 +67,7 @@ def test_every_method_has_its_row(project: Project) -> None:
 
 @pytest.mark.long
 def test_the_examples_are_those_of_the_package(splits: dict[str, list[Example]]) -> None:
-    """Image for image, by its content, and question for question."""
+    """All images, compared by content, and all questions are the same."""
     import easy_vqa
 
     assert {split: len(rows) for split, rows in splits.items()} == SIZES
@@ -123,6 +123,4 @@ def test_the_doctor_says_where_the_files_come_from(
     notes = {item.name: item.note for item in examine(params) if not item.found}
     data = [note for name, note in notes.items() if name.startswith("data, ")]
     assert len(data) == 6
-    assert all(
-        "get it from the package easy-vqa, as docs/guides/own-data.md says" in n for n in data
-    )
+    assert all("get it from the package easy-vqa (see docs/guides/own-data.md)" in n for n in data)

@@ -86,7 +86,7 @@ def test_nothing_is_run_again(project: Project) -> None:
 
 @pytest.mark.slow
 def test_mlflow_has_a_run_for_every_training_stage(project: Project) -> None:
-    assert "0 runs made, 0 got the evaluation" in project.cli("track", "sync")
+    assert "0 runs made, 0 given their evaluation" in project.cli("track", "sync")
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_every_selector_is_in_the_model_registry_and_grpo_is_the_champion(
 
 @pytest.mark.long
 def test_the_policies_that_are_compared_have_learned_something(project: Project) -> None:
-    """Else they would all be the SFT policy, and equal bytes would prove nothing."""
+    """If all were the SFT policy, equal bytes would prove nothing."""
     metrics = project.folder / "metrics"
     offline = json.loads((metrics / "rce" / "seed1.json").read_text())
     online = json.loads((metrics / "grpo" / "seed1.json").read_text())
@@ -131,8 +131,8 @@ def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
         project.cli(*command.split())
     changed = [str(path) for path in files if path.read_bytes() != before[path]]
     assert changed == []
-    assert "0 runs made, 6 got the evaluation" in project.cli("track", "sync")
-    assert "0 runs made, 0 got the evaluation" in project.cli("track", "sync")
+    assert "0 runs made, 6 given their evaluation" in project.cli("track", "sync")
+    assert "0 runs made, 0 given their evaluation" in project.cli("track", "sync")
 
 
 @pytest.mark.slow
@@ -168,13 +168,13 @@ def test_dvc_shows_the_metrics_and_the_report_is_there(project: Project) -> None
 
 @pytest.mark.long
 def test_a_variant_is_trained_evaluated_tracked_and_compared(project: Project) -> None:
-    """Its RL data are its own, the pipeline's stay; its runs are in the MLflow store."""
+    """It has its own RL data; the pipeline's do not change; its runs are in the MLflow store."""
     variants = project.folder / "ablations" / "variants.yaml"
     variants.write_text(VARIANTS, encoding="utf-8")
     records = project.folder / "artifacts" / "rl_data" / "seed1" / "records.jsonl"
     before = records.read_bytes()
     said = project.dvc("repro", "ablations/dvc.yaml")
-    assert "fewer: rl_data, rce, grpo run anew; 1 seeds" in said
+    assert "fewer: stages run again: rl_data, rce, grpo; 1 seeds" in said
     assert "few-in-a-pool: policies of fewer, 1 seeds" in said
     assert "| fewer" in said
     assert "| default" in said
@@ -220,7 +220,7 @@ def test_a_study_runs_on_the_rl_data_and_goes_on(project: Project) -> None:
     before = (project.folder / "params.yaml").read_text(encoding="utf-8")
     said = project.cli("study", "promote")
     now = (project.folder / "params.yaml").read_text(encoding="utf-8")
-    assert ("The baseline stands" in said) == (now == before)
+    assert ("The baseline is kept" in said) == (now == before)
     (project.folder / "params.yaml").write_text(before, encoding="utf-8")
 
 
@@ -251,7 +251,7 @@ def test_a_clone_pulls_the_data_has_nothing_to_run_and_fills_its_mlflow_store(
     assert "Data and pipelines are up to date" in clone.dvc("repro")
     said = clone.cli("track", "sync")
     assert "0 runs made" not in said
-    assert "0 runs made, 0 got the evaluation" in clone.cli("track", "sync")
+    assert "0 runs made, 0 given their evaluation" in clone.cli("track", "sync")
 
 
 @pytest.mark.long

@@ -258,14 +258,14 @@ def copy(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Ran:
             lambda _name, _paths, seed: world.track("variant", seed),
             StoredVlm(world.backend, None),
         )
-    assert outcome.text.startswith("from-agro: rce, grpo run anew; 2 seeds")
+    assert outcome.text.startswith("from-agro: stages run again: rce, grpo; 2 seeds")
     return Ran(world, {"from-agro": world.backend.requests})
 
 
 def test_a_variant_trains_what_the_stages_would_with_its_params(
     ran: Ran, copy: Ran, tmp_path: Path
 ) -> None:
-    """What it does not change is what the pipeline made with the same seed."""
+    """What the variant does not change comes from the pipeline, with the same seed."""
     moved = {stage: tmp_path / stage for stage in ("rce", "grpo")}
     other = ran.world.changed(FROM_AGRO, moved, tmp_path)
     for stage in moved:
@@ -308,7 +308,7 @@ def said(paths: Paths, variant: str, seed: int) -> dict[str, int]:
 def test_a_variant_with_fewer_searches_says_what_they_took(
     ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A quarter of the pipeline's searches, and the same trainings."""
+    """It takes a quarter of the pipeline's searches, and the same trainings."""
     changes = {"data": {"sft_queries": ran.world.params.data.sft_queries // 4}}
     variant = {"asks": "?", "methods": ["sft", "sft-beams"], "versus": "default/sft"}
     content = {"seeds": [2], "variants": {"few": {**variant, "params": changes}}}
@@ -362,7 +362,7 @@ def test_a_variant_learns_when_to_stop_where_that_is_evaluated(
     methods: list[str],
     trained: set[str],
 ) -> None:
-    """Its rows are those at the price of its own params."""
+    """Its rows are evaluated at the price in its own params."""
     changes = {"grpo": {"rounds": 1}, "pointer": {"price": 3.0}, "stop": {"passes": 2, "rounds": 1}}
     variant = {"asks": "?", "methods": methods, "versus": "default/rce", "params": changes}
     world = project_with({"seeds": [2], "variants": {"dear": variant}}, ran, tmp_path / "project")
@@ -429,7 +429,7 @@ def test_a_variant_leaves_the_pipeline_s_outputs_as_they_are(ran: Ran, copy: Ran
 
 
 def test_the_table_pairs_a_variant_with_the_pipeline(copy: Ran) -> None:
-    """Same RCE, no difference; another GRPO, the difference of the tables."""
+    """With the same RCE there is no difference; with another GRPO, it is that of the tables."""
     paths = copy.world.paths
     table.run(paths, 100)
     rows = {
@@ -470,7 +470,7 @@ def took(paths: Paths) -> dict[tuple[str, str], float]:
 
 
 def test_the_curve_has_the_pipeline_beside_the_variants(beside_zero_shot: Paths) -> None:
-    """So it has where they are not compared with it; what they are compared with is not drawn."""
+    """The pipeline is drawn even if variants are not compared with it; their `versus` is not."""
     table.run(beside_zero_shot, 100)
     rows = {
         (row["variant"], row["method"]): row

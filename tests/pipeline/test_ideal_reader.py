@@ -1,4 +1,4 @@
-"""The numbers of the ideal reader: means over questions and seeds, with the house's intervals."""
+"""The numbers of the ideal reader: means over questions and seeds, with the usual intervals."""
 
 from collections import Counter
 from itertools import product
@@ -32,7 +32,7 @@ def reader(world: World, tmp_path: Path) -> IdealReader:
 
 @pytest.fixture
 def scores(world: World) -> pd.DataFrame:
-    """Scores of random pointers; pairs of questions share an image, and oracle searches anew."""
+    """Scores of random pointers; two questions share each image, and oracle has other pointers."""
     rng, rows = np.random.default_rng(0), list[Row]()
     train = [e.question_id for e in world.splits["train"]]
     for method, seeds in SEEDS.items():
@@ -114,7 +114,7 @@ def test_picks_are_counted_by_position_in_the_longest_pointers(
 def test_a_question_without_a_pick_at_a_position_is_left_out_of_it(
     world: World, reader: IdealReader
 ) -> None:
-    """Two trainings stop after different picks; one question is shown nothing at all."""
+    """Two trainings stop after different numbers of picks; one question gets no demonstration."""
     train = [e.question_id for e in world.splits["train"]]
     test = [e.question_id for e in world.splits["test"]][:4]
     counts = {1: (0, 1, 3, 3), 2: (0, 2, 2, 3)}
@@ -156,5 +156,5 @@ def test_an_example_whose_meaning_is_not_known_is_named(world: World, tmp_path: 
     paths = Paths(tmp_path)
     paths.source.mkdir(parents=True)
     (paths.source / "latent.json").write_text("{}")
-    with pytest.raises(UserError, match=r"what question 1000000 hides: run `dvc repro prepare`"):
+    with pytest.raises(UserError, match=r"meaning of question 1000000: run `dvc repro prepare`"):
         open_reader(paths, world.examples)

@@ -1,4 +1,4 @@
-"""Stage in_context: who is asked what, and what it writes for data of one's own."""
+"""Stage in_context: what the VLM is asked, and what is written for a user's own data."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ class Twins:
     """Reads a word only after a demonstration that answers in the same attribute and language."""
 
     def __init__(self, paths: Paths) -> None:
-        """Look the hidden meanings up."""
+        """Read the hidden meanings."""
         self.hidden = read_latent(paths.source)
         self.splits = read_splits(paths.prepare, paths.root)
         self.dev = {e.image: e for e in self.splits["dev"]}

@@ -115,7 +115,7 @@ def assert_as_before(found: Mapping[str, bytes], whole: Mapping[str, bytes], why
 
 
 def fill_often(zygote: Zygote, ran: Ran, stage: str, times: int, root: Path) -> None:
-    """Let a stage fail to write at many sizes; what was there stays, and the next run is whole."""
+    """Let a stage fail after writing various sizes; old files stay, and the next run succeeds."""
     shutil.copytree(ran.world.paths.root, root, dirs_exist_ok=True)
     seed = 1 if stage in SEEDED else None
     assert zygote.run(root, stage, seed)["sentence"] is None

@@ -1,4 +1,4 @@
-"""A setting that is set differently changes what it should, and is read by whom it should be."""
+"""Every setting has the effect that it should have, and is read by the stages that should."""
 
 import hashlib
 import re
@@ -151,7 +151,7 @@ def house(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def known() -> dict[Any, dict[str, str]]:
-    """What unchanged settings gave, so that each stage runs once with them."""
+    """Results with unchanged settings, kept so that each stage runs only once with them."""
     return {}
 
 
@@ -160,7 +160,7 @@ def known() -> dict[Any, dict[str, str]]:
 def test_another_value_changes_what_its_stages_write(
     ran: Ran, house: World, known: dict[Any, dict[str, str]], key: str, tmp_path: Path
 ) -> None:
-    """The file that the stage is run for, or the one that is named; and no other stage's."""
+    """It changes the stage's main file, or the named one, and no file of another stage."""
     leaf = SETTINGS[key]
     world = house if key.startswith(OF_EMBEDDED) else ran.world
     before = base(world.params, key, leaf)
@@ -184,7 +184,7 @@ def test_another_value_changes_what_its_stages_write(
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_unchanged_settings_change_nothing(ran: Ran, stage: str, tmp_path: Path) -> None:
-    """So what another value changes, it changes by itself."""
+    """So whatever another value changes is changed by this value alone."""
     first = hashes(ran.world.paths.root)
     again = run(ran.world, stage, ran.world.params, tmp_path / "again")
     assert {path for path, _ in first.items() ^ again.items()} == set()

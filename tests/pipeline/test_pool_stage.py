@@ -60,7 +60,7 @@ def test_an_approximate_search_is_asked_for_and_finds_the_same_among_few(
 def test_no_pool_of_any_split_has_a_twin_where_all_are_scarce(
     params: Params, world: World, policy: str, tmp_path: Path
 ) -> None:
-    """However it is worded: a twin asks for the query's attribute in the query's language."""
+    """A twin asks for the query's attribute in the query's language, however it is worded."""
     paths = Paths(tmp_path)
     for split, examples in world.splits.items():
         write_examples(paths.prepare / f"{split}.jsonl", examples, paths.root)

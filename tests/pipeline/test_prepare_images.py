@@ -1,4 +1,4 @@
-"""Prepare on a user's files: images are told apart by what they show, and each of them opens."""
+"""Prepare on a user's files: images are identified by their content, and each of them opens."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ QUESTIONS = {"train": 22, "test": 6}
 
 
 def write_files(root: Path) -> None:
-    """Write questions about images that every split counts from 0, two questions an image."""
+    """Write questions, two per image; every split numbers its images from 0."""
     for number, (split, size) in enumerate(QUESTIONS.items()):
         questions, annotations = [], []
         for index in range(size):

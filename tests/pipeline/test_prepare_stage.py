@@ -1,4 +1,4 @@
-"""Stage prepare: what it refuses, and what it leaves as it was."""
+"""Stage prepare: what it refuses, and what it does not change."""
 
 import json
 import shutil
@@ -61,7 +61,7 @@ def test_the_same_picture_in_training_and_test_is_left_out_and_said(world: World
     source["test"]["images"] = "others"
     again = world.changed({"data": {"rl_queries": 60, "source": source}}, {}, world.paths.root)
     outcome = prepare.run(again.settings("prepare"), again.paths)  # type: ignore[arg-type]
-    assert "30 training questions about images of others left out" in outcome.text
+    assert "30 training questions left out, because" in outcome.text
     splits = read_splits(world.paths.prepare, world.paths.root)
     assert len(splits["train"]) == 66
 
@@ -69,7 +69,7 @@ def test_the_same_picture_in_training_and_test_is_left_out_and_said(world: World
 def test_a_temporary_folder_of_an_experiment_finds_the_data_of_the_project(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Git does not know them, so DVC does not copy them; the outputs are the same bytes."""
+    """They are not in git, so DVC does not copy them; the outputs are still the same bytes."""
     monkeypatch.chdir(world.paths.root)
     here = World(Paths(), world.params)
     here.run("prepare")

@@ -40,7 +40,7 @@ def test_a_pool_of_training_examples_is_drawn_and_always_the_same(
 
 
 def test_the_shared_pool_is_that_of_the_queries(params: Params, paths: Paths, world: World) -> None:
-    """Less in a query's own pool is what has its image, and what was put there instead."""
+    """A query's own pool differs only by examples with its image, and by their replacements."""
     ids = [example.question_id for example in world.splits["train"]]
     base, others, queries = ids[:SIZE], ids[SIZE:], world.splits["dev"]
     pools = {

@@ -1,4 +1,4 @@
-"""What a trained method asked the VLM is its own training's, and that of all it is made from."""
+"""The requests of a trained method are those of its training and of everything it starts from."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -145,7 +145,7 @@ def test_the_fixed_pointer_is_the_best_on_dev_of_those_that_were_drawn(ran: Ran)
 
 
 def test_the_instruction_is_the_first_of_the_best_on_dev(ran: Ran) -> None:
-    """Another is best on test, and a later one is as good on dev."""
+    """Another pointer is best on test, and a later one is equally good on dev."""
     world, workspace = ran.world, ran.world.workspace()
     texts = ["", *INSTRUCTIONS]
 
@@ -270,7 +270,7 @@ def test_rl_data_made_part_by_part_are_the_same_and_no_part_asks_more(
 
 
 def test_what_is_drawn_for_the_rl_data_is_drawn_with_the_training_seed(ran: Ran) -> None:
-    """Random candidates owe nothing to the policy that proposes the others."""
+    """Random candidates do not depend on the policy that proposes the others."""
     drawn = [
         [c.pointer for r in records for c in r.candidates if c.gen_method == "random"]
         for seed in (1, 2)
@@ -321,7 +321,7 @@ def test_a_training_starts_from_the_best_epoch_of_the_one_before(ran: Ran) -> No
 
 
 def test_a_seed_s_chain_reads_nothing_of_another_seed(ran: Ran, tmp_path: Path) -> None:
-    """Where the outputs of seed 1 are missing, seed 2 ends with the same bytes."""
+    """If the outputs of seed 1 are missing, seed 2 still gives the same bytes."""
     chain = ("sft", "rl_data", "rce", "grpo")
     alone = ran.world.changed({}, {stage: tmp_path / stage for stage in chain}, tmp_path)
     first, again = (world.paths.trained("sft", 2) for world in (ran.world, alone))
@@ -338,7 +338,7 @@ def test_a_seed_s_chain_reads_nothing_of_another_seed(ran: Ran, tmp_path: Path) 
 
 
 def test_a_metrics_file_says_which_epoch_is_best_on_dev(ran: Ran) -> None:
-    """Its reward is that of the checkpoint, by the formula: hard and soft at both shots."""
+    """Its reward is the checkpoint's by the reward formula: hard and soft at both shots."""
     workspace = ran.world.workspace()
     dev = workspace.of_split("dev")
     for method, seed in TRAINED:
@@ -352,7 +352,7 @@ def test_a_metrics_file_says_which_epoch_is_best_on_dev(ran: Ran) -> None:
 
 
 def test_metrics_files_count_what_was_asked(ran: Ran) -> None:
-    """There is no store before the formula: what it was asked is all that there was to ask."""
+    """The formula has no store in front of it, so it sees every request."""
     for stage, methods in METHODS.items():
         trained = [one for one in TRAINED if one[0] in methods]
         said = [of_training(ran.world, *one)["vlm_requests"] for one in trained]
@@ -412,7 +412,7 @@ def test_selections_are_timed_where_no_true_answer_is_seen(ran: Ran) -> None:
 
 
 def test_the_evaluation_needs_to_know_what_training_asked(ran: Ran, tmp_path: Path) -> None:
-    """The policies of SFT are there, and their metrics files are not."""
+    """The SFT policies exist, but their metrics files do not."""
     moved = {"sft": ran.world.paths.of("sft"), "evaluate": tmp_path / "evaluate"}
     world = ran.world.changed({}, moved, tmp_path)
     with pytest.raises(UserError, match=r"sft/seed1\.json.*dvc repro evaluate"):
@@ -436,7 +436,7 @@ def test_grpo_starts_from_the_method_that_params_yaml_names(ran: Ran, tmp_path: 
 
 
 def test_only_candidates_of_the_named_generators_are_trained_on(ran: Ran, tmp_path: Path) -> None:
-    """Training is what it would be if there were no others."""
+    """A training gives the same result as without the other trainings."""
     filtered = ran.world.changed(
         {"rl": {"filter_gen_methods": ["beam", "random"]}}, {"rce": tmp_path / "rce"}, tmp_path
     )

@@ -1,4 +1,4 @@
-"""Policies of one variant used before another VLM and with other pools, on the formula world."""
+"""Policies of one variant used with another VLM and other pools, on the formula world."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def backwards(shown: Sequence[Example], asked: Query) -> str:
 
 
 class OtherVlm(FormulaVlm):
-    """Another VLM."""
+    """Another VLM, which answers by another formula."""
 
     def __init__(self) -> None:
         """Start without requests."""
@@ -76,7 +76,7 @@ class OtherVlm(FormulaVlm):
 
 @dataclass(frozen=True)
 class Carried:
-    """A project whose variants and transfers have run, and what came of each."""
+    """A project whose variants and transfers have run, and what each printed."""
 
     world: World
     said: dict[str, str]
@@ -111,7 +111,7 @@ def carried(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Carried:
 
 @pytest.fixture
 def copy(carried: Carried, tmp_path: Path) -> Carried:
-    """The same project, for what changes it."""
+    """A copy of the same project, for tests that change it."""
     root = tmp_path / "project"
     shutil.copytree(carried.world.paths.root, root)
     return Carried(World(Paths(root), carried.world.params), {})
@@ -124,8 +124,8 @@ def of(scores: pd.DataFrame, *methods: str) -> list[list[Any]]:
 
 
 def test_a_variant_without_changes_is_the_pipeline(ran: Ran, carried: Carried) -> None:
-    """Its policies are copies, and its rows, those of baselines too, are those of evaluate."""
-    assert carried.said["here"].startswith("here: nothing run anew; 2 seeds")
+    """Its policies are copies; its rows, also those of baselines, equal those of evaluate."""
+    assert carried.said["here"].startswith("here: stages run again: nothing; 2 seeds")
     pipeline, paths = ran.world.paths, carried.world.paths
     for method in ("sft", "grpo-stop"):
         for seed in (1, 2):
@@ -137,7 +137,7 @@ def test_a_variant_without_changes_is_the_pipeline(ran: Ran, carried: Carried) -
 
 
 def test_a_variant_with_another_vlm_is_trained_and_scored_by_it_alone(carried: Carried) -> None:
-    assert carried.said["there"].startswith("there: sft_data, sft run anew")
+    assert carried.said["there"].startswith("there: stages run again: sft_data, sft")
     paths, examples = carried.world.paths, carried.world.workspace().examples
     for seed in (1, 2):
         here, there = (paths.variant(name, "sft", seed) for name in ("here", "there"))
@@ -255,7 +255,7 @@ def test_the_table_says_what_is_gained_over_similarity_and_lost_to_training_ther
 
 
 def test_a_transfer_asked_what_the_policies_that_it_uses_did(carried: Carried) -> None:
-    """One without changes asked what the pipeline's methods did, and a baseline nothing."""
+    """Without changes, requests are those of the pipeline's methods; a baseline has none."""
     paths = carried.world.paths
     table.run(paths, 100)
     rows = json.loads(paths.ablations.read_text())["rows"]

@@ -22,7 +22,7 @@ def _seeded() -> None:
 
 @pytest.fixture(params=KINDS)
 def config(request: pytest.FixtureRequest) -> PolicyConfig:
-    """Every kind; a test of some kinds alone names them by an indirect parameter."""
+    """A policy of every kind; a test of only some kinds names them by an indirect parameter."""
     return PolicyConfig(
         request.param, query_size=4, candidate_size=6, hidden=8, shots=SHOTS, temperature=0.5
     )
@@ -52,5 +52,5 @@ def encoded(policy: Policy, features: tuple[Tensor, Tensor]) -> Encoded:
 
 @pytest.fixture
 def every() -> Tensor:
-    """Every pointer there is, for every query: [QUERIES, 60, SHOTS]."""
+    """All possible pointers for every query: [QUERIES, 60, SHOTS]."""
     return torch.tensor(list(permutations(range(POOL), SHOTS))).expand(QUERIES, -1, -1)

@@ -26,7 +26,7 @@ def tempered(policy: Policy, encoded: Encoded, pointers: Tensor, temperature: fl
 
 
 def largest_z(decoded: Decoded, every: Tensor, probabilities: Tensor) -> float:
-    """Return how many standard errors the frequencies are off, at most, over all pointers."""
+    """Return the largest deviation of the frequencies over all pointers, in standard errors."""
     base = torch.tensor([25, 5, 1])
     drawn, known = (decoded.pointers * base).sum(-1), (every * base).sum(-1)
     counts = (drawn.unsqueeze(1) == known.unsqueeze(2)).sum(-1)
@@ -82,7 +82,7 @@ def test_more_pointers_than_there_are_cannot_be_had(
 
 @pytest.mark.parametrize("config", ["stateful"], indirect=True)
 def test_a_wider_beam_finds_no_worse_a_pointer(policy: Policy, encoded: Encoded) -> None:
-    """Pinned on this policy: its greedy pointers are not all the best ones."""
+    """For this policy, greedy pointers are not always the best ones."""
     best = [beam(policy, encoded, 3, width).log_probs.sum(-1)[:, 0] for width in (1, 60)]
     assert (best[1] >= best[0] - 1e-12).all()
     assert (best[1] > best[0] + 1e-3).any()
@@ -109,7 +109,7 @@ def test_greedy_is_beam_search_of_width_one(policy: Policy, encoded: Encoded) ->
 @pytest.mark.invariant
 @pytest.mark.parametrize("size", [5, 19, 64, 200])
 def test_of_equal_candidates_greedy_takes_the_first(policy: Policy, size: int) -> None:
-    """Whatever stands beside a query in its batch: hosts ask for one question, pipelines many."""
+    """Hosts ask for one question, pipelines for many: other queries in a batch change nothing."""
     torch.manual_seed(1)
     queries = torch.randn(3, policy.config.query_size, dtype=torch.float64)
     one = torch.randn(1, 1, policy.config.candidate_size, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Dropout: shares and means, masks from a generator, off where nothing is trained."""
+"""Dropout: shares and means, masks from a generator, and no effect outside training."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The selector is a probability distribution over pointers that depends on what it should."""
+"""The policy is a probability distribution over pointers that depends on what it should."""
 
 import math
 from dataclasses import replace
@@ -56,7 +56,7 @@ def test_picked_candidates_and_padding_get_no_gradient(
     every: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Their logits are masked, so nothing that is made of the log-probs can move them."""
+    """Their logits are masked, so no loss on the log-probs can move them."""
     valid = torch.tensor([[True] * 4 + [False]] * 4)
     encoded, pointers = policy.encode(*features, valid), every[:, (every[0] < 4).all(-1)]
     logits = policy.scores(encoded, pointers, range(3)).detach().clone().requires_grad_()
@@ -116,7 +116,7 @@ def test_a_query_is_scored_alone_as_in_a_batch(
 def test_a_batch_of_32_queries_with_pools_of_different_sizes_is_scored_as_each_alone(
     policy: Policy,
 ) -> None:
-    """Padding may hold anything, and changes nothing."""
+    """Padding may hold any numbers, which change nothing."""
     torch.manual_seed(1)
     sizes = torch.arange(32) % 5 + 3
     queries = torch.randn(32, 4, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The residual selector: untrained it is `v2` to the last bit, then it has a correction."""
+"""The residual policy: untrained it equals `v2` to the last bit; training adds a correction."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize("config", ["residual"], indirect=True)
 def test_untrained_it_is_the_v2_policy_with_its_weights_to_the_last_bit(
     config: PolicyConfig, features: Features, every: Tensor, dtype: torch.dtype
 ) -> None:
-    """At every step, after any picks, whether steps are computed together or alone."""
+    """At every step, after any picks, whether steps are computed together or one by one."""
     fresh = build_policy(replace(config, layers=2)).to(dtype).eval()
     assert isinstance(fresh, ResidualPolicy)
     static = build_policy(replace(config, kind="v2", layers=2)).to(dtype).eval()
@@ -40,7 +40,7 @@ def test_untrained_it_is_the_v2_policy_with_its_weights_to_the_last_bit(
 
 @pytest.mark.invariant
 def test_logits_are_those_of_the_formula(policy: Policy, encoded: Encoded, every: Tensor) -> None:
-    """f_t = f + W_o MLP([f, mean of picked keys, last picked key]), written out."""
+    """The formula of the module's docstring, written out."""
     assert isinstance(policy, ResidualPolicy)
     with torch.no_grad():
         logits = policy.scores(encoded, every, range(3))

@@ -1,4 +1,4 @@
-"""Policies that see what was picked: every step depends on it, and `stateful`'s formula."""
+"""Policies that see what was picked: every step depends on it; the formula of `stateful`."""
 
 import math
 
@@ -18,7 +18,7 @@ STATEFUL = pytest.mark.parametrize("config", ["stateful"], indirect=True)
 def test_a_step_depends_on_its_own_number_alone(
     policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
-    """`residual` needs no number for the first step, which is `v2`'s."""
+    """`residual` needs no step embedding for the first step, which is that of `v2`."""
     log_probs = policy.log_probs(encoded, every[:, :1]).sum((0, 1))
     first = 1 if policy.config.kind == "residual" else 0
     for step in range(3):
@@ -33,7 +33,7 @@ def test_a_step_depends_on_its_own_number_alone(
 @SEEING
 @pytest.mark.invariant
 def test_a_step_depends_on_which_candidates_were_picked(policy: Policy, encoded: Encoded) -> None:
-    """A ranking that only masks what was picked keeps the odds of the others; a policy must not."""
+    """If picks were only masked, the odds of the others would stay the same; they must not."""
     picks = torch.tensor([[0], [1]]).expand(4, -1, -1)
     second = policy.step_log_probs(encoded, picks)[:, :, 1]
     odds = second[..., 2] - second[..., 3]

@@ -1,4 +1,4 @@
-"""Sampling without replacement is exact: marginals, thresholds, and estimates without bias."""
+"""Sampling without replacement is exact: marginals, thresholds, and unbiased estimates."""
 
 import math
 
@@ -21,7 +21,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def repeated(encoded: Encoded, times: int = DRAWS) -> Encoded:
-    """Return the first query many times: one batch of independent draws."""
+    """Return the first query many times, as one batch of independent draws."""
     return Encoded(*(part[:1].expand(times, *part.shape[1:]) for part in encoded))
 
 
@@ -45,7 +45,7 @@ def z_of(samples: Tensor, exact: Tensor) -> float:
 
 @pytest.fixture
 def values(every: Tensor) -> Tensor:
-    """Some function of all pointers, by their code, [125]."""
+    """Any function of all pointers, by their code, [125]."""
     table = torch.zeros(125, dtype=torch.float64)
     table[(every[0] * BASE).sum(-1)] = torch.rand(60, generator=generator(4)).double() + 0.5
     return table
@@ -143,7 +143,7 @@ def test_a_root_that_is_not_sampled_would_bias_the_estimate(
 def test_all_pointers_there_are_come_back_with_their_exact_weights(
     policy: Policy, encoded: Encoded, values: Tensor, exact: Tensor
 ) -> None:
-    """Nothing is left to be above the threshold, so every inclusion probability is one."""
+    """No pointer is left out, so every inclusion probability is one."""
     drawn = stochastic_beam(policy, encoded, 3, 60, 1.0, generator())
     assert (drawn.threshold == -math.inf).all()
     assert_close(estimates(drawn, values)[0], exact, rtol=0, atol=1e-12)
@@ -154,7 +154,7 @@ def test_all_pointers_there_are_come_back_with_their_exact_weights(
 def test_pools_of_different_sizes_share_a_batch(
     policy: Policy, features: tuple[Tensor, Tensor]
 ) -> None:
-    """The small pool's 6 pointers are all found, though others have 60; none names padding."""
+    """All 6 pointers of the small pool are found, though others have 60; none points to padding."""
     valid = torch.tensor([[True] * 5] * 3 + [[True] * 3 + [False] * 2])
     encoded = policy.encode(*features, valid)
     drawn = stochastic_beam(policy, encoded, 3, 6, 1.0, generator())

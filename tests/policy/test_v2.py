@@ -1,4 +1,4 @@
-"""The v2 selector: static scores, so a pointer is a ranking without replacement."""
+"""The v2 policy: scores are static, so a pointer is a ranking without replacement."""
 
 import math
 from dataclasses import replace
@@ -27,7 +27,7 @@ def first_step(policy: Policy, encoded: Encoded) -> Tensor:
 def test_a_pointer_has_the_probability_of_plackett_and_luce(
     policy: Policy, encoded: Encoded, every: Tensor
 ) -> None:
-    """prod_t p(a_t) / (1 - sum of p over earlier picks): history counts through the mask alone."""
+    """prod_t p(a_t) / (1 - sum of p over earlier picks): earlier picks count only as masked."""
     first = first_step(policy, encoded)
     picked = first.unsqueeze(1).expand(-1, 60, -1).gather(-1, every)
     left = 1 - (picked.cumsum(-1) - picked)
@@ -69,7 +69,7 @@ def test_a_lower_temperature_sharpens_the_choice(
 def test_the_score_of_a_candidate_depends_on_the_others_of_its_pool(
     policy: Policy, features: Features
 ) -> None:
-    """The query attends over the pool, so that another pool gives other odds."""
+    """The query attends to the pool, so another pool gives other odds."""
     queries, pools = features
     other = pools.clone()
     other[:, 4] += 2.0

@@ -102,7 +102,7 @@ def test_a_method_s_points_are_in_the_order_of_what_they_took() -> None:
 
 def test_the_curve_over_requests_is_drawn_under_its_question() -> None:
     section = requests_section(ABLATIONS, METHODS)
-    assert section.startswith("<h3>Is &lt;it&gt; worth it?</h3>")
+    assert section.startswith("<h4>Is &lt;it&gt; worth it?</h4>")
     for text in (SFT, GRPO, "50,000", "100,000", "200,000", "VLM requests to train"):
         assert f">{text}<" in section
     assert f">{STTR_AS_MANY}<" not in section

@@ -8,6 +8,7 @@ from report_world import ORACLE, QUESTIONS, Made
 from rich.console import Console
 
 from lever_plus.errors import UserError
+from lever_plus.evaluation.plain_names import explained
 from lever_plus.pipeline import report
 from lever_plus.pipeline.ideal_reader import open_reader
 from lever_plus.pipeline.paths import Paths
@@ -80,7 +81,7 @@ def test_the_human_answers_are_counted(project: Made) -> None:
 
 def printed(decision: Decision, project: Made) -> str:
     stream = io.StringIO()
-    print_decision(decision, project.examples, Console(file=stream, width=200))
+    print_decision(decision, project.examples, REGISTRY, Console(file=stream, width=200))
     return stream.getvalue()
 
 
@@ -90,7 +91,7 @@ def test_show_prints_what_the_page_has(decisions: list[Decision], project: Made)
     assert "must be told" not in text
     assert "[bold]?" in text  # no markup of the terminal either
     for choice in decision.choices:
-        assert choice.method in text
+        assert explained(REGISTRY[choice.method]) in text
         for answered in choice.answers:
             assert f"{answered.answer} {'✓' if answered.right else '✗'}" in text
             assert all(f" {i} " in text for i in answered.pointer)
@@ -123,7 +124,7 @@ def test_show_finds_a_question(project: Made, capsys: pytest.CaptureFixture[str]
 
 
 def test_an_unknown_question_says_which_there_are(project: Made) -> None:
-    with pytest.raises(UserError, match=r"question 7 .*100 test questions, such as 1000, 1001"):
+    with pytest.raises(UserError, match=r"question 7 .*100 test .* \(the first are 1000, 1001"):
         report.show(project.paths, 7)
 
 

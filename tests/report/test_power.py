@@ -63,4 +63,4 @@ def test_without_a_second_training_nothing_is_planned(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = " ".join(told(capsys, monkeypatch, 0)[-1])
-    assert said == "How much trainings differ is not known: no method was trained twice."
+    assert said == "How much trainings differ is unknown: no method was trained more than once."

@@ -87,12 +87,12 @@ def test_a_sentence_says_whether_a_method_carries_over_and_what_it_keeps() -> No
     text = unescape(transfer_section([*PLAIN, TO_THERE]))
     assert (
         "grpo carries over: it is better than sttr in 1 of 1 places where it was not trained, by "
-        "+30.0 points; of what there gains it keeps 75% there."
+        "+30.0 points; with there, it keeps 75% of the gain of one trained there."
     ) in text
     text = unescape(transfer_section([*PLAIN, TO_THERE, *FEWER]))
     assert "grpo carries over in part: it is better than sttr in 1 of 2 places" in text
     text = unescape(transfer_section([*PLAIN, *FEWER]))
-    assert "grpo does not carry over: where it was not trained, it is nowhere better." in text
+    assert "grpo does not carry over: it is not better anywhere it was not trained." in text
     assert "kept" not in text.lower()
 
 

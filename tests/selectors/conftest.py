@@ -18,19 +18,19 @@ def task() -> IdentityTask:
 
 @pytest.fixture(params=KINDS)
 def learned(request: pytest.FixtureRequest, task: IdentityTask) -> LearnedSelector:
-    """A random policy of every kind, far from indifferent, handed over in training mode."""
+    """A random policy of every kind, far from uniform, which is given in training mode."""
     policy = far_from_indifferent(task.policy(dropout=0.5, kind=request.param))
     return LearnedSelector(policy.train(), task.environment.features)
 
 
 @pytest.fixture
 def stopping(task: IdentityTask) -> Policy:
-    """A random policy with a stop head that has learned prices up to .2, and stops anywhere."""
+    """A random policy with a stop head for prices up to 0.2, which stops anywhere."""
     return far_from_indifferent(with_stop(task.policy(), 0.2))
 
 
 def far_from_indifferent(policy: Policy) -> Policy:
-    """Move the weights at random, always the same way."""
+    """Change the weights at random, always in the same way."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in policy.parameters():

@@ -1,4 +1,4 @@
-"""Examples, pools and a VLM by formula: small enough that everything can be tried."""
+"""Examples, pools and a VLM by formula, so small that everything can be tried."""
 
 import zlib
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from lever_plus.data.examples import Example
 from lever_plus.vlm.request import Request, VlmIdentity
 
 ANSWERS = ("0", *("1",) * 2, *("2",) * 3, *("3",) * 4)
-"""Of humans: each of these answers has another accuracy."""
+"""Human answers: each of these has a different accuracy."""
 
 
 def example(number: int, image: str = "") -> Example:
-    """Return an example; unless an image is named, with one of its own."""
+    """Return an example, with an image of its own if none is named."""
     image = image or f"image {number}"
     return Example(
         image=f"{image}.png",
@@ -45,7 +45,7 @@ def of(task: IdentityTask, numbers: Sequence[int]) -> list[Example]:
 
 
 class HashVlm:
-    """Answers by a hash of the whole prompt, so that every pointer has a value of its own."""
+    """Answers by a hash of the whole prompt, so that every pointer has another value."""
 
     identity = VlmIdentity(model="m", revision="r", dtype="d", prompt_hash="h", generation="g")
 

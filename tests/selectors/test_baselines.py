@@ -1,4 +1,4 @@
-"""Baselines choose from the pool, by what they say they choose by."""
+"""Baselines choose from the pool, by the rule that their names promise."""
 
 from collections.abc import Mapping, Sequence
 
@@ -89,7 +89,7 @@ def test_random_pointers_one_by_one_are_those_of_the_batch() -> None:
 
 
 def test_random_pointers_are_uniform() -> None:
-    """Each of the twelve pointers of two picks from four, give or take five deviations."""
+    """Each of the 12 pointers of two picks from four, within five standard deviations."""
     selector, query, pool = RandomSelector(0), example(0).query, examples(range(1, 5))
     counts: dict[tuple[int, ...], int] = {}
     for selection in selector.select_all([query] * 2400, [pool] * 2400, 2):

@@ -1,4 +1,4 @@
-"""A learned selector chooses what its policy prefers, alone as in batches."""
+"""A learned selector chooses what its policy prefers, for one query or for a batch."""
 
 from dataclasses import replace
 
@@ -89,7 +89,7 @@ def test_it_is_in_eval_mode(learned: LearnedSelector) -> None:
 def test_a_price_lets_it_show_the_first_of_what_it_would_show(
     task: IdentityTask, stopping: Policy, shots: int
 ) -> None:
-    """Any number of them, none included; without a price it shows as many as are asked for."""
+    """It may show any number, even none; without a price it shows as many as are asked for."""
     queries = (*task.train, *task.dev)
     pools = [of(task, task.environment.pools.of(query)) for query in queries]
     asked = [e.query for e in of(task, queries)]
@@ -123,7 +123,7 @@ def test_the_price_decides_how_many_it_shows(task: IdentityTask, stopping: Polic
 def test_a_price_that_was_not_learned_is_refused(
     task: IdentityTask, stopping: Policy, price: float
 ) -> None:
-    with pytest.raises(UserError, match=r"knows prices from 0 to 0\.2, not "):
+    with pytest.raises(UserError, match=r"was trained with prices from 0 to 0\.2, not "):
         LearnedSelector(stopping, task.environment.features, price)
 
 

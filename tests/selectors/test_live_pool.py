@@ -1,4 +1,4 @@
-"""A pool that lives: what is chosen from it is what a selector chooses from the same list."""
+"""A live pool: a selector chooses the same from it as from a list of the same examples."""
 
 import shutil
 import sqlite3
@@ -26,7 +26,7 @@ def examples(world: World) -> list[Example]:
 
 @pytest.fixture
 def queries(world: World) -> list[Query]:
-    """Unseen ones, and some whose image is in the pool."""
+    """Queries that are new, and some whose image is in the pool."""
     train, test = world.splits["train"], world.splits["test"]
     own = [replace(train[place].query, question="What is here?") for place in (0, 3, 7)]
     return [example.query for example in test] + own
@@ -157,7 +157,7 @@ def test_what_cannot_be_shown_is_refused_and_nothing_is_added(
     for bad, said in (
         (Example("gone.png", "What?", "red"), "image gone.png cannot be read"),
         (Example(str(damaged), "What?", "red"), r"damaged.png cannot be read"),
-        (replace(examples[5], answer="<image>"), "is a mark to VLMs"),
+        (replace(examples[5], answer="<image>"), "VLMs read as a mark"),
         (replace(examples[5], question=" "), "has no text"),
     ):
         with pytest.raises(UserError, match=said):
@@ -185,7 +185,7 @@ def test_two_that_write_to_one_folder_do_not_overwrite_each_other(
 ) -> None:
     one, two = (LivePool(trained, folder=tmp_path / "pool") for _ in range(2))
     one.add(examples[:1])
-    with pytest.raises(UserError, match="was added to by another process .* open it again"):
+    with pytest.raises(UserError, match="another process has added .* open it again"):
         two.add(replace(e, question_id=examples[0].question_id) for e in examples[1:2])
     assert two.examples == ()
     assert list(LivePool(trained, folder=tmp_path / "pool").examples) == examples[:1]
@@ -197,7 +197,7 @@ def test_what_is_no_pool_is_left_alone(trained: LearnedSelector, tmp_path: Path)
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("CREATE TABLE mine (number INTEGER)")
     before = file.read_bytes()
-    with pytest.raises(UserError, match=r"pool\.sqlite is no pool of Lever-Plus: name another"):
+    with pytest.raises(UserError, match=r"pool\.sqlite is not a pool of Lever-Plus: name another"):
         LivePool(trained, folder=file.parent)
     assert file.read_bytes() == before
     file.write_bytes(b"no database at all, but long enough to be read as if it were one" * 20)
@@ -215,8 +215,8 @@ def test_what_is_no_pool_is_left_alone(trained: LearnedSelector, tmp_path: Path)
         ("UPDATE example SET answers = '[1]'", "answers.0: input should be a valid string"),
         ("UPDATE example SET question_id = -4", "question_id"),
         ("UPDATE example SET image = x'00'", "image: input should be a valid string"),
-        ("DROP TABLE example", "is no pool of Lever-Plus"),
-        ("CREATE TRIGGER t AFTER INSERT ON example BEGIN SELECT 1; END", "is no pool of Lever"),
+        ("DROP TABLE example", "is not a pool of Lever-Plus"),
+        ("CREATE TRIGGER t AFTER INSERT ON example BEGIN SELECT 1; END", "is not a pool of Lever"),
     ],
 )
 def test_a_damaged_pool_is_refused(

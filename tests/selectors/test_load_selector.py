@@ -1,4 +1,4 @@
-"""A saved selector selects the same wherever it is, whatever the ids of what it is asked."""
+"""A saved selector chooses the same wherever it is loaded, whatever ids the examples have."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +19,14 @@ SHOTS = 2
 
 @pytest.fixture(scope="module")
 def asked(world: World) -> tuple[list[Query], list[list[Example]]]:
-    """Dev queries, with training examples in turn."""
+    """Dev queries, alternating with training examples."""
     train = world.splits["train"]
     queries = [example.query for example in world.splits["dev"]]
     return queries, [train[number : number + 12] for number in range(len(queries))]
 
 
 def assert_same(found: list[Selection], expected: list[Selection]) -> None:
-    """Compare what is shown and the log-probabilities, but not the ids."""
+    """Compare the shown examples and the log-probabilities, but not the ids."""
     for one, other in zip(found, expected, strict=True):
         assert contents(one) == contents(other)
         assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
@@ -40,7 +40,7 @@ def contents(selection: Selection) -> list[tuple[str, str, str]]:
 def test_it_selects_for_questions_whose_ids_it_does_not_know(
     trained: LearnedSelector, checkpoint: Path, asked: tuple[list[Query], list[list[Example]]]
 ) -> None:
-    """Neither ids nor hashes: path, question and answer are enough."""
+    """Ids and hashes are not needed: path, question and answer are enough."""
     queries, pools = asked
     expected = trained.select_all(queries, pools, SHOTS)
     bare = [Query(query.image, query.question) for query in queries]
@@ -68,7 +68,7 @@ def test_it_selects_the_same_after_it_was_copied_with_its_encoder(
 
 
 def name_encoder(checkpoint: Path, path: str) -> None:
-    """Let a checkpoint say that its encoder was elsewhere when it was trained."""
+    """Make a checkpoint say that its encoder was elsewhere when it was trained."""
     config = checkpoint / "config.json"
     facts = CheckpointConfig.model_validate_json(config.read_text(encoding="utf-8"))
     facts = facts.model_copy(update={"encoder": facts.encoder.model_copy(update={"path": path})})
@@ -100,7 +100,7 @@ def test_without_its_encoder_it_says_which_one_it_needs(
     with pytest.raises(
         UserError,
         match=rf"the encoder is not at {gone}, .*name its folder \(`encoder=...`, `--encoder`\)"
-        rf". It is the one with hash {identity}",
+        rf". Its hash begins with {identity}",
     ):
         load_selector(checkpoint)
     with pytest.raises(UserError, match="other holds no model"):

@@ -1,4 +1,4 @@
-"""Whatever selects is asked alike, and what it chooses is checked against its pool."""
+"""All selectors are called in the same way, and their choices are checked against the pool."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ Choose = Callable[[Sequence[Example], int], list[Example]]
 
 
 class Own:
-    """A user's selector: one method and nothing else."""
+    """A user's selector, with one method and nothing else."""
 
     def __init__(self, choose: Choose) -> None:
         """Keep how it chooses."""
@@ -61,7 +61,7 @@ def last(pool: Sequence[Example], shots: int) -> list[Example]:
 def make(
     name: str, policy: Policy, features: Features, asked: Sequence[Example], fixed: list[Example]
 ) -> Selector:
-    """Return a selector; `asked` is what those that see the true answers are told."""
+    """Return a selector; those that see the true answers get them from `asked`."""
     answered = [replace(one, answer="3") for one in asked]
     learned, vlm = LearnedSelector(policy, features), HashVlm()
     made: dict[str, Selector] = {
@@ -77,7 +77,7 @@ def make(
 
 
 def test_a_user_s_object_needs_select_alone() -> None:
-    """Its choices of fewer demonstrations are the first of its choice of most."""
+    """Its choices of fewer demonstrations are the beginning of its longest choice."""
     pools = [POOL, POOL[:4]]
     whole = select_all(Own(last), QUERIES, pools, 3)
     assert [ids(selection.examples) for selection in whole] == [[6, 5, 4], [4, 3, 2]]
@@ -144,7 +144,7 @@ class Stopping(Own):
 @pytest.mark.invariant
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_selector_that_stops_may_show_fewer(count: int) -> None:
-    """At every shot it shows the first of what it shows in all."""
+    """At every shot it shows the beginning of its whole choice."""
     each = select_each_shot(Stopping(lambda pool, _: list(pool[:count])), QUERIES[:1], [POOL], 2)
     assert [ids(s.examples) for (s,) in each] == [ids(POOL[: min(count, k)]) for k in (1, 2)]
 
@@ -179,7 +179,7 @@ def test_as_many_are_shown_as_another_selector_shows(task: IdentityTask, stoppin
 
 
 class Lazy(Sequence[Example]):
-    """A pool that makes its examples anew whenever one is looked at."""
+    """A pool that makes a new object whenever an example is read."""
 
     def __getitem__(self, place: Any) -> Any:
         """Return one, or some of them."""
@@ -192,7 +192,7 @@ class Lazy(Sequence[Example]):
 
 @pytest.mark.invariant
 def test_a_pool_may_make_its_examples_anew() -> None:
-    """Whether one is in the pool does not hang on where in memory it happens to be."""
+    """Whether an example is in the pool does not depend on which object it is."""
     found = select_all(Own(last), QUERIES[:1], [Lazy()], 2)
     assert ids(found[0].examples) == ids(last(POOL, 2))
     for number in range(50):
@@ -216,7 +216,7 @@ def test_a_user_s_selector_may_not_show_the_query_s_image() -> None:
 def test_a_candidate_with_the_query_s_image_is_never_chosen(
     task: IdentityTask, learned: LearnedSelector, name: str, kept: tuple[int, int]
 ) -> None:
-    """By any selector, though the two candidates left are exactly as many as are asked for."""
+    """No selector shows it, even if only as many others are left as are asked for."""
     query = task.environment.examples[task.dev[0]]
     pool = [
         one if place in kept else replace(one, image_sha256=query.image_sha256)
@@ -242,7 +242,7 @@ def test_a_pool_that_is_too_small_or_names_an_example_twice_is_refused(
     selector = make(name, learned.policy, learned.features, [query], [])
     with pytest.raises(UserError, match="3 demonstrations are asked .* has 2 examples with anoth"):
         selector.select(query.query, pool[:2], 3)
-    with pytest.raises(UserError, match="the pool names an example twice: leave repeats out"):
+    with pytest.raises(UserError, match="the pool holds an example twice: leave repeats out"):
         selector.select(query.query, [*pool, pool[0]], 2)
     assert len(selector.select(query.query, pool[:2], 2)) == 2
 
@@ -261,7 +261,7 @@ def test_selectors_select_one_by_one_what_they_select_together(
 
 
 def test_hashes_of_images_are_found_where_they_are_not_known(world: World, tmp_path: Path) -> None:
-    """The same image under another name is the query's image, too."""
+    """The query's image in another file is still the query's image."""
     dev = world.splits["dev"]
     other = next(e for e in dev if e.image_sha256 != dev[0].image_sha256)
     copied = copyfile(dev[0].image, tmp_path / "copy.png")

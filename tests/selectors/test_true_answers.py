@@ -1,4 +1,4 @@
-"""Selectors that see the true answers find what trying everything finds."""
+"""Selectors that see the true answers find the same as trying everything."""
 
 import math
 from dataclasses import replace
@@ -83,7 +83,7 @@ def test_equal_scores_are_ordered_by_id() -> None:
 
 @pytest.mark.invariant
 def test_an_unbounded_search_selects_the_best_sequence_of_every_length() -> None:
-    """Those of different lengths need not begin alike, and here they do not."""
+    """Best pointers of different lengths need not begin alike, and here they do not."""
     search = InfoScoreSearch(HashVlm(), ASKED, beam=EVERYTHING)
     each = select_each_shot(search, QUERIES, POOLS, 3)
     for number, (query, pool) in enumerate(zip(QUERIES, POOLS, strict=True)):
@@ -99,7 +99,7 @@ def test_an_unbounded_search_selects_the_best_sequence_of_every_length() -> None
 @pytest.mark.invariant
 @pytest.mark.parametrize("beam", [1, 2, 3, EVERYTHING])
 def test_a_search_keeps_the_score_of_everything_that_it_asked_about(beam: int) -> None:
-    """After every prefix that it went on from, shortest first, each other example of the pool."""
+    """After every prefix that was extended, shortest first, each other example of the pool."""
     asked = [(query, "3") for query in QUERIES]
     found = beam_search(HashVlm(), asked, POOLS, shots=3, beam=beam)
     for number, (query, pool) in enumerate(zip(QUERIES, POOLS, strict=True)):
@@ -139,7 +139,7 @@ def test_without_the_true_answer_there_is_no_search() -> None:
 def test_the_best_of_many_samples_is_the_best_there_is(
     task: IdentityTask, learned: LearnedSelector
 ) -> None:
-    """At every shot apart: so many samples that every pointer is among them."""
+    """At every shot independently: with so many samples, every pointer is among them."""
     scorer, queries = Scorer(HashVlm()), task.dev[:4]
     asked = answered(task, queries)
     pools = [of(task, task.environment.pools.of(query)[:4]) for query in queries]

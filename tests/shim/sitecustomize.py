@@ -1,7 +1,7 @@
 """Read by Python when a program of another environment starts: it lets torchvision load.
 
-The wheel of torchvision is built for another torch than the one without CUDA; of its compiled
-operators, importing it needs two to be named, and no image processor calls them.
+The wheel of torchvision is built for a torch with CUDA, not for the one without. Importing it needs
+two of its compiled operators to be named; no image processor calls them.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""`track sync` is killed, and run beside others: every run is there once, and whole."""
+"""`track sync` is killed, and run beside others: every run is there once, and complete."""
 
 import json
 import multiprocessing
@@ -26,7 +26,7 @@ from lever_plus.tracking.training_run import TrainingRun
 
 EXPECTED = {f"grpo/grpo/seed{seed}": 1 for seed in (1, 2)} | {"evaluate/random": 1}
 WARM = multiprocessing.get_context("forkserver")
-"""Its processes are forks of one that has done all imports, and made nothing with MLflow."""
+"""Its processes are forks of one that has imported everything and not yet used MLflow."""
 WARM.set_forkserver_preload(
     [
         "pytest",
@@ -38,7 +38,7 @@ WARM.set_forkserver_preload(
 
 
 class Syncing(NamedTuple):
-    """A process that syncs, and where it says that it begins, then what `sync` returned."""
+    """A process that syncs. It reports when it begins, and then what `sync` returned."""
 
     process: BaseProcess
     said: "Connection[Any, Any]"
@@ -54,7 +54,7 @@ def selectors(folder: Path) -> Selectors:
 
 
 def save(run: TrainingRun, path: Path, run_id: str, model_id: str) -> None:
-    """Write what stands for a model: a file of its own, and one in a folder."""
+    """Write files in place of a model: one of its own, and one in a folder."""
     (path / "artifacts").mkdir(parents=True)
     (path / "MLmodel").write_text(f"{run_id} {model_id}")
     (path / "artifacts" / "policy").write_bytes(run.checkpoint.read_bytes())
@@ -100,7 +100,7 @@ def project(tmp_path: Path, params: Params) -> Path:
 
 
 def check(uri: str, expected: dict[str, int]) -> None:
-    """Every run is there once, whole, with all its numbers, each of them once."""
+    """Each run exists once and is complete, with each of its numbers once."""
     store = Store(uri)
     runs = list(store.runs(""))
     assert Counter(run.info.run_name for run in runs) == expected
@@ -148,7 +148,7 @@ def kill_often(project: Path, uri: str, kills: int, seed: int, longest: float) -
 
 @pytest.mark.long
 def test_sync_is_killed_at_twenty_moments(project: Path) -> None:
-    """From the making of the store on; each kill leaves what the next sync takes up."""
+    """The first is when the store is made; each sync continues from what the last kill left."""
     kill_often(project, f"sqlite:///{project / 'mlflow.db'}", 20, seed=1, longest=4)
 
 
@@ -174,7 +174,7 @@ def test_two_at_once_and_kills_on_postgresql(project: Path, postgres: str) -> No
 
 @pytest.mark.long
 def test_two_machines_that_sync_through_one_server(project: Path, fresh_store: Path) -> None:
-    """Their locks do not reach each other."""
+    """No lock holds for both of them."""
     store = project / "mlflow.db"
     store.write_bytes(fresh_store.read_bytes())
     address, stop = serve(store, project)
@@ -208,7 +208,7 @@ def _with_foreign_tables(uri: str) -> None:
 def test_a_sync_that_is_cut_off_anywhere_is_made_good(
     seed: int, client: Any, project: Path, params: Params
 ) -> None:
-    """Of the calls to MLflow, one after another is the last."""
+    """Each of the calls to MLflow in turn is the last."""
     assert client
     rng = random.Random(seed)
     for _ in range(6):

@@ -1,4 +1,4 @@
-"""A stage can't be up to date though its code changed: dvc.yaml lists the import closures."""
+"""No stage is up to date if its code changed: dvc.yaml lists all that it imports."""
 
 import re
 from pathlib import Path

@@ -27,11 +27,11 @@ from lever_plus.tracking.store import Store
 from servers import free_port, wait_until_healthy
 
 LONGEST_S = 20.0
-"""Seconds that a training of no length may take on a busy machine."""
+"""Seconds that a training without any work may take on a busy machine."""
 
 
 def trained(params: Params, tmp_path: Path, seed: int = 1) -> float:
-    """Train and return the seconds; what the training leaves is as it should be."""
+    """Train, check what the training leaves, and return the seconds that it took."""
     started = time.monotonic()
     run = grpo(tmp_path, seed)
     with pytest.warns(UserWarning, match="track sync") as found:
@@ -78,7 +78,7 @@ def test_warnings_that_are_errors_end_no_training(
 
 
 class Slow(http.server.BaseHTTPRequestHandler):
-    """Is healthy at once, and answers everything else after a long time."""
+    """A server that is healthy at once and takes a long time for everything else."""
 
     def do_GET(self) -> None:
         if self.path != "/health":
@@ -101,7 +101,7 @@ def slow_server() -> Iterator[str]:
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """Takes connections and never answers."""
+    """A server that takes connections and never answers."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -161,7 +161,7 @@ def test_a_locked_store_is_left_alone(client: Any, params: Params, tmp_path: Pat
 def test_a_server_that_is_killed_while_it_trains(
     fresh_store: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The training ends as ever; once there is a server again, sync makes its run."""
+    """The training ends as usual; once there is a server again, sync makes its run."""
     assert fresh_store
     store = tmp_path / "mlflow.db"
     store.write_bytes(fresh_store.read_bytes())

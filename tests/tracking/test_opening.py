@@ -1,4 +1,4 @@
-"""What is no store, or no store of ours, ends as a sentence and stays as it was."""
+"""What is no store, or not this project's, ends in a sentence and is not changed."""
 
 import http.server
 import shutil
@@ -24,7 +24,11 @@ def opened(path: Path) -> Store:
 def test_a_folder_a_text_and_a_closed_place_are_no_store(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("not a database at all")
     (tmp_path / "folder.db").mkdir()
-    for name, message in {"text.db": "no SQLite", "folder.db": "no file", "text.db/a": "a"}.items():
+    for name, message in {
+        "text.db": "not a SQLite",
+        "folder.db": "not a file",
+        "text.db/a": "a",
+    }.items():
         with pytest.raises(UserError, match=message):
             opened(tmp_path / name)
     with pytest.raises(UserError, match="can't be made"):
@@ -133,7 +137,7 @@ def test_passwords_are_neither_shown_nor_logged(client: Any) -> None:
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    """A server that is none of MLflow's."""
+    """A server that is not MLflow's."""
 
     def do_GET(self) -> None:
         self.send_response(200)

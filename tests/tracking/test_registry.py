@@ -92,7 +92,7 @@ def test_a_policy_that_is_trained_anew_meanwhile_is_no_version(
 def test_of_two_machines_that_register_at_once_the_first_stays(
     client: Any, params: Params, runs: list[TrainingRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither has seen the other's version before it makes its own."""
+    """Neither has seen the other's version before it creates its own."""
     synced(params, runs)
     first = champion(client).version
     with monkeypatch.context() as patch:

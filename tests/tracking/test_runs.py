@@ -1,4 +1,4 @@
-"""MLflow holds what the files hold: live, after the fact, and twice the same."""
+"""MLflow shows what the files hold: live, afterwards, and the same when synced twice."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ SUMMARY = {
 
 
 def of_one_seed(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return a summary whose methods have their first seed alone."""
+    """Return a summary whose methods have only their first seed."""
     parts = {
         part: [{**row, "seed_accuracies": row["seed_accuracies"][:1]} for row in summary[part]]
         for part in ("rows", "means")
@@ -134,7 +134,7 @@ def test_the_evaluation_goes_to_the_run_of_its_checkpoint(
 def test_accuracies_go_to_their_seed_whatever_the_order_of_params_is(
     client: Any, params: Params, tmp_path: Path
 ) -> None:
-    """The summary has seeds in ascending order; one that lacks some is not guessed at."""
+    """The summary has seeds in ascending order; if some are missing, nothing is guessed."""
     runs = [grpo(tmp_path, 2), grpo(tmp_path, 1)]
     train(params, runs[0])  # seed 1 is not there
     summary = tmp_path / "summary.json"
@@ -265,7 +265,7 @@ def test_a_run_names_its_data_and_its_checkpoint_by_their_dvc_hashes(
 def test_variants_are_evaluated_apart_from_the_pipeline_s_runs(
     client: Any, params: Params, tmp_path: Path
 ) -> None:
-    """A variant has runs of the same method: none of the pipeline's numbers may go there."""
+    """A variant has runs of the same methods; they must not get the pipeline's numbers."""
     variant = TrainingRun("ablation/few", "grpo", 1, tmp_path / "few" / "history.jsonl")
     runs = [grpo(tmp_path, 1), grpo(tmp_path, 2), variant]
     for run in runs:

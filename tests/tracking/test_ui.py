@@ -66,7 +66,7 @@ def shown(address: str) -> str:
 
 
 def status(server: str, host: str) -> int:
-    """Return what the server answers somebody who came by another name."""
+    """Return the status that the server gives to a request under another host name."""
     request = urllib.request.Request(f"{server}/ajax-api/2.0/mlflow/experiments/search")
     request.add_header("Host", host)
     try:

@@ -1,4 +1,4 @@
-"""What the tests of this room share: an enumerable world in float64, and a task to be learned."""
+"""Fixtures of the training tests: a world small enough to enumerate, in float64, and a task."""
 
 from itertools import permutations
 
@@ -39,7 +39,7 @@ def encoded(policy: Policy) -> Encoded:
 
 @pytest.fixture
 def reference(policy: Policy) -> Policy:
-    """A policy near the other one."""
+    """A policy near `policy`."""
     other = build_policy(policy.config).double().eval()
     torch.manual_seed(11)
     moved = {k: v + 0.1 * torch.randn_like(v) for k, v in policy.state_dict().items()}
@@ -59,7 +59,7 @@ def reference_encoded(reference: Policy) -> Encoded:
 
 @pytest.fixture
 def every() -> Tensor:
-    """Every pointer there is: [1, 60, SHOTS]."""
+    """All possible pointers: [1, 60, SHOTS]."""
     return torch.tensor([list(permutations(range(POOL), SHOTS))])
 
 

@@ -1,4 +1,4 @@
-"""A GRPO training to be killed: `killed_training.py FOLDER EPOCH` hangs when it is at the epoch."""
+"""A GRPO training to be killed: `killed_training.py FOLDER EPOCH` hangs once it is at EPOCH."""
 
 import json
 import sys

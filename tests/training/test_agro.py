@@ -1,4 +1,4 @@
-"""AGRO against enumeration: its minimum, its gradient on policy, and what it forgets."""
+"""AGRO compared with enumeration: its minimum, its on-policy gradient, and what it ignores."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_agro_is_half_the_mean_squared_difference_over_pairs_summed_over_the_ste
 def test_agro_has_its_minimum_at_the_tilted_reference_whatever_filled_the_list(
     reference: Policy, reference_encoded: Encoded, every: Tensor, rewards: Tensor
 ) -> None:
-    """At reference exp(R / beta) / Z no list has variance, so none has a gradient."""
+    """If pi is reference * exp(R / beta) / Z, no list has any variance, and so no gradient."""
     returns = rewards[0].mean(-1)
     log_ref = whole(reference, reference_encoded, every).detach()
     tilted = (log_ref + returns / BETA).log_softmax(-1).requires_grad_()

@@ -1,4 +1,4 @@
-"""The benchmark of growth runs on a little, and its data are those that the pipeline reads."""
+"""The growth benchmark runs on little data, which have the format that the pipeline reads."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_it_sums_up_its_scores() -> None:
 
 @pytest.mark.long
 def test_it_writes_the_report_of_a_made_up_project(tmp_path: Path) -> None:
-    """Every part of the page is there, and a card of every training."""
+    """The page has all its parts, and there is a card for every training."""
     found = report.run(tmp_path, 40, records=3)
     assert (found["questions"], found["scores"]) == (40, 40 * 16 * 3 * 4)
     assert found["page_kb"] > 300

@@ -1,4 +1,4 @@
-"""Groups whose candidates score alike: left out they change nothing, kept they are no lesson."""
+"""Groups whose candidates score alike: dropped they change nothing, kept they teach nothing."""
 
 import math
 from dataclasses import replace
@@ -30,7 +30,7 @@ def test_constant_groups_are_rows_to_train_on_only_where_they_are_kept() -> None
 @pytest.mark.invariant
 @pytest.mark.parametrize("train", [rce, agro, grpo])
 def test_constant_groups_do_not_push_the_policy(task: IdentityTask, train: Train) -> None:
-    """Training is bit for bit that without them: they are in no sum and in no denominator."""
+    """Training gives the same bits as without them: they are in no sum and in no denominator."""
     params = FEW[train]
     groups = constant(task.groups(size=8), slice(32, None))
     with_them = train(task, task.policy(), params, groups=groups)
@@ -56,7 +56,7 @@ def test_constant_groups_alone_leave_the_policy_as_it_is(task: IdentityTask, tra
 def test_constant_groups_that_are_kept_pull_rce_to_a_uniform_choice_among_them(
     task: IdentityTask,
 ) -> None:
-    """As equal weights do."""
+    """Because all candidates of such a group have equal weights."""
     groups = constant(task.groups(size=8), slice(None))
     history = rce(task, task.policy(), FEW[rce], groups=groups, constant_groups="keep").history
     assert history[-1]["frac_reward_zero_std"] == 1
@@ -66,7 +66,7 @@ def test_constant_groups_that_are_kept_pull_rce_to_a_uniform_choice_among_them(
 @pytest.mark.invariant
 @pytest.mark.parametrize("train", [rce, agro])
 def test_what_a_constant_group_scores_has_no_effect(task: IdentityTask, train: Train) -> None:
-    """Not even in the last digits: beside groups that teach, trained to the same bits."""
+    """Not even in the last digits: training beside groups that teach gives the same bits."""
     groups = constant(task.groups(size=8), slice(32, None))
     rewards = groups.rewards.clone()
     rewards[32:] = 0.0

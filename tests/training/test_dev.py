@@ -18,7 +18,7 @@ from training import ALL_SHORT, RCE, SFT, Train, rce, sft, short_sft, short_sft_
 def test_a_row_says_how_selections_and_distributions_moved(
     task: IdentityTask, train: Train
 ) -> None:
-    """KL of a pointer is the sum of its steps', entropy the mean; SFT has no start to compare."""
+    """A pointer's KL is the sum over its steps, its entropy the mean; SFT has no KL."""
     history = train(task, task.policy()).history
     for row in history:
         numbers = {key: float(value) for key, value in row.items() if key != "alarm"}

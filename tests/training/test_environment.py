@@ -21,12 +21,12 @@ from lever_plus.vlm.scorer import Scorer
 
 
 class FormulaVlm:
-    """Answers by formula: the last demonstration's number, likely as far as the first is large."""
+    """Answers with the last demonstration's id; likelihoods fall with the first id and length."""
 
     identity = VlmIdentity(model="m", revision="r", dtype="d", prompt_hash="h", generation="g")
 
     def __init__(self) -> None:
-        """Start with nothing asked."""
+        """Start without any request."""
         self.asked: list[Request] = []
         self.weighed: list[Request] = []
 

@@ -1,4 +1,4 @@
-"""The gradient of a batch does not depend on how it is cut, nor on which thread is first."""
+"""A batch's gradient does not depend on how it is cut into parts, nor on which thread is first."""
 
 import time
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def test_parts_weigh_as_much_as_they_have_rows(weight: nn.Parameter, parts: int)
 
 
 def test_parts_are_summed_in_their_order(weight: nn.Parameter) -> None:
-    """Float32 sums show their order: the first part is the slowest, and still the first summand."""
+    """Float32 sums depend on order: the first part is the slowest, and still summed first."""
     single = nn.Parameter(weight.detach().float() * 1e-3)
     scale = torch.tensor([1e8, -1e8, 1.0])
 
@@ -67,7 +67,7 @@ def test_parameters_share_no_gradient_and_what_does_not_count_has_none(
 
 
 def test_a_parameter_that_counts_later_takes_first_steps_then(weight: nn.Parameter) -> None:
-    """Adam's first steps are as long as the rate, whatever others have learned before."""
+    """Its first Adam steps are as long as the rate, whatever other parameters learned before."""
     later = nn.Parameter(torch.ones(2))
     gradients, adam = Gradients([weight, later], 2), torch.optim.AdamW([weight, later], lr=0.01)
     for counts, steps in ((weight, 50), (later, 5)):
@@ -90,7 +90,7 @@ def test_what_a_part_raises_is_raised(weight: nn.Parameter) -> None:
 
 @pytest.mark.parametrize("train", [rce, agro, grpo])
 def test_training_does_not_depend_on_the_parts(task: IdentityTask, train: Train) -> None:
-    """But for the order of float operations: with equal parts, the bytes are the same."""
+    """Except for the order of float operations; with equal parts, the bytes are the same."""
     whole = task.groups(size=12)
     keep = torch.arange(12) < 3 + 2 * (torch.arange(len(whole.queries)) % 4)[:, None]
     groups = replace(whole, keep=keep)  # as repeats make it: queries with more and with less
@@ -107,10 +107,10 @@ def test_training_does_not_depend_on_the_parts(task: IdentityTask, train: Train)
 
 
 class InTurn:
-    """Stands for a pool whose threads are faster, or slower, than the one that waits for them."""
+    """Stands in for a pool whose threads are faster or slower than the one that waits for them."""
 
     def __init__(self, *, faster: bool) -> None:
-        """Compute what is submitted at once, or when its result is asked for."""
+        """Compute submitted work at once, or only when its result is requested."""
         self._faster = faster
 
     def submit(self, work: Callable[[], object]) -> SimpleNamespace:

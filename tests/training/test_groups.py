@@ -1,4 +1,4 @@
-"""Groups belong to query ids, keep their losers, and notice repeats."""
+"""Groups belong to query ids, keep candidates with low rewards, and mark repeats."""
 
 import pytest
 import torch
@@ -105,7 +105,7 @@ def test_the_length_of_the_padding_changes_no_loss(records: list[QueryRecord]) -
 @pytest.mark.invariant
 @pytest.mark.parametrize("pointer", [(12, 99), (13, 14), (12, 12)])
 def test_a_pointer_outside_its_pool_is_refused(pointer: tuple[int, int]) -> None:
-    """14 is in another query's pool: only the query's own counts."""
+    """14 is in another query's pool; only the query's own pool counts."""
     with pytest.raises(PointerError, match=rf"query 7: .*{pointer[1]}"):
         read_groups([record(7, candidate(pointer, 0.0, 0.0))])
 
@@ -201,7 +201,7 @@ def test_a_score_that_the_reward_needs_and_the_data_lack_is_named(
 
 
 def test_a_reward_with_log_prob_adds_the_pointer_s_own_at_every_shot() -> None:
-    """Whether it is stored step by step (-1 and -1 here) or as a whole."""
+    """It may be stored step by step (-1 and -1 here) or as a whole."""
     whole = candidate((11, 13), 0.3, 0.0).model_copy(
         update={"step_log_probs": None, "log_prob": -3.0}
     )
@@ -245,7 +245,7 @@ def test_candidates_of_other_queries_cannot_join(mixed: list[QueryRecord]) -> No
 
 
 def test_candidates_come_back_from_their_state(mixed: list[QueryRecord]) -> None:
-    """Others of the same queries take their place; they lose the log-probs that they had."""
+    """They replace other candidates of the same queries, and have lost their log-probs."""
     groups = groups_from_records(mixed, POOLS, soft([0.5, 0.5]))
     fresh = Candidates(groups.with_candidates(groups), torch.rand(3, 10, 2))
     listed = Candidates(groups)

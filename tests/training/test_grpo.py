@@ -7,7 +7,7 @@ from identity_task import IdentityTask
 from training import GRPO, OFFLINE, grpo
 
 SEED_V3 = {"credit": "total", "advantage": "z_score", "ratio": "sequence", "kl": "k3"}
-"""Those of the older system."""
+"""The choices of the older system."""
 
 
 def betas(task: IdentityTask, **changes: object) -> list[float]:
@@ -55,7 +55,7 @@ def test_the_choices_of_the_older_system_learn_too(task: IdentityTask) -> None:
 
 @pytest.mark.parametrize("choice", SEED_V3)
 def test_every_choice_changes_what_is_learned(task: IdentityTask, choice: str) -> None:
-    """A setting without an effect would not be one."""
+    """Otherwise the choice would be without effect."""
     base = GRPO.model_copy(update={"credit": "total", "rounds": 1, "kl_beta": 0.3})
     other = {**SEED_V3, "credit": "reward_to_go"}[choice]
     one, two = (

@@ -108,7 +108,7 @@ def test_a_monte_carlo_estimate_of_the_kl_agrees_with_the_exact_one(
 
 
 def test_k3_is_r_minus_1_minus_log_r_with_the_policy_over_the_reference() -> None:
-    """By hand, at ratios 3 and 1/3: the ratio turned round would swap the two values."""
+    """By hand, at ratios 3 and 1/3: the inverse ratio would swap the two values."""
     log_probs = torch.tensor([0.6, 0.2]).log().requires_grad_()
     found = losses.k3(log_probs, torch.tensor([0.2, 0.6]).log())
     assert found.tolist() == pytest.approx([2 - math.log(3), math.log(3) - 2 / 3])
@@ -144,7 +144,7 @@ def test_as_a_loss_k3_has_half_the_gradient_of_chi2(
     reference_encoded: Encoded,
     every: Tensor,
 ) -> None:
-    """On samples of pi: no KL's, but it too leads to the reference."""
+    """On samples of pi. It is no KL's gradient, but it also leads to the reference."""
     ours = whole(policy, encoded, every)
     theirs = whole(reference, reference_encoded, every).detach()
     as_loss = gradient((ours.detach().exp() * losses.k3(ours, theirs)).sum(), policy)

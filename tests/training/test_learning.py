@@ -1,4 +1,4 @@
-"""Training solves a task, repeats itself exactly, and looks only where it may."""
+"""Training solves a task, gives the same result every time, and uses only the data it may use."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def rewarded_at_shot_one(task: IdentityTask) -> IdentityTask:
 @pytest.mark.invariant
 @LOSSES
 def test_every_loss_learns_the_identity_task(task: IdentityTask, train: Train) -> None:
-    """On queries that it was not trained on."""
+    """Measured on queries that it was not trained on."""
     outcome = train(task, task.policy())
     start, end = float(outcome.history[0]["dev_reward"]), outcome.trained.best_reward
     assert start < 0.5
@@ -68,7 +68,7 @@ def test_every_loss_learns_the_identity_task(task: IdentityTask, train: Train) -
 def test_static_scores_learn_what_the_first_pick_earns(
     task: IdentityTask, train: Train, least: float
 ) -> None:
-    """v2 cannot know the step: listwise SFT and AGRO's regression have no exact solution there."""
+    """v2 cannot know the step, so listwise SFT and AGRO's regression have no exact solution."""
     task = rewarded_at_shot_one(task)
     outcome = train(task, task.policy(kind="v2"))
     assert float(outcome.history[0]["dev_reward"]) <= 0.25
@@ -105,7 +105,7 @@ def test_dropout_is_on_in_sft(task: IdentityTask, train: Train) -> None:
 
 
 def test_rce_has_the_dropout_of_its_own_settings(task: IdentityTask) -> None:
-    """Whatever the policy had before; its dev rewards are those of a policy in eval mode."""
+    """Whatever dropout the policy had before. Dev rewards are measured in eval mode."""
     off, on = (RCE.model_copy(update={"epochs": 2, "dropout": rate}) for rate in (0.0, 0.5))
     plain = rce(task, task.policy(), off)
     assert rce(task, task.policy(dropout=0.9).train(), off).weights.equal(plain.weights)
@@ -116,13 +116,13 @@ def test_rce_has_the_dropout_of_its_own_settings(task: IdentityTask) -> None:
 
 
 def test_the_dropout_of_rce_is_that_of_its_seed(task: IdentityTask) -> None:
-    """Not of what the process has drawn before."""
+    """It does not depend on what the process has drawn before."""
     noisy = RCE.model_copy(update={"epochs": 2, "dropout": 0.5})
     one = rce(task, task.policy(), noisy)
     policy = task.policy()
     torch.rand(3)
     assert rce(task, policy, noisy).weights.equal(one.weights)
-    alone = task.groups(size=8).rows(torch.tensor([0]))  # without an order that tells seeds apart
+    alone = task.groups(size=8).rows(torch.tensor([0]))  # one query: the order cannot differ
     first, second = (rce(task, task.policy(), noisy, s, groups=alone).weights for s in (0, 1))
     assert not first.equal(second)
 
@@ -146,14 +146,14 @@ def test_rewards_are_asked_for_dev_and_for_fresh_candidates_alone(
 
 @SHORT
 def test_training_on_train_never_sees_dev_but_to_score_it(task: IdentityTask, train: Train) -> None:
-    """Other dev queries choose another epoch at most: the weights after the last are the same."""
+    """Other dev queries can only choose another epoch; the weights after the last one are equal."""
     fewer = replace(task, dev=task.dev[:1])
     assert train(task, task.policy()).weights.equal(train(fewer, fewer.policy()).weights)
 
 
 @pytest.mark.invariant
 def test_equal_totals_with_different_steps_still_teach(task: IdentityTask) -> None:
-    """Reward-to-go differs at step 2, though the total does not: dropping such groups is biased."""
+    """Totals are equal, but rewards-to-go differ at step 2: dropping such groups adds bias."""
     groups = task.groups(size=2)
     rewards = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(len(task.train), -1, -1)
     outcome = grpo(task, task.policy(), OFFLINE, groups=replace(groups, rewards=rewards))
@@ -184,7 +184,7 @@ def test_advantages_are_not_divided_by_a_standard_deviation(task: IdentityTask) 
 
 
 def test_the_first_step_of_grpo_starts_at_the_reference(task: IdentityTask) -> None:
-    """Ratio 1 and KL 0 before anything moved; both move afterwards."""
+    """Ratio 1 and KL 0 before the first update; both change afterwards."""
     one_step = OFFLINE.model_copy(update={"epochs": 1, "batch_size": 48})
     start, first = grpo(task, task.policy(), one_step).history
     assert start["kl"] == 0
@@ -206,7 +206,7 @@ def test_kl_beta_holds_the_policy_at_the_reference(task: IdentityTask) -> None:
 
 
 def test_grpo_keeps_a_frozen_reference_of_its_start(task: IdentityTask) -> None:
-    """The KL goes on growing over the rounds, because the reference does not follow."""
+    """The KL keeps growing over the rounds, because the reference does not follow."""
     outcome = grpo(task, task.policy(), GRPO.model_copy(update={"kl_beta": 0.0}))
     kls = [float(row["kl"]) for row in outcome.history[1:]]
     assert kls[-1] > 2 * kls[2] > 0

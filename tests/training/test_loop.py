@@ -35,7 +35,7 @@ def test_patience_ends_an_sft_that_gets_no_better(task: IdentityTask) -> None:
 
 @pytest.mark.parametrize("train", [rce, agro, grpo])
 def test_nothing_ends_rl_before_its_last_epoch(task: IdentityTask, train: Train) -> None:
-    """A schedule that is cut short was never the one that was asked for."""
+    """A schedule that is cut short would not be the one that was asked for."""
     params: dict[Train, Any] = {rce: RCE, agro: AGRO, grpo: OFFLINE}
     stuck = params[train].model_copy(update={"epochs": 8, "learning_rate": 1e-12})
     history = train(task, task.policy(), stuck).history
@@ -89,7 +89,7 @@ def test_every_history_row_is_numbered_and_finite(task: IdentityTask, train: Tra
 def test_the_loss_of_a_random_pick_is_the_log_of_the_number_of_pointers(
     task: IdentityTask, train: Train
 ) -> None:
-    """Sum of log(K - t): weights of a group sum to one, so it is the same for every group."""
+    """It is the sum of log(K - t), the same for every group, whose weights sum to one."""
     row = train(task, task.policy()).history[1]
     assert row["uniform_loss"] == pytest.approx(math.log(6 * 5 * 4), rel=1e-5)
     assert float(row["loss"]) < float(row["uniform_loss"]) + 1

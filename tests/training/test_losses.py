@@ -1,4 +1,4 @@
-"""SFT, RCE and GRPO against enumeration, their definitions, and their truth tables."""
+"""SFT, RCE and GRPO compared with enumeration, their definitions, and truth tables."""
 
 import math
 
@@ -24,7 +24,7 @@ def test_sft_is_the_weighted_negative_log_likelihood() -> None:
 
 
 def test_listwise_is_the_cross_entropy_with_the_scores_at_every_prefix() -> None:
-    """By hand: a query with two prefixes; -inf stands for what is picked or padding."""
+    """By hand: a query with two prefixes; -inf marks what is picked already, or padding."""
     log_probs = torch.tensor([[[0.5, 0.25, 0.25], [0.125, 0.875, 0.0]]]).log().requires_grad_()
     weights = torch.tensor([[[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]]])
     expected = -(math.log(0.25) + 0.5 * math.log(0.125) + 0.5 * math.log(0.875)) / 2
@@ -61,7 +61,7 @@ def test_rce_with_a_tiny_tau_imitates_the_best_candidate_alone() -> None:
 def test_rce_rests_at_what_filled_the_list_times_exp_of_the_reward_over_tau(
     rewards: Tensor,
 ) -> None:
-    """A pointer that stands n times in the list has mu proportional to n."""
+    """A pointer that is n times in the list has mu proportional to n."""
     returns, tau = rewards[0].mean(-1), 0.4
     mu = (torch.arange(60) * 7 % 4 + 1).double()
     members = torch.arange(60).repeat_interleave(mu.long())
@@ -256,7 +256,7 @@ def test_a_huge_ratio_overflows_neither_loss_nor_gradient(distance: float) -> No
 
 @pytest.mark.invariant
 def test_a_batch_has_the_mean_gradient_of_its_groups_alone(policy: Policy) -> None:
-    """Micro-batches: every query weighs the same, whatever stands beside it and is kept."""
+    """Micro-batches: every query has the same weight, whatever else is in its batch."""
     queries, pools = numbers(8, 4, seed=2), numbers(8, 5, 6, seed=3)
     pointers = torch.rand(8, 6, 5).argsort(-1)[..., :3]
     old, reference = numbers(8, 6, 3, seed=4) - 1, 3 * numbers(8, 6, 3, seed=5)

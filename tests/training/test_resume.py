@@ -1,4 +1,4 @@
-"""A killed training goes on as if nothing had happened, and damage means starting anew."""
+"""A killed training resumes as if nothing had happened; with a damaged state it starts anew."""
 
 import copy
 import functools
@@ -81,7 +81,7 @@ def whole(case: str) -> Outcome:
 
 
 def text(outcome: Outcome) -> str:
-    """Return the history as it stands in its file."""
+    """Return the text of the history file."""
     return "".join(json.dumps(row) + "\n" for row in outcome.history)
 
 
@@ -101,7 +101,7 @@ def assert_equal(one: Outcome, other: Outcome) -> None:
 def test_a_killed_training_ends_as_one_that_was_not(
     task: IdentityTask, case: str, epochs: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """Killed when the row of an epoch is written and its state is not: within a round as well."""
+    """It is killed when an epoch's row is written and its state is not, also within a round."""
     kept = tmp_path / "state.safetensors"
     for epoch in epochs:
         with pytest.raises(KilledError):
@@ -186,7 +186,7 @@ def test_tensors_that_share_memory_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_goes_on_where_it_was() -> None:
-    """Moments and step counts: the next step is bit for bit that of the uninterrupted one."""
+    """Moments and step counts are restored: the next step is the same to the bit."""
 
     def steps(weight: torch.Tensor, optimizer: torch.optim.Optimizer, count: int) -> None:
         for number in range(count):

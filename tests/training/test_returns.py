@@ -1,4 +1,4 @@
-"""Returns and advantages: credit per step, unbiased baseline, and no push without a difference."""
+"""Returns and advantages: credit per step, unbiased baseline, no advantage without a difference."""
 
 import math
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def test_total_is_the_weighted_reward_of_all_shots_at_every_step() -> None:
 def test_total_credit_has_the_same_expected_gradient_as_reward_to_go(
     policy: Policy, encoded: Encoded, every: Tensor, rewards: Tensor
 ) -> None:
-    """Earlier rewards do not depend on a pick: they add variance, and nothing in expectation."""
+    """Earlier rewards do not depend on a pick: they add variance, but nothing in expectation."""
     log_probs = policy.log_probs(encoded, every)
     probabilities = log_probs.detach().sum(-1).exp()
     credit = (log_probs * total(rewards, WEIGHTS)).sum(-1)
@@ -116,7 +116,7 @@ def test_grpo_is_unbiased_over_all_groups(
 ) -> None:
     """The mean over all groups of the loss's gradient is the gradient of -J, enumerated.
 
-    The group's whole mean as the baseline, the candidate included, shrinks it to (G - 1) / G.
+    With the mean of the whole group as baseline, it would shrink to (G - 1) / G.
 
     Groups of 3 are over the 12 pointers that start with one of two pairs of candidates, as the
     bandit of their renormalised probabilities.
@@ -184,7 +184,7 @@ def test_a_constant_added_to_all_rewards_changes_no_advantage() -> None:
 
 @pytest.mark.invariant
 def test_advantages_scale_with_the_rewards() -> None:
-    """No division by a standard deviation: half the rewards are half the advantages."""
+    """There is no division by a standard deviation: half the rewards give half the advantages."""
     returns = torch.rand(2, 6, 3, dtype=torch.float64)
     keep = everyone(returns)
     assert_close(leave_one_out(0.01 * returns, keep), 0.01 * leave_one_out(returns, keep))

@@ -1,4 +1,4 @@
-"""Rewards of answers: one formula, the older system's modes as its weights, functions, the clip."""
+"""Rewards: the formula, the older system's modes as weights of it, own functions, the clip."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ SCORES = Scores(
 )
 EXTRA = ("gt_prob", "relevance", "log_prob")
 Own = Callable[..., RewardParams]
-MODULES = count()  # functions are looked up once a process
+MODULES = count()  # functions are looked up once in each process
 
 
 def assert_allclose(actual: Floats, expected: object) -> None:
@@ -158,7 +158,7 @@ def test_a_mode_is_nothing_but_a_name_of_weights(mode: str, weights: dict[str, f
 
 
 def test_hard_and_soft_have_the_very_bytes_of_their_sum() -> None:
-    """Trainings that were done before the formula was one are not to move in the last digit."""
+    """Trainings from before there was one formula must not change in the last digit."""
     generator = np.random.default_rng(0)
     hard = generator.integers(0, 2, (64, 4)).astype("f4")
     soft = generator.random((64, 4), "f4")
@@ -170,7 +170,7 @@ def test_hard_and_soft_have_the_very_bytes_of_their_sum() -> None:
 
 
 def test_a_low_accuracy_answer_counts_its_soft_score_beside_the_hard_one() -> None:
-    """The hard score is 1 wherever any human gave the answer: 0.3 earns 1.3."""
+    """The hard score is 1 if any human gave the answer, so an accuracy of 0.3 earns 1.3."""
     scores = Scores(np.array([[1.0]], "f4"), np.array([[0.3]], "f4"))
     assert_allclose(shot_rewards(scores, params(hard=1.0, soft=1.0)), [[1.3]])
 
@@ -182,7 +182,7 @@ def test_rewards_are_clipped_on_both_sides(clip: float, expected: list[float]) -
 
 
 def test_a_reward_without_the_generator_s_log_prob_does_without_its_term() -> None:
-    """On a dev query there is no generator but the policy itself."""
+    """On a dev query there is no generator, only the policy itself."""
     scores = SCORES._replace(log_prob=None)
     assert_allclose(shot_rewards(scores, params(hard=2.0, log_prob=0.1)), [[2.0, 0.0]])
 
@@ -246,7 +246,7 @@ def test_a_function_that_says_nothing_needs_no_more_than_hard_and_soft(own: Own)
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (np.zeros(2), r"returned float64 of shape \[2\]: return one number for every answer, "),
+        (np.zeros(2), r"returned float64 of shape \[2\]: it must return one number for every "),
         (1.0, r"returned float64 of shape \[\]"),
         (None, r"returned object of shape \[\]"),
         (np.array([["a", "b"]]), r"returned <U1 of shape \[1, 2\]"),

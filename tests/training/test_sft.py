@@ -1,4 +1,4 @@
-"""What SFT imitates: all scores of the searches, or the sequences that they kept."""
+"""What SFT imitates: all scores of the searches, or only the sequences that they kept."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ from lever_plus.training.trainer import Run
 from training import SFT, Watch, sft, sft_beams
 
 STILL = SFT.model_copy(update={"epochs": 1, "learning_rate": 1e-9, "batch_size": 1000})
-"""One step that goes nowhere: the history has the loss at the start."""
+"""One step that changes nothing, so the history has the loss at the start."""
 TEMPERATURE = STILL.temperature
 
 
@@ -111,7 +111,7 @@ def test_the_loss_of_beams_weighs_the_best_sequences_of_the_search(uneven: Ident
 
 
 def test_searches_for_fewer_picks_teach_those(task: IdentityTask) -> None:
-    """Pointers may be longer than what was searched for: prefixes of every length there is."""
+    """Pointers may be longer than what was searched for; the prefixes that there are teach."""
     searches = {q: [s for s in found if not s.prefix] for q, found in task.searches().items()}
     params = SFT.model_copy(update={"epochs": 12})
     policy, watch = task.policy(), Watch()

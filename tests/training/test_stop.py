@@ -1,4 +1,4 @@
-"""Learning when to stop: the value of going on, the loss, and what a price does."""
+"""Learning when to stop: the value of continuing, the loss, and what a price does."""
 
 import math
 from itertools import product
@@ -34,7 +34,7 @@ def test_going_on_is_worth_the_mean_over_all_later_decisions() -> None:
 
 @pytest.mark.invariant
 def test_the_loss_decides_for_the_larger_expected_value() -> None:
-    """One state, whose stop is worth +1 in one case of four and -0.2 in the others: stop."""
+    """In one state, stopping is worth +1 in one case of four and -0.2 in the others: stop."""
     values = torch.tensor([[[1.0, 0.0]], [[0.0, 0.2]], [[0.0, 0.2]], [[0.0, 0.2]]]).double()
     odds = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.SGD([odds], lr=20.0)
@@ -59,7 +59,7 @@ def test_a_wrong_decision_has_a_gradient_however_sure_it_is(sure: float, advanta
 def test_a_policy_shows_what_is_worth_its_price(
     task: IdentityTask, price: float, least: float, most: float
 ) -> None:
-    """Each shot is worth 1 alone: at .3 the first is bought, at 1.2 nothing, at 0 any number."""
+    """Every shot has the same reward, 1: at .3 one is shown, at 1.2 none, at 0 any number."""
     pointer = PointerParams(shots=3, price=price, price_per="demonstration")
     outcome = stop(task, solved(), pointer=pointer)
     best = outcome.history[outcome.trained.best_epoch]
@@ -96,7 +96,7 @@ def test_the_picks_are_left_alone_until_the_head_has_learned(task: IdentityTask)
 
 
 def test_the_fixed_share_teaches_picks_whatever_the_policy_would_show(task: IdentityTask) -> None:
-    """At 1 it is all that they learn from: the probabilities of stopping have no weight left."""
+    """At 1 they learn from nothing else: the probabilities of stopping have no weight left."""
     update = {"passes": 0, "rounds": 1, "epochs": 1, "weight_decay": 0.0, "fixed_share": 1.0}
     params, grpo = STOP.model_copy(update=update), GRPO.model_copy(update={"kl_beta": 0.0})
     start, run = task.policy(), Run(0, Watch())

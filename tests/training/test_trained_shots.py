@@ -1,4 +1,4 @@
-"""Picks after the last shot that has a weight are not trained, and credit is as it is asked for."""
+"""Picks after the last shot that has a weight are not trained; credit is as the settings say."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -164,7 +164,7 @@ def picked(task: IdentityTask, some: Groups) -> Tensor:
 def test_the_first_loss_of_rce_is_that_of_the_returns_it_is_told(
     task: IdentityTask, credit: str
 ) -> None:
-    """With total credit that of whole pointers: -sum softmax(R / tau) log pi."""
+    """With total credit it is that of whole pointers: -sum softmax(R / tau) log pi."""
     some = rewarded(task, [0.2, 0.3, 0.5])
     changes = {"epochs": 1, "batch_size": 1000, "credit": credit}
     given, tau = some.groups(size=8), RCE.tau["rce"].start

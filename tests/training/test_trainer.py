@@ -1,4 +1,4 @@
-"""An optimiser step, its learning rate and its batches; a trainer goes on where another was."""
+"""An optimiser step, its learning rate and its batches; a trainer resumes where another was."""
 
 import math
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_the_learning_rate_follows_its_schedule(
 def test_a_learning_rate_that_came_to_its_end_stays_there(
     task: IdentityTask, schedule: str
 ) -> None:
-    """Rounds of fresh candidates may make more steps than were counted on."""
+    """Rounds of fresh candidates may make more steps than were planned."""
     found = learning_rates(task, 2, 6, schedule=schedule)
     assert found == pytest.approx([1.0, 0.5, 0.0, 0.0, 0.0, 0.0], abs=1e-4)
 

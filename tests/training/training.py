@@ -1,4 +1,4 @@
-"""Trainings of every loss on the identity task, long enough to solve it or as short as can be."""
+"""Trainings with every loss on the identity task, either long enough to solve it or very short."""
 
 import copy
 import functools
@@ -69,7 +69,7 @@ OFFLINE = GRPO.model_copy(update={"rounds": 0})
 
 
 class KilledError(Exception):
-    """Stands for the end of the process."""
+    """Stands in for the end of the process."""
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Outcome:
 
     @property
     def weights(self) -> Tensor:
-        """Return the last weights in one vector; the best epoch does not show here."""
+        """Return the last weights in one vector, whatever the best epoch was."""
         return torch.cat([p.detach().flatten() for p in self.trained.policy.parameters()])
 
 

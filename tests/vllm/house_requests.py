@@ -1,4 +1,4 @@
-"""What is asked of a real server: house words, with the images as large as a test wants."""
+"""Requests to a real server: house words, with images as large as a test wants."""
 
 from pathlib import Path
 

@@ -34,7 +34,7 @@ QUESTION = {
 
 
 class RealServer:
-    """The shipped VLM, exactly as it is, served by vLLM; always on the same port."""
+    """vLLM serving the shipped VLM exactly as it is, always on the same port."""
 
     def __init__(self, python: str, folder: Path, *flags: str, key: str = "") -> None:
         """Keep what starts it.
@@ -73,7 +73,7 @@ class RealServer:
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
             "PYTHONPATH": str(ROOT / "tests" / "shim"),
             "HF_HUB_OFFLINE": "1",
-            # It would bind itself to one core, whoever else computes there.
+            # Otherwise it binds itself to one core, even if another process uses that.
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -18,7 +18,7 @@ CHEAPEST = "logprob_token_ids"
 
 
 def longer(prompts: list[Asked], words: str, answer: str = "") -> list[Request]:
-    """Return every query after every fourth prompt's first demonstration, as a search asks it."""
+    """Return every query after the first demonstration of every fourth prompt, as a search asks."""
 
     def shown(each: Asked) -> Request:
         first = each.demonstrations[0]
@@ -60,7 +60,7 @@ def test_the_cheapest_way_runs_less_than_half_of_what_echoes_run(
 def test_every_way_gives_the_likelihoods_of_echoes(
     way: str, vllm_server: str, prompts: list[Asked]
 ) -> None:
-    """Answers of several tokens too."""
+    """This includes answers of several tokens."""
     requests = longer(prompts[:100], "", " red") + longer(prompts[:100], "")
     vlm = client(vllm_server)
     echoed, _ = scored(vlm, ECHOES, requests)

@@ -1,4 +1,4 @@
-"""What a real vLLM refuses is said in its own words, with what to do about it."""
+"""What a real vLLM refuses is reported in its own words, with what to do about it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.vllm
 KEY = "sk-0nly-f0r-this-test"
 TOO_MANY = (
     rf"At most {IMAGES} image\(s\) may be provided in one prompt.*an image for each demonstration "
-    r"and one for the query: allow so many \(vLLM: --limit-mm-per-prompt"
+    r"and one for the query: allow that many \(vLLM: --limit-mm-per-prompt"
 )
 QUEUE = 2
 """Requests that the guarded server lets wait; it runs one at a time."""
@@ -47,7 +47,7 @@ def most(prompts: list[Asked]) -> Request:
 
 @pytest.fixture
 def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes are not looked at before prompts are asked."""
+    """The client does not look at sizes before it asks."""
     monkeypatch.setattr(Fitting, "check", AsyncMock())
 
 
@@ -85,13 +85,13 @@ def test_too_many_images(vllm_server: str, most: Request) -> None:
 def test_a_prompt_that_is_too_long_is_seen_before_any_is_asked(
     real: RealServer, most: Request
 ) -> None:
-    """By one token; an answer needs room as well, and gets less of it without a word."""
+    """It is too long by one token: an answer needs room, too, and would silently get less."""
     fits, longer = (with_tokens(real, most, LENGTH - n) for n in (1, 0))
     assert client(real.url).answers([fits])
     for request, room, count in ((longer, 1, LENGTH), (fits, 2, LENGTH - 1)):
         with pytest.raises(
             UserError,
-            match=rf"reads at most {LENGTH} tokens at once.*has {count}, and an answer up to {room}"
+            match=rf"allows at most {LENGTH} tokens.*has {count}, and an answer up to {room}"
             ": allow longer prompts",
         ):
             client(real.url, max_new_tokens=room).answers([most, request])
@@ -116,7 +116,9 @@ def test_an_unknown_model_and_a_wrong_address(real: RealServer, most: Request) -
         match=r"The model `nope` does not exist.*correct vlm.model.*offers tiny, not nope",
     ):
         client(real.url, model="nope").answers([most])
-    with pytest.raises(UserError, match=r"status 404 \(Not Found\).*vlm.url, which ends in /v1"):
+    with pytest.raises(
+        UserError, match=r"status 404 \(Not Found\).*vlm.url, which usually ends in /v1"
+    ):
         client(real.address).answers([most])
 
 

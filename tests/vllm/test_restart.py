@@ -1,4 +1,4 @@
-"""A server that is killed in mid-run and starts again loses no answer and doubles none."""
+"""If a server is killed in the middle of a run and restarted, no answer is lost or doubled."""
 
 import threading
 from collections import Counter
@@ -14,11 +14,11 @@ from vllm.real_server import RealServer
 
 pytestmark = pytest.mark.vllm
 KILLED_AFTER = 60
-"""Answers; by far fewer than are asked for."""
+"""Answers after which it is killed: far fewer than are asked for."""
 
 
 class Reported:
-    """What a back end reports as done; a server is killed and started when it has said enough."""
+    """Notes what a back end reports as done; after enough of it, kills and restarts the server."""
 
     def __init__(self, real: RealServer) -> None:
         """Keep the server."""

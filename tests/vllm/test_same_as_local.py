@@ -73,7 +73,7 @@ def test_likelihoods_are_equal_where_no_image_is_resized(
 def test_warm_shuffled_and_side_by_side_change_nothing(
     concurrency: int, vllm_server: str, prompts: list[Asked]
 ) -> None:
-    """To the last bit: what the server computed before, and beside a request, is no part of it."""
+    """To the last bit: what the server computes before or beside a request has no effect."""
     requests = with_answers(prompts[: 5 * SCORED])
     order = random.Random(concurrency).sample(range(len(requests)), len(requests))
     vlm = client(vllm_server, concurrency=concurrency)

@@ -352,11 +352,11 @@ FAMILIES: Final[Mapping[str, Family]] = {
 WHOLE: Final[Mapping[str, str]] = {
     "MiniCPM-V 4.6": "a prompt is not the concatenation of its turns",
     "Molmo2": "its likelihoods would differ by",
-    "Granite Vision 4": "its language model is given deepstack_features",
+    "Granite Vision 4": "its language model gets deepstack_features",
 }
-"""The families whose prompts run whole, and how the reason for it begins or ends; others share."""
+"""Families whose prompts run whole, and how the reason begins or ends; others share prefixes."""
 IN_COMPANY: Final = {"LLaVA-OneVision"}
-"""Families that encode an image otherwise where it is alone: prompts are no sum of their parts."""
+"""Families that encode a single image differently: their prompts are no sum of their parts."""
 
 needs_torchvision = pytest.mark.skipif(
     importlib.util.find_spec("torchvision") is None,

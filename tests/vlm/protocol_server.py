@@ -106,7 +106,7 @@ class Vlm:
         return reply
 
     def _next(self, inputs: Any, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the next token, which a request may force, and what it asks for beside it."""
+        """Return the next token, which a request may force, and what else the request asks for."""
         log_probs = self.model(**inputs).logits[0, -1].log_softmax(-1)
         chosen = int(log_probs.argmax())
         if "logit_bias" in self.offers and "logit_bias" in body:
@@ -134,7 +134,7 @@ class Vlm:
         return bool(body.get("chat_template_kwargs", {}).get("enable_thinking", True))
 
     def _usage(self, ids: tuple[int, ...], body: dict[str, Any]) -> dict[str, Any]:
-        """Count a prompt; the beginning that earlier ones had too comes from the cache."""
+        """Count a prompt; the part that it begins with like an earlier one comes from the cache."""
         hits = [n for n in range(1, len(ids)) if (body.get("cache_salt"), *ids[:n]) in self.cache]
         cached = 0 if "prompt_logprobs" in body else max(hits, default=0)
         self.cache |= {(body.get("cache_salt"), *ids[:n]) for n in range(1, len(ids) + 1)}

@@ -1,6 +1,6 @@
-"""A server on loopback that sends whatever bytes a test wants: nothing of HTTP is checked.
+"""A server on loopback that sends any bytes that a test wants; it does not check HTTP.
 
-Beside the protocol, outside /v1, it offers nothing.
+Paths outside /v1 do not exist.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The benchmark at a real model's size, on one that is tiny: figures are what they are called."""
+"""The benchmark at a real model's size, run on a tiny one: figures are what their names say."""
 
 from pathlib import Path
 
@@ -92,5 +92,5 @@ def test_it_measures_what_it_says(
 
 
 def test_an_unknown_size_names_the_known_ones(params: Params) -> None:
-    with pytest.raises(UserError, match="no size '1b': there are 135m"):
+    with pytest.raises(UserError, match="no size '1b': choose from 135m"):
         sized.run(params, "1b")

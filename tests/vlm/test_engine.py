@@ -1,4 +1,4 @@
-"""The prefix engine on layers of every kind, and what its trial sees before it is used."""
+"""The prefix engine on layers of every kind, and what the trial before its use notices."""
 
 import shutil
 import warnings
@@ -30,7 +30,7 @@ Load = Callable[..., HuggingFaceVlm]
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gemma 3 whose window is shorter than two turns."""
+    """Return a Gemma 3 whose sliding window is shorter than two turns."""
     model, processor = gemma3()
     text = model.config.text_config
     text.sliding_window, text.num_hidden_layers = WINDOW, 3
@@ -46,7 +46,7 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def load(folders: Folders, params: Params, requests: list[Request]) -> Load:
-    """Load a VLM, the tiny one if nothing else is said, and try the engine on it."""
+    """Load a VLM, by default the tiny one, and try the engine on it."""
 
     def load(
         path: Path = folders.vlm, generation: dict[str, Any] | None = None, **settings: object
@@ -110,7 +110,7 @@ def test_a_window_that_nothing_reaches_is_refused(
 def test_the_trial_of_a_bfloat16_model_sees_what_bfloat16_hides(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error is far smaller than the steps of bfloat16 numbers; the weights stay as they are."""
+    """The error is far smaller than the steps of bfloat16; the weights stay as they are."""
     right = load(dtype="bfloat16")
     assert right.engine is not None, right.why_plain
     assert right.engine.segments.head.embeds.dtype == right.model.dtype == torch.bfloat16
@@ -169,7 +169,7 @@ def test_whatever_the_trial_raises_refuses_the_engine(
 def test_a_checkpoint_that_penalises_repetition_answers_as_the_library_does(
     load: Load, requests: list[Request]
 ) -> None:
-    """Words of the demonstrations count as said; Qwen2.5-VL asks for 1.05."""
+    """Words of the demonstrations count as said before; Qwen2.5-VL sets a penalty of 1.05."""
     plain, penalised = load(), load(generation={"repetition_penalty": 1.8})
     check(penalised, requests)
     assert penalised.answers(requests) != plain.answers(requests)
@@ -214,7 +214,7 @@ def test_answers_that_begin_otherwise_where_they_are_shown_are_shared(
 def test_what_belongs_to_no_token_is_refused_by_its_name(
     load: Load, monkeypatch: pytest.MonkeyPatch, given: object
 ) -> None:
-    """Granite Vision gives its language model features by layer: they would be lost at a cut."""
+    """Granite Vision gives its language model features for layers, which a cut would lose."""
     inner = type(load(prefix_reuse=False).model.get_decoder())
     call = torch.nn.Module.__call__
 
@@ -224,7 +224,9 @@ def test_what_belongs_to_no_token_is_refused_by_its_name(
 
     monkeypatch.setattr(inner, "__call__", with_more)
     refused = load()
-    assert refused.why_plain == "its language model is given features, which belongs to no token"
+    assert refused.why_plain == (
+        "its language model gets features, which does not belong to single tokens"
+    )
 
 
 def attended(rows: list[list[int]]) -> SharedLayer:
@@ -287,7 +289,7 @@ def test_rows_of_a_shared_layer_may_repeat_and_leave_it_as_it_was() -> None:
 
 
 def stretch(length: int, images: list[int]) -> Features:
-    """Features of which some belong to image tokens alone."""
+    """Return features, some of which belong to image tokens only."""
     mask = torch.tensor([i in images for i in range(length)])
     deep = torch.arange(1.0, 1 + length * 6).view(length, 2, 3) * mask[:, None, None]
     positions = torch.arange(length)[:, None].expand(-1, 3) + torch.tensor([0, 0, 1])

@@ -121,7 +121,7 @@ def test_segments_outside_the_memory_budget_are_made_again(
 def test_an_example_that_cannot_be_cut_repeats_nothing(
     load: Load, vlm: HuggingFaceVlm, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It turns up half-way: the rest runs in whole prompts, and every answer is reported once."""
+    """It is met half-way: the rest runs as whole prompts, and every answer is reported once."""
     small, reported = load(workers=1), list[int]()
     small.load(requests)
     generate = small.engine.generate
@@ -152,7 +152,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         return generate(chunk, tokens)
 
     monkeypatch.setattr(small.engine, "generate", limited)
-    with pytest.warns(UserWarning, match="out of memory: going on with batches of"):
+    with pytest.warns(UserWarning, match="out of memory: continuing with batches of"):
         assert small.answers(requests) == vlm.answers(requests)
     assert max(sizes) == len(requests)
     before = len(sizes)
@@ -296,7 +296,7 @@ def test_a_folder_without_model_is_refused(load: Load, tmp_path: Path) -> None:
 def test_weights_that_are_missing_are_never_random(
     load: Load, folders: Folders, requests: list[Request], tmp_path: Path
 ) -> None:
-    """The reference system went on with 23 of 23 tensors missing."""
+    """The reference system continued with 23 of 23 tensors missing."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(folders.vlm, tmp_path, dirs_exist_ok=True)
@@ -340,12 +340,12 @@ def test_scores_are_the_official_metric(vlm: HuggingFaceVlm, world: World) -> No
 def test_an_image_that_was_changed_since_it_was_hashed_is_not_shown(
     prefix_reuse: bool, shown: int, load: Load, world: World, tmp_path: Path
 ) -> None:
-    """Its answers would be kept as those of the image that was there before."""
+    """Its answers would be stored as those of the earlier image."""
     first, second = world.splits["train"][:2]
     path = Path(shutil.copy(second.image, tmp_path / "image.png"))
     moved = replace(first, image=str(path))  # the hash is that of another image
     request = Request((moved,), second.query) if shown else Request((), moved.query)
-    with pytest.raises(UserError, match=f"image {path} was changed since"):
+    with pytest.raises(UserError, match=f"image {path} was changed after"):
         load(prefix_reuse=prefix_reuse).answers([request])
 
 
@@ -367,7 +367,7 @@ def test_another_instruction_is_asked_with_the_same_weights(
 
 
 def test_no_weights_are_loaded_to_name_instructions(load: Load) -> None:
-    """All answers may be stored."""
+    """They are not needed if all answers are stored."""
     first = load()
     second = first.instructed("Briefly.")
     assert "model" not in vars(second._weights)

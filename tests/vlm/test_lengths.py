@@ -1,4 +1,4 @@
-"""Prompt tokens are counted by their parts, which must add up; where not, nothing is said."""
+"""Prompt tokens are counted by parts, which must add up; if they do not, no length is given."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_no_model_is_loaded_to_count(
 def test_prompts_that_are_not_the_sum_of_their_parts_have_no_length(
     folders: Folders, params: Params, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a processor cuts images smaller when there are several."""
+    """For example, if a processor makes images smaller when there are several."""
     assert isinstance(params.vlm, HuggingFaceVlmParams)
     vlm = HuggingFaceVlm(str(folders.vlm), params.vlm)
     whole = Lengths._whole

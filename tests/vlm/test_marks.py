@@ -1,4 +1,4 @@
-"""Texts stay texts: what would be an image, a turn or a special token is refused, all else passes.
+"""What a VLM would read as an image, a turn or a special token is refused; other texts pass.
 
 The generated bad inputs of every family are in tests/fuzz/test_fuzz_prompts.py.
 """
@@ -105,7 +105,7 @@ def test_marks_of_families_that_are_not_at_hand_are_known_too() -> None:
         "<ImageHere>",
         "<eoa>",
     ):
-        with pytest.raises(UserError, match="a mark to VLMs"):
+        with pytest.raises(UserError, match="VLMs read as a mark"):
             check_examples([Example("i.png", f"what {mark} is it?", "red", question_id=1)])
 
 
@@ -146,7 +146,7 @@ def test_a_special_token_without_brackets_is_found_too() -> None:
 
 
 def test_a_normaliser_that_makes_a_mark_is_seen_through() -> None:
-    """Nothing in the text looks like the mark before the tokenizer has replaced a sign."""
+    """Nothing in the text looks like the mark until the tokenizer replaces a character."""
     processor = FAMILIES["LLaVA"].build()[1]
     backend = processor.tokenizer.backend_tokenizer
     backend.normalizer = normalizers.Replace("\u2020", "<stop>")
@@ -157,7 +157,7 @@ def test_a_normaliser_that_makes_a_mark_is_seen_through() -> None:
 def test_a_placeholder_of_the_processor_s_own_is_seen_through(
     llava: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some processors replace a text of their own by image tokens, after they took the images."""
+    """Some processors replace their own placeholder with image tokens after adding the images."""
     called = type(llava).__call__
 
     def own(self: Any, text: list[str], **options: Any) -> Any:
@@ -171,7 +171,7 @@ def test_a_placeholder_of_the_processor_s_own_is_seen_through(
 
 
 def test_an_answer_that_the_template_leaves_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Templates of reasoning models drop what is before a mark of theirs."""
+    """Templates of reasoning models drop what is before the end of a thought."""
     processor = FAMILIES["LLaVA"].build()[1]
     dropped = "{{ part['text'].split('[end]')[-1] }}"
     template = processor.chat_template.replace("{{ part['text'] }}", dropped)
@@ -191,7 +191,7 @@ def test_a_text_of_which_the_tokenizer_leaves_nothing_is_refused(folders: Folder
     from transformers import AutoProcessor
 
     tiny = AutoProcessor.from_pretrained(folders.vlm)
-    assert "leaves nothing" in refused(tiny, answer="?!")
+    assert "drops altogether" in refused(tiny, answer="?!")
     assert refused(tiny, answer="unheard-of words") == ""
 
 
@@ -237,7 +237,7 @@ def test_an_answer_that_was_stored_for_a_refused_question_is_never_returned(
 def test_a_prompt_that_the_model_was_not_made_for_is_refused(
     params: Params, folders: Folders, world: World, reuse: bool
 ) -> None:
-    """Positions beyond those of its training give answers all the same."""
+    """A model gives answers even at positions beyond those that it was trained on."""
     assert params.vlm.kind == "huggingface"
     settings = params.vlm.model_copy(update={"prefix_reuse": reuse})
     vlm = StoredVlm(HuggingFaceVlm(str(folders.vlm), settings), None)

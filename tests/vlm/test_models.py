@@ -1,4 +1,4 @@
-"""Every supported VLM family gives the same results in batches, with shared prefixes and alone."""
+"""Each VLM family gives the same results in batches, with shared prefixes and one by one."""
 
 import warnings
 from dataclasses import replace
@@ -162,7 +162,7 @@ def test_demonstrations_are_turns_in_order(vlm: HuggingFaceVlm, world: World) ->
 def test_prompts_are_counted_as_the_processor_makes_them(
     vlm: HuggingFaceVlm, name: str, requests: list[Request], world: World, tmp_path: Path
 ) -> None:
-    """Tokens of images included, whatever their size; or not at all."""
+    """The count includes image tokens, for images of any size; otherwise it is unknown."""
     shown, counted = [], StoredVlm(vlm, None)
     for number, size in enumerate([(90, 40), (40, 90), (64, 64), (90, 40)]):
         example = world.splits["train"][number]

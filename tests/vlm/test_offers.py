@@ -1,4 +1,4 @@
-"""What a server offers is found out by asking it, and is used only as far as it gives the same."""
+"""The client asks a server what it offers, and uses that only if it gives the same values."""
 
 import json
 import time
@@ -74,7 +74,7 @@ def served(local: HuggingFaceVlm) -> Any:
 def test_a_gateway_that_keeps_paths_to_itself_is_not_waited_for(
     gateway: int, version: str | None, served: Any, requests: list[Request]
 ) -> None:
-    """One that only started with its server is asked again."""
+    """A gateway whose server was only starting is asked again."""
     with served("version", gateway=gateway) as server:
         vlm = server.client(patience_s=600.0)
         begun = time.monotonic()
@@ -124,7 +124,7 @@ def test_a_way_that_gives_other_values_is_not_used(
     requests: list[Request],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As where a server reports the probabilities after the bias that forced a token."""
+    """For example, if a server reports probabilities after the bias that forced a token."""
     with served("version", "tokenize", "logit_bias", "processed") as server:
         vlm = server.client()
         found = vlm.log_likelihoods(requests)
@@ -164,7 +164,7 @@ def test_answers_after_one_prompt_share_requests(
 def test_tokens_are_not_asked_for_after_a_prompt_that_is_not_theirs(
     served: Any, local: HuggingFaceVlm, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that counts another prompt than the first, and the tokens so far, is echoed."""
+    """If a server does not count the prompt and the tokens so far, prompts are echoed instead."""
     with served(*OFFERS) as server:
         vlm = server.client()
         vlm.log_likelihoods(requests)
@@ -216,7 +216,7 @@ def test_other_servers_are_sent_every_image(
 def test_a_server_that_answers_without_the_image_is_sent_every_image(
     served: Any, local: HuggingFaceVlm, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would answer anything to an image that it has never seen."""
+    """It would give any answer about an image that it has never seen."""
     read = Vlm._url
     blank = "data:image/png;base64,"
 
@@ -331,7 +331,7 @@ def test_a_cache_that_is_never_hit_is_said_once(
     monkeypatch.setattr("lever_plus.vlm.backends.openai.MANY", len(requests))
     with served("version", "details") as server:
         server.client().log_likelihoods(requests)
-        assert "likelihoods are echoed, which keeps vLLM from reading it" in caplog.text
+        assert "likelihoods are echoed, and vLLM does not use it for that" in caplog.text
         caplog.clear()
         server.client(concurrency=1).answers(requests)
         assert caplog.text == ""
@@ -339,7 +339,7 @@ def test_a_cache_that_is_never_hit_is_said_once(
         vlm = server.client()
         for _ in range(2):
             vlm.answers(requests)
-    assert caplog.text.count("no token of them came from the server's prefix cache: see that") == 1
+    assert caplog.text.count("came from the server's prefix cache: check that") == 1
 
 
 def _no_hit(length: int) -> dict[str, Any]:
@@ -359,7 +359,7 @@ def test_answers_that_depend_on_the_state_are_marked_or_refused(
         StoredVlm(server.client(canary="mark"), store).answers(requests)
         (row,) = store.statistics()
         assert row.identity["generation"].endswith("depending on the server's state")
-        assert "4 of 4 requests were answered otherwise" in caplog.text
+        assert "4 of 4 requests got other answers" in caplog.text
         with pytest.raises(UserError, match=r"4 of 4 requests.*set vlm\.canary to mark"):
             server.client(canary="refuse").answers(requests)
         before = len(server.vlm.bodies)

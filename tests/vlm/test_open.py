@@ -1,4 +1,4 @@
-"""VLMs are opened by folder, by server, or by code of the user's own, and all answer alike."""
+"""VLMs are opened from a folder, a server or a user's own code, and all answer alike."""
 
 import re
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ QUERY = Query("b.png", "what?", "b")
 
 
 class Parrot:
-    """A back end of a user's own: it repeats a word."""
+    """A user's own back end: it repeats a word."""
 
     def __init__(self, word: str, times: int = 1, *, loud: bool = False) -> None:
         """Keep what is said."""
@@ -75,7 +75,7 @@ def lacking(name: str) -> Parrot:
 
 
 def nothing() -> None:
-    """Return no back end."""
+    """Return something that is not a back end."""
 
 
 def settings(factory: str, **options: object) -> PluginVlmParams:
@@ -114,11 +114,13 @@ def test_an_installed_package_offers_one_by_name(
 
 
 def test_params_yaml_names_one(tmp_path: Path) -> None:
-    """Options keep their types, and those of another factory do not stay behind."""
+    """Options keep their types; those of the previous factory are removed."""
     path, preset = tmp_path / "params.yaml", tmp_path / "preset.yaml"
     path.write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     preset.write_text("vlm: {kind: plugin, factory: 'a:b', options: {}}\n")
-    with pytest.raises(UserError, match=r"evaluate\.instructions: .*: set it to \[\]"):
+    with pytest.raises(
+        UserError, match=r"evaluate\.instructions must be \[\] with vlm\.kind plugin"
+    ):
         overlay(path, preset)
     rest = "evaluate: {instructions: []}\n"
     for options in ("{word: polly, times: 2}", "{word: x, loud: true, weight: 0.5, none: null}"):
@@ -139,14 +141,18 @@ def test_params_yaml_names_one(tmp_path: Path) -> None:
         ("answers", "it has no method answers(requests, done)"),
         ("identity", "its identity has no text for dtype"),
         ("revision", "its identity has no text for revision"),
-        ("prompt", "its prompt is no PromptFormat of lever_plus.vlm.prompt"),
-        ("usage", "its usage is no Usage of lever_plus.vlm.usage"),
+        ("prompt", "its prompt is not a PromptFormat of lever_plus.vlm.prompt"),
+        ("usage", "its usage is not a Usage of lever_plus.vlm.usage"),
     ],
 )
 def test_what_is_no_back_end_is_refused(params: Params, name: str, message: str) -> None:
-    with pytest.raises(UserError, match=r"^vlm\.factory: .*is no back end: " + re.escape(message)):
+    with pytest.raises(
+        UserError, match=r"^vlm\.factory: .*is not a back end: " + re.escape(message)
+    ):
         opened(params, settings("vlm.test_open:lacking", name=name))
-    with pytest.raises(UserError, match=r"^the VLM, a \w+, is no back end: " + re.escape(message)):
+    with pytest.raises(
+        UserError, match=r"^the VLM, a \w+, is not a back end: " + re.escape(message)
+    ):
         open_vlm(lacking(name))
 
 
@@ -265,7 +271,7 @@ def test_an_identity_that_no_store_could_be_read_with_is_refused(
     open_vlm(Parrot("before"), store=path).answers([Request(SHOWN, QUERY)])
     own = Parrot("polly")
     own.identity = {**own.identity, **more}  # type: ignore[typeddict-item]
-    with pytest.raises(UserError, match=r"its identity has (seed|3) beside|cannot be shown"):
+    with pytest.raises(UserError, match=r"its identity has (seed|3) besides|cannot be printed"):
         open_vlm(own, store=path).answers([Request(SHOWN, QUERY)])
     assert [row.answers for row in Store(path).statistics()] == [1]
 

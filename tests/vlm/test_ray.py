@@ -1,4 +1,4 @@
-"""Ray actors give the local results, and a killed actor's shard is answered all the same."""
+"""Ray actors give the local results, and the shard of a killed actor is still answered."""
 
 import importlib.util
 import os
@@ -104,7 +104,7 @@ def test_another_image_under_the_same_path_is_not_shown(
 ) -> None:
     actor = Actor(str(folders.vlm), settings)
     query = replace(requests[0].query, image_sha256="0" * 64)
-    with pytest.raises(UserError, match=f"image {query.image} was changed since"):
+    with pytest.raises(UserError, match=f"image {query.image} was changed after"):
         actor.ask("answers", 0, [requests[0]._replace(query=query)], "", local.identity)
 
 
@@ -162,7 +162,7 @@ def test_actors_load_a_bfloat16_model(
 def test_every_actor_has_a_gpu_of_its_own(
     folders: Folders, settings: HuggingFaceVlmParams, vlm: RayVlm
 ) -> None:
-    """Of a cluster that believes to have two, on a machine that may have none: nothing is asked."""
+    """The cluster believes that it has two; the machine may have none, so nothing is asked."""
     import ray
 
     def seen(actor: Actor) -> tuple[str, str | None]:
@@ -190,12 +190,12 @@ def test_more_than_the_cluster_has_is_refused(
 ) -> None:
     assert vlm.start()  # the cluster is up
     greedy = RayParams(address="local", actors=2, num_cpus=0.5, num_gpus=8.0)
-    with pytest.raises(UserError, match="scoring.ray asks for 16 GPUs, the cluster has 0"):
+    with pytest.raises(UserError, match="scoring.ray asks for 16 GPUs, but the cluster has 0"):
         RayVlm(str(folders.vlm), settings, greedy).answers([])
 
 
 def test_a_cluster_of_its_own_listens_on_loopback_alone(vlm: RayVlm) -> None:
-    """Whoever reaches one of its ports runs code as this user."""
+    """Anybody who reaches one of its ports can run code as this user."""
     assert vlm.start()
     tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
     hosts = {

@@ -1,4 +1,4 @@
-"""Replies that hold no answer are refused in a sentence, at once, and never reach the store."""
+"""Replies without an answer are refused at once with one sentence, and never stored."""
 
 import asyncio
 import gzip
@@ -38,7 +38,7 @@ def settings(url: str, **changes: object) -> OpenAiVlmParams:
 
 
 def reply(message: Any = None, **changes: Any) -> dict[str, Any]:
-    """Return what a server says when all is well, with changes: of the message, the choice, all."""
+    """Return a good reply of a server, with changes to its message, its choice, or itself."""
     whole = {"model": MODEL, "object": "chat.completion", "id": "1"}
     choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
     choice |= {key: changes.pop(key) for key in ("index", "finish_reason") if key in changes}
@@ -136,7 +136,7 @@ NO_ANSWERS: dict[str, tuple[Any, str]] = {
     "half an object": (json.dumps(reply()).encode()[:-9], "not valid JSON"),
     "a number": (b"1", "instead of JSON"),
     "null": (b"null", "instead of JSON"),
-    "a list": ([reply()], "no JSON object"),
+    "a list": ([reply()], "not a JSON object"),
     "Latin-1": (json.dumps(reply(said("ä")), ensure_ascii=False).encode("latin-1"), "not UTF-8"),
     "half a character": (json.dumps(reply(said("\ud83d"))).encode(), "half a character"),
     "NaN": (b'{"choices": NaN}', "NaN is no number"),
@@ -151,7 +151,7 @@ NO_ANSWERS: dict[str, tuple[Any, str]] = {
     "another choice": (reply(index=1), "number 1, not 0"),
     "no message": (reply(choices=[{"text": "cat"}]), "no message"),
     "a message of the user": (reply({"role": "user", "content": "x"}), "'user', not of the assis"),
-    "null as content": (reply(said(None)), "no answer and no reason"),
+    "null as content": (reply(said(None)), "no answer and gives no reason"),
     "null, cut": (reply(said(None), finish_reason="length"), "no answer within vlm.max_new_tokens"),
     "empty, cut": (reply(said(""), finish_reason="length"), "no answer within vlm.max_new_tokens"),
     "thoughts alone": (reply(said("", reasoning_content="hm")), "thoughts"),
@@ -193,15 +193,15 @@ NO_ANSWERS: dict[str, tuple[Any, str]] = {
     ),
     "an error in the choice": (
         reply(choices=[{**reply()["choices"][0], "error": {"message": "gone"}}]),
-        "broke its answer off .*gone",
+        "ended its answer early .*gone",
     ),
-    "an error in the message": (reply(said("ca", error="gone")), "broke its answer off .*gone"),
-    "no content": (reply({"role": "assistant"}), "no answer and no reason"),
+    "an error in the message": (reply(said("ca", error="gone")), "ended its answer early .*gone"),
+    "no content": (reply({"role": "assistant"}), "no answer and gives no reason"),
     "a number as content": (reply(said(7)), "content is 7, not a text"),
     "true as content": (reply(said(True)), "content is True, not a text"),
     "an object as content": (reply(said({"a": 1})), "content is {'a': 1}, not a text"),
     "parts as content": (reply(said([{"type": "text", "text": "cat"}])), "not a text"),
-    "far too much": (reply(said("x" * 5_000)), "does not heed max_tokens"),
+    "far too much": (reply(said("x" * 5_000)), "ignores max_tokens"),
     "a tool": (reply(said(None, tool_calls=[{"id": "1"}]), finish_reason="stop"), "calls a tool"),
     "a tool's end": (reply(said("x"), finish_reason="tool_calls"), "'tool_calls'"),
     "a filter": (reply(said("x"), finish_reason="content_filter"), "'content_filter'"),
@@ -231,18 +231,21 @@ def test_names_of_the_same_model_are_taken(name: str | None, asked: Asked) -> No
 
 ECHOES: dict[str, tuple[list[Any], str]] = {
     "no echo": ([reply()], "does not echo the log-probabilities"),
-    "an object": ([echo([1], prompt_logprobs={"1": 2})], "prompt_logprobs is no list"),
+    "an object": ([echo([1], prompt_logprobs={"1": 2})], "prompt_logprobs is not a list"),
     "missing ones": ([echo([1], prompt_logprobs=[None, None])], "token 1 is None"),
     "numbers": ([echo([1], prompt_logprobs=[None, -0.5])], "token 1 is -0.5"),
-    "tokens without ids": ([echo([1], prompt_logprobs=[None, {"a": {"logprob": -1}}])], "by its"),
-    "no value": ([echo([1], prompt_logprobs=[None, {"1": {}}])], "None is no log-prob"),
-    "a text": ([echo([1], prompt_logprobs=[None, {"1": {"logprob": "-1"}}])], "'-1' is no log"),
-    "true": ([echo([1], prompt_logprobs=[None, {"1": {"logprob": True}}])], "True is no log"),
-    "positive": ([echo([1], prompt_logprobs=[None, {"1": {"logprob": 0.5}}])], "0.5 is no log"),
+    "tokens without ids": (
+        [echo([1], prompt_logprobs=[None, {"a": {"logprob": -1}}])],
+        "has no token id",
+    ),
+    "no value": ([echo([1], prompt_logprobs=[None, {"1": {}}])], "None is not a log"),
+    "a text": ([echo([1], prompt_logprobs=[None, {"1": {"logprob": "-1"}}])], "'-1' is not a log"),
+    "true": ([echo([1], prompt_logprobs=[None, {"1": {"logprob": True}}])], "True is not a log"),
+    "positive": ([echo([1], prompt_logprobs=[None, {"1": {"logprob": 0.5}}])], "0.5 is not a log"),
     "huge": ([b'{"prompt_logprobs": [null, {"1": {"logprob": -1e999}}]}'], "larger than any"),
     "an integer without end": (
         [b'{"prompt_logprobs": [null, {"1": {"logprob": -1' + b"0" * 400 + b"}}]}"],
-        "no log-probability",
+        "not a log-probability",
     ),
     "NaN": ([b'{"prompt_logprobs": [null, {"1": {"logprob": NaN}}]}'], "NaN is no number"),
     "another prompt": ([echo([1, 2]), echo([1, 3, 4])], "does not continue the prompt's own"),
@@ -264,7 +267,7 @@ ECHOES: dict[str, tuple[list[Any], str]] = {
                 ],
             ),
         ],
-        "'cat<end>' instead of the answer 'cat': the server does not heed continue_final_message",
+        "'cat<end>' instead of the answer 'cat': the server ignores continue_final_message",
     ),
 }
 
@@ -377,27 +380,27 @@ def test_a_wait_that_the_server_asks_for_is_kept_if_it_is_sensible(
 
 
 BROKEN: dict[str, tuple[Callable[[], Bytes], str]] = {
-    "no HTTP": (lambda: b"SSH-2.0-OpenSSH\r\n", "broke the connection off without a reply"),
-    "nothing": (lambda: b"", "broke the connection off without a reply"),
-    "half a head": (lambda: b"HTTP/1.1 200 OK\r\nContent-", "broke the connection off without"),
-    "huge headers": (lambda: http(b"{}", X="y" * 300_000), "broke the connection off"),
+    "no HTTP": (lambda: b"SSH-2.0-OpenSSH\r\n", "ended the connection without an HTTP reply"),
+    "nothing": (lambda: b"", "ended the connection without an HTTP reply"),
+    "half a head": (lambda: b"HTTP/1.1 200 OK\r\nContent-", "ended the connection without"),
+    "huge headers": (lambda: http(b"{}", X="y" * 300_000), "ended the connection"),
     "headers without end": (
         lambda: [b"HTTP/1.1 200 OK\r\n", *(b"X-%d: y\r\n" % n for n in range(50_000))],
-        "broke the connection off",
+        "ended the connection",
     ),
     "less than promised": (
         lambda: http(b'{"a": 1}', Content_Length="99"),
         "in the middle of its reply",
     ),
-    "a length that is none": (lambda: http(b"{}", Content_Length="-3"), "broke the connection off"),
-    "two lengths": (lambda: http(b"{}", Content_Length="2\r\nContent-Length: 3"), "broke the conn"),
+    "a length that is none": (lambda: http(b"{}", Content_Length="-3"), "ended the connection"),
+    "two lengths": (lambda: http(b"{}", Content_Length="2\r\nContent-Length: 3"), "ended the conn"),
     "a chunk that is none": (
         lambda: http(b"zz\r\n{}\r\n", Transfer_Encoding="chunked"),
         "in the middle of its reply",
     ),
     "packed": (
         lambda: http(gzip.compress(json.dumps(reply()).encode()), Content_Encoding="gzip"),
-        "encoding gzip, though none was asked for",
+        "encoding gzip, which was not asked for",
     ),
     "a bomb": (
         lambda: http(gzip.compress(b"[" * 50_000_000), Content_Encoding="gzip"),
@@ -493,7 +496,7 @@ def test_the_key_is_sent_to_the_server_and_shown_nowhere(
             asked.answer(lambda _path, c=content, s=status: http(c, s))
         assert KEY not in str(caught.value)
     monkeypatch.setenv("OPENAI_API_KEY", "schlüssel")
-    with pytest.raises(UserError, match="OPENAI_API_KEY holds a character"):
+    with pytest.raises(UserError, match="OPENAI_API_KEY has a character"):
         asked.answer(reply())
 
 
@@ -557,7 +560,7 @@ def test_where_a_loop_runs_a_reply_without_an_answer_is_refused(asked: Asked) ->
 
 
 def test_where_a_loop_runs_a_store_that_fails_ends_the_requests(asked: Asked) -> None:
-    """Those that nobody answers any more are not waited for."""
+    """Requests that nobody answers any more are not waited for."""
     replies = [sent(reply()), (time.sleep(8) or b"" for _ in range(1))]
     asked.server.reply = lambda _path: replies.pop(0)
 
@@ -586,7 +589,7 @@ def test_words_of_a_server_are_printable_and_short(asked: Asked) -> None:
 def test_an_image_that_was_changed_since_it_was_hashed_is_not_asked_about(
     asked: Asked, tmp_path: Path
 ) -> None:
-    """Its answer would be kept as that of the image that was there before."""
+    """Its answer would be stored as that of the earlier image."""
     path = tmp_path / "b.png"
     Image.new("RGB", (2, 2), "red").save(path)
     query = Query(str(path), "which?", image_sha256=image_sha256(path))
@@ -598,9 +601,9 @@ def test_an_image_that_was_changed_since_it_was_hashed_is_not_asked_about(
         Request((Example(str(path), "x", "y", image_sha256=query.image_sha256),), query, "cat"),
     ):
         asked.request = request
-        with pytest.raises(UserError, match=f"image {path} was changed since .* put that one back"):
+        with pytest.raises(UserError, match=f"image {path} was changed after .* the old one back"):
             asked.answer(reply())
-        with pytest.raises(UserError, match="was changed since"):
+        with pytest.raises(UserError, match="was changed after"):
             asked.likelihood(echo([1, 2]), echo([1, 2, 3]))
     assert asked.server.paths() == []
     assert asked.kept == 1

@@ -1,4 +1,4 @@
-"""A request is its content: prefixes side by side, and no way for the query's answer to leak."""
+"""A request is its content: shared prefixes are adjacent, and the query's answer cannot leak."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -63,7 +63,7 @@ def test_equal_demonstrations_keep_their_order(requests: list[Request]) -> None:
 
 
 def test_what_ids_and_content_leave_open_is_ordered_by_appearance() -> None:
-    """Sets of strings have another order in every process; batches would too."""
+    """Sets of strings have another order in every process; batches must not."""
     files = [Example(f"{i}.png", "which?", "cat") for i in (3, 1, 4, 5, 9, 2, 6)]
     requests = [Request((example,), QUERIES[0]) for example in files]
     assert prefix_order(requests) == list(range(len(files)))
@@ -78,7 +78,7 @@ def test_a_query_has_no_answer() -> None:
 
 
 def test_an_answer_is_asked_for_alike_whatever_the_answer_is() -> None:
-    """The prompt, its key and the request itself are those of the query alone."""
+    """The prompt, its key and the request contain the query, without its answer."""
     one = Example("q.png", "which?", "cat", ("cat",) * 10, 7, 7, "s")
     other = replace(one, answer="dog", answers=("dog",) * 10)
     shown = (ALIKE[3],)

@@ -143,7 +143,7 @@ def test_examples_without_ids_are_told_apart(
 def test_stretches_under_a_tiny_budget_give_the_same(
     load: Load, whole: HuggingFaceVlm, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Segments are thrown away between stretches, those that queries share with examples too."""
+    """Segments are dropped between stretches, even those that queries share with examples."""
     pool, few = world.splits["train"][:6], world.splits["train"][6:14]
     asked = [Query(e.image, q.question) for e in world.splits["train"] for q in few]
     requests = [

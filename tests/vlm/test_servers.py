@@ -1,4 +1,4 @@
-"""Servers that fail for a while are waited for, and several of them share the work."""
+"""Clients wait for servers that fail for a while; several servers share the work."""
 
 import json
 import logging
@@ -73,14 +73,14 @@ def test_a_server_that_starts_again_is_waited_for_and_people_are_told(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
     assert "EngineCore encountered an issue" in told[0]
-    assert told[0].endswith("Asked again, for up to 20 s (vlm.patience_s).")
+    assert told[0].endswith("Trying again for up to 20 s (vlm.patience_s).")
     assert told[1] == f"{two[0].url} answers again."
 
 
 @pytest.mark.usefixtures("quick")
 def test_patience_ends_and_is_named(two: list[Raw], requests: list[Request]) -> None:
     two[0].reply = lambda _path: BUSY
-    with pytest.raises(UserError, match=r"Asked \d+ times in 0.2 s \(vlm.patience_s\)\.$"):
+    with pytest.raises(UserError, match=r"Tried \d+ times in 0.2 s \(vlm.patience_s\)\.$"):
         client(two[0].url, patience_s=0.2).answers(requests[:1])
     assert len(two[0].seen) > 3
 
@@ -88,7 +88,7 @@ def test_patience_ends_and_is_named(two: list[Raw], requests: list[Request]) -> 
 def test_requests_with_the_same_demonstration_are_asked_of_the_same_server(
     two: list[Raw], requests: list[Request]
 ) -> None:
-    """Here both have as much to do; else the one that is done takes some of the other's."""
+    """Here both have the same amount of work; otherwise the one that is done first helps out."""
     urls = [raw.url for raw in two]
     shares = Shares([request.demonstrations[0].question for request in requests], urls)
     taken = [[shares.next(n) for _ in range(5)] for n in (0, 1)]
@@ -108,7 +108,7 @@ def test_both_servers_work_and_every_request_is_asked_once(
 def test_a_server_that_is_down_hands_its_requests_to_the_other(
     two: list[Raw], requests: list[Request]
 ) -> None:
-    """Without waiting."""
+    """This happens without waiting."""
     two[0].reply = lambda _path: b""
     assert client(*(raw.url for raw in two)).answers(requests) == ["1"] * len(requests)
     assert 1 <= len(two[0].seen) <= 4 + 1  # as many as were under way when it failed

@@ -161,7 +161,7 @@ def test_a_likelihood_outlives_another_decoding(path: Path) -> None:
 
 
 def test_the_store_keeps_the_text_as_it_was_generated(path: Path) -> None:
-    """Where an answer ends may be decided anew without asking again."""
+    """Where an answer ends can then be decided anew without asking again."""
 
     class Talkative(Oracle):
         def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
@@ -233,7 +233,7 @@ def test_a_likelihood_that_is_no_number_stops_after_storing_the_others(path: Pat
     bad = SCORED[prefix_order(SCORED)[10]]
     oracle.broken = {bad}
     named = re.escape(f"of {bad.answer!r} as the answer to {bad.query.question!r}")
-    with pytest.raises(UserError, match=f"{named} .* after demonstrations .* no finite"):
+    with pytest.raises(UserError, match=f"{named} .* after demonstrations .* not a finite"):
         StoredVlm(oracle, Store(path)).log_likelihoods(SCORED)
     again = Oracle()
     StoredVlm(again, Store(path)).log_likelihoods(SCORED)
@@ -376,7 +376,7 @@ def test_a_file_of_another_version_is_refused(path: Path) -> None:
 
 
 def test_a_full_disk_is_explained_and_loses_nothing(path: Path) -> None:
-    """SQLite's page limit gives the very error of a full disk."""
+    """SQLite's page limit gives the same error as a full disk."""
     store = filled(path)
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -436,7 +436,9 @@ def test_the_commands_say_what_they_did(path: Path, tmp_path: Path) -> None:
     assert "60 answers removed" in run(app, ["store", "prune", "--keep", "abc", *options]).output
     assert "old" not in run(app, ["store", "stat", *options]).output
     missing = run(app, ["store", "stat", "--file", str(tmp_path / "no.sqlite")])
-    assert "is made when a stage asks the VLM" in str(missing.exception)
+    assert "does not exist yet: the first stage that uses the VLM makes it" in str(
+        missing.exception
+    )
 
 
 def test_prune_refuses_what_would_empty_the_store(path: Path) -> None:
@@ -524,7 +526,7 @@ def old(tmp_path: Path) -> Store:
 
 
 def test_every_answer_of_version_0_1_is_found(old: Store) -> None:
-    """Hours of a GPU are in such files: their keys are the content, today as then."""
+    """Such files may hold hours of GPU work; keys are still made of content."""
     pointers: list[tuple[int, ...]] = [(), (2,), (2, 3), (3, 2), (2, 3, 4, 5)]
     asked = [(pointer, q) for q in (0, 1) for pointer in pointers]
     vlm = StoredVlm(Mute(OLD), old)
@@ -538,7 +540,7 @@ def test_every_answer_of_version_0_1_is_found(old: Store) -> None:
 
 
 def test_a_segment_of_version_0_1_is_made_again(old: Store) -> None:
-    """It has embeddings alone: where positions have three axes it would be misread."""
+    """It has only embeddings, which would be misread where positions have three axes."""
     item = Item(OLD_EXAMPLES[2].query, OLD_EXAMPLES[2].answer)
     kept = KeptSegments(old, OLD, 1)
     assert kept.get([item]) == {}

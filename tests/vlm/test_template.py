@@ -1,4 +1,4 @@
-"""A chat template that no prompt can be made with ends as a sentence, and soon."""
+"""A chat template that no prompt can be made with is refused early, in a sentence."""
 
 import pytest
 
@@ -76,7 +76,7 @@ def test_an_endless_template_is_stopped(made: str, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_a_template_that_leaves_something_out_is_refused(before: str, after: str, why: str) -> None:
-    """Plain texts would pass without a word: the VLM would just not see the demonstrations."""
+    """Otherwise plain texts would pass, and the VLM would simply not see the demonstrations."""
     assert before in LLAVA_TEMPLATE
     assert why in why_broken(LLAVA_TEMPLATE.replace(before, after))
 

@@ -1,4 +1,4 @@
-"""What the tiny checkpoints of all families share: sizes, a tokenizer, a chat template."""
+"""Parts of the tiny checkpoints of all families: sizes, a tokenizer, a chat template."""
 
 from typing import Any, Final
 

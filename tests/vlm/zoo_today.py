@@ -1,8 +1,7 @@
-"""Tiny checkpoints of the families of today, each with what sets it apart.
+"""Tiny checkpoints of recent model families, each with the features that are special about it.
 
-That is features of images in several layers, recurrent layers, layers that see a window, image
-tokens that see one another, and tiles that are numbered. Their processors need torchvision, if only
-for videos.
+These are image features in several layers, recurrent layers, sliding windows, image tokens that
+attend to one another, and numbered tiles. Their processors need torchvision, if only for videos.
 """
 
 from typing import Any

@@ -1,1 +1,1 @@
-"""Speed and memory, measured in one run on one machine."""
+"""Benchmarks of speed and memory; figures are compared only within one run on one machine."""

@@ -1,9 +1,9 @@
-"""What grows with the data: reading RL data, the bootstrap, and the results of many questions.
+"""Time and memory of what grows with the data: reading RL data, the bootstrap, many questions.
 
-Data are made here: records with sixteen candidates of four ICDs and pools of 64, as the pipeline
-writes them, and a score table with as many methods, shots and seeds as it evaluates. Reading and
-summing up are processes of their own, so that each has a peak of its own; so is the report, see
-`bench.report`.
+The data are made here, like those of the pipeline: records with sixteen candidates of four ICDs,
+pools of 64, and a score table with as many methods, shots and seeds as the pipeline evaluates.
+Reading, summarising and the report (see `bench.report`) each run in a process of their own, so that
+the peak memory of each is measured separately.
 """
 
 import json
@@ -22,17 +22,17 @@ from lever_plus.bench.memory import peak_rss_mb
 
 CANDIDATES, SHOTS, POOL, EXAMPLES = 16, 4, 64, 100_000
 CLUSTERS: Final = (5_000, 5_001, 20_000)
-"""Images that are resampled: the most that are kept in 8 bytes, one more, and many."""
+"""Numbers of images to resample: the most whose draws take 8 bytes each, one more, and many."""
 SEEDS, RESAMPLES, DECISIONS = 3, 2_000, 60
 Figures = dict[str, float | int]
 
 
 def run(records: int, questions: int) -> dict[str, Figures]:
-    """Return seconds and peak memory in MB of all that grows, and the bootstrap's times.
+    """Return seconds and peak memory in MB of each part, and milliseconds of the bootstrap.
 
     Args:
-        records: Queries of the RL data.
-        questions: Test questions.
+        records: Number of queries in the RL data.
+        questions: Number of test questions.
     """
     with TemporaryDirectory() as folder:
         make_rl_data(Path(folder), records)
@@ -51,10 +51,10 @@ def make_rl_data(
     """Write a pool file and RL data for it.
 
     Args:
-        folder: Gets both.
-        count: Queries of the RL data; their ids follow those of the examples.
-        examples: What pools are drawn from, ids from 0 on.
-        others: Further queries, with a pool and nothing else.
+        folder: Where the files go.
+        count: Number of queries in the RL data; their ids follow those of the examples.
+        examples: Number of examples that pools are drawn from; their ids begin at 0.
+        others: Ids of further queries, which get a pool but no RL data.
     """
     from lever_plus.data.pools import write_pools
     from lever_plus.training.rl_data.records import Meta, QueryRecord, write_rl_data
@@ -92,7 +92,7 @@ def _distinct(rng: np.random.Generator, among: int, count: int) -> list[int]:
 
 def _candidate(rng: np.random.Generator, pool: tuple[int, ...]) -> dict[str, Any]:
     pointer = [pool[i] for i in _distinct(rng, POOL, SHOTS)]
-    # By the pointer: one that is drawn twice must have the same outcomes.
+    # Outcomes follow from the pointer: one that is drawn twice must have the same.
     right = [sum(pointer[:shot]) % 2 for shot in range(1, SHOTS + 1)]
     shots = [
         {
@@ -114,7 +114,7 @@ def _candidate(rng: np.random.Generator, pool: tuple[int, ...]) -> dict[str, Any
 
 
 def read(folder: Path) -> Figures:
-    """Read RL data in this process, as a training does."""
+    """Read RL data in this process, as a training does; return time and peak memory."""
     from lever_plus.config.reward import RewardParams
     from lever_plus.data.pools import read_pools
     from lever_plus.training.groups import groups_from_records
@@ -135,7 +135,7 @@ def read(folder: Path) -> Figures:
 
 
 def _bootstrap_ms(count: int) -> float:
-    """Return milliseconds of an interval of so many questions; the draws are made before."""
+    """Return the milliseconds of one interval over `count` questions, after a warm-up."""
     from lever_plus.evaluation.statistics import bootstrap
 
     scores = np.random.default_rng(0).random(count)
@@ -149,7 +149,7 @@ def _bootstrap_ms(count: int) -> float:
 
 
 def summarise(questions: int) -> Figures:
-    """Sum up a score table in this process, as the evaluation, the report and its cards do."""
+    """Summarise a score table in this process, as evaluation, report and model cards do."""
     from lever_plus.config.names import SFT
     from lever_plus.data.examples import Example
     from lever_plus.evaluation import summary
@@ -157,6 +157,7 @@ def summarise(questions: int) -> Figures:
     from lever_plus.evaluation.methods import ZERO_SHOT, methods_of
     from lever_plus.report import findings
     from lever_plus.report.decisions import gather, sample
+    from lever_plus.report.sentences import sentences
 
     registry = methods_of({}, {SFT: "scores"}, 16, stops=False, instructed=False)
     scores = score_table(
@@ -167,7 +168,7 @@ def summarise(questions: int) -> Figures:
     found = summary.summarise(scores, registry, RESAMPLES)
     copy_rates(scores, examples)
     middle = time.perf_counter()
-    sentences = list(findings.sentences(found, scores, RESAMPLES))
+    told = list(sentences(found, scores, RESAMPLES))
     findings.way_to_oracle(scores, registry, RESAMPLES)
     shown = sample(gather(scores, examples, registry), DECISIONS)
     return {
@@ -175,7 +176,7 @@ def summarise(questions: int) -> Figures:
         "scores": len(scores),
         "summary_seconds": round(middle - start, 2),
         "report_seconds": round(time.perf_counter() - middle, 2),
-        "sentences": len(sentences),
+        "sentences": len(told),
         "decisions": len(shown),
         "peak_rss_mb": peak_rss_mb(),
         "peak_before_mb": before,
@@ -183,7 +184,7 @@ def summarise(questions: int) -> Figures:
 
 
 def score_table(questions: int, methods: list[str]) -> pd.DataFrame:
-    """Return a table as `evaluate` writes it: every method at every shot and seed."""
+    """Return a score table like that of `evaluate`: every method at every shot and seed."""
     rng = np.random.default_rng(0)
     rows = len(methods) * SEEDS * SHOTS * questions
     index = np.arange(rows)

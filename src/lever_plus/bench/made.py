@@ -1,7 +1,7 @@
-"""A selector of the pipeline's size with random weights, a pool and questions, made on the spot.
+"""A selector of the pipeline's size with random weights, made for benchmarks with pool and queries.
 
-What it chooses means nothing; how long it takes does. Features are as long as the encoder's own: a
-whitening that leaves directions out would make them shorter.
+Its choices mean nothing; only its speed counts. Its features are as long as the encoder's own,
+whereas a real whitening may leave out directions and make them shorter.
 """
 
 from pathlib import Path
@@ -24,12 +24,12 @@ IMAGE_SIZE = 224
 
 
 class Made(NamedTuple):
-    """What was made.
+    """A selector with random weights, a pool and queries.
 
     Attributes:
         checkpoint: Folder of the selector.
         pool: Examples to choose from.
-        queries: Questions that are not among them.
+        queries: Queries that are not in the pool.
     """
 
     checkpoint: Path
@@ -38,13 +38,13 @@ class Made(NamedTuple):
 
 
 def make(folder: Path, params: Params, pool: int, queries: int) -> Made:
-    """Make all of it in a folder.
+    """Make selector, pool and queries in a folder.
 
     Args:
-        folder: Gets images, questions and the checkpoint.
-        params: Those of the pipeline: its policy, its encoder, its longest pointer.
-        pool: Number of examples.
-        queries: Number of questions.
+        folder: Where images, questions and the checkpoint go.
+        params: Parameters of the pipeline; policy, encoder and pointer length follow them.
+        pool: Number of examples in the pool.
+        queries: Number of queries.
 
     Raises:
         UserError: The encoder is missing.
@@ -85,7 +85,7 @@ def make(folder: Path, params: Params, pool: int, queries: int) -> Made:
 
 
 def _whole_space(encoder: ClipEncoder) -> FeatureSpace:
-    """Return a feature space that leaves every dimension of the encoder's features as it is."""
+    """Return a feature space that does not change the encoder's features."""
     size = encoder.texts(["What is shown?"], InMemory()).shape[1]
     one, zero = np.ones(size, dtype=np.float32), np.zeros(size, dtype=np.float32)
     same = Whitening(zero, np.eye(size, dtype=np.float32), one)
@@ -93,7 +93,7 @@ def _whole_space(encoder: ClipEncoder) -> FeatureSpace:
 
 
 def percentiles(seconds: list[float], name: str) -> dict[str, float]:
-    """Return the p50 and the p95 of times, in ms: {"NAME_p50_ms": ..., "NAME_p95_ms": ...}."""
+    """Return p50 and p95 of times in seconds as {"NAME_p50_ms": ..., "NAME_p95_ms": ...}."""
     found = np.percentile(seconds, [50, 95])
     return {
         f"{name}_p{p}_ms": round(1000 * float(value), 2)

@@ -9,9 +9,10 @@ STATUS: Final = Path("/proc/self/status")
 
 
 def peak_rss_mb() -> int:
-    """Return the largest resident size so far, in MB.
+    """Return the largest resident size of this process so far, in MB.
 
-    On Linux from /proc: `getrusage` starts a child at the peak of the process that made it.
+    On Linux it comes from /proc, because `getrusage` of a child process begins with the peak of its
+    parent.
     """
     if STATUS.is_file():
         for line in STATUS.read_text(encoding="ascii").splitlines():

@@ -1,7 +1,7 @@
-"""How fast, and in how much memory, the files of VQAv2's training split are read.
+"""Time and memory to read files as large as those of VQAv2's training split.
 
-The files are made here: as many questions, answers and image names as the real ones have, in their
-format; images are empty files, because the reader looks at their names only.
+The files are made here, in the format of the real ones and with as many questions, answers and
+image names. Images are empty files, because the reader looks only at their names.
 """
 
 import json
@@ -18,7 +18,7 @@ ANSWERS: Final = 10
 
 
 def run() -> dict[str, float | int]:
-    """Return seconds, peak memory in MB, and what was read; the reading is a process of its own."""
+    """Read the files in a process of their own; return seconds, peak memory in MB, and counts."""
     with TemporaryDirectory() as folder:
         make_files(Path(folder))
         command = [sys.executable, "-m", "lever_plus.bench.reader", folder]
@@ -57,7 +57,7 @@ def make_files(folder: Path, questions: int = QUESTIONS, images: int = IMAGES) -
 
 
 def measure(folder: Path) -> dict[str, float | int]:
-    """Read the files of a folder in this process."""
+    """Read the files of a folder in this process; return time and peak memory."""
     from lever_plus.bench.memory import peak_rss_mb
     from lever_plus.data.vqa_files import read_vqa_files
 

@@ -1,7 +1,8 @@
-"""The report of many test questions: the whole stage, on a made-up project as `evaluate` leaves it.
+"""Time and memory of the whole report stage, for a made-up project with many test questions.
 
-Examples with photographs of an ordinary size, pools, RL data, the score table with its summary,
-histories and checkpoints are all there; nothing is trained, and no VLM is asked.
+The project has everything that the stage reads: examples with photographs of an ordinary size,
+pools, RL data, the score table with its summary, histories and checkpoints. Nothing is trained, and
+no VLM is used.
 """
 
 import json
@@ -53,11 +54,16 @@ SETTINGS: Final = report.Settings(
 
 
 def run(folder: Path, questions: int, records: int = RECORDS) -> growth.Figures:
-    """Write a project of so many test questions, and its report.
+    """Write a project and its report; measure the report.
+
+    Args:
+        folder: Where the project goes.
+        questions: Number of test questions.
+        records: Number of queries in the RL data, plus one for the dev question.
 
     Returns:
-        Seconds of this process's processor time, so that other work on the machine does not count;
-        peak memory in MB; the size of the page in kB.
+        Seconds of processor time (so that other work on the machine does not count), peak memory in
+        MB, size of the page in kB, and counts.
     """
     paths = Paths(folder, moved={"pool": folder / "made"})
     scores = _make(paths, questions, records)
@@ -75,9 +81,9 @@ def run(folder: Path, questions: int, records: int = RECORDS) -> growth.Figures:
 
 
 def _make(paths: Paths, questions: int, records: int) -> int:
-    """Write what the report reads; return how many scores there are."""
+    """Write everything that the report reads; return the number of scores."""
     train = max(questions, growth.POOL)
-    first = train + records  # of the test questions; the RL queries are between
+    first = train + records  # id of the first test question; RL queries come before it
     photographs = _photographs(paths.images)
     examples = {
         i: Example(
@@ -102,13 +108,13 @@ def _make(paths: Paths, questions: int, records: int) -> int:
     scores.to_parquet(paths.scores, index=False)
     write_metrics(paths.summary, summarise(scores, registry, SETTINGS.resamples))
     _write_diagnostics(paths, scores, examples)
-    write_metrics(paths.in_context, {})  # photographs: no question's meaning is known
+    write_metrics(paths.in_context, {})  # only embedded data have this table
     _write_trainings(paths, registry)
     return len(scores)
 
 
 def _photographs(folder: Path) -> list[str]:
-    """Write some, smooth with a little noise, as a camera's are."""
+    """Write images that are smooth with a little noise, like photographs; return their paths."""
     folder.mkdir(parents=True)
     rng, names = np.random.default_rng(0), []
     for number in range(PHOTOGRAPHS):

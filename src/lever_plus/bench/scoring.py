@@ -1,14 +1,15 @@
-"""How fast the scoring engine is, beside the naive loop and plain batching, in one run.
+"""Speed of the scoring engine, compared with a naive loop and plain batching in the same run.
 
-    a  naive      one processor and `generate` (or forward) call a request
-    b  batched    whole prompts in padded batches, nothing shared
-    c  engine     this engine with an empty store: no answer and no image feature is kept yet
-    d  full       the same requests again: the store has every answer
-`images_kept` is c where an earlier stage has left the image features in the store, as in the
-pipeline. Models are loaded before the clock starts; all else, reading images included, counts. The
-naive loop counts with as many torch threads as suit it best.
-Workloads: RL data, 200 queries x 12 pointers of four ICDs at shots 1-4; InfoScore, beam 5 and two
-shots, 20 queries. Pointers are drawn uniformly, so little is shared by chance.
+    naive         for each request, one call of the processor and of `generate` (or forward)
+    batched       whole prompts in padded batches, nothing is shared
+    engine        this project's engine with an empty store: no answers or image features are kept
+    images_kept   the engine when the store already has the image features, as in the pipeline
+    full_store    the same requests again, when the store has every answer
+Models are loaded before the clock starts; everything else counts, including reading images. The
+naive loop runs with one torch thread and with all; the faster run counts.
+There are two workloads. RL data: 200 queries, each with 12 pointers of four ICDs, at shots 1-4.
+InfoScore: searches with beam 5 and two shots for 20 queries. Pointers are drawn uniformly, so few
+prefixes are shared by chance.
 """
 
 import json
@@ -58,13 +59,15 @@ class Bench:
     """The embedded VLM, its examples, and the requests of both workloads."""
 
     def __init__(self, params: Params) -> None:
-        """Read what the pipeline made.
+        """Read the examples and pools that the pipeline made.
 
         Raises:
             UserError: The VLM is a server, or a stage has not run yet.
         """
         if not isinstance(params.vlm, HuggingFaceVlmParams):
-            raise UserError("bench scoring times a VLM on this machine: set vlm.kind: huggingface.")
+            raise UserError(
+                "bench scoring measures a VLM on this machine: set vlm.kind to huggingface."
+            )
         self.settings = params.vlm
         paths = Paths()
         self.path = params.vlm.path
@@ -73,14 +76,14 @@ class Bench:
         self.pools: Pools = read_pools(paths.pools)
 
     def vlm(self, store: Store | None = None, **changes: object) -> HuggingFaceVlm:
-        """Return the VLM, loaded."""
+        """Return the VLM with some changed settings, already loaded."""
         settings = self.settings.model_copy(update=changes)
         vlm = HuggingFaceVlm(self.path, settings, store, FEATURES_MB)
         vlm.load(self.rl_data(1))  # loads the weights and checks the engine
         return vlm
 
     def rl_data(self, queries: int) -> list[Request]:
-        """Return the requests of the RL-data workload, repeats included."""
+        """Return the requests of the RL-data workload, including repeats."""
         rng, requests = np.random.default_rng(0), []
         for query in list(self.pools.ids)[:queries]:
             pool, asked = np.array(self.pools.of(query)), self.examples[query].query
@@ -112,7 +115,12 @@ class Bench:
 
 
 def run(params: Params, *, ablate: bool = False) -> dict[str, Figures]:
-    """Return the figures of both workloads; with `ablate`, the RL-data engine part by part too."""
+    """Return the figures of both workloads.
+
+    Args:
+        params: Parameters of the pipeline.
+        ablate: Whether to also measure the RL-data workload with parts of the engine turned off.
+    """
     bench = Bench(params)
     requests = bench.rl_data(RL_QUERIES)
     measured = {
@@ -159,7 +167,15 @@ def _workload(bench: Bench, requests: Sequence[Request], kind: str) -> Figures:
 def naive_rate(
     vlm: HuggingFaceVlm, kind: str, sample: Sequence[Request]
 ) -> tuple[float, list[Any]]:
-    """Return the rate of the naive loop: the better one of one torch thread and of all."""
+    """Return the naive loop's requests per second, and its values.
+
+    The loop runs with one torch thread and with all; the faster run counts.
+
+    Args:
+        vlm: The VLM, loaded.
+        kind: "answers" or "log_likelihoods".
+        sample: The requests.
+    """
 
     def ask(requests: Sequence[Request]) -> list[Any]:
         if kind == "answers":
@@ -175,17 +191,19 @@ def naive_rate(
 def _engine(
     bench: Bench, kind: str, requests: Sequence[Request], path: Path
 ) -> tuple[float, float, list[Any]]:
-    """Return the rates with an empty and with a full store, and the values."""
+    """Return requests per second with an empty and with a full store, and the values."""
     store = Store(path)
     cold, values = rate_of(getattr(StoredVlm(bench.vlm(store), store), kind), requests)
     full, again = rate_of(getattr(StoredVlm(bench.vlm(store), store), kind), requests)
     if again != values:
-        raise UserError("the store returned other values than it was given: report this.")
+        raise UserError(
+            "the answer store returned other values than were put in: please report this."
+        )
     return cold, full, values
 
 
 def rate_of(ask: Ask, requests: Sequence[Request]) -> tuple[float, list[Any]]:
-    """Return requests a second, and the values."""
+    """Return the requests per second, and the values."""
     begun = time.perf_counter()
     values = ask(requests)
     return len(requests) / (time.perf_counter() - begun), values
@@ -198,7 +216,7 @@ def _same(value: str | float, expected: str | float) -> bool:
 
 
 def _ablation(bench: Bench, requests: Sequence[Request]) -> Figures:
-    """Return requests a second of the engine with image features kept, less one part at a time."""
+    """Return the engine's requests per second with image features kept, and without each part."""
     distinct = list(dict.fromkeys(requests))
 
     def warm(vlm: HuggingFaceVlm) -> HuggingFaceVlm:
@@ -245,7 +263,7 @@ class WholePrompts(PrefixEngine):
 
 
 def _chained(table: Features, rows: Sequence[int], lengths: Sequence[int]) -> Features:
-    """Return the first tokens of some rows, one row after another, as one stretch."""
+    """Return the first tokens of some rows, joined one after another."""
     parts, after = [], 0
     for row, length in zip(rows, lengths, strict=True):
         part = table.each(lambda values, row=row: values[row]).cut(0, length)  # type: ignore[misc]
@@ -256,7 +274,7 @@ def _chained(table: Features, rows: Sequence[int], lengths: Sequence[int]) -> Fe
 
 
 def _peak(workload: str, queries: int) -> int:
-    """Return the peak memory in MB of a process that scores a workload of n queries."""
+    """Return the peak memory in MB of a process that scores a workload of `queries` queries."""
     command = [sys.executable, "-m", "lever_plus.bench.scoring", workload, str(queries)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(json.loads(done.stdout.strip().splitlines()[-1]))

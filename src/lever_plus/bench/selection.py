@@ -1,9 +1,9 @@
-"""How long one question waits for its demonstrations, on one core: encoding, and choosing.
+"""How long it takes to select demonstrations for one question on one core: encoding and choosing.
 
-One question is asked at a time, as by a program that has just got it. Encoding opens its image and
-runs the encoder on image and question; choosing is all of the rest. The pool is encoded before. In
-a large pool, whose examples are copies of some with other features, a selector sees neighbours
-alone; they are found exactly, and by an approximate search.
+Questions come one at a time. Encoding opens the question's image and runs the encoder on image and
+question; choosing is everything else. The pool is encoded beforehand. From a large pool the
+selector chooses among a query's nearest neighbours only, which are found by an exact and by an
+approximate search. The examples of the large pool are copies with slightly different features.
 """
 
 import time
@@ -30,7 +30,7 @@ QUERIES: Final = 200
 SHOTS: Final = 4
 TOGETHER: Final = 50
 SPREAD: Final = 0.5
-"""How far the features of a copy are from those of what it is a copy of, beside their length."""
+"""How far a copy's features are from the original's, relative to the length of the original's."""
 Figures = dict[str, float]
 
 
@@ -38,8 +38,8 @@ def run(params: Params, large: int = LARGE) -> dict[str, Figures]:
     """Return the figures of a pool like those of training, and of a large one.
 
     Args:
-        params: Those of the pipeline.
-        large: Examples of the large pool.
+        params: Parameters of the pipeline.
+        large: Number of examples in the large pool.
 
     Returns:
         {"4 of 64": {...}, "4 of 100000, exact": {...}, "4 of 100000, approximate": {...}}.
@@ -57,10 +57,10 @@ def run(params: Params, large: int = LARGE) -> dict[str, Figures]:
 
 
 def measure(pool: LivePool, queries: Sequence[Query]) -> Figures:
-    """Return p50 and p95 of encoding and of choosing, one question at a time, in ms.
+    """Return p50 and p95 of encoding and of choosing in ms, one question at a time.
 
     Returns:
-        Also `choose_together_ms`: of one question where `TOGETHER` are chosen for at once.
+        Also `choose_together_ms`: the time per question if `TOGETHER` questions come at once.
     """
     encoding, choosing = [], []
     for query in queries:
@@ -119,7 +119,7 @@ def _recall(exact: LivePool, nearly: LivePool, queries: Sequence[Query]) -> floa
 
 
 class _Copies:
-    """Features of copies: those of the originals, each moved in a direction of its own."""
+    """Features of copies: those of the originals, each moved in a random direction."""
 
     def __init__(self, features: Features, examples: Sequence[Example], size: int) -> None:
         self._features, rng = features, np.random.default_rng(0)

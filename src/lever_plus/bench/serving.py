@@ -1,9 +1,10 @@
-"""What the proxy adds to the time of a reply, where the VLM server behind it takes none.
+"""How much time the proxy adds to a reply, measured with a server that answers at once.
 
-`lever-plus serve` is a process of its own, before a server on loopback that answers at once. The
-same chats go to that server directly and through the proxy, from one client and from fifty that ask
-again as soon as they are answered. Added is the difference of the percentiles: opening the image,
-encoding, choosing, and sending five times as many images on.
+`lever-plus serve` runs in a process of its own, in front of a server on loopback that answers
+immediately. The same chats go to that server directly and through the proxy, from one client and
+from fifty; each client sends its next chat as soon as it has a reply. The added time is the
+difference of the percentiles. It covers opening the image, encoding, choosing, and passing on five
+times as many images.
 """
 
 import asyncio
@@ -29,9 +30,9 @@ SHOTS: Final = 4
 CLIENTS: Final = (1, 50)
 REQUESTS: Final = 1000
 ALONE: Final = 200
-"""Requests of a client that is alone."""
+"""Number of requests if there is only one client."""
 FIRST: Final = 10
-"""Requests before anything is timed: what is done once is done then."""
+"""Number of requests before the timing begins, so that one-time work does not count."""
 ANSWER: Final = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "red"}}]}'
 REPLY: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
@@ -44,9 +45,9 @@ def run(params: Params, requests: int = REQUESTS) -> dict[str, Figures]:
     """Return the figures for every number of clients: {"50 clients": {...}}.
 
     Args:
-        params: Those of the pipeline.
-        requests: Of all clients together, each way; a client that is alone makes fewer. Each asks
-            another question.
+        params: Parameters of the pipeline.
+        requests: Number of requests of all clients together, each way; a single client sends fewer.
+            Each request asks a different question.
 
     Raises:
         UserError: A package or the encoder is missing, or the server does not start.
@@ -88,7 +89,7 @@ async def _figures(direct: str, proxied: str, bodies: Sequence[Any], clients: in
 
 
 async def _asked(url: str, bodies: Sequence[Any], clients: int) -> tuple[list[float], int]:
-    """Return the seconds of every reply, and how many requests had none."""
+    """Return the seconds of every reply, and how many replies were missing or wrong."""
     import httpx2
 
     seconds, lost = [], 0
@@ -113,7 +114,7 @@ def _body(query: Query) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _instant() -> Any:
-    """Answer every request at once, on loopback; yields the base URL."""
+    """Run a server on loopback that answers every request at once; yield its base URL."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -135,7 +136,7 @@ async def _instant() -> Any:
 
 @contextmanager
 def _served(made: Made, folder: Path, upstream: str) -> Iterator[str]:
-    """Run `lever-plus serve` until the block ends; yields the base URL."""
+    """Run `lever-plus serve` until the block ends; yield its base URL."""
     pool = folder / "pool.jsonl"
     write_json_lines(
         pool, ({"image": e.image, "question": e.question, "answer": e.answer} for e in made.pool)

@@ -1,10 +1,10 @@
-"""How fast the scoring engine is on a VLM of a real model's size, beside what the machine can do.
+"""Speed of the scoring engine on a VLM of a real model's size, compared with the machine's limit.
 
-A tiny VLM shows what calls cost, a real one what arithmetic costs. So a LLaVA with a real model's
-dimensions and random weights is made on the spot, and asked the RL-data workload of
-`bench.scoring`: naive loop, plain batches, engine. What counts is how many tokens are run against
-the least that the workload needs, and at which rate, against the rate of the same matrix products
-alone, which are timed before and after.
+With a tiny VLM most time goes into function calls, with a real one into arithmetic. So this
+benchmark makes a LLaVA with a real model's dimensions and random weights, and runs the RL-data
+workload of `bench.scoring` on it: naive loop, plain batches, engine. Two figures count: how many
+tokens are run, compared with the least that the workload needs; and how many operations are done
+per second, compared with the same matrix products alone, which are timed before and after.
 """
 
 import random
@@ -34,10 +34,10 @@ from lever_plus.vlm.store.answers import Store
 DTYPES: Final = ("float32", "bfloat16")
 QUERIES: Final = 3
 SAMPLE: Final = 24
-"""Requests that the naive loop and plain batches are timed on: they take long."""
+"""Number of requests for the naive loop and plain batches, which are slow."""
 BATCH_TOKENS: Final = 4096
 HEAD: Final = 1
-"""Tokens in front of the first turn of a shipped VLM's prompt, which all requests share."""
+"""Number of tokens before the first turn of a shipped VLM's prompt; all requests share them."""
 REPEATS: Final = 5
 
 
@@ -58,19 +58,19 @@ class Size(NamedTuple):
 
     @property
     def products(self) -> list[tuple[int, int]]:
-        """The matrices of a layer of the language model that every token is multiplied with."""
+        """Shapes of a language-model layer's matrices by which every token is multiplied."""
         keys = self.width // self.heads * self.kv_heads
         attention = [(self.width, self.width + 2 * keys), (self.width, self.width)]
         return [*attention, (self.width, 2 * self.mlp), (self.mlp, self.width)]
 
     @property
     def operations(self) -> int:
-        """Floating-point operations of a token in these products, in all layers."""
+        """Floating-point operations per token in these products, over all layers."""
         return 2 * self.layers * sum(rows * columns for rows, columns in self.products)
 
 
 SIZES: Final = {"135m": Size(576, 1536, 30, 9, 3, 49_152, 768, 12, 12, 224, 32)}
-"""135m: SmolLM2-135M behind the vision tower of CLIP ViT-B/32."""
+"""135m has the language model of SmolLM2-135M and the vision tower of CLIP ViT-B/32."""
 
 
 def run(params: Params, size: str) -> dict[str, Figures]:
@@ -80,14 +80,14 @@ def run(params: Params, size: str) -> dict[str, Figures]:
         UserError: There is no such size, the VLM is a server, or a stage has not run yet.
     """
     if size not in SIZES:
-        raise UserError(f"no size {size!r}: there are {', '.join(SIZES)}.")
+        raise UserError(f"there is no size {size!r}: choose from {', '.join(SIZES)}.")
     with TemporaryDirectory() as folder:
         make_checkpoint(SIZES[size], Path(folder))
         return {dtype: measure(params, SIZES[size], Path(folder), dtype) for dtype in DTYPES}
 
 
 def make_checkpoint(size: Size, folder: Path) -> None:
-    """Write a LLaVA with random weights, in bfloat16, that reads prompts as a shipped VLM does."""
+    """Write a LLaVA with random weights in bfloat16; it reads prompts like a shipped VLM."""
     import transformers as hf
 
     processor = load_processor(f"{SHIPPED}vlm", None)
@@ -132,8 +132,8 @@ def make_checkpoint(size: Size, folder: Path) -> None:
 
 
 def _add_words(path: Path, count: int) -> None:
-    """Give every id that the model may say a word: answers could not be compared otherwise."""
-    content = read_object(path, "report this")
+    """Give every token id that the model may generate a word, so that answers can be compared."""
+    content = read_object(path, "please report this")
     words = content["model"]["vocab"]
     words |= {f"word{number}": number for number in range(len(words), count)}
     write_json(path, content)
@@ -143,16 +143,18 @@ def measure(params: Params, size: Size, folder: Path, dtype: str) -> Figures:
     """Return the figures of a checkpoint in one precision.
 
     Args:
-        params: Those of the pipeline, whose examples and pools are asked about.
-        size: That of the checkpoint.
-        folder: The checkpoint.
-        dtype: The precision.
+        params: Parameters of the pipeline, whose examples and pools are used.
+        size: Dimensions of the checkpoint.
+        folder: Folder of the checkpoint.
+        dtype: Precision, one of `DTYPES`.
 
     Raises:
         UserError: The VLM of `params` is a server, or a stage has not run yet.
     """
     if not isinstance(params.vlm, HuggingFaceVlmParams):
-        raise UserError("bench scoring times a VLM on this machine: set vlm.kind: huggingface.")
+        raise UserError(
+            "bench scoring measures a VLM on this machine: set vlm.kind to huggingface."
+        )
     changes = {"path": str(folder), "revision": None, "device": "cpu", "dtype": dtype}
     how = {"max_new_tokens": 1, "num_beams": 1, "batch_tokens": BATCH_TOKENS, "prefix_reuse": True}
     vlm = params.vlm.model_copy(update=changes | how)
@@ -194,7 +196,7 @@ def measure(params: Params, size: Size, folder: Path, dtype: str) -> Figures:
 
 
 def products_rate(size: Size, dtype: str, threads: int) -> float:
-    """Return operations a second of a layer's matrix products alone, the best of some repeats."""
+    """Return the operations per second of a layer's matrix products alone, best of `REPEATS`."""
     kind = getattr(torch, dtype)
     pairs = [
         (torch.randn(BATCH_TOKENS, rows).to(kind), torch.randn(columns, rows).to(kind))
@@ -211,10 +213,10 @@ def products_rate(size: Size, dtype: str, threads: int) -> float:
 
 
 def least_tokens(vlm: HuggingFaceVlm, requests: Sequence[Request]) -> int:
-    """Return how many tokens are run if every distinct prefix and every query is run once.
+    """Return how many tokens are run if every distinct prefix and every query is run only once.
 
     Raises:
-        UserError: Prompts of the model are not the sum of their parts.
+        UserError: The length of a prompt is not the sum of the lengths of its parts.
     """
     beginnings: dict[Any, Request] = {}
     for request in requests:
@@ -226,6 +228,9 @@ def least_tokens(vlm: HuggingFaceVlm, requests: Sequence[Request]) -> int:
     lengths = Lengths(vlm.processor, vlm.prompt)
     counts = [lengths.of(each) for each in (list(beginnings.values()), before, alone)]
     if None in counts:
-        raise UserError("this model's prompts are not the sum of their parts.")
+        raise UserError(
+            "the least number of tokens is not known for this model: its prompts are not the sum "
+            "of their parts."
+        )
     with_one, without, asked = (sum(count or ()) for count in counts)
     return with_one - without + asked - HEAD * len(requests)

@@ -1,13 +1,14 @@
-"""Training speed: full groups in a batch against one query a step with its pool copied.
+"""Training speed: batches of whole groups, compared with one query per step.
 
-The older system trains on one query a step: the query and its pool are repeated for each of the
-G candidates, encoded G times, and teacher forcing goes pick by pick; GRPO's old log-probs are
-computed in a pass of their own before. Both ways run here on the same network (for RCE with its
-dropout), features and candidates (800 groups x 16 candidates, K = 64, d = 512), in one process, one
-after the other. Ours is the whole call of the trainer (batches, schedule, dev evaluation of one
-query, and for GRPO the distributions of the reference), with the batch and in as many parts side by
-side as params.yaml says, on one torch thread each; the other way counts with one torch thread or
-with all, whichever is faster. Rewards are random: nothing is learned here.
+The older system trains on one query per step: query and pool are copied and encoded for each of the
+16 candidates, teacher forcing goes pick by pick, and GRPO's old log-probs are computed beforehand
+in a separate pass. Both ways run here one after the other in one process, with the same network
+(for RCE with its dropout), features and candidates: 800 groups of 16 candidates, pools of 64
+examples, 512 feature dimensions. This project's way is timed as a whole training (batches,
+schedule, dev evaluation of one query, and for GRPO the distributions of the reference), with the
+batch size and the number of parallel parts of params.yaml, on one torch thread each. The other way
+is timed with one torch thread and with all, and the faster run counts. Rewards are random: nothing
+is learned.
 """
 
 import timeit
@@ -40,15 +41,15 @@ from lever_plus.vlm.scorer import Scorer, ShotScore
 
 GROUPS, CANDIDATES, POOL, DIMENSIONS = 800, 16, 64, 512
 SAMPLE = 100
-"""Groups that the slow way is timed on."""
+"""Number of groups for the slow way."""
 REPEATS = 5
 DEV = -1
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Of log-probs and old log-probs [1, G, T], returns per step and bool keep."""
+"""Computes a loss from log-probs, old log-probs and returns [1, G, T], and bool keep [1, G]."""
 
 
 class _Blind:
-    """Scores every pointer alike: dev evaluation shall cost next to nothing."""
+    """Gives every pointer the same score, so that dev evaluation takes almost no time."""
 
     requests = 0
 
@@ -62,14 +63,17 @@ def run(params: Params) -> dict[str, float]:
     """Time one epoch of RCE and of GRPO both ways.
 
     Returns:
-        Groups a second of each, and the keys `speedup_rce` and `speedup_grpo`.
+        Groups per second of each, and the keys `speedup_rce` and `speedup_grpo`.
+
+    Raises:
+        UserError: params.yaml has no schedule of RCE.
     """
     threads = torch.get_num_threads()
     environment, groups = _workload(params)
     rce = params.rce.model_copy(update={"epochs": 1})
     grpo = params.grpo.model_copy(update={"epochs": 1, "rounds": 0})
     if not rce.tau:
-        raise UserError("rce.tau has no schedule: give one, it is what the benchmark trains with.")
+        raise UserError("rce.tau has no schedule, but the benchmark trains with one: add one.")
     tau = next(iter(rce.tau.values()))
     quiet = Run(0, lambda _row: None, threads=params.threads)
 
@@ -115,12 +119,12 @@ def _one_by_one(
     needs_old: bool,
     count: int = SAMPLE,
 ) -> None:
-    """Train on `count` groups the other way."""
+    """Train on `count` groups the other way, one query per step."""
     optimizer = torch.optim.AdamW(policy.parameters(), lr=params.learning_rate, fused=True)
     weights = torch.tensor(environment.shot_weights)
     rows = [groups.rows(torch.tensor([row])) for row in range(count)]
     with torch.no_grad():
-        # Without a pass of its own, the loss does not read them.
+        # A loss that needs no old log-probs does not read this value.
         old = [_pick_by_pick(policy, environment, part) if needs_old else weights for part in rows]
     for part, before in zip(rows, old, strict=True):
         picked = _pick_by_pick(policy, environment, part)
@@ -137,7 +141,7 @@ def _pick_by_pick(policy: Policy, environment: Environment, group: Groups) -> Te
     query = torch.from_numpy(features.queries(group.queries)).repeat(CANDIDATES, 1)
     candidates = torch.from_numpy(features.candidates(features.rows_of(pool)))
     encoded = policy.encode(query, candidates.repeat(CANDIDATES, 1, 1))
-    pointers = group.pointers.transpose(0, 1)  # [G, 1, T]: a candidate is a row of the batch
+    pointers = group.pointers.transpose(0, 1)  # [G, 1, T]: each candidate is a row of the batch
     steps = [
         policy.next_log_probs(encoded, pointers[:, :, :shot]) for shot in range(environment.shots)
     ]
@@ -146,7 +150,7 @@ def _pick_by_pick(policy: Policy, environment: Environment, group: Groups) -> Te
 
 
 def _workload(params: Params) -> tuple[Environment, Groups]:
-    """Return random features, pools and candidates."""
+    """Return an environment with random features and pools, and groups of random candidates."""
     rng = np.random.default_rng(0)
     items = 2000
     queries = list(range(items, items + GROUPS))
@@ -170,6 +174,6 @@ def _workload(params: Params) -> tuple[Environment, Groups]:
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    """Return the shortest of several times, after a call to warm up."""
+    """Return the shortest of several times in seconds, after a warm-up."""
     work()
     return min(timeit.repeat(work, number=1, repeat=REPEATS))

@@ -1,1 +1,1 @@
-"""The `lever-plus` command: thin; every command calls one room."""
+"""The `lever-plus` command line. It is thin: each command calls functions of another package."""

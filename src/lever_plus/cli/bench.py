@@ -9,12 +9,12 @@ from lever_plus.cli.tools import check_tables
 from lever_plus.errors import UserError
 
 bench_app = typer.Typer(help="Speed and memory, measured on this machine.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @bench_app.command("reader")
 def bench_reader(json_: Json = False) -> None:
-    """Read files as large as VQAv2's training split."""
+    """Time reading files as large as VQAv2's training split."""
     from lever_plus.bench.reader import run
 
     _print(run(), json_=json_)
@@ -25,15 +25,18 @@ def bench_scoring(
     json_: Json = False,
     ablate: Annotated[bool, typer.Option(help="Turn the engine's parts off one by one.")] = False,
     size: Annotated[
-        str | None, typer.Option(help="Instead: a made VLM of a real model's size, such as 135m.")
+        str | None,
+        typer.Option(help="Use a random VLM of a real model's size instead, such as 135m."),
     ] = None,
 ) -> None:
-    """Score the RL-data and InfoScore workloads: naive loop, plain batches, engine, full store."""
+    """Time scoring RL data and InfoScore: naive loop, plain batches, engine, full store."""
     from lever_plus.bench import scoring, sized
     from lever_plus.config.file import load_params
 
     if size is not None and ablate:
-        raise UserError("--ablate is for the VLM of params.yaml: leave it or --size out.")
+        raise UserError(
+            "--ablate works only with the VLM of params.yaml: leave out --ablate or --size."
+        )
     params = load_params()
     figures = scoring.run(params, ablate=ablate) if size is None else sized.run(params, size)
     _print(figures, json_=json_)
@@ -41,7 +44,7 @@ def bench_scoring(
 
 @bench_app.command("training")
 def bench_training(json_: Json = False) -> None:
-    """Train one epoch of RCE and of GRPO: full batches, and one query a step."""
+    """Time one epoch of RCE and of GRPO: batches of whole groups, and one query per step."""
     from lever_plus.bench.training import run
     from lever_plus.config.file import load_params
 
@@ -51,10 +54,10 @@ def bench_training(json_: Json = False) -> None:
 @bench_app.command("growth")
 def bench_growth(
     json_: Json = False,
-    records: Annotated[int, typer.Option(min=1, help="Queries of the RL data.")] = 20_000,
-    questions: Annotated[int, typer.Option(min=2, help="Test questions.")] = 10_000,
+    records: Annotated[int, typer.Option(min=1, help="Number of queries in the RL data.")] = 20_000,
+    questions: Annotated[int, typer.Option(min=2, help="Number of test questions.")] = 10_000,
 ) -> None:
-    """Read RL data, resample, and sum up the scores of many questions: seconds and memory."""
+    """Measure time and memory of reading RL data, the bootstrap, and results of many questions."""
     check_tables("lever-plus bench growth")
     from lever_plus.bench.growth import run
 
@@ -63,7 +66,7 @@ def bench_growth(
 
 @bench_app.command("selection")
 def bench_selection(json_: Json = False) -> None:
-    """Choose demonstrations for one question after the other, on one core: milliseconds."""
+    """Time how long it takes to choose demonstrations for one question, on one core."""
     from lever_plus.bench.selection import run
     from lever_plus.config.file import load_params
 
@@ -72,7 +75,7 @@ def bench_selection(json_: Json = False) -> None:
 
 @bench_app.command("serving")
 def bench_serving(json_: Json = False) -> None:
-    """Ask an instant server through `lever-plus serve`: milliseconds added, requests lost."""
+    """Time how much `lever-plus serve` adds to a reply, and count the requests that it loses."""
     from lever_plus.bench.serving import run
     from lever_plus.config.file import load_params
 

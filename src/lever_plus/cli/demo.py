@@ -1,4 +1,4 @@
-"""`lever-plus demo`: a page to play with; see which demonstrations each method shows, and why."""
+"""`lever-plus demo`: a page to try out which demonstrations each method shows, and why."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,37 +15,46 @@ demo_app = typer.Typer()
 def demo(
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Folder of a trained selector, or user/name; the pipeline's if none."),
+        typer.Option(
+            help="Folder of a trained selector, or user/name on the Hugging Face Hub. Default: the "
+            "pipeline's."
+        ),
     ] = None,
     pool: Annotated[
         Path | None,
         typer.Option(
-            help="List of image, question, answer (ids optional): JSON lines, .json or .csv; the "
-            "pipeline's examples if none."
+            help="List of image, question, answer (ids optional): JSON lines, .json or .csv. "
+            "Default: the pipeline's examples."
         ),
     ] = None,
     vlm: Annotated[
-        Path | None, typer.Option(help="VLM: a folder or shipped:vlm; if none, params.yaml's.")
+        Path | None,
+        typer.Option(help="The VLM: a folder, or shipped:vlm. Default: the one in params.yaml."),
     ] = None,
     encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the CLIP; where it was in training if none.")
+        Path | None,
+        typer.Option(help="Folder of the CLIP encoder. Default: where it was in training."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     shots: Annotated[
         int | None,
-        typer.Option(min=1, help="Demonstrations to show; as many as the selector knows if none."),
+        typer.Option(
+            min=1,
+            help="Number of demonstrations to show. Default: as many as the selector was trained "
+            "with.",
+        ),
     ] = None,
     price: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="What a demonstration must be worth, in points of reward, for selectors that "
-            "learned to stop; the page can change it.",
+            help="Price of a demonstration (or of a token, if the selector was trained so), in "
+            "units of the reward; only for selectors that learned to stop. The page can change it.",
         ),
     ] = None,
 ) -> None:
-    """Open a page to play with: what each method shows the VLM, why, and what it answers."""
+    """Serve a page that shows what each method shows the VLM, why, and what the VLM answers."""
     from lever_plus.hosts.demo.server import serve
 
     play = _playground(checkpoint, pool, vlm, encoder, shots)
@@ -61,7 +70,7 @@ def _playground(
     encoder: Path | None,
     shots: int | None,
 ) -> Any:
-    """Return what the page is about; what is not named is the pipeline's of this folder."""
+    """Return the content of the page; what is not named comes from the pipeline in this folder."""
     from lever_plus.config.file import load_params
     from lever_plus.data.pool_files import read_pool
     from lever_plus.hosts.demo.play import Playground
@@ -77,7 +86,7 @@ def _playground(
         try:
             params = load_params()
         except UserError as error:
-            elsewhere = "anywhere else, name --checkpoint, --pool and --vlm"
+            elsewhere = "outside a project, name --checkpoint, --pool and --vlm"
             raise UserError(f"{str(error).rstrip('.')}; {elsewhere}.") from error
     trained = checkpoint or trained_checkpoint(paths, params)
     selector = load_selector(trained, encoder, features=FEATURES)

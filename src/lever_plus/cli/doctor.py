@@ -1,4 +1,4 @@
-"""Item by item: what a run with these params needs, what of it is missing, and where to get it."""
+"""`lever-plus doctor`: checks what a run with these params needs, and says how to get the rest."""
 
 import asyncio
 import importlib.util
@@ -23,7 +23,7 @@ from lever_plus.vlm.backends.words import quoted
 VQA: Final = "https://visualqa.org/download.html"
 OKVQA: Final = "https://okvqa.allenai.org/download.html"
 OWN: Final = "where your own files are, and correct its path in data.source"
-EASY: Final = "the package easy-vqa, as docs/guides/own-data.md says"
+EASY: Final = "the package easy-vqa (see docs/guides/own-data.md)"
 COCO: Final = "https://cocodataset.org/#download"
 ORIGINS: Final = {
     "okvqa": (OKVQA, COCO),
@@ -31,12 +31,12 @@ ORIGINS: Final = {
     "v2_openended": (VQA, COCO),
     "easy-vqa": (EASY, EASY),
 }
-"""Where files come from whose names hold this: questions and annotations, and images."""
+"""{part of a file's name: where its questions and annotations come from, and its images}."""
 NEED_TORCHVISION: Final = (
     *("qwen2", "qwen3", "smolvlm", "llavaonevision", "lfm2", "lfm3", "gemma4", "internvl"),
     *("minicpmv", "molmo2", "glm4"),
 )
-"""Families whose processor needs it, if only for videos, as letters and digits of their names."""
+"""Model families whose processor needs torchvision, in letters and digits only."""
 FREE_GIGABYTES: Final = 5
 SERVER_SECONDS: Final = 5
 ANSWER_SECONDS: Final = 60.0
@@ -45,7 +45,10 @@ ANSWER_SECONDS: Final = 60.0
 class Item(NamedTuple):
     """One thing that a run needs.
 
-    name: what; found: whether it is there; note: what was found, or what to do.
+    Attributes:
+        name: What is needed.
+        found: Whether it is there.
+        note: What was found, or what to do.
     """
 
     name: str
@@ -54,7 +57,7 @@ class Item(NamedTuple):
 
 
 def examine(params: Params) -> list[Item]:
-    """Check everything that params.yaml names; no model is loaded."""
+    """Check everything that params.yaml names, without loading a model."""
     parts = (_data, _vlm, _encoder, _optional, _machine)
     items = [item for part in parts for item in part(params)]
     return [item._replace(note=without_secrets(item.note)) for item in items]
@@ -63,13 +66,13 @@ def examine(params: Params) -> list[Item]:
 def _data(params: Params) -> Iterator[Item]:
     source = params.data.source
     if not isinstance(source, VqaFilesSource):
-        yield Item("data", found=True, note="the embedded data set is made by the prepare stage")
+        yield Item("data", found=True, note="the stage `prepare` makes the embedded data set")
         return
     root = Path(source.root)
     for name in ("train", "dev", "test"):
         split = getattr(source, name)
         if not isinstance(split, VqaSplit):
-            yield Item(f"data, {name}", found=True, note="held out of the training split")
+            yield Item(f"data, {name}", found=True, note="will be held out of the training split")
             continue
         named = (found for part, found in ORIGINS.items() if part in split.questions.lower())
         where, images = next(named, (OWN, OWN))
@@ -82,7 +85,7 @@ def _data(params: Params) -> Iterator[Item]:
 
 
 def _texts(source: VqaFilesSource, vlm: VlmParams, instructions: list[str]) -> Iterator[Item]:
-    """Read the texts of prompts as the VLM will; what is missing is said elsewhere."""
+    """Check that the VLM can read all texts; nothing is checked if a file is missing."""
     root = Path(source.root)
     splits = [s for s in (source.train, source.dev, source.test) if isinstance(s, VqaSplit)]
     files = [root / name for split in splits for name in (split.questions, split.annotations)]
@@ -110,16 +113,16 @@ def _texts(source: VqaFilesSource, vlm: VlmParams, instructions: list[str]) -> I
         return
     here = isinstance(vlm, HuggingFaceVlmParams) and Path(vlm.path).is_dir()
     if here and reader.processor is None:
-        yield Item("data, texts", found=False, note=f"the VLM reads none: {reader.why}")
+        yield Item("data, texts", found=False, note=f"the VLM can't read them: {reader.why}")
         return
-    yield Item("data, texts", found=True, note=f"text to the VLM{reader.limits}")
+    yield Item("data, texts", found=True, note=f"checked{reader.limits}")
 
 
 def _images(name: str, folder: Path, where: str) -> Item:
     if not folder.is_dir():
         return Item(name, found=False, note=f"{folder} is missing: get it from {where}")
     count = sum(1 for _ in folder.iterdir())
-    empty = f"{folder} is empty: put the images there, from {where}"
+    empty = f"{folder} is empty: put the images there; get them from {where}"
     return Item(name, count > 0, f"{folder}, {count} files" if count else empty)
 
 
@@ -155,12 +158,12 @@ def _optional(params: Params) -> Iterator[Item]:
 
 def _package(name: str, needs_it: str, extra: str) -> Item:
     there = importlib.util.find_spec(name) is not None
-    missing = f"missing, {needs_it} needs it: pip install 'lever-plus[{extra}]'"
+    missing = f"missing, but {needs_it} needs it: pip install 'lever-plus[{extra}]'"
     return Item(name, there, "installed" if there else missing)
 
 
 def _torchvision() -> Item:
-    """Look for torchvision, and load it: one that was built for another torch stops everything."""
+    """Look for torchvision, and load it: a build for another version of torch does not load."""
     item = _package("torchvision", "the VLM's processor", "vision")
     if not item.found:
         return item
@@ -168,8 +171,8 @@ def _torchvision() -> Item:
 
     try:
         importlib.import_module("torchvision")
-    except Exception as error:  # whatever its libraries raise
-        built = f"install the one that is built for torch {torch.__version__}"
+    except Exception as error:  # its libraries raise many kinds of errors
+        built = f"install the version that is built for torch {torch.__version__}"
         return item._replace(found=False, note=f"does not load ({error}): {built}")
     return item
 
@@ -181,19 +184,19 @@ def _encoder(params: Params) -> Iterator[Item]:
 
 
 def _model(name: str, path: str, key: str) -> Item:
-    """Check a folder: its configuration, its processor, and every weight file that it names."""
+    """Check a model's folder: its configuration, its processor, and all of its weight files."""
     try:
         folder = _folder(path)
     except UserError as error:
         return Item(name, found=False, note=str(error))
     get = (
-        f"get a checkpoint from https://huggingface.co/models and set {key} to its folder, or to a "
-        "hub id with HF_HUB_OFFLINE=0 where there is a network"
+        f"get a checkpoint from https://huggingface.co/models and set {key} to its folder; or set "
+        f"{key} to a hub id, and HF_HUB_OFFLINE=0 if there is a network"
     )
     if not folder.is_dir():
         on_hub = path.count("/") == 1 and os.environ.get("HF_HUB_OFFLINE") == "0"
-        note = f"{path}, a hub id: fetched when it is first used" if on_hub else ""
-        return Item(name, on_hub, note or f"{path} is no folder: {get}")
+        note = f"{path}, a hub id: it will be fetched when it is first used" if on_hub else ""
+        return Item(name, on_hub, note or f"{path} is not a folder: {get}")
     needed = ["config.json", "preprocessor_config.json|processor_config.json"]
     missing = [n for n in needed if not any((folder / part).is_file() for part in n.split("|"))]
     if missing:
@@ -206,12 +209,12 @@ def _model(name: str, path: str, key: str) -> Item:
 
 
 def _folder(path: str) -> Path:
-    """Return a folder, there or not; UserError if the path names a model that is not shipped."""
+    """Return a model's folder, even if missing; raise UserError for an unknown shipped model."""
     return find_folder(path, None) if path.startswith(SHIPPED) else Path(path)
 
 
 def _config(path: str) -> dict[str, Any]:
-    """Return the configuration of a model, nothing if it is missing or damaged."""
+    """Return the configuration of a model; {} if it is missing or damaged."""
     try:
         return read_object(_folder(path) / "config.json", "")
     except UserError:
@@ -224,16 +227,16 @@ def _device(name: str, device: str) -> Item:
     try:
         kind = torch.device(device).type
     except RuntimeError:
-        return Item(name, found=False, note=f"{device!r} names no device: write cpu or cuda")
+        return Item(name, found=False, note=f"{device!r} is not a device: write cpu or cuda")
     there = {"cpu": True, "cuda": torch.cuda.is_available()}.get(kind, False)
     if kind == "mps":
         there = torch.backends.mps.is_available()
-    missing = f"{device} is not there: set it to cpu, or install a torch build for it"
+    missing = f"{device} is not available: set it to cpu, or install a torch build for it"
     return Item(name, there, device if there else missing)
 
 
 def _server(vlm: OpenAiVlmParams, url: str) -> Item:
-    """Ask a server which models it offers, as the VLM would be asked: with its key, and bounded."""
+    """Ask a server which models it offers, with the VLM's key and a time limit."""
     from lever_plus.vlm.backends.exchange import ServerError
 
     try:
@@ -245,15 +248,15 @@ def _server(vlm: OpenAiVlmParams, url: str) -> Item:
         return Item("VLM server", found=False, note=note)
     except UserError as error:
         return Item("VLM server", found=False, note=str(error))
-    offered = f"{url} offers {quoted(', '.join(names)) or 'no model by name'}"
+    offered = f"{url} offers {quoted(', '.join(names)) or 'no named model'}"
     if vlm.model not in names:
-        note = f"{offered}, not {vlm.model}: correct vlm.model"
+        note = f"{offered}, but not {vlm.model}: correct vlm.model"
         return Item("VLM server", found=False, note=note)
     return _asked_server(vlm.model_copy(update={"url": url}), offered)
 
 
 def _asked_server(vlm: OpenAiVlmParams, offered: str) -> Item:
-    """Ask a server that has the model how it can be asked."""
+    """Find out how a server that offers the model can be used."""
     from lever_plus.vlm.backends.start import Start
 
     bounds = {"patience_s": 0.0, "timeout_s": min(vlm.timeout_s, ANSWER_SECONDS)}
@@ -261,7 +264,9 @@ def _asked_server(vlm: OpenAiVlmParams, offered: str) -> Item:
     try:
         described = asyncio.run(Start().describe(once))
     except UserError as error:
-        return Item("VLM server", found=False, note=f"{offered}, but does not answer it: {error}")
+        return Item(
+            "VLM server", found=False, note=f"{offered}, but does not answer requests: {error}"
+        )
     return Item("VLM server", found=True, note=f"{offered}; {described}")
 
 
@@ -274,7 +279,7 @@ async def _offered(vlm: OpenAiVlmParams, url: str) -> list[str]:
 
 
 def _own(vlm: PluginVlmParams) -> Item:
-    """Look for the factory; what it makes, and what that needs, only the user's own code knows."""
+    """Look for the factory in the user's own code; what it makes can't be checked here."""
     from lever_plus.vlm.backends.plugin import find_factory
 
     try:
@@ -287,5 +292,5 @@ def _own(vlm: PluginVlmParams) -> Item:
 def _machine(params: Params) -> Iterator[Item]:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     note = f"{free:.0f} GB free here"
-    low = f"{note}: answers and features of {params.pool.size}-example pools may need more"
+    low = f"only {note}: answers, and pools of {params.pool.size} examples, may need more"
     yield Item("disk", free > FREE_GIGABYTES, note if free > FREE_GIGABYTES else low)

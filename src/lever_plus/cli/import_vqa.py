@@ -1,4 +1,4 @@
-"""`lever-plus import-vqa`: a list of questions, answers and images as files in VQAv2 format."""
+"""`lever-plus import-vqa`: turns a list of questions, answers and images into VQAv2 files."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +10,7 @@ import_vqa_app = typer.Typer()
 
 
 class Split(StrEnum):
-    """What the questions are for."""
+    """The split that the questions are for."""
 
     TRAIN = "train"
     DEV = "dev"
@@ -19,20 +19,25 @@ class Split(StrEnum):
 
 @import_vqa_app.command("import-vqa")
 def import_vqa(
-    file: Path,
-    split: Annotated[Split, typer.Option(help="What the questions are for.")],
-    out: Annotated[Path, typer.Option(help="Folder that gets a folder with the split's name.")],
+    file: Annotated[Path, typer.Argument(help="The list: JSON lines, .json or .csv.")],
+    split: Annotated[Split, typer.Option(help="Split that the questions are for.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder in which a folder with the split's name is made.")
+    ],
     images: Annotated[
-        Path | None, typer.Option(help="Folder of the images; the list's own if none.")
+        Path | None, typer.Option(help="Folder of the images. Default: the folder of the list.")
     ] = None,
     image_name: Annotated[
         str | None,
-        typer.Option(help="Where the list numbers images: their files, such as {image_id}.png."),
+        typer.Option(
+            help="If the list has numbers instead of image files: how the files are named, such as "
+            "{image_id}.png."
+        ),
     ] = None,
 ) -> None:
     """Write a list of questions, answers and images as a split in VQAv2 format.
 
-    FILE is JSON lines, a JSON list (.json) or CSV (.csv); a row says question, answer and image.
+    FILE is JSON lines, a JSON list (.json) or CSV (.csv); each row has question, answer and image.
     """
     from lever_plus.data.vqa_import import import_list
     from lever_plus.files.names import check_image_name
@@ -42,6 +47,6 @@ def import_vqa(
     folder = out / split.value
     made = import_list(file, split.value, folder, images or file.parent, image_name)
     typer.echo(
-        f"{made.questions:,} questions about {made.images:,} images in {folder}; image_name of "
-        f'data.source.{split.value} is "{made.image_name}"'
+        f"wrote {made.questions:,} questions about {made.images:,} images into {folder}; in "
+        f'params.yaml, set image_name of data.source.{split.value} to "{made.image_name}"'
     )

@@ -1,4 +1,4 @@
-"""`lever-plus`: the command line, put together; errors meant for people have no traceback."""
+"""The entry point of `lever-plus`: joins all commands, and prints errors for people."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ import traceback
 import warnings
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NoReturn, TextIO
+from typing import Annotated, Final, NoReturn, TextIO
 
 import typer
 
@@ -29,14 +29,14 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 WHAT_TO_DO: Final = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, then run it again"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space and run it again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "let this user read and write it"),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "name another file"),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL), "name another file"),
     errno.EMFILE: "let this user open more files (ulimit -n)",
-    errno.EIO: "the disk fails: restore the file from another copy",
+    errno.EIO: "the disk may be failing: restore the file from another copy",
 }
-"""What the system refuses, and what helps; whatever else it says is a fault of ours."""
+"""{error of the operating system: what helps}; any other error counts as a bug of this project."""
 
 app = typer.Typer(
     help="Learn which in-context demonstrations a frozen vision-language model should see.",
@@ -58,9 +58,12 @@ app.add_typer(study_app, name="study")
 app.add_typer(world_app, name="world")
 
 
+ParamsFile = Annotated[Path, typer.Option(help="The params file.")]
+
+
 @params_app.command("check")
-def params_check(path: Path = Path("params.yaml")) -> None:
-    """Check params.yaml."""
+def params_check(path: ParamsFile = Path("params.yaml")) -> None:
+    """Check that params.yaml is valid."""
     from lever_plus.config.file import load_params
 
     load_params(path)
@@ -68,7 +71,10 @@ def params_check(path: Path = Path("params.yaml")) -> None:
 
 
 @params_app.command("overlay")
-def params_overlay(preset: Path, path: Path = Path("params.yaml")) -> None:
+def params_overlay(
+    preset: Annotated[Path, typer.Argument(help="A file with some of its settings; see presets/.")],
+    path: ParamsFile = Path("params.yaml"),
+) -> None:
     """Merge a preset into params.yaml, keeping its comments."""
     from lever_plus.config.file import overlay
 
@@ -96,7 +102,7 @@ def _print_warning(
 
 
 def main() -> None:
-    """Entry point: errors meant for people are printed without a traceback, and none with a key."""
+    """Run a command; errors for people are printed without a traceback, and never with a key."""
     sys.excepthook = _print_traceback
     warnings.showwarning = _print_warning
     try:
@@ -104,7 +110,7 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except BrokenPipeError:
-        # Whoever reads the output has seen enough; Python would complain when it flushes.
+        # The reader of the output has closed it; without this, Python's own flush would fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`lever-plus select`: the demonstrations that a trained selector chooses for a new question."""
+"""`lever-plus select`: a trained selector chooses demonstrations for a new question."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,8 @@ Candidates = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Of a pool that is larger, the selector sees so many examples whose questions are "
-        "like the one asked; 0: all.",
+        help="How many examples the selector sees of a larger pool: those with the most similar "
+        "questions. 0 means all.",
     ),
 ]
 
@@ -32,41 +32,50 @@ def select(
     pool: Annotated[
         Path | None,
         typer.Option(
-            help="List of image, question, answer (ids optional): JSON lines, .json or .csv; or "
-            "the folder of a pool that is kept."
+            help="Examples to choose from: a list of image, question, answer (ids optional) as "
+            "JSON lines, .json or .csv; or the folder of a saved pool."
         ),
     ] = None,
     pool_questions: Annotated[
-        Path | None, typer.Option(help="Instead of --pool: questions in VQAv2 format.")
+        Path | None, typer.Option(help="Instead of --pool: a questions file in VQAv2 format.")
     ] = None,
-    pool_annotations: Annotated[Path | None, typer.Option(help="Their annotations.")] = None,
-    pool_images: Annotated[Path | None, typer.Option(help="Folder of their images.")] = None,
+    pool_annotations: Annotated[
+        Path | None, typer.Option(help="Annotations file for --pool-questions.")
+    ] = None,
+    pool_images: Annotated[
+        Path | None, typer.Option(help="Folder of the images for --pool-questions.")
+    ] = None,
     image_name: Annotated[
-        str, typer.Option(help="File name of an image there, such as {image_id:012d}.jpg.")
+        str, typer.Option(help="How image files in --pool-images are named.")
     ] = "{image_id:012d}.jpg",
-    shots: Annotated[int, typer.Option(min=1, help="Demonstrations to choose.")] = 2,
+    shots: Annotated[int, typer.Option(min=1, help="Number of demonstrations to choose.")] = 2,
     candidates: Candidates = CANDIDATES,
     price: Annotated[
         float | None,
         typer.Option(
-            help="What a demonstration must be worth, in points of reward, so that fewer are "
-            "chosen where more do not help; for selectors that learned to stop."
+            help="Price of a demonstration (or of a token, if the selector was trained so), in "
+            "units of the reward: fewer are chosen if more are not worth it. Only for selectors "
+            "that learned to stop."
         ),
     ] = None,
     answer: Annotated[
-        bool, typer.Option("--answer", help="Ask the VLM without and with them.")
+        bool,
+        typer.Option("--answer", help="Also ask the VLM, without and with the demonstrations."),
     ] = False,
     encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the CLIP; where it was in training if none.")
+        Path | None,
+        typer.Option(help="Folder of the CLIP encoder. Default: where it was in training."),
     ] = None,
     vlm: Annotated[
         Path | None,
-        typer.Option(help="VLM for --answer: a folder or shipped:vlm; if none, params.yaml's."),
+        typer.Option(
+            help="The VLM for --answer: a folder, or shipped:vlm. Default: the one in params.yaml."
+        ),
     ] = None,
     features: Annotated[
-        Path, typer.Option(help="Folder in which encoded images and texts are kept.")
+        Path, typer.Option(help="Folder that keeps the features of images and texts.")
     ] = FEATURES,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Choose demonstrations for a new question from a pool, with a trained selector."""
     from lever_plus.data.examples import Query, hashed_query
@@ -75,7 +84,7 @@ def select(
     from lever_plus.selectors.live_pool import LivePool
 
     if not is_plain(question):
-        raise UserError("--question is empty or holds control characters: ask something.")
+        raise UserError("--question is empty or has control characters: write a question.")
     examples = _read_pool(pool, pool_questions, pool_annotations, pool_images, image_name)
     selector = load_selector(checkpoint, encoder, features=features, price=price)
     query = hashed_query(Query(str(image), question))
@@ -125,7 +134,7 @@ def _read_pool(
     if pool is None and questions is not None and annotations is not None and images is not None:
         return read_vqa_pool(questions, annotations, images, image_name)
     raise UserError(
-        "name the pool: either --pool FILE.jsonl, or --pool-questions, --pool-annotations and "
+        "name the pool: give either --pool, or all of --pool-questions, --pool-annotations and "
         "--pool-images for files in VQAv2 format."
     )
 
@@ -154,7 +163,7 @@ def _ask(path: Path | None, query: Any, demonstrations: Any) -> dict[str, str]:
 
 
 def _stopped(found: dict[str, Any]) -> str:
-    """Return how many are shown, and why no more."""
+    """Return a sentence that says how many demonstrations were chosen, and why not more."""
     count, most = len(found["demonstrations"]), found["asked_for"]
     each = " a token" if found["price_per"] == "token" else ""
     price = f"{found['price']:g}{each}"

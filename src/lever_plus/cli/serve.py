@@ -1,4 +1,4 @@
-"""`lever-plus serve`: a trained selector behind a port, alone or in front of a VLM server."""
+"""`lever-plus serve`: a trained selector as an HTTP server, alone or in front of a VLM server."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,58 +20,66 @@ def serve(
     pool: Annotated[
         Path,
         typer.Option(
-            help="List of image, question, answer (ids optional): JSON lines, .json or .csv; or "
-            "the folder of a pool that is kept."
+            help="Examples to choose from: a list of image, question, answer (ids optional) as "
+            "JSON lines, .json or .csv; or the folder of a saved pool."
         ),
     ],
     upstream: Annotated[
         str | None,
         typer.Option(
-            help="Base URL of the VLM server that /v1/chat/completions goes to, such as "
-            "http://127.0.0.1:8001/v1; its key is OPENAI_API_KEY. Without it there is no /v1."
+            help="Base URL of the VLM server to which /v1/chat/completions passes chats on, such "
+            "as http://127.0.0.1:8001/v1; its key is read from OPENAI_API_KEY. Without this option "
+            "there is no /v1."
         ),
     ] = None,
     vlm: Annotated[
         Path | None,
-        typer.Option(help='VLM for "answer": true of /select: a folder or shipped:vlm.'),
+        typer.Option(
+            help='The VLM for /select with "answer": true: a folder, or shipped:vlm.',
+        ),
     ] = None,
-    shots: Annotated[int, typer.Option(min=1, help="Demonstrations to choose.")] = 2,
+    shots: Annotated[int, typer.Option(min=1, help="Number of demonstrations to choose.")] = 2,
     candidates: Candidates = CANDIDATES,
     price: Annotated[
         float | None,
         typer.Option(
-            help="What a demonstration must be worth, in points of reward, so that fewer are "
-            "chosen where more do not help; for selectors that learned to stop."
+            help="Price of a demonstration (or of a token, if the selector was trained so), in "
+            "units of the reward: fewer are chosen if more are not worth it. Only for selectors "
+            "that learned to stop."
         ),
     ] = None,
     instruction: Annotated[
         str | None,
         typer.Option(
-            help="Text after every question that goes to the upstream; if none, that which the "
+            help="Text after every question that goes to --upstream. Default: the one that the "
             "selector was trained with."
         ),
     ] = None,
     encoder: Annotated[
-        Path | None, typer.Option(help="Folder of the CLIP; where it was in training if none.")
+        Path | None,
+        typer.Option(help="Folder of the CLIP encoder. Default: where it was in training."),
     ] = None,
     features: Annotated[
-        Path, typer.Option(help="Folder in which features of the pool are kept.")
+        Path, typer.Option(help="Folder that keeps the features of the pool.")
     ] = FEATURES,
     timeout: Annotated[
-        float, typer.Option(min=0.01, help="Longest time for a reply of the upstream, seconds.")
+        float, typer.Option(min=0.01, help="Longest wait for a reply of --upstream, in seconds.")
     ] = 120.0,
     threads: Annotated[
         int,
-        typer.Option(min=1, help="CPU threads of the encoder; more for one that is large."),
+        typer.Option(min=1, help="CPU threads of the encoder; more are faster for a large one."),
     ] = 1,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than loopback need a key.")
+        str,
+        typer.Option(help="Address to listen on; one other than loopback needs a key."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
 ) -> None:
-    """Serve a trained selector: POST /select, and chats with demonstrations put in.
+    """Serve a trained selector over HTTP: selections, and demonstrations put into chats.
 
-    With LEVER_PLUS_API_KEY set, requests must have that key (Authorization: Bearer ...).
+    If LEVER_PLUS_API_KEY is set, requests must have that key (Authorization: Bearer ...).
     """
     with needs("serve", "lever-plus serve"):
         import fastapi  # noqa: F401
@@ -104,6 +112,6 @@ def serve(
     )
     offers = [f"{len(service.pool.examples):,} examples to choose from: POST {{}}/select"]
     if behind is not None:
-        offers.append(f"POST {{}}/v1/chat/completions, before {behind.shown}")
+        offers.append(f"POST {{}}/v1/chat/completions, in front of {behind.shown}")
     said = "; ".join(offers)
     serving.serve(app, host, port, lambda address: typer.echo(said.replace("{}", address)))

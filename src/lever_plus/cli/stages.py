@@ -1,4 +1,4 @@
-"""`lever-plus STAGE`: reads params.yaml, calls one function, prints what it did."""
+"""The stages of the pipeline as commands: each reads params.yaml, runs, and prints what it did."""
 
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ PIPELINES: Final = {
     Path("ablations") / "dvc.yaml": "experiments.ablation",
     Path("recipes") / "house_words" / "dvc.yaml": "house_words.recipe",
 }
-"""Files of stages, and the room of each."""
+"""{file of stages: the package that has their modules}."""
 
 
 def _stage(name: str) -> Any:
@@ -36,11 +36,11 @@ def params_read(stage: str) -> list[str]:
 
 
 def _run(stage: str, **given: int) -> None:
-    """Run one stage with the settings of params.yaml and print its summary.
+    """Run one stage with the settings of params.yaml, and print its summary.
 
     Args:
-        stage: Its name.
-        given: A training seed, for a stage that runs once for each.
+        stage: Name of the stage.
+        given: A training seed, if the stage runs once for each.
     """
     from lever_plus.config.file import load_params
     from lever_plus.config.settings import settings_of
@@ -59,7 +59,7 @@ def _run(stage: str, **given: int) -> None:
 
 
 def _train(stage: str, given: int | None) -> None:
-    """Run a training stage of a seed; the rows of its runs go to MLflow while they train."""
+    """Run a training stage for a seed; its history rows go to MLflow while it trains."""
     from lever_plus.config.file import load_params
     from lever_plus.config.settings import settings_of
     from lever_plus.pipeline.paths import Paths
@@ -81,7 +81,7 @@ def _train(stage: str, given: int | None) -> None:
 
 @stages.command()
 def prepare() -> None:
-    """Make or read the examples of every split, and check them."""
+    """Read the examples of every split, or make the embedded data set, and check them."""
     _run("prepare")
 
 
@@ -105,19 +105,19 @@ def embed() -> None:
 
 @stages.command("sft_data")
 def sft_data() -> None:
-    """Search InfoScore sequences for the SFT queries."""
+    """Search for the demonstration sequences with the best InfoScore, for the SFT queries."""
     _run("sft_data")
 
 
 @stages.command()
 def sft(seed: Seed = None) -> None:
-    """Train the first policies of a seed by imitation."""
+    """Train the SFT policies of a seed, which imitate the InfoScore search."""
     _train(SFT, seed)
 
 
 @stages.command("rl_data")
 def rl_data(seed: Seed = None) -> None:
-    """Propose candidates by the SFT policy of a seed and score them: its RL data."""
+    """Make the RL data of a seed: candidates that its SFT policy proposes, with their scores."""
     from lever_plus.config.file import load_params
 
     _run("rl_data", seed=training_seed(load_params(), seed))
@@ -131,13 +131,13 @@ def rce(seed: Seed = None) -> None:
 
 @stages.command()
 def grpo(seed: Seed = None) -> None:
-    """Train the GRPO policy, from the RCE policy of the same seed."""
+    """Train the on-policy policies of a seed: GRPO, and from it the policy that can stop."""
     _train(GRPO, seed)
 
 
 @stages.command()
 def evaluate() -> None:
-    """Score all policies and baselines on the test questions; log to their MLflow runs."""
+    """Score all policies and baselines on the test questions, and log the results to MLflow."""
     _run("evaluate")
     try:
         typer.echo(f"track: {synchronise(patient=False)}")
@@ -149,15 +149,17 @@ def evaluate() -> None:
 
 @stages.command()
 def report() -> None:
-    """Write tables, plots and the HTML page."""
+    """Write tables, plots, model cards and the HTML report."""
     _run("report")
 
 
 @stages.command()
 def ablate(
-    variant: Annotated[str | None, typer.Argument(help="Of ablations/variants.yaml.")] = None,
+    variant: Annotated[
+        str | None, typer.Argument(help="Name of a variant in ablations/variants.yaml.")
+    ] = None,
 ) -> None:
-    """Train and evaluate a variant of the pipeline; without one, print what they all gave."""
+    """Train and evaluate a variant of the pipeline; without a name, print all results."""
     check_tables("lever-plus ablate")
     from lever_plus.config.file import load_params
     from lever_plus.experiments.ablation import transfer, variants
@@ -192,7 +194,7 @@ def ablate(
 
 @stages.command()
 def results() -> None:
-    """Print the results tables and where to look next."""
+    """Print the results tables, and where to find more."""
     from rich.console import Console
 
     from lever_plus.pipeline.paths import Paths
@@ -207,17 +209,19 @@ def results() -> None:
 
 
 @stages.command()
-def deps(write: Annotated[bool, typer.Option(help="Write them into dvc.yaml.")] = False) -> None:
-    """Check that dvc.yaml lists what each stage reads: its import closure, its params."""
+def deps(
+    write: Annotated[bool, typer.Option(help="Correct the lists in dvc.yaml.")] = False,
+) -> None:
+    """Check that dvc.yaml lists all code and params that each stage depends on."""
     from lever_plus.tracking.lineage import with_code_deps
 
     for path, package in PIPELINES.items():
-        before = read_text(path, "run it in the project's root folder")
-        # What a variant changes may be any parameter: dvc.yaml of the ablations names the file.
+        before = read_text(path, "run this in the project's root folder")
+        # A variant may change any parameter, so dvc.yaml of the ablations names the whole file.
         keys = params_read if package == "pipeline" else None
         after = with_code_deps(before, Path.cwd(), package, keys)
         if write:
             write_text(path, after)
         elif before != after:
-            raise UserError(f"{path} does not list what the stages read: run `make deps`.")
-        typer.echo(f"{path} lists what every stage reads")
+            raise UserError(f"{path} does not list all that its stages read: run `make deps`.")
+        typer.echo(f"{path} lists all that its stages read")

@@ -1,4 +1,4 @@
-"""`lever-plus study`: run, show and promote the search around the RCE-only baseline."""
+"""`lever-plus study`: runs, shows and promotes the search around the RCE-only baseline."""
 
 import subprocess
 import sys
@@ -10,18 +10,22 @@ import typer
 from lever_plus.errors import needs
 from lever_plus.files.secrets import without_secrets
 
-study_app = typer.Typer(help="The search around the RCE-only baseline.", no_args_is_help=True)
+study_app = typer.Typer(
+    help="The Optuna study: a search around the RCE-only baseline.", no_args_is_help=True
+)
 
 
 @study_app.command("run")
 def study_run(
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=256, help="Processes; those of search/params.yaml if none."),
+        typer.Option(
+            min=1, max=256, help="Number of processes. Default: workers in search/params.yaml."
+        ),
     ] = None,
     number: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
-    """Run trials until the study has enough; start it anywhere to join, again to go on."""
+    """Run trials until the study has enough; several commands can work on it at once."""
     from lever_plus.config.file import load_params
     from lever_plus.experiments.study.settings import read_settings
     from lever_plus.pipeline.paths import Paths
@@ -35,7 +39,7 @@ def study_run(
 
     params = load_params()
     if count > 1:
-        # What all workers would refuse is said once.
+        # Checked here, so that what all workers would refuse is reported only once.
         check_space(params, settings.space)
         open_study(settings)
         _start_workers(count)
@@ -47,7 +51,7 @@ def study_run(
 
 
 def _check_installed() -> None:
-    """Refuse to start where the packages of a study are missing."""
+    """Refuse to start if a package that a study needs is missing."""
     with needs("study", "lever-plus study"):
         import matplotlib  # noqa: F401
         import optuna  # noqa: F401
@@ -55,12 +59,14 @@ def _check_installed() -> None:
 
 
 def _start_workers(count: int) -> None:
-    """Start worker processes and wait; each trains on one torch thread."""
+    """Start worker processes, and wait until they end."""
     command = [sys.executable, "-m", "lever_plus.cli.main", "study", "run", "--workers", "1"]
     started = [subprocess.Popen([*command, "--number", str(n)]) for n in range(1, count + 1)]
     failed = [process.wait() for process in started]
     if any(failed):
-        typer.echo("a worker failed: `lever-plus study run` goes on where it was", err=True)
+        typer.echo(
+            "a worker failed: run `lever-plus study run` again to continue the study", err=True
+        )
         raise typer.Exit(1)
 
 
@@ -82,9 +88,9 @@ def study_show() -> None:
     study = find_study(settings)
     check_trials(study, settings.space)
     console = Console()
-    # A pipe has no width: the table may be as wide as it is there.
+    # A pipe has no width of its own, so the table may be wide there.
     _print_trials(table(study), console if console.is_terminal else Console(width=160))
-    # Workers of one folder end at about the same time.
+    # Locked, because several workers in one folder may end at about the same time.
     folder = Paths().study_results
     busy = f"{folder} is being written by another `lever-plus study` command: try again later."
     lock = folder.with_suffix(".lock")
@@ -112,7 +118,8 @@ def _print_trials(frame: Any, console: Any) -> None:
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
     console.print(
-        "difference: dev accuracy minus RCE-only, same seeds and questions, mean of shots"
+        "difference: dev accuracy minus that of RCE-only, with the same seeds and questions, mean "
+        "over shots"
     )
 
 
@@ -124,7 +131,7 @@ def _cell(value: Any) -> str:
 
 @study_app.command("storage")
 def study_storage() -> None:
-    """Print where the study lives, without a password."""
+    """Print where the study is stored, without a password."""
     from lever_plus.experiments.study.settings import read_settings
     from lever_plus.files.secrets import without_secrets
     from lever_plus.pipeline.paths import Paths
@@ -134,7 +141,7 @@ def study_storage() -> None:
 
 @study_app.command("promote")
 def study_promote() -> None:
-    """Repeat the best trials on fresh seeds; write the winner into params.yaml if it holds up."""
+    """Train the best trials again on fresh seeds; if one holds up, write it into params.yaml."""
     _check_installed()
     from lever_plus.config.file import load_params
     from lever_plus.experiments.study.objective import Trials
@@ -150,25 +157,26 @@ def study_promote() -> None:
         mean, low, high, _ = candidate.difference
         typer.echo(
             f"trial {candidate.trial.number}, seeds {settings.fresh_seeds}: "
-            f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points to RCE-only on dev, "
-            f"interval corrected for the choice, KL {candidate.kl:.2f} nats"
+            f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points compared with "
+            "RCE-only on dev, interval corrected for the choice among trials, KL "
+            f"{candidate.kl:.2f} nats"
         )
     best = max(candidates, key=lambda candidate: candidate.difference.mean)
     if not best.accepted(settings):
-        typer.echo("The baseline stands: no trial is above it for sure within the KL budget.")
+        typer.echo("The baseline is kept: no trial is surely better within the KL budget.")
         return
     accept(best, params, settings, Path("params.yaml"))
     number = best.trial.number
     typer.echo(
-        f"params.yaml now has trial {number}. Record it: `dvc exp run -n promote-{number}`, or "
-        f"`dvc repro && git commit -am 'Promote trial {number} of {settings.name}'`. Test "
-        "questions are read then, once."
+        f"params.yaml now has the values of trial {number}. To train and evaluate with them, run "
+        f"`dvc exp run -n promote-{number}`, or `dvc repro && git commit -am 'Promote trial "
+        f"{number} of {settings.name}'`. Only then are the test questions read."
     )
     _crown(study, number)
 
 
 def _crown(study: Any, number: int) -> None:
-    """Give the trial's run the alias champion in MLflow."""
+    """Give the model of the trial's run the alias champion in MLflow."""
     from lever_plus.experiments.study.record import study_tags
     from lever_plus.tracking.registry import Registry
     from lever_plus.tracking.store import Store
@@ -183,19 +191,19 @@ def _crown(study: Any, number: int) -> None:
 
 @study_app.command("dashboard")
 def study_dashboard(
-    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 8080,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; pages are served to this machine alone.")
+        str, typer.Option(help="Address to listen on; only this machine can open the pages.")
     ] = "127.0.0.1",
 ) -> None:
-    """Serve optuna-dashboard on the study's storage, to this machine alone."""
+    """Serve optuna-dashboard for the study; only this machine can open it."""
     _check_installed()
     from lever_plus.experiments.study.dashboard import dashboard_server
     from lever_plus.experiments.study.settings import read_settings
     from lever_plus.experiments.study.storage import open_storage
     from lever_plus.pipeline.paths import Paths
 
-    # The storage's URL may hold a password: it is read here, and is on no command line.
+    # The storage's URL may hold a password, so it is not passed on a command line.
     storage = open_storage(read_settings(Paths().study_settings).storage)
     with dashboard_server(storage, host, port) as server:
         typer.echo(f"dashboard: http://127.0.0.1:{port} (Ctrl-C ends it)")

@@ -1,4 +1,4 @@
-"""`lever-plus` commands beside the pipeline: doctor, exchange, metric, answer store."""
+"""Commands of `lever-plus` besides the stages: doctor, RL JSON, results, metric, answer store."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,32 +13,40 @@ metric_app = typer.Typer(help="The official VQA accuracy.", no_args_is_help=True
 store_app = typer.Typer(help="The answer store.", no_args_is_help=True)
 tools.add_typer(metric_app, name="metric")
 tools.add_typer(store_app, name="store")
-Seed = Annotated[int | None, typer.Option(help="Training seed; the first of params.yaml if none.")]
-StoreFile = Annotated[Path | None, typer.Option(help="Store file; that of params.yaml if none.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Training seed. Default: the first one in params.yaml.")
+]
+StoreFile = Annotated[
+    Path | None, typer.Option(help="Store file. Default: scoring.store in params.yaml.")
+]
 
 
 class IndexSpace(StrEnum):
-    """What the pointers of a file count."""
+    """What the pointers of a file hold: example ids, or positions in the query's pool."""
 
     GLOBAL = "global"
     POOL = "pool"
 
 
 def check_tables(command: str) -> None:
-    """Refuse to start where the package is missing that reads and writes the pipeline's tables."""
+    """Refuse to start if pyarrow is missing, which reads and writes the pipeline's tables."""
     with needs("pipeline", command):
         import pyarrow  # noqa: F401
 
 
 def training_seed(params: Any, seed: int | None) -> int:
-    """Return a training seed of params.yaml, the first if none is named; UserError if unknown."""
+    """Return a training seed of params.yaml, the first if none is named.
+
+    Raises:
+        UserError: params.yaml does not have this seed.
+    """
     from lever_plus.pipeline.runs import find_seed
 
     return find_seed(params.training_seeds, seed)
 
 
 def _rl_data_of(seed: int | None) -> Path:
-    """Return the folder from which stage rce reads the RL data of a training seed."""
+    """Return the folder from which the stage `rce` reads the RL data of a training seed."""
     from lever_plus.config.file import load_params
     from lever_plus.pipeline.paths import Paths
 
@@ -46,8 +54,12 @@ def _rl_data_of(seed: int | None) -> Path:
 
 
 @tools.command()
-def doctor(params: Path = Path("params.yaml")) -> None:
-    """Say what a run needs and what of it is missing; --params may name a preset."""
+def doctor(
+    params: Annotated[
+        Path, typer.Option(help="params.yaml, or a preset to check merged into it.")
+    ] = Path("params.yaml"),
+) -> None:
+    """Check that everything a run needs is there, and say how to get what is missing."""
     from lever_plus.cli.doctor import examine
     from lever_plus.config.file import load_params, load_with_preset
 
@@ -62,7 +74,7 @@ def doctor(params: Path = Path("params.yaml")) -> None:
 
 @tools.command()
 def headroom(seed: Seed = None) -> None:
-    """Say what the RL data hold to be learned, before anything is trained."""
+    """Say whether there is anything to learn from the RL data, before anything is trained."""
     from lever_plus.data.pools import read_pools
     from lever_plus.pipeline.paths import Paths
     from lever_plus.report.terminal import print_headroom
@@ -76,10 +88,11 @@ def headroom(seed: Seed = None) -> None:
 @tools.command()
 def power(
     delta: Annotated[
-        float, typer.Option(min=0.01, max=100.0, help="True difference, in points.")
+        float,
+        typer.Option(min=0.01, max=100.0, help="True difference to detect, in accuracy points."),
     ] = 0.5,
 ) -> None:
-    """Say how many trainings and questions a difference needs, and what the results can show."""
+    """Say how many trainings and questions it takes to detect a difference, with 80 % power."""
     from lever_plus.pipeline.paths import Paths
     from lever_plus.pipeline.report import read_summary
     from lever_plus.report.terminal import print_power
@@ -88,8 +101,10 @@ def power(
 
 
 @tools.command()
-def show(question_id: int) -> None:
-    """Print what every method showed the VLM before a test question, and what came of it."""
+def show(
+    question_id: Annotated[int, typer.Argument(help="Id of a test question, such as 3000005.")],
+) -> None:
+    """Print each method's demonstrations for a test question, and the VLM's answers."""
     check_tables("lever-plus show")
     from lever_plus.pipeline import report
     from lever_plus.pipeline.paths import Paths
@@ -99,18 +114,22 @@ def show(question_id: int) -> None:
 
 @tools.command("import-rl")
 def import_rl(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="RL JSON of the older system.")],
     pool: Annotated[Path, typer.Option(help="Pool file that the pointers belong to.")],
     index_space: Annotated[
-        IndexSpace | None, typer.Option(help="What pointers count, if the file does not say it.")
+        IndexSpace | None,
+        typer.Option(
+            help="What pointers hold, if the file does not say it: example ids (global) or "
+            "positions in the pool (pool)."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder that gets the RL data; where rce reads them if none."),
+        typer.Option(help="Folder for the RL data. Default: where the stage rce reads them."),
     ] = None,
     seed: Seed = None,
 ) -> None:
-    """Read RL JSON of the older system into RL data."""
+    """Import RL JSON of the older system as RL data."""
     from lever_plus.data.pools import read_pools
     from lever_plus.training.rl_data.legacy_json import read_exchange
     from lever_plus.training.rl_data.records import write_rl_data
@@ -127,21 +146,23 @@ def import_rl(
 
 @tools.command("export-rl")
 def export_rl(
-    folder: Path,
-    file: Path,
-    pool: Annotated[Path, typer.Option(help="Its pool file.")],
+    folder: Annotated[Path, typer.Argument(help="RL data, such as artifacts/rl_data/seed1.")],
+    file: Annotated[Path, typer.Argument(help="JSON file that is written.")],
+    pool: Annotated[Path, typer.Option(help="Pool file of the RL data.")],
     shot: Annotated[
         int | None,
-        typer.Option(min=1, help="Cut pointers to so many picks, with the scores of that shot."),
+        typer.Option(
+            min=1, help="Cut pointers to this many picks, and write the scores at that shot."
+        ),
     ] = None,
 ) -> None:
-    """Write RL data as the older system's JSON: pools, positions and ids, every shot's scores."""
+    """Export RL data as RL JSON of the older system."""
     from lever_plus.data.pools import read_pools
     from lever_plus.training.rl_data.legacy_export import write_exchange
     from lever_plus.training.rl_data.records import read_rl_data
 
     if file.resolve().parent == folder.resolve() or file.resolve() == pool.resolve():
-        raise UserError(f"{file} is a file of the data that are exported: name another one.")
+        raise UserError(f"{file} is among the files that are read here: name another file.")
     _, records = read_rl_data(folder, read_pools(pool))
     count = write_exchange(file, records, shot)
     picks = "whole pointers" if shot is None else f"pointers cut to {shot}"
@@ -151,11 +172,13 @@ def export_rl(
 @metric_app.command("check")
 def metric_check(
     predictions: Annotated[
-        Path | None, typer.Option(help="Results file in VQAv2 format, to score.")
+        Path | None, typer.Option(help="Results file in VQAv2 format that is scored.")
     ] = None,
-    annotations: Annotated[Path | None, typer.Option(help="Their annotations file.")] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Annotations file for --predictions.")
+    ] = None,
 ) -> None:
-    """Compare with the official script's recorded results; score a file under all conventions."""
+    """Check the metric against recorded results of the official script; score a results file."""
     from lever_plus.metric.check import agreement, compare
 
     found = agreement()
@@ -163,31 +186,31 @@ def metric_check(
     for difference in found.differences:
         typer.echo(f"  {difference}", err=True)
     if (predictions is None) != (annotations is None):
-        raise UserError("a predictions file is scored with --predictions and --annotations.")
+        raise UserError("--predictions and --annotations must be given together.")
     if predictions and annotations:
         scored = compare(predictions, annotations)
         typer.echo(f"{predictions}: {scored.n} predictions, accuracy x 100")
         for convention, accuracy in scored.accuracy.items():
             typer.echo(f"  {convention:<10} {100 * accuracy:6.2f}")
-        typer.echo(f"  (answers identical in {scored.unanimous:.1%} of the questions)")
+        typer.echo(f"  (all human answers are the same in {scored.unanimous:.1%} of the questions)")
     if found.differences:
         raise typer.Exit(1)
 
 
 def _open_store(file: Path | None) -> Any:
-    """Open a store file, that of params.yaml if none is named."""
+    """Open a store file, the one in params.yaml if none is named."""
     from lever_plus.config.file import load_params
     from lever_plus.vlm.store.answers import Store
 
     path = file or Path(load_params().scoring.store)
     if not path.is_file():
-        raise UserError(f"{path} is missing: it is made when a stage asks the VLM.")
+        raise UserError(f"{path} does not exist yet: the first stage that uses the VLM makes it.")
     return Store(path)
 
 
 @store_app.command("stat")
 def store_stat(file: StoreFile = None) -> None:
-    """Say what the store holds of which VLM."""
+    """Print how many answers the store holds for each VLM."""
     store = _open_store(file)
     typer.echo(f"{store.path}: {store.path.stat().st_size / 2**20:,.1f} MB")
     for row in store.statistics():
@@ -202,13 +225,13 @@ def store_stat(file: StoreFile = None) -> None:
 
 @store_app.command("merge")
 def store_merge(
-    sources: list[Path],
+    sources: Annotated[list[Path], typer.Argument(help="Store files to add from.")],
     file: StoreFile = None,
     keep_own: Annotated[
-        bool, typer.Option("--keep-own", help="Keep this store's answers where others differ.")
+        bool, typer.Option("--keep-own", help="Keep this store's answers if others differ.")
     ] = False,
 ) -> None:
-    """Add everything that other store files hold; they are only read."""
+    """Copy everything from other store files into this one."""
     from lever_plus.config.file import load_params
     from lever_plus.vlm.store.answers import Store
     from lever_plus.vlm.store.merging import check_sources, merge
@@ -222,8 +245,10 @@ def store_merge(
 
 @store_app.command("prune")
 def store_prune(
-    keep: Annotated[str, typer.Option(help="Start of the revision that is kept, see stat.")],
+    keep: Annotated[
+        str, typer.Option(help="First characters of the VLM revision to keep; see `stat`.")
+    ],
     file: StoreFile = None,
 ) -> None:
-    """Remove the answers of all other VLMs and give their space back."""
+    """Remove the answers of all VLMs but one, and free their space."""
     typer.echo(f"{_open_store(file).prune(keep):,} answers removed")

@@ -1,4 +1,4 @@
-"""`lever-plus track`: MLflow runs made from files, and the MLflow UI."""
+"""`lever-plus track`: makes MLflow runs from files, and serves the MLflow UI."""
 
 import os
 import socket
@@ -12,8 +12,8 @@ from lever_plus.errors import UserError
 
 CALL_S: Final = 8.0
 BUDGET_S: Final = 120.0
-"""How long a stage waits for MLflow: for one call, and for all of them."""
-track_app = typer.Typer(help="The MLflow side.", no_args_is_help=True)
+"""Seconds that a stage waits for MLflow: for one call, and for all calls together."""
+track_app = typer.Typer(help="MLflow: its runs and its UI.", no_args_is_help=True)
 
 
 def pipeline_runs(params: Any, paths: Any) -> list[Any]:
@@ -26,10 +26,10 @@ def pipeline_runs(params: Any, paths: Any) -> list[Any]:
 
 
 def synchronise(*, patient: bool = True) -> str:
-    """Project everything that is on disk into MLflow; return what was done.
+    """Log everything that is on disk to MLflow; return a sentence that says what was done.
 
     Args:
-        patient: Wait for a slow store; a stage does not.
+        patient: Whether to wait for a slow store; stages do not.
     """
     from lever_plus.config.file import load_params
     from lever_plus.pipeline.paths import Paths
@@ -43,8 +43,8 @@ def synchronise(*, patient: bool = True) -> str:
     store = Store() if patient else Store(seconds=CALL_S, budget=BUDGET_S)
     done = sync(params, runs, paths.summary, paths.usage, paths.ablations, store, selectors)
     return (
-        f"{done.made} runs made, {done.evaluated} got the evaluation, {done.registered} selectors "
-        f"registered; store {store.place}"
+        f"{done.made} runs made, {done.evaluated} given their evaluation, {done.registered} "
+        f"selectors registered; store {store.place}"
     )
 
 
@@ -66,13 +66,15 @@ def _variant_runs(paths: Any) -> list[Any]:
 
 @track_app.command("sync")
 def track_sync() -> None:
-    """Make the MLflow runs and models that are missing, from the files that DVC keeps."""
+    """Make the runs and models that MLflow lacks, from the files that DVC keeps."""
     typer.echo(f"track: {synchronise()}")
 
 
 @track_app.command("ui")
-def track_ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
-    """Serve the MLflow UI on loopback."""
+def track_ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
+) -> None:
+    """Serve the MLflow UI; only this machine can open it."""
     from lever_plus.config.file import load_params
     from lever_plus.pipeline.paths import Paths
     from lever_plus.pipeline.runs import find_run
@@ -80,7 +82,7 @@ def track_ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> Non
     from lever_plus.tracking.runs import pages
 
     uri = tracking_uri()
-    # A store on a server has a UI of its own: all that is to say is where.
+    # A store on a server has a UI of its own: then only its address is printed.
     has_server = scheme(uri) in SERVERS
     if not has_server:
         _check_port(port)
@@ -94,28 +96,28 @@ def track_ui(port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> Non
         typer.echo(f"  {label}:\n    {address}")
     sys.stdout.flush()
     if not has_server:
-        # In this process's place: a signal that ends this command then ends the server.
+        # The server replaces this process, so that a signal to this command ends the server.
         command = [sys.executable, "-m", "mlflow", "ui", *ui_options(port)]
         os.execve(sys.executable, command, ui_environment(uri))
 
 
 def ui_options(port: int) -> list[str]:
-    """Return how MLflow's UI is served: to this machine alone, by these names alone.
+    """Return the options of MLflow's UI: only this machine can open it, under these host names.
 
-    MLflow's own list of hosts holds patterns, such as `10.*`, that a domain's name can match.
+    MLflow's default list of hosts has patterns such as `10.*`, which a domain name can match.
     """
     hosts = ",".join(f"{host}:{port}" for host in ("127.0.0.1", "localhost"))
     return ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", hosts]
 
 
 def ui_environment(uri: str) -> dict[str, str]:
-    """Return the environment of MLflow's UI; the address may hold a password, so it goes there."""
+    """Return the environment of MLflow's UI, with the store's address: it may hold a password."""
     switches = {"MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false"}
     return {**os.environ, **switches, "MLFLOW_BACKEND_STORE_URI": uri}
 
 
 def _check_port(port: int) -> None:
-    """Refuse a port that is in use, before anything else takes its time."""
+    """Refuse a port that is in use, before anything that takes time."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,13 +1,15 @@
-"""`lever-plus world`: the stages of the recipe that makes the shipped models."""
+"""`lever-plus world`: the stages of the recipe that makes the shipped models (`make world`)."""
 
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
 from lever_plus.tracking.lineage import PACKAGE
 
 world_app = typer.Typer(
-    help="The recipe of the shipped models: `make world` runs all of it.", no_args_is_help=True
+    help="The recipe that makes the shipped models; `make world` runs all of it.",
+    no_args_is_help=True,
 )
 
 
@@ -30,18 +32,20 @@ def world_clip() -> None:
 
 
 @world_app.command("vlm")
-def world_vlm(name: str) -> None:
-    """Train one of the tiny VLMs of recipes/house_words/params.yaml, on the tiny CLIP."""
+def world_vlm(
+    name: Annotated[str, typer.Argument(help="vlm, or vlm-2.")],
+) -> None:
+    """Train one of the tiny VLMs in recipes/house_words/params.yaml, using the tiny CLIP."""
     _run("vlm", name)
 
 
 @world_app.command("table")
 def world_table() -> None:
-    """Ask the tiny VLMs what they read from demonstrations."""
+    """Measure what the tiny VLMs read from demonstrations."""
     _run("table")
 
 
 @world_app.command("ship")
 def world_ship() -> None:
-    """Put the models that the recipe made into the package."""
+    """Copy the models that the recipe made into the package."""
     _run("ship")

@@ -1,1 +1,1 @@
-"""params.yaml as frozen models, and reading, merging and checking the file."""
+"""params.yaml as frozen models; reading, merging and checking the file."""

@@ -1,7 +1,7 @@
-"""What all sections of params.yaml share: no unknown keys, no infinity, ranges that can work.
+"""What all sections of params.yaml share: no unknown keys, finite numbers, and types with ranges.
 
-A value outside its range is refused when params are checked. Ranges are wide: they leave out what
-overflows a float32, a 32-bit count or a machine, not what is unusual.
+A value outside its range is refused when the file is checked. The ranges are wide: they exclude
+what would overflow a float32, a 32-bit count or a machine, not what is unusual.
 """
 
 import unicodedata
@@ -15,12 +15,15 @@ from lever_plus.files.checking import Row
 Item = TypeVar("Item")
 
 MOST: Final = 2**31 - 1
+"""The largest count."""
 SMALLEST: Final = 1e-6
-"""Of what is not 0: less has no effect in float32."""
+"""The smallest number that is not 0: a smaller one has no effect in float32."""
 LARGEST: Final = 1e6
+"""The largest number."""
 LOWEST: Final = 1e-3
+"""The lowest temperature."""
 HIGHEST: Final = 1e4
-"""Of temperatures."""
+"""The highest temperature."""
 
 
 class Section(Row):
@@ -43,15 +46,15 @@ def _writable(text: str) -> str:
 def _named(path: Any) -> Any:
     if path is None:
         raise ValueError(
-            "it names no model: write a folder, a hub id, or one that is shipped (shipped:vlm, "
-            "shipped:clip)"
+            "it names no model: write a folder, a hub id, or the name of a shipped model "
+            "(shipped:vlm, shipped:clip)"
         )
     return path
 
 
 def _effective(number: float) -> float:
     if 0 < abs(number) < SMALLEST:
-        raise ValueError(f"{number} has no effect: give 0, or at least {SMALLEST} in size")
+        raise ValueError(f"{number} is too small to have an effect: use 0, or at least {SMALLEST}")
     return number
 
 
@@ -72,15 +75,15 @@ Whole = Annotated[int, Field(ge=0, le=MOST)]
 
 
 Few = Annotated[int, Field(ge=1, le=10_000)]
-"""A count of what is held side by side: pointers of a query, threads, layers."""
+"""A count of things that exist at the same time: pointers of a query, threads, layers."""
 
 
 Width = Annotated[int, Field(ge=1, le=16_384)]
-"""Of a layer."""
+"""The width of a layer."""
 
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-"""What NumPy, torch and scikit-learn all take."""
+"""A seed that NumPy, torch and scikit-learn all accept."""
 
 
 Positive = Annotated[float, Field(ge=SMALLEST, le=LARGEST)]
@@ -93,17 +96,24 @@ Signed = Annotated[float, Field(ge=-LARGEST, le=LARGEST), AfterValidator(_effect
 
 
 Temperature = Annotated[float, Field(ge=LOWEST, le=HIGHEST)]
-"""What scores are divided by before a softmax: less overflows, more is uniform."""
+"""What scores are divided by before a softmax.
+
+Below the range the quotient overflows; above it the softmax is uniform.
+"""
 
 
-Dropout = Annotated[float, Field(ge=0, le=0.99)]
+Dropout = Annotated[
+    float, Field(ge=0, le=0.99, description="share of hidden values set to 0 in training")
+]
 
 
-LearningRate = Annotated[float, Field(ge=1e-9, le=10)]
+LearningRate = Annotated[
+    float, Field(ge=1e-9, le=10, description="step size of AdamW, before the schedule")
+]
 
 
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
-"""A path, a name, an address: not empty, on one line or more, without control characters."""
+"""A path, a name or an address: not empty, without control characters but line feeds and tabs."""
 
 
 ModelPath = Annotated[Text, BeforeValidator(_named)]
@@ -111,7 +121,7 @@ ModelPath = Annotated[Text, BeforeValidator(_named)]
 
 
 Prose = Annotated[str, AfterValidator(_writable)]
-"""Text that may be empty."""
+"""A text that may be empty."""
 
 
 Distinct = AfterValidator(_distinct)

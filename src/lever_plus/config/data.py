@@ -1,4 +1,4 @@
-"""Where examples come from, and the division of the training split."""
+"""Where examples come from, and how many training queries each training stage uses."""
 
 from typing import Annotated, Literal
 
@@ -8,25 +8,27 @@ from lever_plus.config.base import Count, Few, Section, Share, Text
 from lever_plus.files.names import ImageName
 
 Items = Annotated[int, Field(ge=1, le=1_000_000)]
-"""Of a split of the embedded data set: the ids of the next split start after a million."""
+"""The size of a split of the embedded data set: the next split's ids start after a million."""
 ImageSize = Annotated[
     int,
     Field(
         ge=40,
         le=4096,
-        description="side of the rendered cards, pixels; on smaller ones a digit has no room",
+        description="side of the rendered cards in pixels; a digit does not fit on smaller ones",
     ),
 ]
 
 
 class EmbeddedSource(Section):
-    """The embedded data set, house words: made from the seed."""
+    """The embedded data set, house words, which is made from the seed."""
 
-    kind: Literal["embedded"]
-    train: Items = Field(description="training items; every one is a possible ICD")
-    dev: Items = Field(description="items that choices (epochs, settings) are made on")
-    test: Items = Field(description="items that are only reported")
-    plain_share: Share = Field(description="probability of a plain word, per word slot")
+    kind: Literal["embedded"] = Field(description="the embedded data set")
+    train: Items = Field(description="training items; each may be used as an ICD")
+    dev: Items = Field(description="dev items, on which choices (epochs, settings) are made")
+    test: Items = Field(description="test items, which are only reported and choose nothing")
+    plain_share: Share = Field(
+        description="probability that a word of a question is plain, not a house word"
+    )
     image_size: ImageSize
 
 
@@ -37,40 +39,47 @@ class VqaSplit(Section):
     annotations: Text = Field(description="annotations JSON")
     images: Text = Field(description="folder of the images")
     image_name: ImageName = Field(
-        description="file name; {image_id:012d} is the id in twelve digits"
+        description="file name of an image; {image_id:012d} is its id in twelve digits"
     )
-    sample: Count | None = Field(description="questions drawn at random; null: all")
+    sample: Count | None = Field(description="number of questions, drawn at random; null: all")
 
 
 class HeldOut(Section):
-    """A split taken from the training files, by image: no image is on both sides."""
+    """A split taken from the training files by image, so that no image is in both."""
 
     held_out: Count = Field(description="questions taken from the training split")
 
 
 class VqaFilesSource(Section):
-    """Files in VQAv2 format: VQAv2, OK-VQA, or your own."""
+    """Files in VQAv2 format: VQAv2, OK-VQA, or the user's own."""
 
-    kind: Literal["vqa_files"]
-    root: Text = Field(description="folder that the paths of the splits start from")
-    answers_per_question: Few = Field(description="human answers of every question")
+    kind: Literal["vqa_files"] = Field(description="files of your own, in VQAv2 format")
+    root: Text = Field(description="folder that the paths of the splits are relative to")
+    answers_per_question: Few = Field(description="human answers that every question must have")
     allow_fallback: bool = Field(
-        description="score questions with another number of answers by exact match, and mark them"
+        description="score questions with another number of answers by exact match, and mark them; "
+        "else they are refused"
     )
-    train: VqaSplit = Field(description="every question is a possible ICD")
-    dev: VqaSplit | HeldOut = Field(description="choices (epochs, settings) are made on it")
-    test: VqaSplit = Field(description="only reported")
+    train: VqaSplit = Field(description="training split; each question may be used as an ICD")
+    dev: VqaSplit | HeldOut = Field(
+        description="dev split, on which choices (epochs, settings) are made"
+    )
+    test: VqaSplit = Field(description="test split, which is only reported and chooses nothing")
 
 
 class DataParams(Section):
-    """Where examples come from, and the division of the training split."""
+    """Where examples come from, and how many training queries each training stage uses."""
 
     source: Annotated[EmbeddedSource | VqaFilesSource, Field(discriminator="kind")]
-    rl_queries: Count = Field(description="training items that are RL queries (the first ones)")
-    sft_queries: Count = Field(description="RL queries that are SFT queries too (the first ones)")
+    rl_queries: Count = Field(
+        description="number of training items, from the first on, that are queries of RL training"
+    )
+    sft_queries: Count = Field(
+        description="number of those, from the first on, that are queries of SFT, too"
+    )
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] | None = Field(
-        description="images whose perceptual hashes differ in at most so many of 64 bits are "
-        "reported; null: not searched"
+        description="report images of different splits whose 64-bit perceptual hashes differ in at "
+        "most this many bits; null: do not search"
     )
 
     @model_validator(mode="after")

@@ -11,11 +11,11 @@ class EmbedParams(Section):
     """CLIP features."""
 
     path: ModelPath = Field(
-        description="Hugging Face folder or hub id of a CLIP or SigLIP, or a shipped one"
+        description="Hugging Face folder or hub id of a CLIP or SigLIP, or shipped:clip"
     )
-    revision: Text | None = Field(description="commit of a hub id; null for a folder")
+    revision: Text | None = Field(description="commit, if path is a hub id; null for a folder")
     device: Device
     batch_size: Count = Field(description="images or texts in one forward pass")
     variance: Annotated[float, Field(ge=0.01, lt=1)] = Field(
-        description="share of variance that the policy's whitened features keep"
+        description="share of the features' variance that whitening keeps"
     )

@@ -1,7 +1,7 @@
 """Reads params.yaml and merges presets into it.
 
-Numbers must be numbers (PyYAML reads `1e-4` as text: write `1.0e-4`), and a mistyped key stops the
-run with a suggestion.
+A mistyped key is an error with a suggestion, and so is a text in place of a number. YAML reads
+`1e-4` as a text: write `1.0e-4`.
 """
 
 import difflib
@@ -23,7 +23,7 @@ from lever_plus.files.yaml_files import dump_yaml, parse_yaml, read_yaml
 PARAMS_ADVICE: Final = "run from the project's root folder, or write it as the README says"
 PRESET_ADVICE: Final = "see presets/"
 TABLES = {"options", "samples", "stochastic_beam", "targets", "tau"}
-"""Settings that map names to values: a preset's replaces the whole table."""
+"""Settings that map names to values: a preset replaces them whole instead of merging into them."""
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -36,7 +36,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 
 def load_with_preset(path: Path, preset: Path) -> Params:
-    """Return what a params file and a preset give together; nothing is written.
+    """Return the params that a file and a preset merged into it give; nothing is written.
 
     Raises:
         UserError: A file is missing, or the result would not be valid.
@@ -54,7 +54,7 @@ def overlay(path: Path, preset: Path) -> None:
 
 
 def merged_params(path: Path, preset: Path | None, changes: Mapping[str, Any]) -> Params:
-    """Return what a params file, a preset and further changes give together.
+    """Return the params that a file, a preset and further changes give, merged in this order.
 
     Raises:
         UserError: A file is missing, or the result would not be valid.
@@ -67,7 +67,7 @@ def merged_params(path: Path, preset: Path | None, changes: Mapping[str, Any]) -
 
 
 def changed_params(params: Params, changes: Mapping[str, Any]) -> Params:
-    """Return params with changes; UserError if the result would not be valid."""
+    """Return params with changes merged into them; UserError if the result is not valid."""
     content = params.model_dump()
     _merge(content, changes)
     return _validated(content, "the changes")
@@ -88,9 +88,10 @@ def _validated(content: Any, origin: str) -> Params:
 
 
 def _merge(target: Any, changes: Any) -> None:
-    """Merge nested settings; a section of another `kind` is replaced, with all its keys.
+    """Merge nested settings in place.
 
-    So is a reward that is given in another way, but for the settings that every reward has.
+    A section of another `kind` replaces the old one with all its keys. So does a reward that is
+    given in another way (see `given_as`), except for the settings that every reward has.
     """
     for key, value in changes.items():
         before = target.get(key)
@@ -104,12 +105,12 @@ def _merge(target: Any, changes: Any) -> None:
 
 
 def _form(key: str, section: Mapping[str, Any]) -> object:
-    """Return what says which keys a section has; None if it does not say."""
+    """Return what decides which keys a section has: its kind, or how a reward is given."""
     return given_as(section) if key == "reward" else section.get("kind")
 
 
 def _styled(value: Any, before: Any) -> Any:
-    """Return a value in the style of the one before: keys in its order, on one line or on many."""
+    """Return a value in the style of the old one: in its order of keys, on one line or several."""
     if isinstance(value, list):
         values = CommentedSeq(value)
         if not isinstance(before, CommentedSeq) or not before or before.fa.flow_style():
@@ -132,7 +133,7 @@ def _explain_all(error: ValidationError, content: Any) -> str:
 
 
 def _place(loc: tuple[int | str, ...], content: Any) -> str:
-    """Return where an error is, as it stands in the file: the kind of a section is no key of it."""
+    """Return the place of an error in the file: pydantic's, without the kinds of sections in it."""
     names: list[str] = []
     for part in loc:
         if isinstance(content, dict) and part == content.get("kind"):
@@ -154,12 +155,12 @@ def _explain(error: ErrorDetails, place: str) -> str:
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    """Return the keys of a section; of a union, those of the kinds that the path names."""
+    """Return the keys of a section; if it has several kinds, those of the kind in the path."""
     models: list[Any] = [Params]
     for part in path:
         fields = [getattr(model, "model_fields", {}).get(part) for model in models]
         found = [field.annotation for field in fields if field]
-        # A path names the kind of a section between its own key and those of its fields.
+        # In a path, the kind of a section comes after the section's key and before its fields'.
         models = [m for annotation in found for m in _members(annotation)] or models
     return [key for model in models for key in getattr(model, "model_fields", {})]
 

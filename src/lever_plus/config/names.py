@@ -1,6 +1,6 @@
-"""Names of what is trained: sections of params.yaml, stages of dvc.yaml, methods of an evaluation.
+"""Names of the methods that are trained, and of the stages that train them.
 
-Methods that stage `rce` trains are named in `rce.tau`, AGRO excepted, which it trains beside them.
+Stage `rce` trains one method for each name in `rce.tau`, and AGRO.
 """
 
 from collections.abc import Collection
@@ -19,21 +19,21 @@ TAKEN: Final = (
     *("zero-shot", "random", "sttr", "siir", "sitr", "mixed", "vote", "diverse", "fixed"),
     *("instructed", "sttr-as-many", "oracle", "default"),
 )
-"""Names that no schedule and no selector of a user's own may have: the pipeline's own methods
-(`evaluation.methods`), and `default`, which is the pipeline beside its variants."""
+"""Names that no RCE schedule and no selector of a user may have: those of the pipeline's methods
+(`evaluation.methods`), and `default`, which names the pipeline in tables of its variants."""
 BEST_OF: Final = "best-of-"
 Targets = dict[Literal["sft", "sft-beams"], Literal["scores", "beams"]]
-"""{method of SFT: what it imitates}, as `sft.targets` has it."""
+"""{SFT method: what it imitates}, as in `sft.targets`."""
 _STAGES: Final = {SFT: SFT, SFT_BEAMS: SFT, GRPO: GRPO, GRPO_STOP: GRPO}
 
 
 def stage_of(method: str) -> str:
-    """Return the stage that trains a method; an RCE schedule and AGRO learn from the RL data."""
+    """Return the stage that trains a method; RCE schedules and AGRO are trained by `rce`."""
     return _STAGES.get(method, RCE)
 
 
 def check_methods(names: Collection[str]) -> None:
-    """Refuse names of methods that mean another one; ValueError says which."""
+    """Refuse names that the pipeline's own methods have; ValueError says which."""
     for name in names:
         if name.casefold().startswith(BEST_OF):
             raise ValueError(f"{name!r}: names that begin with {BEST_OF} mean something else")

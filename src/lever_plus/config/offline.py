@@ -1,4 +1,4 @@
-"""Training on the RL data: which candidates, RCE and AGRO."""
+"""Off-line training on the RL data: which candidates are used, RCE and AGRO."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ from lever_plus.files.names import Name
 
 ConstantGroups = Annotated[
     Literal["drop", "keep"],
-    Field(description="groups whose candidates score alike: left out of training, or in it"),
+    Field(description="leave groups whose candidates all score alike out of training, or not"),
 ]
 
 
@@ -20,25 +20,27 @@ class RlParams(Section):
     """What RCE, AGRO and GRPO take from the RL data."""
 
     filter_gen_methods: Annotated[list[GenMethod], Field(min_length=1), Distinct] | None = Field(
-        description="generators whose candidates are trained on; null: all"
+        description="train only on candidates of these generators; null: of all"
     )
     constant_groups: ConstantGroups
     min_informative: Share = Field(
-        description="smallest share of groups with candidates that score differently; below it the "
+        description="smallest share of groups whose candidates differ in score; with fewer, the "
         "pipeline stops before training"
     )
 
 
 class TauSchedule(Section):
-    """Temperature of the reward softmax, linear over the optimiser steps."""
+    """Temperature of softmax(return / tau), which moves linearly over the optimiser steps."""
 
-    start: Temperature
-    end: Temperature
+    start: Temperature = Field(description="at the first step, in points of reward")
+    end: Temperature = Field(description="at the last step, in points of reward")
 
 
 Credit = Annotated[
     Literal["reward_to_go", "total"],
-    Field(description="a pick's return: of the shots that it can change, or of all"),
+    Field(
+        description="the rewards that count for a pick: of the shots that it can change, or of all"
+    ),
 ]
 
 
@@ -47,7 +49,9 @@ class RceParams(OptimParams):
 
     credit: Credit
     dropout: Dropout
-    tau: dict[Name, TauSchedule] = Field(description="{method: schedule}; each method is a row")
+    tau: dict[Name, TauSchedule] = Field(
+        description="{method: schedule}; each method is trained, and is a row of the tables"
+    )
 
     @field_validator("tau", mode="after")
     @classmethod
@@ -60,6 +64,8 @@ class AgroParams(OptimParams):
     """Group-variance regression."""
 
     credit: Credit
-    beta: Temperature = Field(description="temperature of reference exp(R / beta), units of reward")
+    beta: Temperature = Field(
+        description="temperature of the optimum, reference * exp(return / beta), in units of reward"
+    )
     rounds: Whole = Field(description="rounds of fresh candidates that are added to the RL data")
-    group_size: Few = Field(description="fresh candidates a query and round")
+    group_size: Few = Field(description="fresh candidates per query and round")

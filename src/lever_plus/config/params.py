@@ -1,7 +1,7 @@
-"""params.yaml as one frozen model: every setting has a meaning, a range, and no unknown keys.
+"""params.yaml as one frozen model: every setting has a range, and unknown keys are refused.
 
-Each section has a module of its own, so that a stage depends on those that it reads; what must hold
-between sections is checked here. `file.py` reads and writes the file.
+Each section has a module of its own, so that a stage depends only on the sections that it reads.
+What must hold between sections is checked here. `file.py` reads and writes the file.
 """
 
 from collections.abc import Iterator
@@ -34,12 +34,13 @@ from lever_plus.files.secrets import has_secrets
 class Params(Section):
     """params.yaml."""
 
-    seed: Seed = Field(description="seed of data, pools, and what evaluation draws")
+    seed: Seed = Field(description="seed of data, pools, and all that evaluation draws")
     training_seeds: Annotated[list[Seed], Distinct] = Field(
-        min_length=1, description="seeds of whole trainings: SFT, RL data, RCE, GRPO"
+        min_length=1,
+        description="seeds of whole trainings: each has its own SFT, RL data, RCE, AGRO and GRPO",
     )
     threads: Few = Field(
-        description="torch threads of embedding; parts of an RL batch side by side"
+        description="torch threads of embedding; parts of an RL batch that are computed in parallel"
     )
     data: DataParams
     pool: PoolParams
@@ -57,13 +58,15 @@ class Params(Section):
     rce: RceParams
     agro: AgroParams
     grpo: GrpoParams
-    stop: StopParams | None = Field(description="null: no policy learns when to stop")
+    stop: StopParams | None = Field(
+        description="training of the policy that decides when to stop; null: there is none"
+    )
     evaluate: EvaluateParams
 
     @model_validator(mode="after")
     def _consistent(self) -> "Params":
         if len(self.reward.shot_weights) != self.pointer.shots:
-            raise ValueError("reward.shot_weights needs one weight for each of pointer.shots")
+            raise ValueError("reward.shot_weights needs one weight per shot, pointer.shots in all")
         if sum(self.reward.shot_weights) <= 0:
             raise ValueError("reward.shot_weights are all zero: nothing would be learned")
         if self.grpo.start not in (*self.rce.tau, AGRO):
@@ -79,8 +82,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _proposable(self) -> "Params":
-        """A pool must have as many pointers as a search keeps; training needs candidates."""
-        # What shows the query's image is left out of a shared pool.
+        """A pool must have as many pointers as a search keeps, and training needs candidates."""
+        # An example that shows the query's image is left out of a shared pool.
         smallest = self.pool.size - (self.pool.policy == "shared")
         asked = self.rl_data
         for name, count, shots in (
@@ -93,22 +96,23 @@ class Params(Section):
         ):
             if count > perm(smallest, shots):
                 raise ValueError(
-                    f"{name}: a pool of this size has {perm(smallest, shots)} pointers"
+                    f"{name} is too large: a pool of this size has {perm(smallest, shots)} pointers"
                 )
         made = asked.counts
         if sum(made.values()) < 2:
-            raise ValueError("rl_data must propose two candidates a query at least")
+            raise ValueError("rl_data must propose at least two candidates per query")
         chosen = self.rl.filter_gen_methods
         known = {"augmented", *(name for name, count in made.items() if count)}
         if chosen is not None and not known & set(chosen):
             raise ValueError(
-                f"rl.filter_gen_methods: rl_data proposes no candidates by {', '.join(chosen)}"
+                f"rl.filter_gen_methods names {', '.join(chosen)}, but rl_data proposes no such "
+                "candidates"
             )
         return self
 
     @model_validator(mode="after")
     def _selectable(self) -> "Params":
-        """Selectors of a user's own are evaluated last, so they are looked up first."""
+        """Look up the user's own selectors now: they are used last, after hours of training."""
         names = [factory.rpartition(":")[2] for factory in self.evaluate.selectors]
         try:
             check_methods([*self.rce.tau, *names])
@@ -121,11 +125,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _instructable(self) -> "Params":
-        """Instructions are tried last, so what cannot have another is told first."""
+        """Say now that a back end cannot try instructions: they are tried last, in `evaluate`."""
         if isinstance(self.vlm, PluginVlmParams) and self.evaluate.instructions:
             raise ValueError(
-                "evaluate.instructions: a back end of your own writes its prompts itself, so that "
-                "no other instruction can be tried: set it to []"
+                "evaluate.instructions must be [] with vlm.kind plugin: a back end of your own "
+                "writes its prompts itself, so no other instruction can be tried"
             )
         return self
 
@@ -134,23 +138,23 @@ class Params(Section):
         needed = needed_scores(self.reward)
         lacking = sorted(needed - {"log_prob"} - set(self.rl_data.scores))
         if lacking:
-            raise ValueError(f"the reward needs {lacking[0]} in rl_data.scores")
+            raise ValueError(f"the reward uses {lacking[0]}: add it to rl_data.scores")
         if "log_prob" in needed and (self.grpo.rounds or self.agro.rounds or self.stop):
             raise ValueError(
-                "a reward with log_prob rewards a generator for its own confidence: grpo.rounds "
-                "and agro.rounds must be 0, and stop null"
+                "a reward with log_prob would reward the policy for its own confidence: "
+                "grpo.rounds and agro.rounds must be 0, and stop must be null"
             )
         nearest = 3 * (self.pool.size // self.pointer.shots)
         if self.rl_data.retrieval > nearest:
-            raise ValueError(f"rl_data.retrieval: a pool of this size has {nearest} at most")
+            raise ValueError(f"rl_data.retrieval: a pool of this size gives at most {nearest}")
         return self
 
     @model_validator(mode="after")
     def _priced(self) -> "Params":
         if self.stop is not None and self.pointer.price not in self.stop.prices:
-            raise ValueError("pointer.price must be one of stop.prices, which a policy learns")
+            raise ValueError("pointer.price must be one of stop.prices, the prices of training")
         if self.stop is not None and max(self.stop.prices) == 0:
-            raise ValueError("stop.prices are all 0: name one above 0")
+            raise ValueError("stop.prices are all 0: add one above 0")
         return self
 
     @model_validator(mode="after")
@@ -160,11 +164,11 @@ class Params(Section):
         local = [self.vlm.path] if isinstance(self.vlm, HuggingFaceVlmParams) else []
         if any(path.startswith(SHIPPED) for path in (*local, self.embed.path)):
             raise ValueError(
-                "the shipped tiny models know the embedded data set alone: set vlm.path (or a "
-                "server) and embed.path"
+                "the shipped tiny models know only the embedded data set: set embed.path, and "
+                "vlm.path or a server (vlm.kind: openai)"
             )
         if self.pool.scarcity > 0:
-            raise ValueError("pool.scarcity is a setting of the embedded data set: set it to 0.0")
+            raise ValueError("pool.scarcity works only with the embedded data set: set it to 0.0")
         return self
 
     @model_validator(mode="after")

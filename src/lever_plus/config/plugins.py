@@ -1,4 +1,4 @@
-"""What settings name: a built-in object, one of an installed package, or a user's own."""
+"""Finds the objects that settings name: built in, from an installed package, or the user's own."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -18,12 +18,12 @@ def load_object(name: str, what: str) -> Callable[..., Any]:
         what: The setting, such as "reward.function"; errors begin with it.
 
     Raises:
-        UserError: The name has another form, the module cannot be imported or fails while it is,
-            or it has no such name or something there that cannot be called.
+        UserError: The name has another form, the module cannot be imported, or it has no such name,
+            or what it has under that name cannot be called.
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute) or module.startswith("."):
-        raise UserError(f"{what}: {name} is no name of the form package.module:name.")
+        raise UserError(f"{what}: {name} does not have the form package.module:name.")
     try:
         found = attrgetter(attribute)(_imported(module, what))
     except ImportError as error:
@@ -45,22 +45,22 @@ def _imported(module: str, what: str) -> ModuleType:
         return import_module(module)
     except ImportError:
         raise
-    # A module may do anything while it is imported; scripts end the process.
+    # Importing a module may raise anything; a script may even end the process.
     except (Exception, SystemExit) as error:
         kind = type(error).__name__
         raise UserError(
-            f"{what}: {module} fails while it is imported ({kind}: {error}): mend it."
+            f"{what}: {module} fails while it is imported ({kind}: {error}): correct it."
         ) from error
 
 
 def find(group: str, name: str, builtin: Mapping[str, Any], *, what: str) -> Any:
-    """Return what a name stands for.
+    """Return the object that a name stands for.
 
     Args:
-        group: Entry points of installed packages that are looked up after the built-in objects,
-            such as "lever_plus.rewards".
-        name: That of a built-in object or of an entry point, or "package.module:name".
-        builtin: {name: object}.
+        group: The group of entry points of installed packages, such as "lever_plus.rewards"; they
+            are looked up after the built-in objects.
+        name: The name of a built-in object or of an entry point, or "package.module:name".
+        builtin: The built-in objects by name.
         what: The setting, such as "reward.function"; errors begin with it.
 
     Raises:

@@ -8,18 +8,22 @@ from lever_plus.config.base import Few, NonNegative, Section, Temperature, Width
 
 
 class ResidualPolicyParams(Section):
-    """Static scores as `v2`'s, corrected at each step by what was picked before."""
+    """The static scores of `v2`, corrected at each step by what was picked before."""
 
-    kind: Literal["residual"]
+    kind: Literal["residual"] = Field(
+        description="static scores, corrected at each step by what was picked before"
+    )
     hidden: Width = Field(description="width of the policy")
     layers: Few = Field(description="cross-attention layers")
-    temperature: Temperature = Field(description="logits are cosines over this")
+    temperature: Temperature = Field(description="logits are cosines divided by this")
 
 
 class StatefulPolicyParams(Section):
     """A network whose step sees what was picked before."""
 
-    kind: Literal["stateful"]
+    kind: Literal["stateful"] = Field(
+        description="each step scores the candidates anew, given what was picked before"
+    )
     hidden: Width = Field(description="width of the policy")
     logit_clip: Annotated[float, Field(ge=0.01, le=1e4)] = Field(
         description="logits are clip * tanh(score / clip)"
@@ -27,12 +31,12 @@ class StatefulPolicyParams(Section):
 
 
 class V2PolicyParams(Section):
-    """Cross-attention of the query over the pool, then one static score a candidate."""
+    """Cross-attention of the query over the pool, then one static score per example of the pool."""
 
-    kind: Literal["v2"]
+    kind: Literal["v2"] = Field(description="static scores, the same at every step")
     hidden: Width = Field(description="width of the policy")
     layers: Few = Field(description="cross-attention layers")
-    temperature: Temperature = Field(description="logits are cosines over this")
+    temperature: Temperature = Field(description="logits are cosines divided by this")
 
 
 PolicyParams = Annotated[
@@ -41,13 +45,13 @@ PolicyParams = Annotated[
 
 
 class PointerParams(Section):
-    """Pointers."""
+    """The length of pointers, and the price of a demonstration."""
 
     shots: Annotated[int, Field(ge=1, le=16)] = Field(description="ICDs in a pointer (K of shot K)")
     price: NonNegative = Field(
-        description="what one more demonstration must bring to be shown where the policy decides "
-        "when to stop, in points of reward"
+        description="for policies that decide when to stop: the reward that one more demonstration "
+        "must be expected to bring, else it is not shown"
     )
     price_per: Literal["demonstration", "token"] = Field(
-        description="what costs the price: a demonstration, or each token that it adds to a prompt"
+        description="what the price is paid for: each demonstration, or each token that it adds"
     )

@@ -1,12 +1,16 @@
 """The reward of params.yaml: weights of one linear formula, or a user's own function.
 
-With h = `vqa_correct` (0/1: any human gave the answer), s = `vqa_acc_score` (official accuracy in
-[0, 1]), g = `vqa_gt_prob` (probability of the true answer), r = `vqa_rel_score` (nearness to a
-human answer) and q = the pointer's log-probability under its generator, the reward of a shot is
+The reward of a shot is, with the weights of params.yaml,
 
-    clip(bias + hard h + soft s + gt_prob g + near_miss (1 - h) r + log_prob q)
+    clip(bias + hard * h + soft * s + gt_prob * g + near_miss * (1 - h) * r + log_prob * q)
 
-The modes of the older system are names for such weights (`MODES`).
+    h  `vqa_correct`, 0 or 1: whether any human gave the answer
+    s  `vqa_acc_score`: the official accuracy, in [0, 1]
+    g  `vqa_gt_prob`: the probability of the true answer
+    r  `vqa_rel_score`: how near the answer is to a human one, in [0, 1]
+    q  the log-probability of the pointer under the generator that proposed it
+
+`reward.mode` selects one of the older system's modes, which are such weights, too (`MODES`).
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -21,12 +25,12 @@ from lever_plus.errors import UserError
 
 WEIGHTS: Final = ("bias", "hard", "soft", "gt_prob", "near_miss", "log_prob")
 SHARED: Final = ("shot_weights", "clip")
-"""Settings that every reward has, in whatever way it is given."""
+"""Settings that every reward has, whether it is given by weights, a mode or a function."""
 NEEDED: Final = {"gt_prob": "gt_prob", "near_miss": "relevance", "log_prob": "log_prob"}
-"""{weight: the score that its term needs}; hard and soft are always there."""
+"""{weight: the score that its term needs}; the hard and soft scores are always there."""
 
 Terms = Mapping[str, Mapping[str, float]]
-"""{weight of a mode: {weight of the formula: its multiple of that}}."""
+"""{weight of a mode: {weight of the formula: the multiple of the former that it is}}."""
 
 MODES: Final[Mapping[str, Terms]] = {
     "hard_plus_soft": {"hard_weight": {"hard": 1}, "soft_weight": {"soft": 1}},
@@ -49,32 +53,36 @@ OPTIONS: Final[Mapping[str, Mapping[str, Mapping[str | bool, Terms]]]] = {
         "use_logprob": {False: {}, True: {"alpha": {"log_prob": -1}}},
     }
 }
-"""{mode: {option: {value: what it changes in the mode's terms}}}."""
+"""{mode: {option: {value: the terms of the mode that it replaces}}}."""
 
 
 class RewardParams(Section):
-    """What an answer at one shot is worth, and what the shots of a pointer weigh.
+    """The reward of an answer at one shot, and the weights of the shots of a pointer.
 
-    params.yaml gives weights (a term that it leaves out is not in the reward), or a mode with the
-    weights of that mode, which become these, or a function.
+    params.yaml gives it in one of three ways: by weights of the formula (a weight that is left out
+    is 0), by a mode with the mode's own weights, which are turned into those of the formula, or by
+    a function.
     """
 
     bias: Signed = Field(default=0.0, description="added to every answer's reward")
-    hard: NonNegative = Field(default=0.0, description="of the hard score, 0 or 1")
-    soft: NonNegative = Field(default=0.0, description="of the official accuracy")
-    gt_prob: NonNegative = Field(default=0.0, description="of the true answer's probability")
+    hard: NonNegative = Field(default=0.0, description="weight of the hard score, 0 or 1")
+    soft: NonNegative = Field(default=0.0, description="weight of the official accuracy")
+    gt_prob: NonNegative = Field(default=0.0, description="weight of the true answer's probability")
     near_miss: NonNegative = Field(
-        default=0.0, description="of a wrong answer's nearness to a human one"
+        default=0.0, description="weight of a wrong answer's nearness to a human one"
     )
     log_prob: Signed = Field(
-        default=0.0, description="of the pointer's log-probability; for the RL data alone"
+        default=0.0,
+        description="weight of the pointer's log-probability; only for training on the RL data",
     )
     function: Text | None = Field(
-        default=None, description="instead of weights: package.module:name, or an entry point"
+        default=None,
+        description="a reward of your own in place of weights: package.module:name, or the name of "
+        "an entry point of lever_plus.rewards",
     )
     clip: Positive = Field(description="rewards at a shot lie within -clip..clip")
     shot_weights: list[NonNegative] = Field(
-        description="weight of the reward at shots 1, 2, ...; one for each shot of a pointer"
+        description="weights of the rewards at shots 1, 2, ...; one for each shot of a pointer"
     )
 
     @property
@@ -92,8 +100,8 @@ class RewardParams(Section):
         strays = {name for terms in MODES.values() for name in terms} & set(settings)
         if strays:
             raise ValueError(
-                f"{min(strays)} is a weight of the older system's modes: name its mode, or give "
-                f"weights of {', '.join(WEIGHTS)}"
+                f"{min(strays)} is a weight of one of the older system's modes: add mode, or give "
+                f"weights by the names {', '.join(WEIGHTS)}"
             )
         return settings
 
@@ -108,7 +116,7 @@ class RewardParams(Section):
 
 
 def given_as(reward: Mapping[str, Any]) -> str | None:
-    """Return how the settings of a reward give it: a mode, "function", "weights", None of them."""
+    """Return how settings give a reward: "mode NAME", "function", "weights"; None: not at all."""
     if reward.get("mode") is not None:
         return f"mode {reward['mode']}"
     if reward.get("function") is not None:
@@ -117,14 +125,14 @@ def given_as(reward: Mapping[str, Any]) -> str | None:
 
 
 def needed_scores(reward: RewardParams) -> set[str]:
-    """Return which scores beside hard and soft a reward is made of.
+    """Return the scores that a reward needs besides the hard and the soft one.
 
     Returns:
-        Of "gt_prob" and "relevance" (`rl_data.scores`), and "log_prob", which only candidates of
-        the RL data have; a function names them in an attribute `needs`.
+        A subset of "gt_prob" and "relevance", which `rl_data.scores` asks for, and "log_prob",
+        which only candidates of the RL data have. A function names them in its attribute `needs`.
 
     Raises:
-        UserError: The function cannot be loaded, or needs something else.
+        UserError: The function cannot be loaded, or its `needs` names something else.
     """
     if reward.function is None:
         return {score for weight, score in NEEDED.items() if getattr(reward, weight) != 0}
@@ -170,7 +178,7 @@ def _of_mode(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _chosen(name: str, value: object, choices: Mapping[str | bool, Terms]) -> Terms:
-    """Return what a value of an option stands for; 0 is not False."""
+    """Return the terms that a value of an option stands for; 0 is not taken for False."""
     for choice, terms in choices.items():
         if type(value) is type(choice) and value == choice:
             return terms
@@ -179,7 +187,7 @@ def _chosen(name: str, value: object, choices: Mapping[str | bool, Terms]) -> Te
 
 
 def _weight(name: str, value: object) -> float:
-    """Return the weight of a mode."""
+    """Return a weight of a mode after checking it."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise ValueError(
             f"{name} is {_yaml(value)}: it must be a number, 0 or more (1.0e-4, not 1e-4)"
@@ -188,5 +196,5 @@ def _weight(name: str, value: object) -> float:
 
 
 def _yaml(value: object) -> str:
-    """Return a value as params.yaml has it: true, not True."""
+    """Return a value as params.yaml writes it: true, not True."""
     return str(value).lower() if isinstance(value, bool) else repr(value)

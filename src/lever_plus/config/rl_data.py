@@ -1,4 +1,4 @@
-"""Candidates of the RL data."""
+"""Candidates of the RL data: how many each generator proposes."""
 
 import re
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII
 
 
 def _temperatures(counts: Mapping[str, int]) -> Mapping[str, int]:
-    """Refuse keys that are no temperatures, or the same one twice."""
+    """Refuse keys that are not temperatures, or that are the same temperature."""
     known: dict[float, str] = {}
     for text in counts:
         number = float(text) if _NUMBER.fullmatch(text) else 0.0
         if not LOWEST <= number <= HIGHEST:
             raise ValueError(
-                f"{text!r} is no temperature: write a number from {LOWEST} to {HIGHEST} in quotes"
+                f"{text!r} is not a temperature: write a number from {LOWEST} to {HIGHEST}, quoted"
             )
         if known.setdefault(number, text) != text:
             raise ValueError(f"{known[number]!r} and {text!r} are the same temperature")
@@ -30,22 +30,27 @@ Temperatures = Annotated[dict[str, Few], AfterValidator(_temperatures)]
 
 
 class RlDataParams(Section):
-    """Candidates of the RL data; {} and 0 leave a generator out."""
+    """How many candidates per query each generator proposes; 0 or {} leaves a generator out."""
 
-    beam: Some = Field(description="candidates from beam search")
-    samples: Temperatures = Field(description="{temperature: sampled candidates}")
-    stochastic_beam: Temperatures = Field(
-        description="{temperature: candidates sampled without replacement}"
+    beam: Some = Field(description="candidates from beam search with the SFT policy")
+    samples: Temperatures = Field(
+        description="{temperature: number of candidates sampled from the SFT policy}"
     )
-    random: Some = Field(description="uniform candidates")
-    retrieval: Some = Field(description="nearest by question, by image, by both, then the next")
+    stochastic_beam: Temperatures = Field(
+        description="{temperature: number of candidates sampled from it without replacement}"
+    )
+    random: Some = Field(description="candidates drawn uniformly from the pool")
+    retrieval: Some = Field(
+        description="candidates made of the nearest by question, by image and by both, then of the "
+        "next nearest"
+    )
     scores: Annotated[list[Literal["gt_prob", "relevance"]], Distinct] = Field(
-        description="scores beside hard and soft, for rewards that need them"
+        description="scores to compute besides hard and soft, for rewards that need them"
     )
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many candidates of a query each generator proposes, by gen_method."""
+        """Number of candidates per query by gen_method, over all temperatures."""
         asked = {"sample" if name == "samples" else name: value for name, value in self}
         del asked["scores"]
         return {n: sum(v.values()) if isinstance(v, dict) else v for n, v in asked.items()}

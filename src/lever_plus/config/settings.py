@@ -1,8 +1,8 @@
 """The settings of one stage: the sections that it reads, and no others.
 
 A stage declares a `Section` of its own. Each field is the part of params.yaml of the same name, or
-the one that `From` names. So a stage's code depends on the sections that it reads alone, dvc.yaml's
-`params` are written from the declaration, and what is not declared cannot be read.
+the one that `From` names. So a stage's code depends only on the sections that it reads, the
+stage's `params` in dvc.yaml are written from the declaration, and nothing else can be read.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,12 @@ Settings = TypeVar("Settings", bound=Section)
 
 @dataclass(frozen=True)
 class From:
-    """Where in params.yaml a field comes from, such as "data.rl_queries".
+    """Where in params.yaml a field of a stage's settings comes from.
 
-    free: It changes no result (where something is kept, how fast it is computed), so that DVC need
-    not run the stage again when it changes.
+    Attributes:
+        key: The key in params.yaml, such as "data.rl_queries".
+        free: Whether it changes no result (where something is kept, how fast it is computed), so
+            that DVC need not run the stage again when it changes.
     """
 
     key: str
@@ -28,7 +30,7 @@ class From:
 
 
 def settings_of(kind: type[Settings], params: BaseModel) -> Settings:
-    """Return a stage's settings out of checked params."""
+    """Return a stage's settings, taken from params that were checked."""
     values = {name: _value(params, origin.key) for name, origin in _origins(kind).items()}
     made: Settings = kind.model_construct(**values)  # type: ignore[assignment]
     return made
@@ -50,6 +52,6 @@ def _origins(kind: type[Section]) -> dict[str, From]:
 def _value(params: BaseModel, key: str) -> Any:
     value: Any = params
     for part in key.split("."):
-        # A section of another kind (a server has no path) lacks some fields.
+        # A section of another kind lacks some fields: a VLM behind a server has no path.
         value = getattr(value, part, None)
     return value

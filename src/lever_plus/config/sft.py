@@ -12,24 +12,29 @@ from lever_plus.config.optim import OptimParams
 class SftDataParams(Section):
     """InfoScore beam search."""
 
-    beam: Few = Field(description="sequences kept a step, after which all candidates are scored")
-    shots: Annotated[int, Field(ge=1, le=16)] = Field(description="ICDs in a sequence")
+    beam: Few = Field(
+        description="sequences kept after each step; the next scores every extension of them"
+    )
+    shots: Annotated[int, Field(ge=1, le=16)] = Field(description="ICDs per sequence")
 
 
 class SftParams(OptimParams):
     """Imitation of the InfoScore searches."""
 
     targets: Targets = Field(
-        description="{method: what it imitates}: all scores of the search, or the sequences that "
-        "the search kept; RL starts from sft"
+        description="{method: what it imitates}: scores: all scores of the search; beams: the "
+        "sequences that it kept; RL starts from sft"
     )
 
-    temperature: Temperature = Field(description="targets weigh softmax(InfoScore / temperature)")
+    temperature: Temperature = Field(
+        description="targets are weighed by softmax(InfoScore / temperature)"
+    )
     dropout: Dropout
     patience: Count | None = Field(
-        description="dev evaluations without a better one that end the training; null: none do"
+        description="end training after this many dev evaluations in a row without a new best; "
+        "null: never"
     )
-    dev_every: Count = Field(description="epochs between two dev evaluations")
+    dev_every: Count = Field(description="epochs from one dev evaluation to the next")
 
     @field_validator("targets", mode="after")
     @classmethod
@@ -37,7 +42,7 @@ class SftParams(OptimParams):
         if SFT not in targets:
             raise ValueError(f"{SFT} is missing, and RL starts from it")
         if targets.get(SFT_BEAMS, "beams") != "beams":
-            raise ValueError(f"{SFT_BEAMS} imitates beams; what {SFT} imitates may be chosen")
+            raise ValueError(f"{SFT_BEAMS} must imitate beams; only for {SFT} is there a choice")
         return targets
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Learning when to stop."""
+"""Training of the policy that decides when to stop."""
 
 from typing import Annotated
 
@@ -11,21 +11,24 @@ from lever_plus.config.optim import OptimParams
 class StopParams(OptimParams):
     """GRPO that decides after every pick whether to show another demonstration.
 
-    Group size, clip and the weight of the KL are those of `grpo`; credit is per step, and the KL
-    exact, whatever `grpo` has.
+    The group size, the clipping and the weight of the KL are those of `grpo`. Credit is always per
+    step and the KL always exact, whatever `grpo` says.
     """
 
     head_rate: Positive = Field(
-        description="learning rate of the stop head, in multiples of the policy's"
+        description="learning rate of the stop head, as a multiple of learning_rate"
     )
     passes: Count = Field(
-        description="passes over the first candidates in which the stop head learns alone"
+        description="passes over the first candidates in which only the stop head learns"
     )
-    rounds: Count = Field(description="rounds of fresh candidates; epochs passes over each")
+    rounds: Count = Field(
+        description="rounds of fresh candidates after that; each has `epochs` passes over them"
+    )
     fixed_share: Share = Field(
-        description="of the weight of a pick's rewards that shot_weights have; the rest has where "
-        "the policy stops"
+        description="shots are weighed in this share by reward.shot_weights, and for the rest by "
+        "the probability that the policy stops there"
     )
     prices: Annotated[list[NonNegative], Distinct, Field(min_length=1)] = Field(
-        description="of a demonstration (pointer.price_per), drawn in training, points of reward"
+        description="prices that training draws from, in points of reward per demonstration or "
+        "token (pointer.price_per); the policy can be used with any of them"
     )

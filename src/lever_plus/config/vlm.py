@@ -12,33 +12,37 @@ LONGEST_URL: Final = 2000
 
 
 def base_url(url: str) -> str:
-    """Return a server's base URL; what is none, or holds a secret, is refused without quoting it.
+    """Return a server's base URL after checking it.
 
-    Settings are kept in many places: dvc.lock, MLflow, git.
+    A URL that holds a secret is refused, because settings are kept in many places: dvc.lock,
+    MLflow, git. No error quotes the URL.
 
     Raises:
-        ValueError: It is none, with the reason.
+        ValueError: It holds a secret, or is not a base URL; the message says why.
     """
     if has_secrets(url):
         raise ValueError(
             "it holds a user, a password or a key, and settings are kept where others read them: "
-            "leave it out, and put the key into the environment variable OPENAI_API_KEY"
+            "remove it, and put the key into the environment variable OPENAI_API_KEY"
         )
     parts = _split(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("it is no address: write it as http://127.0.0.1:8000/v1")
+        raise ValueError("it is not an address: write it like http://127.0.0.1:8000/v1")
     if parts.fragment or "#" in url:
-        raise ValueError("a base URL has no fragment: leave out what begins with #")
+        raise ValueError("a base URL has no fragment: remove the part that begins with #")
     if parts.path.rstrip("/").endswith(("/completions", "/models", "/responses")):
-        raise ValueError("it is an endpoint: write the base URL alone, which ends in /v1 as a rule")
+        raise ValueError("it is an endpoint: write only the base URL, which usually ends in /v1")
     return url
 
 
 def _base_urls(given: Any) -> Any:
-    """Return one base URL, or the different ones of several servers."""
+    """Return one base URL, or a list of different ones, after checking them."""
     urls = given if isinstance(given, list) else [given]
     if not urls or not all(isinstance(url, str) for url in urls):
-        raise ValueError("it is no address, and no list of addresses: http://127.0.0.1:8000/v1")
+        raise ValueError(
+            "it is neither an address nor a list of addresses: write it like "
+            "http://127.0.0.1:8000/v1"
+        )
     checked = [base_url(url) for url in urls]
     if len(set(checked)) < len(checked):
         raise ValueError("it names a server twice")
@@ -46,14 +50,14 @@ def _base_urls(given: Any) -> Any:
 
 
 def _split(url: str) -> Any:
-    """Return the parts of a URL that can be used, else None."""
+    """Return the parts of a URL, or None if it cannot be used."""
     if not url.isprintable() or " " in url or "\\" in url or len(url) > LONGEST_URL:
         return None
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna")
         return parts if host and parts.port != 0 else None
-    except ValueError:  # of the port, the brackets, or the host's name
+    except ValueError:  # the port, the brackets or the host name is wrong
         return None
 
 
@@ -61,7 +65,7 @@ class PromptParams(Section):
     """How prompts look."""
 
     style: Literal["chat", "flat"] = Field(
-        description="the model's chat template, or 'Question:<Q> Short answer:<A>'"
+        description="chat: the model's chat template; flat: 'Question:<Q> Short answer:<A>'"
     )
     instruction: Prose = Field(description="text after every question; may be empty")
 
@@ -69,51 +73,64 @@ class PromptParams(Section):
 class HuggingFaceVlmParams(Section):
     """A frozen vision-language model on this machine."""
 
-    kind: Literal["huggingface"]
-    path: ModelPath = Field(description="Hugging Face folder or hub id, or a shipped one")
-    revision: Text | None = Field(description="commit of a hub id; null for a folder")
+    kind: Literal["huggingface"] = Field(description="weights that this machine runs")
+    path: ModelPath = Field(
+        description="Hugging Face folder or hub id, or a shipped VLM: shipped:vlm, shipped:vlm-2"
+    )
+    revision: Text | None = Field(description="commit, if path is a hub id; null for a folder")
     device: Device
-    dtype: Literal["float32", "float16", "bfloat16"]
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        description="precision of the weights and of the forward pass"
+    )
     attn_implementation: Literal[
         "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"
-    ]
+    ] = Field(description="attention kernel of transformers")
     prompt: PromptParams
-    max_new_tokens: Few = Field(description="tokens of an answer; house-word answers are one")
-    num_beams: Few = Field(description="1 is greedy decoding")
-    batch_tokens: Count = Field(description="prompt tokens in one forward pass")
-    segment_megabytes: Count = Field(description="memory for image and question embeddings")
-    prefix_reuse: bool = Field(description="compute shared demonstrations once, where exact")
-    workers: Few = Field(description="threads that run forward passes side by side on a CPU")
+    max_new_tokens: Few = Field(
+        description="most tokens of an answer; an answer of the embedded data set is one token"
+    )
+    num_beams: Few = Field(description="beams of decoding; 1 is greedy")
+    batch_tokens: Count = Field(description="most prompt tokens in one forward pass")
+    segment_megabytes: Count = Field(
+        description="megabytes of memory for embeddings of images and questions"
+    )
+    prefix_reuse: bool = Field(
+        description="compute demonstrations that prompts begin with once, where that is exact"
+    )
+    workers: Few = Field(description="threads that run forward passes in parallel on a CPU")
 
 
 class OpenAiVlmParams(Section):
     """A frozen vision-language model behind an OpenAI-compatible server (vLLM, SGLang, ...)."""
 
-    kind: Literal["openai"]
-    # A URL that is refused may hold a password, and the error would show it.
+    kind: Literal["openai"] = Field(description="an OpenAI-compatible server")
+    # A refused URL may hold a password, which the error would otherwise show.
     model_config = ConfigDict(**Section.model_config, hide_input_in_errors=True)
 
     url: Annotated[str | list[str], BeforeValidator(_base_urls)] = Field(
-        description="base URL, such as http://127.0.0.1:8000/v1; or a list, of several servers "
+        description="base URL, such as http://127.0.0.1:8000/v1, or a list of base URLs of servers "
         "that offer the same model"
     )
     model: Text = Field(description="name under which the server offers the model")
-    revision: Text = Field(description="what identifies its weights, such as the hub's commit")
-    dtype: Text = Field(description="precision that the server was started with")
+    revision: Text = Field(
+        description="what identifies the model's weights, such as their commit on the hub"
+    )
+    dtype: Text = Field(description="precision with which the server was started")
     instruction: Prose = Field(description="text after every question; may be empty")
-    max_new_tokens: Few = Field(description="tokens of an answer")
+    max_new_tokens: Few = Field(description="most tokens of an answer")
     concurrency: Annotated[Count, Field(le=1024)] = Field(
-        description="requests under way at once, for each server"
+        description="requests that each server gets at the same time"
     )
     timeout_s: Annotated[float, Field(ge=0.01, le=86_400)] = Field(
-        description="longest time from a request to the end of its answer, seconds"
+        description="seconds from a request to the end of its answer, at most"
     )
     patience_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        description="how long a request is made again that fails but may succeed later, seconds: "
-        "longer than a restart of the server takes"
+        description="seconds for which a request is repeated that fails but may succeed later; "
+        "should be longer than a restart of the server"
     )
     canary: Literal["mark", "refuse", "off"] = Field(
-        description="what is done where answers depend on the server's state; off: not tried"
+        description="what to do if answers depend on the server's state: mark: note it beside the "
+        "answers; refuse: stop; off: do not test for it"
     )
 
     @property
@@ -123,9 +140,9 @@ class OpenAiVlmParams(Section):
 
 
 class PluginVlmParams(Section):
-    """A frozen vision-language model that code of your own computes."""
+    """A frozen vision-language model that is computed by the user's own code."""
 
-    kind: Literal["plugin"]
+    kind: Literal["plugin"] = Field(description="a back end of your own")
     factory: Text = Field(
         description="what makes the back end: package.module:factory, or the name of an entry "
         "point of lever_plus.backends"

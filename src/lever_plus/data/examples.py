@@ -1,4 +1,4 @@
-"""Queries and examples: what is asked, and what may be shown; JSON-lines files of examples."""
+"""Queries and examples: what is asked, and what may be shown. JSON-lines files of examples."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ SPLITS = ("train", "dev", "test")
 LARGEST_ID: Final = 2**63 - 1
 PREPARE: Final = "run `lever-plus prepare` (or `dvc repro prepare`)"
 Id = Annotated[int, Field(ge=0, le=LARGEST_ID)]
-"""Of a question or an image, in files."""
+"""The id of a question or an image, in files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Query:
     Attributes:
         image: Path of the image file.
         question: The question.
-        image_sha256: Key of the image's content, see `images.image_sha256`; "" where it is not
-            known yet, see `hashed`.
+        image_sha256: Key of the image's content, see `images.image_sha256`; "" if it is not known
+            yet, see `hashed_query`.
     """
 
     image: str
@@ -39,7 +39,7 @@ class Query:
     image_sha256: str = ""
 
     def __hash__(self) -> int:
-        """Hash what tells most queries apart: requests of many are hashed all the time."""
+        """Return a cheap hash, because requests of many queries are hashed all the time."""
         return hash(self.image_sha256 or self.image)
 
 
@@ -50,15 +50,16 @@ class Example:
     Attributes:
         image: Path of the image file; in files it is relative to the project's root.
         question: The question as it is written in the question file.
-        answer: The answer that a demonstration shows: the most frequent of `answers`.
-        answers: The human answers (10 in VQAv2); empty where they are not known: such an example
-            can be shown, but not scored.
+        answer: The answer that is shown when the example is a demonstration: the most frequent of
+            `answers`.
+        answers: The human answers (10 in VQAv2). They are empty if they are not known; the example
+            can then be shown, but not scored.
         question_id: Unique over all splits; pointers and pools in files name examples by it.
-        image_id: Examples that share it show the same image.
-        image_sha256: Key of the image's content, see `images.image_sha256`; "" where it is not
-            known yet, see `hashed`.
-        fallback: Whether its scores are exact matches, not the official metric: it has another
-            number of answers than the metric needs, and the settings allow that.
+        image_id: Examples with the same one show the same image.
+        image_sha256: Key of the image's content, see `images.image_sha256`; "" if it is not known
+            yet, see `hashed`.
+        fallback: Whether its score is an exact match instead of the official metric. The settings
+            can allow that for a question without as many answers as the metric needs.
     """
 
     image: str
@@ -71,12 +72,12 @@ class Example:
     fallback: bool = False
 
     def __hash__(self) -> int:
-        """Hash what tells most examples apart: requests of many are hashed all the time."""
+        """Return a cheap hash, because requests of many examples are hashed all the time."""
         return hash(self.image_sha256 or self.image)
 
     @property
     def query(self) -> Query:
-        """What the example asks, without its answer."""
+        """The example's image and question, without its answer."""
         return Query(self.image, self.question, self.image_sha256)
 
 
@@ -94,23 +95,23 @@ class ExampleRow(Row):
 
 
 def hashed_query(query: Query) -> Query:
-    """Return a query that knows the hash of its image; UserError if that cannot be read."""
+    """Return the query with the hash of its image; UserError if the image cannot be read."""
     if query.image_sha256:
         return query
     return replace(query, image_sha256=image_sha256(query.image))
 
 
 def hashed(example: Example) -> Example:
-    """Return an example that knows the hash of its image; UserError if that cannot be read."""
+    """Return the example with the hash of its image; UserError if the image cannot be read."""
     if example.image_sha256:
         return example
     return replace(example, image_sha256=image_sha256(example.image))
 
 
 def fresh_ids(taken: Iterable[int]) -> Iterator[int]:
-    """Yield ids that none of those taken is: above them, or the free ones where an id is too large.
+    """Yield ids that are not taken: those above all that are, up to the largest, then free ones.
 
-    Files may have ids as large as any: one above would fit into no table.
+    The largest id is `LARGEST_ID`; one above it would not fit into a table.
     """
     known = set(taken)
     yield from range(max(known, default=0) + 1, LARGEST_ID + 1)
@@ -118,27 +119,27 @@ def fresh_ids(taken: Iterable[int]) -> Iterator[int]:
 
 
 def check_images(shown: Iterable[Example | Query]) -> None:
-    """Refuse images that were changed since they were hashed; UserError names one."""
+    """Refuse images that were changed since they were hashed; UserError names the first."""
     known = {(each.image, each.image_sha256): None for each in shown if each.image_sha256}
     check_unchanged(known)
 
 
 def most_frequent_answer(answers: Sequence[str]) -> str:
-    """Return the most frequent answer; of several, the one that was given first."""
+    """Return the most frequent answer; if several are, the one that was given first."""
     return Counter(answers).most_common(1)[0][0]
 
 
 def write_examples(path: Path, examples: Iterable[Example], *roots: Path) -> None:
-    """Write one example a line, with sorted keys, so that equal data give equal bytes.
+    """Write one example per line, with sorted keys, so that equal data give equal bytes.
 
-    Images inside one of the folders `roots` are named relative to it.
+    The paths of images inside one of the folders `roots` are written relative to it.
     """
     rows = ({**asdict(e), "image": relative_image(e.image, *roots)} for e in examples)
     write_json_lines(path, rows)
 
 
 def relative_image(image: str, *roots: Path) -> str:
-    """Return an image's path as files hold it: relative to the first of the folders it is in."""
+    """Return an image's path for a file: relative to the first of the folders that it is in."""
     path = Path(image)
     inside = next((path.relative_to(root) for root in roots if path.is_relative_to(root)), path)
     return inside.as_posix()
@@ -148,11 +149,11 @@ def read_examples(path: Path, root: Path = Path()) -> list[Example]:
     """Read the examples of one split.
 
     Args:
-        path: File of `write_examples`.
-        root: Folder that the paths of their images are relative to.
+        path: A file that `write_examples` wrote.
+        root: Folder that the paths of the images are relative to.
 
     Raises:
-        UserError: The file is missing or empty, a line of it is not an example, or two have one id.
+        UserError: The file is missing or empty, a line is not an example, or two have the same id.
     """
     folders: dict[Path, Path] = {}
     examples = []
@@ -176,7 +177,11 @@ def _check_distinct(examples: Sequence[Example], where: str) -> None:
 
 
 def read_splits(folder: Path, root: Path = Path()) -> dict[str, list[Example]]:
-    """Read {"train": [...], "dev": [...], "test": [...]} as the prepare stage wrote them."""
+    """Read {"train": [...], "dev": [...], "test": [...]}, which the stage `prepare` wrote.
+
+    Raises:
+        UserError: As `read_examples`; also if two examples of different splits have the same id.
+    """
     splits = {split: read_examples(folder / f"{split}.jsonl", root) for split in SPLITS}
     _check_distinct([e for examples in splits.values() for e in examples], str(folder))
     return splits

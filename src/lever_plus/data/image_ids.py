@@ -1,7 +1,7 @@
-"""One id an image: files may count their images anew in every split, or list one under two ids.
+"""Gives every image one id: files may use an id for two images, or list one image under two ids.
 
-Splits, pools and resampling go by image ids, so what an id means is decided by content here, before
-anything is divided. Ids that tell the images apart stay as they are.
+Splits, pools and resampling go by image ids. So images are compared by content here, before
+anything is split. Ids that are right already are not changed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,13 +18,14 @@ from lever_plus.data.images import bytes_sha256
 from lever_plus.errors import UserError
 
 READERS: Final = 4
+"""Threads that read images."""
 
 
 def with_image_ids(splits: Mapping[str, Sequence[Example]]) -> dict[str, list[Example]]:
-    """Return splits in which examples have one image id exactly if their images are equal.
+    """Return splits in which examples have the same image id exactly if they show the same image.
 
-    An image keeps the first id that it has, unless an image before it has that; it then gets a new
-    one, above all others where there is room. Images are equal if their bytes are.
+    An image keeps the first id that it has, unless another image before it has that id; then it
+    gets a new one, above all others if possible. Images are equal if their files' bytes are.
 
     Raises:
         UserError: An image cannot be read.
@@ -46,7 +47,7 @@ def with_image_ids(splits: Mapping[str, Sequence[Example]]) -> dict[str, list[Ex
 
 
 def _contents(paths: Iterable[str]) -> dict[str, str]:
-    """Return {path: what is equal for equal files}; only files of one size are read."""
+    """Return {path: a text that is the same for equal files}; a file of unique size is not read."""
     stats = {path: _stat(path) for path in paths}
     files: dict[int, set[tuple[int, int]]] = {}
     for found in stats.values():

@@ -1,7 +1,7 @@
-"""Opening image files, for whatever looks at them: the VLM, the encoder, the duplicate search.
+"""Opens image files for the VLM, the encoder and the search for duplicates.
 
-Pixels depend on the picture alone, see `pixels`: two programs that open a file here see the same,
-and so does a server that is sent `image_url`. A file that can't be shown right is refused by name.
+Pixels depend only on the picture, see `pixels`: all that open a file here see the same, and so does
+a server that gets `image_url`. A file that can't be shown faithfully is refused by its name.
 """
 
 import base64
@@ -20,15 +20,16 @@ from lever_plus.errors import UserError
 from lever_plus.files.reading import read_bytes
 
 OPENER: Final = 2
-"""Version of how pixels are made of files that are not plain; answers and features know it."""
+"""Version of how files that are not plain are decoded; it is part of their images' keys."""
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""What is decoded in this process: pixels, never a page description that another program runs."""
-ADVICE: Final = "restore it, or save it anew as an 8-bit PNG or JPEG"
+"""Formats of pixels; page descriptions, which another program would have to run, are not opened."""
+ADVICE: Final = "restore it, or save it again as an 8-bit PNG or JPEG"
 MOST_BYTES: Final = 2**29
+"""Largest size of a file."""
 MOST_PIXELS: Final = 89_478_485
-"""Pillow's own limit, above which a small file may be made to fill the memory."""
+"""Pillow's own limit: above it, a small file may be made to fill the memory."""
 LONGEST: Final = 1000
-"""Times that a side may be longer than the other; models scale the shorter one up to hundreds."""
+"""Largest ratio of the sides: models scale the shorter one up to hundreds of pixels."""
 
 _keys: dict[str, str] = {}
 
@@ -44,62 +45,67 @@ class _Opened(NamedTuple):
 def open_image(path: str | Path) -> Image.Image:
     """Open an image as it is shown: 8-bit sRGB on white, the right way up.
 
-    Of an animation that is its first frame. Formats are those of `FORMATS`.
+    Of an animation the first frame is opened. `FORMATS` lists the formats.
 
     Raises:
-        UserError: The file is missing, damaged or no such image, has more than `MOST_PIXELS`, or
-            can't be shown right: several pages, numbers without a range.
+        UserError: The file is missing, damaged or not an image of these formats, has more than
+            `MOST_PIXELS` pixels, or can't be shown faithfully: several pages, numbers of unknown
+            range.
     """
     return _opened(_content(path), path).image
 
 
 def image_sha256(path: str | Path) -> str:
-    """Return what tells an image's content from any other: the key of its answers and features.
+    """Return the key of an image's content, under which answers and features are kept.
 
-    It is the sha256 of the file's bytes where they are the pixels that are seen. For every other
-    file (turned, transparent, with a profile, ...) it is that of the opener's version and the
-    bytes, so that what was computed from other pixels is computed anew.
+    It is the SHA-256 (hex) of the file's bytes if they hold exactly the pixels that are seen. For
+    any other file (turned, transparent, with a colour profile, ...) the version of this opener is
+    hashed, too: when the opener changes, answers and features of such images are computed again.
 
     Raises:
-        UserError: The file cannot be read; whether it is an image, `opened_sha256` checks.
+        UserError: The file cannot be read. A file that is not an image is no error here, but in
+            `opened_sha256`.
     """
     content = _content(path)
     try:
         return _key(content, path)
-    except UserError:  # it has no pixels: nothing can be computed from them
+    except UserError:  # there are no pixels, so nothing can have been computed from them
         return _versioned(hashlib.sha256(content).hexdigest())
 
 
 def opened_sha256(path: str | Path) -> str:
-    """Return the `image_sha256` of an image that was seen to open; UserError as `open_image`."""
+    """Return the `image_sha256` of an image after opening it; UserError as `open_image`."""
     return _key(_content(path), path)
 
 
 def check_unchanged(images: Iterable[tuple[str, str]]) -> None:
-    """Refuse images, (path, `image_sha256`), that were changed since their hashes were taken.
+    """Refuse images that were changed since they were hashed.
+
+    Args:
+        images: (path, `image_sha256` at that time) of each image.
 
     Raises:
-        UserError: One was, or cannot be read.
+        UserError: An image was changed, or cannot be read.
     """
     for path, known_as in images:
         digest = hashlib.sha256(_content(path)).hexdigest()
         if known_as not in (digest, _versioned(digest)):
             raise UserError(
-                f"image {path} was changed since its sha256 was taken, so that its answers and "
-                "features would be kept as those of another image: put that one back, or prepare "
-                "the data again (`dvc repro --force prepare`)."
+                f"image {path} was changed after it was first read, and its answers and features "
+                "would be stored as those of the old image: put the old one back, or prepare the "
+                "data again (`dvc repro --force prepare`)."
             )
 
 
 def bytes_sha256(path: str | Path) -> str:
-    """Return the sha256 of a file's bytes, whatever it shows; UserError if it cannot be read."""
+    """Return the SHA-256 (hex) of a file's bytes; UserError if it cannot be read."""
     return hashlib.sha256(_content(path)).hexdigest()
 
 
 def image_url(path: str | Path) -> str:
     """Return an image as a data URL, which any program decodes to the pixels of `open_image`.
 
-    A plain JPEG is sent as it is; all else as PNG, without loss.
+    A plain JPEG is sent as it is, and anything else as a PNG, without loss.
 
     Raises:
         UserError: As `open_image`.
@@ -128,8 +134,8 @@ def _versioned(digest: str) -> str:
 def _content(path: str | Path) -> bytes:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UserError(
-            f"image {path} cannot be read: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on, which fills "
-            "what is missing of a damaged image with black: set it to False."
+            f"image {path} cannot be read: PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on, so Pillow "
+            "would fill missing parts of damaged images with black: set it to False."
         )
     try:
         return read_bytes(Path(path), ADVICE, limit=MOST_BYTES)
@@ -138,7 +144,7 @@ def _content(path: str | Path) -> bytes:
 
 
 def _opened(content: bytes, path: str | Path) -> _Opened:
-    """Decode a file's bytes; UserError, by the file's name, whatever is wrong with them."""
+    """Decode a file's bytes; UserError names the file, whatever is wrong with them."""
     try:
         readable = readable_png(content)
         with Image.open(BytesIO(readable.content), formats=FORMATS) as image:
@@ -158,7 +164,7 @@ def _opened(content: bytes, path: str | Path) -> _Opened:
     except (NotShowableError, Image.DecompressionBombError) as error:
         why = str(error) if isinstance(error, NotShowableError) else "has too many pixels"
         raise UserError(f"image {path} cannot be read: it {why}: {ADVICE}.") from error
-    except Exception as error:  # Pillow's readers raise about every kind there is
+    except Exception as error:  # Pillow's readers raise exceptions of almost every kind
         why = str(error) or type(error).__name__
         raise UserError(f"image {path} cannot be read: it is damaged ({why}): {ADVICE}.") from error
 

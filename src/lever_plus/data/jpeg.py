@@ -1,8 +1,9 @@
-"""Whether a JPEG's pixels are all there: a decoder makes gray ones, or others, of damaged data.
+"""Checks that all pixels of a JPEG are there: a decoder turns damaged data into gray or wrong ones.
 
-Decoders warn of that at best, and Pillow does not even pass on the warning. What can be told is how
-far the data reach: damage that moves what comes behind it leaves data over, or ends them too early.
-A progressive picture, and a stretch between two restart marks, can't be checked in this way.
+Decoders at most warn of that, and Pillow does not pass the warning on. What can be checked is where
+the data end: after most kinds of damage the decoder reaches the last row before the end of the
+data, or the end of the data before the last row. Damage to a progressive picture, or between two
+restart marks, can't be found in this way.
 """
 
 import re
@@ -21,20 +22,27 @@ FRAMES: Final = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *ra
 SCAN: Final = 0xDA
 INTERVAL: Final = 0xDD
 ALONE: Final = (0x01, *range(0xD0, 0xD9))
-"""Marks without a length."""
+"""Markers without a length."""
 AFTER_DATA: Final = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 RESTART: Final = re.compile(rb"\xff+[\xd0-\xd7]")
 SPARE: Final = 64
-"""Bytes that decoders look ahead, or that cameras leave at the end."""
+"""Bytes that decoders read ahead, or that cameras add at the end."""
 SPARE_SHARE: Final = 0.01
+"""The same as a share of the data; the larger of the two counts."""
 GROUNDS: Final = (77, 178)
-"""What a picture is drawn upon, to see which rows are; two, for a row may be like one of them."""
+"""Gray levels that a picture is drawn on to see whether its last row is decoded.
+
+There are two, because the row itself may have one of the levels.
+"""
 
 
 class _Scan(NamedTuple):
-    """The only scan of a picture: where its data begin and end, and restart marks it should have.
+    """The only scan of a picture.
 
-    restarts: None where there are no restart marks.
+    Attributes:
+        start: Where its data begin in the file.
+        end: Where they end.
+        restarts: The number of restart markers that it must have; None if it has none at all.
     """
 
     start: int
@@ -43,7 +51,7 @@ class _Scan(NamedTuple):
 
 
 def check_jpeg(content: bytes) -> None:
-    """Refuse a JPEG whose data end before its last row, or go on after it.
+    """Refuse a JPEG whose data end before its last row, or long after it.
 
     Raises:
         NotShowableError: It is damaged.
@@ -53,7 +61,7 @@ def check_jpeg(content: bytes) -> None:
         return
     data = content[scan.start : scan.end]
     if scan.restarts is not None and len(RESTART.findall(data)) != scan.restarts:
-        raise NotShowableError("is damaged: a stretch of its pixels is missing")
+        raise NotShowableError("is damaged: a part of its pixels is missing")
     data = data.rstrip(b"\0")
     spare = max(SPARE, round(SPARE_SHARE * len(data)))
     most = content[: scan.start + max(0, len(data) - spare)]
@@ -65,7 +73,7 @@ def check_jpeg(content: bytes) -> None:
 
 
 def _scan(content: bytes) -> _Scan | None:
-    """Return the scan of a sequential picture; None of any other, and of what is none."""
+    """Return the scan of a sequential picture; None for any other, and for a damaged header."""
     at, parts, blocks, every = 2, 0, 0, 0
     while at + 4 <= len(content) and content[at] == 0xFF:
         mark = content[at + 1]
@@ -92,7 +100,7 @@ def _scan(content: bytes) -> _Scan | None:
 
 
 def _blocks(frame: bytes) -> int:
-    """Return how many units, with blocks of all colours, a frame has."""
+    """Return how many units a frame has, each with blocks of all colours (MCUs in the standard)."""
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     samplings = frame[7::3]
     # With one colour alone, a unit is a block, whatever its sampling says.
@@ -102,7 +110,7 @@ def _blocks(frame: bytes) -> int:
 
 
 def _last_row_is_there(*parts: bytes) -> list[bool]:
-    """Return, after each part of a file without its end mark, whether a decoder has all rows."""
+    """Return, for the end of each part of a file, whether a decoder has all rows by then."""
     there = [False] * len(parts)
     for ground in GROUNDS:
         for number, changed in enumerate(_last_row_changes(parts, ground)):
@@ -113,9 +121,9 @@ def _last_row_is_there(*parts: bytes) -> list[bool]:
 
 
 def _last_row_changes(parts: Sequence[bytes], ground: int) -> Iterator[bool]:
-    """Yield, after each part, whether the last row is another than the ground drawn upon."""
+    """Yield, after each part, whether the last row differs from the ground that is drawn on."""
     with JpegImageFile(BytesIO(b"".join(parts))) as image:
-        image.draft("L", (1, 1))  # an eighth of the size: most of the work is left out
+        image.draft("L", (1, 1))  # decode at an eighth of the size, which saves most of the work
         (tile,) = image.tile
         target = Image.new(image.mode, image.size, (ground,) * len(image.getbands()))
         decoder = Image._getdecoder(image.mode, tile.codec_name, tile.args, image.decoderconfig)

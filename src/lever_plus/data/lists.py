@@ -1,7 +1,7 @@
-"""Lists of examples of a user's own: JSON lines, a JSON list, or CSV with named columns.
+"""Reads a user's own lists of examples: JSON lines, a JSON list, or CSV with named columns.
 
-Strict on purpose, as the reader of files in VQAv2 format is: a row that says less than an example
-needs, or anything that would not be read, is an error that names it.
+Strict on purpose, like the reader of files in VQAv2 format: a row without all that an example
+needs, or with something that would not be read, is an error that names the row.
 """
 
 import csv
@@ -23,13 +23,19 @@ FIELDS: Final = frozenset({"image", "question", "answer", "answers", *IDS})
 COMPUTED: Final = frozenset({"fallback", "image_sha256"})
 """Fields of the pipeline's own examples, which may be such a list: not read, but computed anew."""
 ORDER: Final = ("question", "answer", "image")
-"""What a row says that is a JSON list itself."""
+"""What the values of a row mean that is itself a JSON list."""
 ADVICE: Final = "name a file of JSON lines, a JSON list (.json) or CSV with named columns (.csv)"
 LONGEST_NUMBER: Final = len(str(LARGEST_ID))
 
 
 class _Row(NamedTuple):
-    """A row as it is written; number: its first line, or its place in a JSON list, from 1."""
+    """A row as it is written.
+
+    Attributes:
+        number: Its first line, or its place in a JSON list, from 1.
+        where: The same for an error: "FILE, line 3".
+        fields: What it holds.
+    """
 
     number: int
     where: str
@@ -41,30 +47,30 @@ def read_list(
 ) -> dict[str, Example]:
     """Read a list of examples; `with_image_hashes` completes them.
 
-    A row says `image`, `question` and `answer`; instead of `answer` there may be `answers`, the
-    human ones, whose most frequent is shown. `question_id` and `image_id` are optional. In JSON a
-    row is an object, or a list of question, answer and image, in this order.
+    A row has `image`, `question` and `answer`. In place of `answer` it may have `answers`, the
+    human answers, of which the most frequent is shown. `question_id` and `image_id` are optional.
+    In JSON a row is an object, or a list of question, answer and image in this order.
 
     Args:
-        path: CSV or a JSON list if it ends in .csv or .json, else JSON lines.
-        images: Folder that the images are relative to.
-        image_name: If rows number their images instead of naming files: the file of a number, see
-            `check_image_name`.
-        above: Added to a row's number where that is its question's id.
+        path: CSV if its name ends in .csv, a JSON list if it ends in .json, else JSON lines.
+        images: Folder that the paths of the images are relative to.
+        image_name: Template of image file names, if rows give numbers of images instead of files;
+            see `check_image_name`.
+        above: Added to a row's number to make the id of a question that has none.
 
     Returns:
-        {"FILE, line 3": example}, in order. Without an id of its own a question has its row's
-        number, and an image 0.
+        {"FILE, line 3": example}, in the order of the file. A question without an id has the number
+        of its row (plus `above`) as its id, and an image without an id has 0.
 
     Raises:
-        UserError: The file is missing, or a row is not an example; file and row are named.
+        UserError: The file is missing, or a row is not an example; the file and the row are named.
     """
     if image_name is not None:
         check_image_name(image_name, f"the images of {path}:")
     rows = (row._replace(number=above + row.number) for row in _rows(path))
     examples = {row.where: _example(row, images, image_name) for row in rows}
     if not examples:
-        raise UserError(f"{path} holds no example: write one a line.")
+        raise UserError(f"{path} holds no example: write one per line.")
     _check_ids(list(examples.values()), path)
     return examples
 
@@ -75,21 +81,21 @@ def _rows(path: Path) -> Iterator[_Row]:
         case ".csv":
             yield from _csv_rows(path)
         case ".json":
-            rows = read_json(path, "write one list; one object a line is JSON lines (.jsonl)")
+            rows = read_json(path, "write one list; one object per line is JSON lines (.jsonl)")
             if not isinstance(rows, list):
-                raise UserError(f"{path} holds no list: {ADVICE}.")
+                raise UserError(f"{path} does not hold a list: {ADVICE}.")
             for number, row in enumerate(rows, start=1):
                 yield _Row(number, f"{path}, item {number}", _named(row))
         case _:
             for number, line in read_lines(path, ADVICE):
                 where = f"{path}, line {number}"
                 yield _Row(
-                    number, where, _named(parse_json(line, where, "write one object a line"))
+                    number, where, _named(parse_json(line, where, "write one object per line"))
                 )
 
 
 def _named(row: Any) -> Any:
-    """Return a row of JSON with the names of what it says."""
+    """Return a row of JSON as an object, if it is a list of the values in `ORDER`."""
     if isinstance(row, list) and len(row) == len(ORDER):
         return dict(zip(ORDER, row, strict=True))
     return row
@@ -108,7 +114,7 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
             if not columns:
                 columns = [cell.strip() for cell in cells]
                 if len(set(columns)) < len(columns):
-                    raise UserError(f"{where}: two columns have one name: give each its own.")
+                    raise UserError(f"{where}: two columns have the same name: rename one.")
                 continue
             if len(cells) != len(columns):
                 raise UserError(
@@ -119,11 +125,11 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
             ids = {name: _whole(texts[name]) for name in IDS if name in texts}
             yield _Row(number, where, texts | ids)
     except csv.Error as error:
-        raise UserError(f"{path}, line {line} is not valid CSV ({error}): mend it.") from error
+        raise UserError(f"{path}, line {line} is not valid CSV ({error}): correct it.") from error
 
 
 def _whole(text: Any) -> Any:
-    """Return the whole number that a text is; anything else as it is, to be refused by name."""
+    """Return a text of digits as a number; anything else unchanged, for `_number` to refuse."""
     digits = isinstance(text, str) and text.isascii() and text.isdecimal()
     return int(text) if digits and len(text) <= LONGEST_NUMBER else text
 
@@ -135,7 +141,7 @@ def _example(row: _Row, images: Path, image_name: str | None) -> Example:
     unknown = sorted(fields.keys() - FIELDS - COMPUTED)
     if unknown:
         known = ", ".join(sorted(FIELDS))
-        raise UserError(f"{where}: unknown field {unknown[0]}: there are {known}.")
+        raise UserError(f"{where}: unknown field {unknown[0]}: the fields are {known}.")
     if image_name is None:
         name = _text(fields, "image", where)
     else:
@@ -143,7 +149,7 @@ def _example(row: _Row, images: Path, image_name: str | None) -> Example:
         name = image_name.format(image_id=_number(whole, "image", where))
     image = images / name
     if not _is_file(image):
-        raise UserError(f"{where}: image {image} is missing: name it relative to {images}.")
+        raise UserError(f"{where}: image {image} is missing: write its path relative to {images}.")
     answers = _answers(fields, where)
     if "answer" in fields:
         shown = _text(fields, "answer", where)
@@ -199,6 +205,6 @@ def _check_ids(examples: list[Example], path: Path) -> None:
     repeated = [number for number, count in ids.items() if count > 1]
     if repeated:
         raise UserError(
-            f"{path}: question_id {repeated[0]} is there twice (rows without one have their "
-            "number): give every row its own, or none."
+            f"{path}: question_id {repeated[0]} is there twice (the id of a row without one is its "
+            "number): give every row its own id, or none of them."
         )

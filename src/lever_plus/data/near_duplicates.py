@@ -1,7 +1,8 @@
-"""Near-duplicate images between splits, found by perceptual hash (pHash of the imagehash library).
+"""Finds near-duplicate images in different splits by perceptual hash (pHash of imagehash).
 
-Image ids tell only images apart that were registered as one; a photograph that was saved twice
-leaks just as well. What is found is reported, not removed: a hash of 64 bits has false alarms.
+Equal image ids show only that two files are the same bytes. A photograph that was saved twice
+leaks answers just as well. What is found is reported, not removed: a hash of 64 bits raises false
+alarms.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +19,15 @@ from lever_plus.data.images import open_image
 from lever_plus.errors import UserError, needs
 
 READERS: Final = 2
+"""Threads that open and hash images."""
 LARGEST_BLOCK: Final = 8_000_000
 """Pairs of hashes that are compared at once."""
 LARGEST_FOUND: Final = 1_000_000
-"""Pairs that are listed; images of one colour are all alike, so that there can be billions."""
+"""Pairs that are listed at most; images of one colour are all alike, so there can be billions."""
 
 
 class Pair(NamedTuple):
-    """Two images of different splits, and in how many of 64 bits their hashes differ."""
+    """Paths of two images in different splits, and in how many of 64 bits their hashes differ."""
 
     first: str
     second: str
@@ -36,7 +38,7 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], bits: int) -> list[
     """Return all pairs of images in different splits whose hashes differ in at most `bits` bits.
 
     Raises:
-        UserError: There are more than anybody looks through, so that most are false alarms.
+        UserError: There are more than `LARGEST_FOUND`, too many to look through.
     """
     paths = {split: sorted({e.image for e in rows}) for split, rows in splits.items()}
     hashes = {split: perceptual_hashes(rows) for split, rows in paths.items()}
@@ -46,15 +48,15 @@ def near_duplicates(splits: Mapping[str, Sequence[Example]], bits: int) -> list[
     ]
     if len(pairs) > LARGEST_FOUND:
         raise UserError(
-            f"data.near_duplicate_bits is {bits}, and more than {LARGEST_FOUND:,} pairs of images "
-            f"in different splits differ by no more, such as {pairs[0].first} and "
-            f"{pairs[0].second}: lower it, or leave out images that show next to nothing."
+            f"more than {LARGEST_FOUND:,} pairs of images in different splits differ in at most "
+            f"{bits} bits (data.near_duplicate_bits), such as {pairs[0].first} and "
+            f"{pairs[0].second}: lower it, or leave out images that show almost nothing."
         )
     return pairs
 
 
 def perceptual_hashes(paths: Sequence[str]) -> NDArray[np.uint64]:
-    """Return the 64-bit pHash of every image file.
+    """Return the 64-bit pHash of every image file, uint64 [paths].
 
     Raises:
         UserError: An image cannot be read, or imagehash is not installed.
@@ -73,7 +75,7 @@ def perceptual_hashes(paths: Sequence[str]) -> NDArray[np.uint64]:
 def _all_close(
     hashes: Mapping[str, NDArray[np.uint64]], bits: int
 ) -> Iterator[tuple[str, str, tuple[int, int, int]]]:
-    """Yield every two splits with what is close in them: two positions and the distance."""
+    """Yield (one split, another split, (position in one, position in the other, distance))."""
     for one, two in combinations(hashes, 2):
         for found in _close(hashes[one], hashes[two], bits):
             yield one, two, found

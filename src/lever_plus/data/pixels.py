@@ -1,8 +1,8 @@
-"""What a picture looks like, whatever its file's format: 8-bit sRGB on white, the right way up.
+"""Turns a picture of any format into what is seen: 8-bit sRGB on white, the right way up.
 
-Everything that says how a picture is to be shown is applied: orientation, bit depth, palette,
-transparency, colour profile, gamma. What says nothing about that (texts, comments, thumbnails) is
-ignored, and so are profiles and EXIF data that can't be read, as browsers do.
+Everything in the file that says how the picture is shown is applied: orientation, bit depth,
+palette, transparency, colour profile, gamma. All else (texts, comments, thumbnails) is ignored, and
+so are profiles and EXIF data that can't be read, as in browsers.
 """
 
 from functools import lru_cache
@@ -22,14 +22,14 @@ TURNED: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What sets upright what EXIF's orientation says; 1 is upright."""
+"""The turn that sets a picture upright, by its EXIF orientation; 1 is upright."""
 WIDE: Final = ("I;16", "I;16B", "I;16L", "I;16N")
 PLAIN: Final = ("JPEG", "PNG", "BMP")
 SRGB_LEVELS: Final = 2
-"""A profile that moves no colour by more (of 255) is sRGB: rounding is all that it would change."""
+"""A profile that moves no colour by more levels (of 255) is sRGB: the rest is rounding."""
 SCREEN_GAMMA: Final = 2.2
 SAME_GAMMA: Final = 0.05
-"""libpng's threshold: a gamma that is so close to the screen's is left alone."""
+"""libpng's threshold: a gamma that is as close to the screen's as this is not applied."""
 YCBCR_SUBSAMPLING: Final = 530
 SAMPLE_BITS: Final = 258
 PHOTOMETRIC: Final = 262
@@ -40,14 +40,16 @@ SIGNED: Final = 2
 
 
 class NotShowableError(Exception):
-    """A picture that can't be shown right; the message says why, as the end of a sentence."""
+    """A picture can't be shown faithfully; the message says why, as the end of "it ..."."""
 
 
 class Shown(NamedTuple):
     """A picture as it is shown.
 
-    image: 8-bit RGB, with nothing else attached; plain: whether the file holds these very pixels,
-    8 bits each, in a format that every program reads alike.
+    Attributes:
+        image: 8-bit RGB, with nothing else attached.
+        plain: Whether the file itself holds exactly these pixels, 8 bits each, in a format that
+            every program reads in the same way.
     """
 
     image: Image.Image
@@ -55,16 +57,16 @@ class Shown(NamedTuple):
 
 
 def show(image: ImageFile.ImageFile) -> Shown:
-    """Return what a file that was opened, but not loaded, shows.
+    """Return the picture that a file shows.
 
-    Of an animation that is its first frame, of a JPEG with several pictures the main one.
+    That is the first frame of an animation, and the main picture of a JPEG with several.
 
     Args:
-        image: From `Image.open`.
+        image: From `Image.open`, not loaded yet.
 
     Raises:
-        NotShowableError: The file does not say how it is to be shown: numbers without a range,
-            several pages.
+        NotShowableError: The file does not say how to show it: numbers of unknown range, several
+            pages.
         Exception: Whatever Pillow raises for a damaged file.
     """
     stored = str(image.tile[0].args) if image.tile else ""
@@ -93,12 +95,12 @@ def show(image: ImageFile.ImageFile) -> Shown:
         ground.paste(shown, mask=alpha)
         shown = ground
     shown = shown if turn is None else shown.transpose(turn)
-    shown.info = {}  # a profile or a transparent colour would be applied again where it is saved
+    shown.info = {}  # else saving it would apply a profile or a transparent colour again
     return Shown(shown, plain)
 
 
 def _check_tiff(image: ImageFile.ImageFile) -> None:
-    """Refuse signed numbers, which Pillow takes for others, and missing parts, which are black."""
+    """Refuse signed numbers, which Pillow misreads, and missing parts, which it leaves black."""
     if SIGNED in _tag(image, SAMPLE_FORMAT, ()):
         raise NotShowableError("has signed numbers, whose range is unknown")
     parts = {tile.extents for tile in image.tile if tile.extents is not None}
@@ -108,9 +110,9 @@ def _check_tiff(image: ImageFile.ImageFile) -> None:
 
 
 def _parts(image: Image.Image, stored: str) -> tuple[Image.Image, Image.Image | None]:
-    """Return colours (L, RGB or CMYK, 8 bits) and alpha (L; None where all is opaque)."""
+    """Return the colours (L, RGB or CMYK, 8 bits) and the alpha (L; None if all is opaque)."""
     mode, transparent = image.mode, image.info.get("transparency")
-    if mode in WIDE or (mode == "I" and image.format == "PPM"):  # Pillow scales those to 16 bits
+    if mode in WIDE or (mode == "I" and image.format == "PPM"):  # Pillow scales PPM to 16 bits
         return _narrowed(image, transparent)
     if mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[mode])
@@ -132,11 +134,11 @@ def _parts(image: Image.Image, stored: str) -> tuple[Image.Image, Image.Image | 
 
 
 def _narrowed(image: Image.Image, transparent: Any) -> tuple[Image.Image, Image.Image | None]:
-    """Return the upper 8 bits of 16 (or of 12), and what is not the transparent gray."""
+    """Return the upper 8 bits of 16 (or 12), and an alpha of 0 where the gray is transparent."""
     values = np.asarray(image).astype(np.uint16)
     bits = _tag(image, SAMPLE_BITS, (16,))[0]
     grays = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
-    if _tag(image, PHOTOMETRIC, 1) == 0:  # white is zero, which Pillow heeds up to 8 bits only
+    if _tag(image, PHOTOMETRIC, 1) == 0:  # 0 is white; Pillow heeds that only up to 8 bits
         grays = 255 - grays
     alpha = None
     if transparent is not None:
@@ -145,16 +147,16 @@ def _narrowed(image: Image.Image, transparent: Any) -> tuple[Image.Image, Image.
 
 
 def _all_but(colours: Image.Image, transparent: Any, stored: str) -> Image.Image:
-    """Return an alpha of 0 where a colour is the transparent one, 255 elsewhere.
+    """Return an alpha that is 0 where the colour is the transparent one, and 255 elsewhere.
 
     Args:
         colours: L or RGB.
-        transparent: The colour as the file says it, in the file's own bits.
-        stored: Pillow's name of how the file holds its pixels, such as "L;2".
+        transparent: The transparent colour, in the file's own number of bits.
+        stored: Pillow's name for how the file stores its pixels, such as "L;2".
     """
     if ";16" in stored:
         raise NotShowableError("has a transparent colour among 16-bit ones")
-    # Pillow scales pixels of fewer bits to 255, but not the transparent one.
+    # Pillow scales pixels of fewer bits to 255, but not the transparent colour.
     scale = {"1": 255, "L;2": 85, "L;4": 17}.get(stored, 1)
     wanted = transparent if isinstance(transparent, tuple) else (transparent,)
     alpha = Image.new("L", colours.size, 0)
@@ -167,28 +169,28 @@ def _all_but(colours: Image.Image, transparent: Any, stored: str) -> Image.Image
 def _inside(
     alpha: Image.Image | None, frame: tuple[int, int, int, int], size: tuple[int, int]
 ) -> Image.Image:
-    """Return the alpha of a frame that is smaller than its picture: around it there is nothing."""
+    """Return the alpha of a picture whose frame is smaller: outside the frame it is 0."""
     whole = Image.new("L", size, 0)
     whole.paste(255 if alpha is None else alpha.crop(frame), frame)
     return whole
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return what sets the picture upright; None where it is, or EXIF data can't be read."""
-    if image.format == "TIFF":  # Pillow has turned it
+    """Return the turn that sets the picture upright; None if it is, or EXIF data can't be read."""
+    if image.format == "TIFF":  # Pillow has turned it already
         return None
     try:
         return TURNED.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged block raises anything
+    except Exception:  # a damaged block can raise anything
         return None
 
 
 def _srgb(colours: Image.Image, info: dict[Any, Any]) -> Image.Image:
-    """Return colours as sRGB: by their profile, else by their gamma, else as they are."""
+    """Return the colours as sRGB: by their profile, else by their gamma, else unchanged."""
     profile, gamma = info.get("icc_profile"), info.get("gamma")
     if isinstance(profile, bytes) and (to_srgb := _transform(profile, colours.mode)) is not None:
         converted = ImageCms.applyTransform(colours, to_srgb)
-        assert converted is not None  # None is for changes in place
+        assert converted is not None  # None is only for changes in place
         return converted
     shown = colours.convert("RGB")
     if profile or "srgb" in info or not isinstance(gamma, float) or gamma <= 0:
@@ -202,7 +204,7 @@ def _srgb(colours: Image.Image, info: dict[Any, Any]) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the way to sRGB; None if the profile is sRGB, damaged, or of other colours."""
+    """Return the conversion to sRGB; None if the profile is sRGB, damaged, or for other colours."""
     srgb = ImageCms.createProfile("sRGB")
     try:
         found = ImageCms.ImageCmsProfile(BytesIO(profile))
@@ -219,11 +221,11 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _lattice() -> NDArray[np.uint8]:
-    """Return colours from all of RGB, uint8 [n, 3]."""
+    """Return colours that are evenly spread over RGB, uint8 [n, 3]."""
     steps = np.arange(0, 256, 17, dtype=np.uint8)
     return np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
 
 
 def _tag(image: Image.Image, number: int, default: Any) -> Any:
-    """Return a TIFF's tag; the default in other formats, too."""
+    """Return a tag of a TIFF; the default if it is missing, or in another format."""
     return getattr(image, "tag_v2", {}).get(number, default)

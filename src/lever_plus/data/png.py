@@ -1,4 +1,4 @@
-"""What Pillow passes over or stumbles over in a PNG: checksums, lacking rows, large profiles."""
+"""What Pillow ignores or refuses in a PNG: wrong checksums, missing rows, large profiles."""
 
 import struct
 import zlib
@@ -12,23 +12,26 @@ TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
 ORIENTING: Final = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
 """Keywords of texts that can tell which way up a PNG is."""
 SRGB: Final = bytes([1, 13, 0, 1])
-"""Primaries, transfer, matrix and range that a cICP chunk gives for sRGB."""
+"""Primaries, transfer, matrix and range of sRGB, as a cICP chunk gives them."""
 LARGE_PROFILE: Final = 2**20
-"""Bytes, from which Pillow refuses the file for its profile."""
+"""Bytes of a profile from which on Pillow refuses the file."""
 LARGEST_PROFILE: Final = 2**25
 CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Numbers a pixel, by the type of colours."""
+"""Numbers per pixel, by the colour type."""
 PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
 LAST_PASS: Final = (0, 1, 1, 2)
-"""Of interlaced pixels: the first column and row, and the steps to the next ones."""
+"""The last of seven passes of interlaced pixels: first column and row, steps to the next ones."""
 BLOCK: Final = 2**20
 
 
 class Readable(NamedTuple):
     """A file as Pillow can read it.
 
-    content: its bytes; profile: that of its colours, where Pillow could not read it; header,
-    pixels: what the chunks hold, still packed; empty in other formats than PNG.
+    Attributes:
+        content: Its bytes.
+        profile: Its colour profile, if that is too large for Pillow.
+        header: The content of a PNG's header chunk; empty in other formats.
+        pixels: The content of a PNG's pixel chunks, still compressed; empty in other formats.
     """
 
     content: bytes
@@ -38,11 +41,11 @@ class Readable(NamedTuple):
 
 
 def readable_png(content: bytes) -> Readable:
-    """Return a PNG without its texts, which Pillow reads and limits; other bytes as they are.
+    """Return a PNG without its texts, for which Pillow has limits; other formats unchanged.
 
     Raises:
-        NotShowableError: It is cut off, its pixels' checksum is wrong, its colours are those of a
-            screen that shows more than sRGB, or its profile is larger than any.
+        NotShowableError: It is cut off, a checksum is wrong, its colours are for a screen that
+            shows more than sRGB, or its profile is larger than `LARGEST_PROFILE`.
     """
     if not content.startswith(MARK):
         return Readable(content)
@@ -57,7 +60,7 @@ def readable_png(content: bytes) -> Readable:
         if kind in PIXELS and chunk[-4:] != checksum:
             raise NotShowableError(f"is damaged: the checksum of its {kind.decode()} is wrong")
         if kind == b"cICP" and data != SRGB:
-            raise NotShowableError("has colours of another kind of screen (cICP)")
+            raise NotShowableError("has colours for another kind of screen than sRGB (cICP)")
         if kind == b"iCCP" and (large := _large_profile(data)) is not None:
             profile = large
         elif kind not in TEXTS or data.startswith(ORIENTING):
@@ -68,7 +71,7 @@ def readable_png(content: bytes) -> Readable:
 
 
 def _large_profile(data: bytes) -> bytes | None:
-    """Return a profile that Pillow takes for an attack; None if it is smaller, or damaged."""
+    """Return a profile that is too large for Pillow; None if it is smaller, or damaged."""
     packed = data.partition(b"\0")[2][1:]
     try:
         profile = zlib.decompressobj().decompress(packed, LARGEST_PROFILE + 1)
@@ -80,7 +83,7 @@ def _large_profile(data: bytes) -> bytes | None:
 
 
 def check_rows(file: Readable) -> None:
-    """Refuse pixels that end, as if they were all, before the last row: Pillow adds black ones.
+    """Refuse pixels that end before the last row, which Pillow would complete with black rows.
 
     Raises:
         NotShowableError: Rows are missing.
@@ -89,7 +92,7 @@ def check_rows(file: Readable) -> None:
         width, height, bits, colours, _, _, interlaced = struct.unpack(">IIBBBBB", file.header)
         channels = CHANNELS[colours]
     except (struct.error, KeyError):
-        return  # Pillow says what is wrong with a header
+        return  # Pillow will say what is wrong with the header
     passes = (*PASSES, LAST_PASS) if interlaced else ((0, 0, 1, 1),)
     expected = 0
     for left, top, across, down in passes:
@@ -102,6 +105,6 @@ def check_rows(file: Readable) -> None:
             found += len(unpacked.decompress(packed, BLOCK))
             packed = unpacked.unconsumed_tail
     except zlib.error:
-        return  # Pillow says so
+        return  # Pillow will say what is wrong with the pixels
     if found < expected:
-        raise NotShowableError(f"lacks pixels: it has {found:,} bytes of {expected:,}")
+        raise NotShowableError(f"lacks pixels: it has {found:,} of {expected:,} bytes")

@@ -1,4 +1,4 @@
-"""Pools of a user's own: a list of image, question and answer, or files in VQAv2 format."""
+"""Reads a user's own pools: a list of images, questions and answers, or files in VQAv2 format."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,16 +12,17 @@ from lever_plus.data.vqa_files import read_vqa_files, with_image_hashes
 def read_pool(path: str | Path) -> list[Example]:
     """Read the examples that a selector may choose from.
 
-    A line is {"image": ..., "question": ..., "answer": ...}; `read_list` says what else it may be.
-    Without `question_id` and `image_id`, lines are numbered from 1, and images by their content.
+    A line is {"image": ..., "question": ..., "answer": ...}; `read_list` describes what else it may
+    be. Without `question_id`, an example has the number of its line; without `image_id`, equal
+    images get the same id, and different images different ones.
 
     Args:
-        path: JSON lines, a JSON list (.json) or CSV with named columns (.csv); images are relative
-            to its folder.
+        path: JSON lines, a JSON list (.json) or CSV with named columns (.csv); the images' paths
+            are relative to its folder.
 
     Raises:
-        UserError: The file is missing, an image cannot be opened, or a line is not an example; file
-            and line are named.
+        UserError: The file is missing, an image cannot be opened, or a line is not an example; the
+            file and the line are named.
     """
     path = Path(path)
     read = read_list(path, path.parent)
@@ -33,7 +34,7 @@ def read_vqa_pool(
 ) -> list[Example]:
     """Read a pool from files in VQAv2 format; arguments and errors as `read_vqa_files`.
 
-    Any number of human answers will do: demonstrations are shown, not scored.
+    A question may have any number of human answers: demonstrations are shown, not scored.
     """
     read = read_vqa_files(
         Path(questions), Path(annotations), Path(images), image_name, allow_fallback=True
@@ -42,11 +43,11 @@ def read_vqa_pool(
 
 
 def with_numbered_images(examples: Sequence[Example], above: int = 0) -> list[Example]:
-    """Number the images that have no id, equal ones alike, with ids above all others.
+    """Give ids to images that have none: equal images the same, above all ids that are there.
 
     Args:
-        examples: Their images' hashes are known.
-        above: What else new ids are above.
+        examples: Examples whose images' hashes are known.
+        above: New ids are above this number, too.
     """
     ids = {example.image_sha256: example.image_id for example in examples if example.image_id}
     fresh = fresh_ids((above, *ids.values()))

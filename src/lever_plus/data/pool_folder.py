@@ -1,7 +1,7 @@
-"""A pool that is kept: a folder with the examples in a SQLite file, and the images given as bytes.
+"""A pool on disk: a folder with its examples in a SQLite file, and images that came as bytes.
 
-Adding one example writes one row, whatever else is there. A pool has one writer at a time; whoever
-has opened it sees what it held then.
+Adding an example writes one row, however large the pool is. A pool has one writer at a time, and
+whoever has read it does not see later changes.
 """
 
 import json
@@ -45,23 +45,24 @@ class PoolFolder:
     """The examples of a pool in a folder."""
 
     def __init__(self, folder: str | Path, *, make: bool = True) -> None:
-        """Open it.
+        """Open the folder of a pool.
 
         Args:
-            folder: Where it is kept.
-            make: Whether it is made if it is not there.
+            folder: The folder.
+            make: Whether to make a new pool if there is none.
 
         Raises:
-            UserError: The folder cannot be made, holds no pool, or its file is none.
+            UserError: The folder cannot be made or used, holds no pool, or its file is not that of
+                a pool.
         """
         self.folder = Path(folder)
         if not make and not (self.folder / FILE).is_file():
             raise UserError(
-                f"{self.folder} holds no pool ({FILE}): name another folder, or a list."
+                f"{self.folder} holds no pool ({FILE}): name another folder, or a file with a list."
             )
         self.images = self.folder / IMAGES
         with self._opened() as connection, connection:
-            connection.execute("BEGIN IMMEDIATE")  # others may make it at this moment
+            connection.execute("BEGIN IMMEDIATE")  # another process may make it at this moment
             tables = "SELECT sql FROM sqlite_master WHERE sql NOT NULL"
             found = connection.execute(tables).fetchall()
             application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -69,20 +70,20 @@ class PoolFolder:
                 connection.execute(TABLE)
                 connection.execute(f"PRAGMA application_id = {APPLICATION}")
             elif found != [(TABLE,)] or application != APPLICATION:
-                raise UserError(f"{self.folder / FILE} is no pool of Lever-Plus: {ADVICE}.")
+                raise UserError(f"{self.folder / FILE} is not a pool of Lever-Plus: {ADVICE}.")
 
     def read(self) -> list[Example]:
         """Return the examples, in the order in which they were added.
 
         Raises:
-            UserError: The file is damaged, or holds what is no example.
+            UserError: The file is damaged, or a row of it is not an example.
         """
         with self._opened() as connection:
             rows = connection.execute(f"SELECT {COLUMNS} FROM example ORDER BY place").fetchall()
         return [self._example(row) for row in rows]
 
     def add(self, examples: Sequence[Example]) -> None:
-        """Keep examples by their numbers, all or none; UserError if the file cannot be written."""
+        """Add examples, all or none; UserError if the file cannot be written, or has their ids."""
         rows = [
             (
                 example.question_id,
@@ -101,7 +102,7 @@ class PoolFolder:
             )
 
     def remove(self, numbers: Sequence[int]) -> None:
-        """Forget examples, all or none; images stay, since others may show them."""
+        """Remove examples by their ids, all or none; image files stay: others may show them."""
         with self._opened() as connection, connection:
             connection.executemany(
                 "DELETE FROM example WHERE question_id = ?", [(number,) for number in numbers]
@@ -123,10 +124,10 @@ class PoolFolder:
                 yield connection
         except sqlite3.IntegrityError as error:
             raise UserError(
-                f"{path} was added to by another process since it was opened: open it again."
+                f"another process has added to {path} since it was opened: open it again."
             ) from error
         except (sqlite3.Error, OSError, OverflowError) as error:
             raise UserError(
-                f"{path} can't be used ({error}); what was there before is as it was. Make room, "
-                f"let this user write there, or {ADVICE}."
+                f"{path} can't be used ({error}); what was there before is unchanged. Free some "
+                f"space, allow this user to write there, or {ADVICE}."
             ) from error

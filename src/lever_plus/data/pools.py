@@ -1,8 +1,8 @@
-"""Pools: the ordered list of example ids that the policy may choose from, for every query.
+"""Pools: for every query, the ordered list of the example ids that the policy may choose from.
 
-A pool file names example ids, never positions; positions exist only inside a batch. The file's
-sha256 is written into every checkpoint and RL data set, so that a policy can't be evaluated on
-another pool by accident.
+A pool file holds example ids, never positions; positions exist only inside a batch. The file's
+SHA-256 is written into every checkpoint and all RL data, so that a policy can't be evaluated on
+other pools by accident.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ SAMPLERS: Final[dict[str, dict[str, float]]] = {
     "image": {"image": 1.0},
     "mixed": {"question": 0.25, "image": 0.25},
 }
-"""Share of a pool that is the query's nearest by each part (mixed: Yang et al. 2024, Lever LM)."""
+"""Share of a pool that is nearest to the query by each part (mixed: Yang et al. 2024, Lever LM)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +45,18 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Pools:
-    """The pool of every query, and the hash that identifies them all.
+    """The pool of every query, and a hash that identifies them all.
 
     Attributes:
-        ids: {query id: (example id, ...)}; every pool holds distinct ids.
-        sha256: Hash of the pool file's content.
+        ids: {query id: (example id, ...)}; the ids of a pool are distinct.
+        sha256: SHA-256 (hex) of the pool file.
     """
 
     ids: Mapping[int, tuple[int, ...]]
     sha256: str
 
     def of(self, query_id: int) -> tuple[int, ...]:
-        """Return the pool of one query; KeyError names a query that has none."""
+        """Return the pool of one query; PointerError (a KeyError) if it has none."""
         if query_id not in self.ids:
             raise PointerError(f"query {query_id} has no pool: run `dvc repro pool` again.")
         return self.ids[query_id]
@@ -77,7 +77,7 @@ class Pools:
                 if example_id not in pool:
                     raise PointerError(
                         f"query {query_id}: example {example_id} of the pointer is not in its "
-                        "pool. The pointer was made for another pool; regenerate it from this one."
+                        "pool. The pointer was made for another pool: make it again from this one."
                     )
             if len(set(pointer)) != len(pointer):
                 raise PointerError(
@@ -96,18 +96,21 @@ def draw_pools(
 ) -> dict[int, tuple[int, ...]]:
     """Draw the pool of every query.
 
-    A query is never in its own pool, nor is any example with the query's image. With `shared`, all
-    queries get the same `size` examples (drawn from those that no query is, where there are
-    enough), less the forbidden ones.
+    No pool holds the query itself, or an example with the query's image. With policy "shared", all
+    queries get the same `size` examples without these; they are drawn from the candidates that are
+    not queries if there are enough of them, else from all.
 
     Args:
-        queries: Who needs a pool.
-        candidates: What may stand in one.
-        size: Examples in a pool.
-        policy: One pool a query, or one for all.
+        queries: The queries that need a pool.
+        candidates: The examples that may be in a pool.
+        size: Number of examples in a pool.
+        policy: One pool for each query, or one for all.
         rng: Source of randomness.
-        nearest: {"text": ..., "image": ...}: neighbours that come first, see `SAMPLERS`; what they
-            leave open is drawn at random. None draws everything.
+        nearest: Neighbours that are put first, one `Nearest` for each part of the sampler (see
+            `SAMPLERS`); the rest is drawn at random. None: all is drawn at random.
+
+    Returns:
+        {query id: (example id, ...)}.
 
     Raises:
         UserError: There are fewer candidates than `size`.
@@ -133,7 +136,7 @@ def draw_pools(
 
 
 def _nearest(query: Example, nearest: Mapping[str, Nearest], forbidden: set[int]) -> list[int]:
-    """Return the neighbours of a query by each part in turn, without repeats."""
+    """Return the ids of a query's neighbours, of each part in turn, without repeats."""
     near: dict[int, None] = {}
     for neighbours in nearest.values():
         ids = neighbours.ids[query.question_id]
@@ -150,14 +153,14 @@ def _fill(
     forbidden: set[int],
     rng: np.random.Generator,
 ) -> tuple[int, ...]:
-    """Return `near` and, drawn at random, as many others as a pool of `size` lacks.
+    """Return a pool of `size`: `near`, then others that are drawn at random.
 
     Args:
-        ids: Of all candidates.
+        ids: Ids of all candidates, int64 [candidates].
         places: {id: its place in `ids`}.
-        size: Of the pool.
-        near: Ids that come first.
-        forbidden: Ids that may not stand in it.
+        size: Number of examples in the pool.
+        near: Ids that are put first.
+        forbidden: Ids that must not be in the pool.
         rng: Source of randomness.
     """
     may = np.ones(len(ids), dtype=bool)
@@ -166,7 +169,7 @@ def _fill(
     missing = size - len(near)
     if len(free) < missing:
         raise UserError(
-            f"pool.size is {size} but only {len(free) + len(near)} examples may stand in a pool: "
+            f"pool.size is {size} but only {len(free) + len(near)} examples may be in a pool: "
             "lower pool.size or add training examples."
         )
     drawn = rng.choice(free, size=missing, replace=False)
@@ -180,20 +183,20 @@ def make_scarce(
     share: float,
     rng: np.random.Generator,
 ) -> dict[int, tuple[int, ...]]:
-    """Replace the exact twins of the query in a share of the pools by other candidates.
+    """Replace exact twins of the query with other candidates, in a share of the pools.
 
     Args:
         pools: {query id: pool}.
         twins: {example id: key}; two examples with the same key are twins.
-        candidates: Example ids to take replacements from.
-        share: Share of pools, in [0, 1], that lose their twins.
+        candidates: Ids of the examples that replacements are drawn from.
+        share: Share of the pools, in [0, 1], that lose their twins; each is drawn independently.
         rng: Source of randomness.
 
     Returns:
         New pools of the same sizes.
 
     Raises:
-        UserError: There are too few other candidates.
+        UserError: There are not enough other candidates.
     """
     scarce = {}
     numbers = {key: number for number, key in enumerate(dict.fromkeys(twins.values()))}
@@ -210,7 +213,8 @@ def make_scarce(
         if len(spare) < len(pool) - len(kept):
             raise UserError(
                 f"pool.scarcity: query {query_id} has {len(pool) - len(kept)} exact twins in its "
-                f"pool, and {len(spare)} other examples to take instead: raise data.source.train."
+                f"pool, but only {len(spare)} other examples to replace them: raise "
+                "data.source.train."
             )
         missing = rng.choice(len(spare), size=len(pool) - len(kept), replace=False)
         scarce[query_id] = (*kept, *(candidates[spare[i]] for i in missing))
@@ -235,17 +239,19 @@ def read_pools(path: Path) -> Pools:
 
     Raises:
         UserError: The file is missing or empty, a line is damaged, a query has two pools, or a pool
-            names an id twice or its own query.
+            holds an id twice, or its own query.
     """
     check_file(path, ADVICE)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     pools: dict[int, tuple[int, ...]] = {}
-    same: dict[int, int] = {}  # an id is in many pools: one object for all
+    same: dict[int, int] = {}  # an id is in many pools: one int object for all saves memory
     for where, content in json_lines(path, ADVICE):
         row = checked(PoolRow, content, where, ADVICE)
         if len({row.query_id, *row.pool}) <= len(row.pool):
-            raise UserError(f"{where}: pool of {row.query_id} repeats an id or itself: {ADVICE}.")
+            raise UserError(
+                f"{where}: pool of {row.query_id} holds an id twice, or the query itself: {ADVICE}."
+            )
         if row.query_id in pools:
             raise UserError(f"{where}: query {row.query_id} has a pool already: {ADVICE}.")
         pools[row.query_id] = tuple(same.setdefault(i, i) for i in row.pool)
@@ -263,9 +269,9 @@ def check_pools(pools: Pools, splits: Mapping[str, Sequence[Example]], path: Pat
         path: File of the pools, for the error.
 
     Raises:
-        UserError: A query or an id of a pool is no example, a pool has an example that is not for
-            training or shows its query's image, or it is larger or smaller than the others; of a
-            shared pool, what shows the query's image may be left out.
+        UserError: A query is not an example; or a pool holds an id that is not a training example,
+            or an example with the query's image; or pools differ in size. Only a shared pool may be
+            smaller, by the examples with the query's image.
     """
     examples = by_id(splits)
     images = {example.question_id: example.image_id for example in splits["train"]}
@@ -274,13 +280,13 @@ def check_pools(pools: Pools, splits: Mapping[str, Sequence[Example]], path: Pat
     for query, pool in pools.ids.items():
         where = f"{path}: the pool of query {query}"
         if query not in examples:
-            raise UserError(f"{where} belongs to no example: {ADVICE}.")
+            raise UserError(f"{where}: no example has that id: {ADVICE}.")
         own = examples[query].image_id
         for i in pool:
             if i not in images:
-                raise UserError(f"{where} names {i}, which is no training example: {ADVICE}.")
+                raise UserError(f"{where} holds {i}, which is not a training example: {ADVICE}.")
             if images[i] == own:
-                raise UserError(f"{where} names {i}, which shows the query's image: {ADVICE}.")
+                raise UserError(f"{where} holds {i}, which shows the query's image: {ADVICE}.")
         if len(pool) < size and any(images[i] != own for i in everything.difference(pool)):
             raise UserError(f"{where} has {len(pool)} examples, others have {size}: {ADVICE}.")
 
@@ -288,7 +294,7 @@ def check_pools(pools: Pools, splits: Mapping[str, Sequence[Example]], path: Pat
 def _draw(examples: Sequence[Example], size: int, rng: np.random.Generator) -> list[Example]:
     if len(examples) < size:
         raise UserError(
-            f"pool.size is {size} but only {len(examples)} examples may stand in a pool: "
+            f"pool.size is {size} but only {len(examples)} examples may be in a pool: "
             "lower pool.size or add training examples."
         )
     return [examples[i] for i in rng.choice(len(examples), size=size, replace=False)]

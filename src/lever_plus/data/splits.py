@@ -1,4 +1,4 @@
-"""Splits by image: what is held out, and the guard against leaks between training and test."""
+"""Splits by image: sampling, holding out, and the check that no split leaks into another."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -10,16 +10,16 @@ from lever_plus.data.examples import Example
 from lever_plus.errors import UserError
 
 LEAKS: Final = {
-    "question_id": "Give every question an id of its own, over all files",
+    "question_id": "Give every question its own id, unique over all files",
     "image_id": "Split by image, so that no answer leaks",
 }
-"""What two splits may not share, and what to do about it."""
+"""What two splits must not share, and what to do if they do."""
 
 
 def sample(
     examples: Sequence[Example], count: int | None, rng: np.random.Generator
 ) -> list[Example]:
-    """Draw examples at random, without repeats, in random order; None keeps all as they are.
+    """Draw examples at random, without repeats, in random order; None keeps all, in their order.
 
     Raises:
         UserError: There are fewer than `count`.
@@ -40,8 +40,8 @@ def hold_out(
     """Split off about `count` examples, whole images at a time.
 
     Returns:
-        What stays, and what was held out (exactly `count`; further questions about the last image
-        are in neither).
+        What stays, and exactly `count` examples that are held out. Further questions about the last
+        image held out are in neither.
 
     Raises:
         UserError: Nothing would stay.
@@ -65,7 +65,7 @@ def hold_out(
 
 
 def without_images_of(examples: Sequence[Example], others: Sequence[Example]) -> list[Example]:
-    """Return the examples whose image no other example shows."""
+    """Return the examples whose image none of `others` shows."""
     images = {other.image_id for other in others}
     return [example for example in examples if example.image_id not in images]
 
@@ -74,7 +74,7 @@ def check_leakage(splits: Mapping[str, Sequence[Example]]) -> None:
     """Refuse splits that share a question id or an image id.
 
     Raises:
-        UserError: Two splits share ids; the first of them is named.
+        UserError: Two splits share ids; the smallest one is named.
     """
     for first, second in combinations(splits, 2):
         for field, advice in LEAKS.items():

@@ -1,8 +1,8 @@
-"""Texts that may be part of a prompt: what is a mark to the tokenizers of VLMs is no text.
+"""Which texts may be part of a prompt: none that holds a mark of a VLM's tokenizer.
 
-A question, an answer or an instruction that holds an image's placeholder or the end of a turn would
-become one. What is refused here is refused for every VLM, so that data that pass suit all of them;
-`vlm.marks` adds what the processor at hand knows.
+A mark is a text such as `<image>` or `<|im_end|>`. In a question, an answer or an instruction, it
+would become an image or end the turn. Marks of all known families are refused here whatever the VLM
+is, so that data fit every VLM; `vlm.marks` adds those of the processor in use.
 """
 
 import re
@@ -15,9 +15,9 @@ from lever_plus.errors import UserError
 SHOWN_OFFENDERS: Final = 5
 SHOWN_CHARACTERS: Final = 80
 LONGEST: Final = 10_000
-"""Characters: what is longer is no question or answer about an image, but a file in its place."""
+"""Characters: a longer text is not a question or an answer about an image; maybe it is a file."""
 UNSEEN: Final = re.compile(r"[\u034f\u115f\u1160\u180b-\u180f\u2800\ufe00-\ufe0f]")
-"""Characters that show nothing, besides those of category Cf, which are left out with them."""
+"""Invisible characters, besides those of Unicode category Cf."""
 CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 HALF: Final = re.compile(r"[\ud800-\udfff]")
 _NAMES: Final = (
@@ -42,18 +42,18 @@ KNOWN: Final = re.compile(
             r"</?[\w-]{0,40}[_\u2581][\w\u2581-]{0,40}/?>",  # <end_of_utterance>, <row_1_col_2>
             r"\[\|[^\[\]\n]{0,60}\|\]",  # [|Human|]
             r"\[unused(?:_token)?_?\d+\]",
-            r"<0x[0-9a-f]{2}>",  # a byte of a tokenizer that falls back to bytes
+            r"<0x[0-9a-f]{2}>",  # a byte, in tokenizers that fall back to bytes
             rf"<{{1,2}}/?(?:{'|'.join(_NAMES)})\d*/?>{{1,2}}",
             rf"\[/?(?:{'|'.join(_BRACKETED)})(?:_(?:break|end|start))?\]",
             "user:|assistant:",
         )
     )
 )
-"""Marks of tokenizers, chat templates and processors of known families, in folded text."""
+"""Marks of the tokenizers, chat templates and processors of known families, in folded text."""
 
 
 class Asks(Protocol):
-    """What is asked about: an example, or a query."""
+    """Anything with a question: an example or a query."""
 
     @property
     def question(self) -> str:
@@ -62,7 +62,7 @@ class Asks(Protocol):
 
 
 def folded(text: str) -> str:
-    """Return a text as the most lenient tokenizer would read it: no case, width, unseen signs."""
+    """Return a text as the most lenient tokenizer reads it: without case, width, unseen signs."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
         text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
@@ -71,18 +71,18 @@ def folded(text: str) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text has letters that are seen, and no control characters but those of lines."""
+    """Whether a text has visible characters, and no control characters but tabs and line breaks."""
     return bool(folded(text).strip()) and not (HALF.search(text) or CONTROL.search(text))
 
 
 def why_no_text(text: str) -> str:
-    """Return why a text cannot be part of any prompt, "" if it can.
+    """Return why a text cannot be part of any prompt, or "" if it can.
 
     Args:
         text: A question, an answer, an instruction.
 
     Returns:
-        Such as "holds '<image>', which ...".
+        The end of a sentence, such as "holds '<image>', which ...".
     """
     if len(text) > LONGEST:
         return f"has {len(text):,} characters, more than the {LONGEST:,} that it may have"
@@ -98,12 +98,12 @@ def why_no_text(text: str) -> str:
 
 
 def is_a_mark(mark: str) -> str:
-    """Return what is wrong with a text that holds a mark."""
-    return f"holds {mark!r}, which is a mark to VLMs and no text"
+    """Return what is wrong with a text that holds a mark, as the end of a sentence."""
+    return f"holds {mark!r}, which VLMs read as a mark, not as text"
 
 
 def why_no_prompt(question: str, answer: str | None) -> str:
-    """Return why a question (and an answer, where one is shown) cannot be in any prompt, or ""."""
+    """Return why a question and its answer, if that is shown, cannot be in a prompt, or ""."""
     if why := why_no_text(question):
         return f"its question {shortened(question)} {why}"
     if answer is not None and (why := why_no_text(answer)):
@@ -112,7 +112,7 @@ def why_no_prompt(question: str, answer: str | None) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a text as errors show it."""
+    """Return a text as errors quote it: with quotes, and cut if it is long."""
     cut = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
     return ascii(cut) if HALF.search(cut) else repr(cut)
 
@@ -132,10 +132,10 @@ def check_texts(
 
     Args:
         examples: Examples, whose answers are checked too, or queries.
-        why: Says why a question and an answer cannot be in a prompt, "" if they can.
+        why: Returns why a question and an answer cannot be in a prompt, or "" if they can.
 
     Raises:
-        UserError: There are such; the first are named by their ids.
+        UserError: Some cannot; the first are named.
     """
     bad = [(e, found) for e in examples if (found := why(e.question, getattr(e, "answer", None)))]
     if not bad:

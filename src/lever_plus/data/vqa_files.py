@@ -1,7 +1,7 @@
-"""Reader for files in VQAv2 format: a questions JSON, an annotations JSON and a folder of images.
+"""Reads files in VQAv2 format: a questions JSON, an annotations JSON and a folder of images.
 
 Format: https://visualqa.org/download.html; OK-VQA has the same. Strict on purpose: a question
-without its annotation, an annotation without its question, an id used twice or a missing image
+without an annotation, an annotation without a question, an id that is used twice or a missing image
 stops the run before any model is loaded, because a metric computed on mismatched files is a wrong
 number that looks right. Only the fields that are needed are decoded, so that the 444 thousand
 questions of VQAv2's training split fit into a laptop's memory.
@@ -30,13 +30,13 @@ from lever_plus.files.reading import read_bytes
 SHOWN_OFFENDERS = 5
 READERS = 4
 ESCAPED: Final = re.compile(rb"\\u00(?:5f|[46][1-9a-f]|[57][0-9a])", re.IGNORECASE)
-"""A letter that is written as its number: a key may be spelled in two ways."""
+"""An escaped ASCII letter: with it, one key can be spelled in two ways."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 Id = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_ID)]
 
 
 class Question(msgspec.Struct, gc=False):
-    """A question, as it stands in its file."""
+    """A question as it is in its file."""
 
     question_id: Id
     image_id: Id
@@ -90,16 +90,18 @@ def read_vqa_files(
         questions: File with {"questions": [{"question_id", "image_id", "question"}, ...]}.
         annotations: File with {"annotations": [{"question_id", "image_id", "answers"}, ...]}.
         images: Folder of the images.
-        image_name: File name of an image, such as "COCO_val2014_{image_id:012d}.jpg"; see
+        image_name: Template of image file names, such as "COCO_val2014_{image_id:012d}.jpg"; see
             `check_image_name`.
-        answers_per_question: Human answers that every question must have (10 in VQAv2).
-        allow_fallback: Take questions with another number of answers too, and mark them.
+        answers_per_question: Number of human answers that every question must have (10 in VQAv2).
+        allow_fallback: Accept questions with another number of answers (at least one), and mark
+            them (`Example.fallback`).
 
     Returns:
         The examples in the order of the question file.
 
     Raises:
-        UserError: Files are missing, unreadable or do not match; the first offenders are named.
+        UserError: Files are missing, can't be read or do not match; the first offending ids are
+            named.
     """
     check_image_name(image_name, "the images of the questions:")
     asked = _by_id(questions, load(questions, QuestionsFile, "questions").questions)
@@ -140,11 +142,11 @@ def with_image_hashes(
     """Return the examples with the hashes of their images, each of which is opened once.
 
     Args:
-        examples: Their hashes need not be known.
-        places: Where each is written, "FILE, line 3", for errors; None: by question id.
+        examples: The examples.
+        places: Where each is written ("FILE, line 3"), for errors; None: errors give question ids.
 
     Raises:
-        UserError: Images cannot be opened; the first of them is named, with its place.
+        UserError: Images cannot be opened; the first is named, with its place.
     """
     users: dict[str, int] = {}
     for number, example in enumerate(examples):
@@ -158,7 +160,7 @@ def with_image_hashes(
         image, error = bad[0]
         user = users[image]
         place = places[user] if places else f"question {examples[user].question_id}"
-        others = f" So it is with {len(bad) - 1} other images." if len(bad) > 1 else ""
+        others = f" {len(bad) - 1} other images can't be opened, either." if len(bad) > 1 else ""
         raise UserError(f"{place}: {error}{others}") from error
     return [replace(example, image_sha256=str(hashes[example.image])) for example in examples]
 
@@ -186,7 +188,7 @@ def _example(
 
 
 def load(path: Path, kind: type[File], key: str) -> File:
-    """Return what a file in VQAv2 format holds; fields that are not needed are not looked at.
+    """Return what a file in VQAv2 format holds; fields that are not needed are ignored.
 
     Args:
         path: The file.
@@ -194,8 +196,8 @@ def load(path: Path, kind: type[File], key: str) -> File:
         key: Name of its list: "questions" or "annotations".
 
     Raises:
-        UserError: It is missing, or a field that is needed has another type or is there twice; the
-            place is named, with the question's id where there is one.
+        UserError: It is missing, or a field that is needed is missing, has another type or is there
+            twice; the place is named, with the question's id if it has one.
     """
     advice = f"point data.source in params.yaml at your {key} file"
     content = read_bytes(path, advice).removeprefix(BYTE_ORDER_MARK)
@@ -203,22 +205,23 @@ def load(path: Path, kind: type[File], key: str) -> File:
         found = msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(
-            f"{path} is not a VQAv2 {key} file: {error}{_whose(str(error), content, key)}. Mend it."
+            f"{path} is not a VQAv2 {key} file: {error}{_whose(str(error), content, key)}. Correct "
+            "it."
         ) from error
-    # The decoder takes the last of equal keys: a file with more keys than values that were found is
-    # parsed again, strictly.
+    # Of equal keys, the decoder silently takes the last. So if there are more keys than values that
+    # were found, the file is parsed again, strictly.
     rows = getattr(found, key)
     values = {key: 1, **dict.fromkeys(kind.KEYS, len(rows))}
     if kind is AnnotationsFile:
         values["answer"] = sum(len(row.answers) for row in rows)
     counted = all(_keys(name, content, count) == count for name, count in values.items())
     if not counted or ESCAPED.search(content):
-        parse_json(content, str(path), "mend it")
+        parse_json(content, str(path), "correct it")
     return found
 
 
 def _keys(name: str, content: bytes, expected: int) -> int:
-    """Return how often a name is a key; what is no key is told apart only where it must be."""
+    """Return how often a name is a key; texts that are not keys are told apart if needed."""
     quoted = f'"{name}"'.encode()
     if content.count(quoted) == expected:
         return expected
@@ -226,7 +229,7 @@ def _keys(name: str, content: bytes, expected: int) -> int:
 
 
 def _whose(message: str, content: bytes, key: str) -> str:
-    """Return the id of the question that an error's path names by its number."""
+    """Return ", question_id ..." for an error that gives a row by its number, else ""."""
     number = re.search(rf"\$\.{key}\[(\d+)\]", message)
     if number is None:
         return ""
@@ -245,12 +248,12 @@ def _by_id(path: Path, rows: list[Row]) -> dict[int, Row]:
 
 
 def _file_names(folder: Path, parents: Iterable[Path]) -> set[str]:
-    """Return the names of files in these folders of a folder, as paths inside it."""
+    """Return the names of the files in `parents`, folders inside `folder`, relative to it."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is missing: point data.source at your image folder.")
+        raise UserError(f"{folder} is missing: point data.source at your folder of images.")
     names = set()
     for parent in parents:
-        # A folder is listed once: asking for every image is slow where the disk is far away.
+        # Each folder is listed once: asking for every image is slow on a network disk.
         try:
             with os.scandir(folder / parent) as entries:
                 names |= {(parent / entry.name).as_posix() for entry in entries}
@@ -259,7 +262,7 @@ def _file_names(folder: Path, parents: Iterable[Path]) -> set[str]:
         except OSError as error:
             where = folder / parent
             raise UserError(
-                f"{where} can't be read ({error.strerror}): let this user list its files."
+                f"{where} can't be read ({error.strerror}): allow this user to list its files."
             ) from error
     return names
 
@@ -268,4 +271,4 @@ def _refuse(offenders: Iterable[int], what: str) -> None:
     ids = sorted(offenders)
     if ids:
         shown = ", ".join(map(str, ids[:SHOWN_OFFENDERS]))
-        raise UserError(f"{len(ids)} {what} (first ids: {shown}). Mend the files and run again.")
+        raise UserError(f"{len(ids)} {what} (first ids: {shown}). Correct the files and run again.")

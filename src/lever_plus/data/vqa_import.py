@@ -1,4 +1,4 @@
-"""A list of a user's own as a split in VQAv2 format: a folder of questions, annotations, images."""
+"""Turns a user's own list into a split in VQAv2 format: questions, annotations and images."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ QUESTIONS: Final = "questions.json"
 ANNOTATIONS: Final = "annotations.json"
 IMAGES: Final = "images"
 HUMANS: Final = 10
-"""Times that the only answer is written: the official metric wants ten."""
+"""How often the only answer of a question is written: the official metric needs ten."""
 IDS_OF_A_SPLIT: Final = 1_000_000_000
-"""Apart from each other: row 3 of dev is question 2,000,000,003."""
+"""Range of ids of each split, so that no two overlap: row 3 of dev is question 2,000,000,003."""
 
 
 class Imported(NamedTuple):
-    """What was written: how many questions and images, and the name of an image's file."""
+    """What was written: the number of questions and images, and the template of image names."""
 
     questions: int
     images: int
@@ -37,21 +37,21 @@ def import_list(
     """Write a list as a split that `read_vqa_files` reads.
 
     A single answer is written as ten equal ones; `answers` are written as they are. Images are
-    linked where the disk allows it, and copied elsewhere; an image that several files hold is one.
+    linked where the disk allows it, else copied; an image that several files hold is written once.
 
     Args:
-        path: The list, as `read_list` reads it, with `images` and `image_name`.
-        split: One of `SPLITS`; no two splits give a question or an image the same id.
-        folder: Gets `QUESTIONS`, `ANNOTATIONS` and `IMAGES`.
-        images: Folder that the images are relative to.
-        image_name: If rows number their images: the file of a number.
+        path: The list, see `read_list`.
+        split: One of `SPLITS`; ids of questions and images differ between splits.
+        folder: Folder to make; it gets `QUESTIONS`, `ANNOTATIONS` and `IMAGES`.
+        images: Folder that the paths of the images are relative to.
+        image_name: Template of image file names, if rows give numbers of images; see `read_list`.
 
     Raises:
-        UserError: The folder is there already, the list cannot be read, an image cannot be opened,
-            or rows contradict each other; file and row are named.
+        UserError: The folder exists already, the list cannot be read, an image cannot be opened,
+            or rows contradict each other; the file and the row are named.
     """
     if folder.exists() or folder.is_symlink():
-        raise UserError(f"{folder} is there already: remove it, or name another folder.")
+        raise UserError(f"{folder} exists already: remove it, or name another folder.")
     above = IDS_OF_A_SPLIT * (1 + SPLITS.index(split))
     listed = read_list(path, images, image_name, above=above)
     _check_questions(listed)
@@ -71,18 +71,18 @@ def import_list(
 
 
 def _check_questions(listed: Mapping[str, Example]) -> None:
-    """Refuse what a split would hold in a wrong way, or count twice."""
+    """Refuse a question that is there twice, and an answer that contradicts its `answers`."""
     first: dict[tuple[str, str], str] = {}
     for where, example in listed.items():
         other = first.setdefault((example.image, example.question), where)
         if other != where:
             raise UserError(
-                f"{where} asks what {other} asks about the same image: leave one out, or write one "
-                "row with `answers`, a list of what several people said."
+                f"{where} asks the same about the same image as {other}: leave one out, or write "
+                "one row with `answers`, a list of what several people answered."
             )
         if example.answers and example.answer != most_frequent_answer(example.answers):
             raise UserError(
-                f"{where}: answer is not the most frequent of answers, which is what will be "
+                f"{where}: answer is not the most frequent of answers, but only that one will be "
                 "shown: leave answer out."
             )
 
@@ -93,20 +93,20 @@ def _check_image_ids(listed: Mapping[str, Example]) -> None:
         other, content = first.setdefault(example.image_id, (where, example.image_sha256))
         if content != example.image_sha256:
             raise UserError(
-                f"{where}: image_id {example.image_id} is that of another image in {other}: give "
-                "every image its own, or none."
+                f"{where}: image_id {example.image_id} belongs to another image in {other}: give "
+                "every image its own id, or none of them."
             )
 
 
 def _common_ending(files: Iterable[Path]) -> str:
-    """Return the ending that all files have, "" if there is none that a name can end in."""
+    """Return the suffix that all files have; "" if they differ, or it has strange characters."""
     endings = {file.suffix for file in files}
     ending = endings.pop() if len(endings) == 1 else ""
     return ending if ending[1:].isalnum() else ""
 
 
 def _place(file: Path, there: Path) -> None:
-    """Link a file, or copy it where there can be no link: to another disk, from another's file."""
+    """Link a file, or copy it where it can't be linked: to another disk, or from another user."""
     with suppress(OSError):
         os.link(file.resolve(), there)
         return
@@ -114,7 +114,7 @@ def _place(file: Path, there: Path) -> None:
 
 
 def _vqa(examples: Sequence[Example]) -> dict[str, Any]:
-    """Return what the two files hold."""
+    """Return the content of the questions file and of the annotations file."""
     questions, annotations = [], []
     for example in examples:
         ids = {"question_id": example.question_id, "image_id": example.image_id}

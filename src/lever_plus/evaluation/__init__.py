@@ -1,1 +1,1 @@
-"""Baselines, per-shot evaluation and its statistics."""
+"""The registry of methods, evaluation at each shot, and its statistics."""

@@ -1,4 +1,4 @@
-"""What `lever-plus ablate` leaves in metrics/ablations.json, read strictly."""
+"""Reading metrics/ablations.json, which `lever-plus ablate` writes."""
 
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,14 +14,14 @@ UNSAID: Final = {
     **{"asks": "", "vlm_requests": None},
     **{"policies": "", "used": "", "to_trained_there": None},
 }
-"""What files of an older version do not say of a row."""
+"""Values of a row's fields that files of older versions do not have."""
 
 
 class AblationPart(Part):
-    """Accuracy of a method of a variant, and what it asked the VLM where that is known.
+    """Accuracy of a method in a variant, and its number of requests to the VLM, if known.
 
-    policies: the variant that trained it; used: the variant that names the place where it was used;
-    to_trained_there: the difference to the same method trained at that place.
+    policies: the variant that trained the policies; used: the variant with whose VLM and pools they
+    were evaluated; to_trained_there: the difference to the same method trained in that variant.
     """
 
     asks: str = ""
@@ -42,14 +42,14 @@ class AblationPart(Part):
 
 
 class AblationsPart(Part):
-    """What the variants gave, and which of them are drawn: those that ask what `curve` says."""
+    """The results of the variants. Those whose `asks` equals `curve` are drawn as a curve."""
 
     curve: str | None = None
     rows: tuple[AblationPart, ...]
 
 
 def read_ablations(path: Path) -> dict[str, Any]:
-    """Return what the variants gave; nothing where `make ablations` was not run.
+    """Return the results of the variants; no rows if `make ablations` was not run.
 
     Raises:
         UserError: The file is damaged.

@@ -1,4 +1,4 @@
-"""Comparing selectors on questions of one's own: the public `evaluate`."""
+"""`lever_plus.evaluate`: compare selectors on your own questions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,20 +18,20 @@ from lever_plus.vlm.scorer import Scorer
 from lever_plus.vlm.store.cached import StoredVlm
 
 HUMANS = 10
-"""Human answers of a question, for the official metric."""
+"""The number of human answers per question that the official metric needs."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What selectors gave on the same questions.
+    """The results of selectors on the same questions.
 
     Attributes:
-        scores: A row a question, method and number of demonstrations.
-        rows: Accuracy (official VQA accuracy in [0, 1]) of every method at every number of
-            demonstrations, with n and 95 % interval: `method`, `shots`, `accuracy`, `ci95`, `n`,
+        scores: One row for each question, method and number of demonstrations.
+        rows: The accuracy (official VQA accuracy in [0, 1]) of each method with each number of
+            demonstrations: `method`, `shots`, `accuracy`, `ci95` (95 % interval), `n` (questions),
             and the mean length of its prompts, `demonstrations` and `prompt_tokens`.
-        means: The same over 1..K demonstrations.
-        differences: Of every method to the first one, paired by question, with 95 % interval:
+        means: The same, as the mean over 1..K demonstrations.
+        differences: The difference of each method to the first selector, paired by question:
             `method`, `versus`, `shots`, `difference`, `ci95`, `n`, `p`.
     """
 
@@ -60,23 +60,27 @@ def evaluate(
     resamples: int = 2000,
     allow_fallback: bool = False,
 ) -> Evaluation:
-    """Compare selectors on questions, before one frozen VLM.
+    """Compare selectors on questions, with one frozen VLM.
 
     Args:
-        selectors: {name: selector}; differences are taken to the first. Zero-shot is always there.
-        questions: With their human answers.
-        pools: One pool for all questions, or a pool for each; what shows a question's own image is
-            left out of its pool.
-        vlm: See `open_vlm`.
+        selectors: {name: selector}; the others are compared with the first. Zero-shot (no
+            demonstrations) is always added.
+        questions: The questions, with their human answers.
+        pools: One pool for all questions, or a list with one pool for each question; examples with
+            a question's own image are left out of its pool.
+        vlm: The VLM, see `open_vlm`.
         shots: Largest number of demonstrations.
-        resamples: Bootstrap resamples; images are resampled with all their questions.
+        resamples: Number of bootstrap resamples; images are resampled with all their questions.
         allow_fallback: Score questions that do not have ten human answers by exact match, and mark
-            them; else they are refused.
+            them in the results; without it they are refused.
+
+    Returns:
+        The scores, and the accuracies and differences computed from them.
 
     Raises:
         UserError: There is nothing to compare, a question cannot be scored, or a text cannot be in
             a prompt.
-        PointerError: A selector chose an example outside a pool, or one twice.
+        PointerError: A selector chose an example outside a pool, or the same one twice.
     """
     if not selectors or not questions:
         raise UserError("evaluate needs at least one selector and one question.")
@@ -102,13 +106,13 @@ def evaluate(
 def _pools(
     pools: Sequence[Example] | Sequence[Sequence[Example]], questions: Sequence[Example]
 ) -> list[list[Example]]:
-    """Return a pool for each question, without its own image."""
+    """Return a pool for each question, without examples of its own image."""
     shared = [hashed(pool) for pool in pools if isinstance(pool, Example)]
     own = [list(map(hashed, pool)) for pool in pools if not isinstance(pool, Example)]
     if bool(shared) == bool(own) or (own and len(own) != len(questions)):
         raise UserError(
             f"there are {len(questions)} questions, but {len(own)} pools and {len(shared)} "
-            "examples: give a list of examples, or a list of them for every question."
+            "examples: give one list of examples, or one such list for each question."
         )
     return [
         [e for e in pool if e.image_sha256 != question.image_sha256]
@@ -117,7 +121,7 @@ def _pools(
 
 
 def _numbered(questions: Sequence[Example], *, allow_fallback: bool) -> list[Example]:
-    """Return the questions with ids: images by their content, questions in their order."""
+    """Return the questions with ids: images by content, questions by position."""
     images: dict[str, int] = {}
     numbered = []
     for number, question in enumerate(map(hashed, questions), start=1):

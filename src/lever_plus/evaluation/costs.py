@@ -1,8 +1,8 @@
-"""What a method costs beside its accuracy: demonstrations and prompt tokens, and what it took.
+"""What methods cost: demonstrations, prompt tokens, requests to the VLM, and time.
 
-The first two follow from the score table. Requests to the VLM before the first question are counted
-where a method is trained or chosen; milliseconds are measured, so that they are another machine's
-elsewhere, and never the same twice.
+The first two are computed from the score table. Requests to the VLM that training or choosing a
+method takes are counted while that happens. Milliseconds are measured, so they differ between
+machines and runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,20 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Costs:
-    """What methods took, each with a number a seed: filled while they are evaluated.
+    """The costs of methods, one number per seed; filled while the methods are evaluated.
 
     Attributes:
-        requests: {method: requests to the VLM to train or choose it}; a user's own selectors are
-            not in it, nor what sees the true answers.
-        milliseconds: {method: time to select the demonstrations of one query}, features given.
+        requests: {method: number of requests to the VLM for training or choosing it}, without a
+            user's own selectors and methods that see the true answers.
+        milliseconds: {method: time to select the demonstrations of one query}, without the time
+            for its features.
     """
 
     requests: dict[str, list[int]] = field(default_factory=dict)
     milliseconds: dict[str, list[float]] = field(default_factory=dict)
 
     def timing(self) -> dict[str, float]:
-        """Return {method: milliseconds}, the mean over seeds."""
+        """Return {method: milliseconds per query}, as the mean over seeds."""
         return {method: round(fmean(each), 4) for method, each in self.milliseconds.items()}
 
 
@@ -37,17 +38,17 @@ def with_costs(
     scores: pd.DataFrame,
     requests: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, list[Row]]:
-    """Return a summary whose accuracies have their costs beside them.
+    """Return a summary with the costs added to its rows.
 
     Args:
         summary: See `summarise`.
-        scores: The table that it was made of.
+        scores: The score table from which the summary was computed.
         requests: See `Costs`.
 
     Returns:
-        The same, with `demonstrations` and `prompt_tokens` (None: not known) in rows and means,
-        each the mean over questions, seeds and the row's shots, and `vlm_requests` in means, and in
-        rows without demonstrations, where they are known: the mean over seeds.
+        The summary. Its rows and means also have `demonstrations` and `prompt_tokens` (None if not
+        known): means over questions, seeds and the row's shots. If known, means, and rows without
+        demonstrations, also have `vlm_requests`: the mean over seeds.
     """
     rows = [
         {

@@ -1,10 +1,12 @@
-"""What the accuracies hide: copied answers, right answers shown, and order against choice.
+"""What accuracies hide: copied answers, shown answers, and whether order or choice matters more.
 
-`copied` and `copied_last`: share of answers that equal the answer of any demonstration, or of the
-last. `shown`: share of questions whose own answer stands among the demonstrations'; accuracy is
-split by it. A method that is right only where the answer was shown has learned to retrieve. Order
-against choice (after arXiv 2511.09700): standard deviation of a question's score over orders of one
-set, beside that over different sets.
+`copied` and `copied_last` are the shares of answers that equal the answer of any demonstration, or
+of the last one. `shown` is the share of questions whose own answer is among the answers of the
+demonstrations; accuracy is also given for these questions and for the others. A method that is
+right only when the answer was shown has learned to retrieve answers.
+
+Order against choice (after arXiv 2511.09700) compares the standard deviation of a question's score
+over orders of one set of demonstrations with that over different sets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +23,19 @@ from lever_plus.vlm.scorer import Scorer
 
 Row = dict[str, object]
 NOTHING = -2
-"""Number of the answer of a demonstration that is not shown: nobody gives it."""
+"""Number in place of an answer where a pointer is shorter than the shot; it equals no answer."""
 
 
 def copy_rates(scores: pd.DataFrame, examples: Mapping[int, Example]) -> list[Row]:
-    """Return copy and answer-shown rates of every method at every shot.
+    """Return the shares of copied and of shown answers, for each method and shot.
 
     Args:
-        scores: The table of `evaluate`; rows without demonstrations are left out.
+        scores: The score table of `evaluate`; rows without demonstrations are left out.
         examples: All examples by id.
+
+    Returns:
+        Rows with method, shots, copied, copied_last, shown, accuracy_shown, accuracy_not_shown (see
+        the module); an accuracy is None if there are no such questions.
     """
     forms = {i: normalize_answer(example.answer) for i, example in examples.items()}
     numbers: dict[str, int] = {}
@@ -39,7 +45,7 @@ def copy_rates(scores: pd.DataFrame, examples: Mapping[int, Example]) -> list[Ro
 
 
 def _rates(rows: pd.DataFrame, told: Mapping[int, int], numbers: Mapping[str, int]) -> Row:
-    """Return the rates of one method at one shot, of answers by number; -1 is told by nobody."""
+    """Return the shares of one method at one shot; -1 is an answer that no example has."""
     given = np.array([numbers.get(normalize_answer(answer), -1) for answer in rows["answer"]])
     asked = np.array([told[query] for query in rows["query_id"]])
     demonstrated = np.full((len(rows), int(rows["shot"].iloc[0])), NOTHING)
@@ -74,14 +80,18 @@ def order_and_choice(
     pointers: Sequence[Sequence[Example]],
     count: int,
 ) -> Row:
-    """Return the spread of a question's score over orders of one set, and over sets.
+    """Return how much a question's score varies over orders of one set, and over sets.
 
     Args:
         scorer: The frozen VLM and the metric.
         examples: Questions with their human answers.
-        pools: Pool of each.
-        pointers: One set for each, in some order.
-        count: Orders of it, and random sets, that are tried.
+        pools: The pool of each question.
+        pointers: A set of demonstrations for each question, in any order.
+        count: How many orders of that set, and how many random sets, are tried.
+
+    Returns:
+        questions, orders, sets: the numbers of each; order_spread, set_spread: standard deviations
+        of a question's VQA accuracy, as means over questions.
     """
     shots = len(pointers[0])
     queries = [example.query for example in examples]

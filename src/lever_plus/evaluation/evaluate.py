@@ -1,7 +1,7 @@
-"""Per-shot evaluation: every selector on the same questions, pools, prompts and metric.
+"""Evaluation at each shot: all selectors on the same questions, pools, prompts and metric.
 
-Shot k is the prompt of the first k demonstrations; of a selector that stops, of at most k. The
-result is one table, a row a question, method, seed and shot, from which all else is computed.
+Shot k is the prompt of the first k demonstrations (at most k if a selector can stop). The result is
+the score table, with one row per question, method, seed and shot; all figures are computed from it.
 """
 
 import time
@@ -17,11 +17,11 @@ from lever_plus.vlm.scorer import Asked, Scorer, ShotScore, score_answer
 
 
 class Row(NamedTuple):
-    """One answer: who chose what for which question, and what came of it.
+    """One answer: the method, the question, the demonstrations, the answer and its score.
 
-    shot: demonstrations that were asked for; pointer: ids of those that were shown, fewer where the
-    selector stopped; step_log_probs: of every pick, where a policy made them; prompt_tokens: length
-    of the prompt, None where the VLM does not say.
+    shot: how many demonstrations were asked for; pointer: ids of those that were shown, fewer than
+    `shot` if the selector stopped; step_log_probs: log-probability of each pick, if a policy made
+    it; prompt_tokens: length of the prompt in tokens, None if it is not known.
     """
 
     method: str
@@ -48,20 +48,23 @@ def evaluate_selector(
     shots: int,
     took: Callable[[float], object] | None = None,
 ) -> pd.DataFrame:
-    """Score what a selector chooses for every example at every shot 1..K.
+    """Score the demonstrations that a selector chooses for each example at each shot 1..K.
 
     Args:
         scorer: The frozen VLM and the metric.
-        method: Name of the rows.
-        seed: Training or sampling seed of the rows.
-        selector: Sees the queries of the examples, not their answers.
+        method: Name of the method in the rows.
+        seed: Training or sampling seed in the rows.
+        selector: The selector; it sees the queries of the examples, not their answers.
         examples: Questions with their human answers.
-        pools: Pool of each.
+        pools: The pool of each question.
         shots: Largest number of demonstrations.
-        took: Gets the seconds that the selection took.
+        took: Called with the seconds that the selection took.
+
+    Returns:
+        The score table, with the columns of `Row`.
 
     Raises:
-        PointerError: The selector chose an example outside a pool, or one twice.
+        PointerError: The selector chose an example outside a pool, or the same one twice.
     """
     begun = time.perf_counter()
     chosen = _chosen(selector, examples, pools, shots)
@@ -76,7 +79,7 @@ def evaluate_selector(
 
 
 def evaluate_zero_shot(scorer: Scorer, method: str, examples: Sequence[Example]) -> pd.DataFrame:
-    """Score every example without demonstrations."""
+    """Score each example without demonstrations."""
     asked, nothing = [Asked((), example) for example in examples], Selection(())
     scores, tokens = scorer.score(asked, method), _tokens(scorer, asked)
     return _table(
@@ -92,7 +95,7 @@ def evaluate_vote(
     pools: Sequence[Sequence[Example]],
     shots: int,
 ) -> pd.DataFrame:
-    """Score the most frequent answer among the ICDs; ties go to the first. There is no prompt."""
+    """Score the most frequent answer of the ICDs, without the VLM; of equals, the first wins."""
 
     def voted(selection: Selection) -> str:
         return Counter(shown.answer for shown in selection.examples).most_common(1)[0][0]
@@ -117,7 +120,7 @@ def _chosen(
     pools: Sequence[Sequence[Example]],
     shots: int,
 ) -> list[tuple[Example, int, Selection]]:
-    """Return every example with its selections at shots 1..K, in this order."""
+    """Return (example, shot, selection) for each example and shot 1..K, ordered by example."""
     found = select_each_shot(selector, [example.query for example in examples], pools, shots)
     return [
         (example, shot, selections[number])
@@ -127,7 +130,7 @@ def _chosen(
 
 
 def _tokens(scorer: Scorer, asked: Sequence[Asked]) -> Sequence[int | None]:
-    """Return the length of each prompt; None of each where the VLM does not say."""
+    """Return the length of each prompt in tokens; None for each if that is not known."""
     return scorer.prompt_tokens(asked) or [None] * len(asked)
 
 
@@ -158,4 +161,4 @@ def _row(
 
 def _table(rows: Iterable[Row]) -> pd.DataFrame:
     table = pd.DataFrame(list(rows), columns=list(Row._fields))
-    return table.astype({"prompt_tokens": "Int64"})  # which also holds that nothing is known
+    return table.astype({"prompt_tokens": "Int64"})  # an integer type with missing values

@@ -1,4 +1,4 @@
-"""The rival without demonstrations: the instruction with which the VLM answers dev best."""
+"""A baseline without demonstrations: the VLM with the instruction that is best on dev."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from lever_plus.vlm.store.cached import StoredVlm
 
 
 class BestInstruction(NamedTuple):
-    """The VLM with the instruction that was best, and how it was found.
+    """The VLM with the best instruction, and how it was found.
 
-    rows: Of every text that was tried: `instruction`, `accuracy`, `ci95`, `n`, and whether it was
-    `chosen`; requests: what the VLM was asked to choose it.
+    rows: for each instruction that was tried: `instruction`, `accuracy`, `ci95`, `n`, and whether
+    it was `chosen`; requests: number of requests to the VLM that the choice took.
     """
 
     vlm: StoredVlm
@@ -29,23 +29,23 @@ class BestInstruction(NamedTuple):
 def best_instruction(
     vlm: StoredVlm, texts: Sequence[str], examples: Sequence[Example], resamples: int
 ) -> BestInstruction:
-    """Return the VLM with the text that is best without demonstrations; ties go to the first.
+    """Return the VLM with the instruction that is best without demonstrations, the first if equal.
 
     Args:
         vlm: The VLM, with any instruction.
-        texts: Instructions, at least one, none twice.
-        examples: Questions with their human answers, of dev.
-        resamples: Bootstrap resamples.
+        texts: One or more instructions, all different.
+        examples: Questions of dev with their human answers.
+        resamples: Number of bootstrap resamples.
 
     Raises:
-        UserError: A text cannot be in a prompt, or this VLM takes no other instruction.
+        UserError: A text cannot be in a prompt, or this VLM accepts no other instruction.
     """
     asked = [Asked((), example) for example in examples]
     images = np.array([example.image_id for example in examples], dtype=np.int64)
     rows: list[Row] = []
     requests = 0
     for text in texts:
-        scorer = Scorer(vlm.instructed(text))  # one at a time: each holds embeddings in memory
+        scorer = Scorer(vlm.instructed(text))  # one at a time, as each keeps embeddings in memory
         scores = [score.vqa_acc_score for score in scorer.score(asked, "instruction, on dev")]
         found = accuracy(Scored(np.array([scores]), (0,), trained=False), images, resamples)
         shown = {key: found[key] for key in ("accuracy", "ci95", "n")}
@@ -57,7 +57,7 @@ def best_instruction(
 
 
 class _Tried(Part):
-    """A text that was tried."""
+    """An instruction that was tried."""
 
     instruction: str
     accuracy: Share
@@ -67,14 +67,14 @@ class _Tried(Part):
 
 
 def tried_in(diagnostics: Mapping[str, Any], path: Path) -> list[Row]:
-    """Return `BestInstruction.rows` as the diagnostics hold them; none where none was tried.
+    """Return the rows of `BestInstruction` in the diagnostics; none if no instruction was tried.
 
     Args:
-        diagnostics: metrics/diagnostics.json.
-        path: Of the file, for errors.
+        diagnostics: The content of metrics/diagnostics.json.
+        path: Path of the file, for errors.
 
     Raises:
-        UserError: They are damaged.
+        UserError: The rows are damaged.
     """
     rows: list[Row] = diagnostics.get("instructions", [])
     checked(tuple[_Tried, ...], rows, str(path), ADVICE)

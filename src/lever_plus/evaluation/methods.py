@@ -1,9 +1,9 @@
-"""The registry of methods: what each is called, which stage makes it, what it is.
+"""The registry of methods: the name of each, the stage that makes it, and what it is.
 
-Most methods are always there. What SFT imitates, the RCE schedules, the size of best-of-n and a
-user's own selectors come from params.yaml, so a registry is made from them (`methods_of`).
-`evaluate` writes its part of the registry into metrics/summary.json, and whoever shows results
-reads it there (`methods_in`).
+Most methods are always there. What SFT imitates, the RCE schedules, the size of best-of-n and the
+user's own selectors are set in params.yaml, so the registry is made from these (`methods_of`).
+`evaluate` writes the methods of a run into metrics/summary.json, where everything that shows
+results reads them (`methods_in`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,22 +24,22 @@ FIXED: Final = "fixed"
 STTR_AS_MANY: Final = f"{STTR}-as-many"
 ORACLE: Final = "oracle"
 EVALUATE: Final = "evaluate"
-"""The stage of every method that is not trained."""
+"""The stage of all methods that are not trained."""
 Kind = Literal["trained", "similarity", "baseline", "selector", "ceiling"]
 """trained: a policy of this pipeline. similarity: a baseline that ranks the pool by similarity.
-baseline: any other that is not trained. selector: a user's own. ceiling: sees the true answer, so
-no method, but what one could reach."""
+baseline: any other that is not trained. selector: a user's own. ceiling: it sees the true answer,
+so it is not a real method but shows what a method could reach."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A row of the tables.
+    """A method, which is a row of the tables.
 
     Attributes:
-        name: What tables, files and runs call it.
-        stage: Of dvc.yaml, the one that makes it.
-        kind: What it is.
-        label: The same for a reader who does not know the name, such as "nearest by image".
+        name: Its name in tables, files and runs.
+        stage: The stage of dvc.yaml that makes it.
+        kind: See `Kind`.
+        label: An explanation of the name, such as "nearest by image".
     """
 
     name: str
@@ -69,7 +69,7 @@ IMITATED: Final = {
     "scores": "imitation of all scores of an InfoScore beam search, which sees the true answers",
     "beams": "imitation of the best sequences alone that the InfoScore search kept",
 }
-"""Labels of the methods of SFT, by what they imitate."""
+"""{what a method of SFT imitates: label}."""
 REGRESSION: Final = Method(
     AGRO,
     RCE,
@@ -94,10 +94,10 @@ SEARCH: Final = Method(
 
 
 class Methods:
-    """Methods in the order of the tables, each name once."""
+    """Methods with unique names, in the order of the tables."""
 
     def __init__(self, methods: Iterable[Method]) -> None:
-        """Keep them; UserError names two that share a name."""
+        """Take the methods; UserError if two have the same name."""
         self._by_name: dict[str, Method] = {}
         for method in methods:
             other = self._by_name.setdefault(method.name, method)
@@ -119,39 +119,39 @@ class Methods:
         """Return a method; UserError if no method has this name."""
         if name not in self._by_name:
             raise UserError(
-                f"there is no method {name}: params.yaml and its stages make "
-                f"{', '.join(self._by_name)}. Run `dvc repro` if it has changed since."
+                f"there is no method {name}; the methods are {', '.join(self._by_name)}. Run `dvc "
+                "repro` if params.yaml has changed since the last run."
             )
         return self._by_name[name]
 
     def names(self, *kinds: Kind) -> list[str]:
-        """Return the names of the methods of some kinds."""
+        """Return the names of all methods of the given kinds."""
         return [method.name for method in self if method.kind in kinds]
 
     @property
     def trained(self) -> list[str]:
-        """Names of what the stages train, with each training seed."""
+        """Names of the methods that are trained, once per training seed."""
         return self.names("trained")
 
     @property
     def offline(self) -> str | None:
-        """Name of the first method on the RL data: what GRPO is measured against."""
+        """Name of the first method trained on the RL data, with which GRPO is compared."""
         return next((method.name for method in self if method.stage == RCE), None)
 
     @property
     def references(self) -> list[str]:
-        """Names of what all others are compared with: SFT, and the first method on the RL data."""
+        """Names of the methods that all others are compared with: SFT, and `offline`."""
         return [name for name in (SFT, self.offline) if name in self and name is not None]
 
     @property
     def shown(self) -> list[str]:
-        """Names of those whose decisions are shown: the plainest, the trained, and the oracle."""
+        """Names of the methods whose decisions the report shows: plain, trained, and oracle."""
         plain = (ZERO_SHOT, STTR, RANDOM, *self.names("selector"))
         names = (*plain, *self.references, AGRO, GRPO, GRPO_STOP, ORACLE)
         return [name for name in dict.fromkeys(names) if name in self]
 
     def part(self, names: Iterable[str]) -> "Methods":
-        """Return some of the methods, in the order of the names; UserError if one is unknown."""
+        """Return the methods with these names, in their order; UserError if one is unknown."""
         return Methods(self[name] for name in names)
 
 
@@ -167,10 +167,11 @@ def methods_of(
     """Return the methods that params.yaml names.
 
     Args:
-        schedules: `rce.tau`.
+        schedules: `rce.tau`, {method: schedule}.
         targets: `sft.targets`, {method: what it imitates}.
-        best_of: `evaluate.best_of`, how many pointers the best is taken of; None: without it.
-        selectors: Names of a user's own selectors.
+        best_of: `evaluate.best_of`, from how many sampled pointers the best is taken; None for no
+            such method.
+        selectors: Names of the user's own selectors.
         stops: Whether policies learn when to stop (`stop` of params.yaml is not null).
         instructed: Whether instructions are tried (`evaluate.instructions` is not empty).
 
@@ -197,12 +198,12 @@ def methods_in(summary: Mapping[str, Any]) -> Methods:
     """Return the methods that a summary has.
 
     Raises:
-        UserError: It was written before summaries said what their methods are.
+        UserError: An older version, which did not describe methods, wrote the summary.
     """
     if "methods" not in summary:
         raise UserError(
-            "metrics/summary.json does not say what its methods are, an older version wrote it: "
-            "run `dvc repro evaluate`."
+            "metrics/summary.json does not describe its methods (an older version wrote it): run "
+            "`dvc repro evaluate`."
         )
     return Methods(Method(**row) for row in summary["methods"])
 

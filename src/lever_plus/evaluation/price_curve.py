@@ -1,4 +1,4 @@
-"""What a policy that decides when to stop reaches at different prices of a demonstration."""
+"""The accuracy of a policy that can stop, at different prices of a demonstration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +13,16 @@ Row = dict[str, Any]
 
 
 def price_rows(scores: Mapping[float, pd.DataFrame], resamples: int) -> list[Row]:
-    """Return a row a price: accuracy with its interval over trainings and images, and what it took.
+    """Return one row per price: accuracy with its interval over trainings and images, and costs.
 
     Args:
-        scores: {price: the score table of all trainings at that price}; what counts is the largest
-            number of demonstrations that was asked for.
-        resamples: Bootstrap resamples, where there is one training.
+        scores: {price: the score table of all trainings at that price}; only the largest shot is
+            used.
+        resamples: Number of bootstrap resamples, if there is only one training.
+
+    Returns:
+        Rows with price, shots, the fields of `accuracy`, and the means of demonstrations and
+        prompt_tokens (None if not known).
     """
     return [{"price": price, **_row(table, resamples)} for price, table in scores.items()]
 

@@ -1,10 +1,10 @@
-"""What methods scored by training and question, and the rows that the tables show of it.
+"""Scores of methods by training and question, and the rows of tables computed from them.
 
-A method that is trained more than once gets intervals over its trainings and the images
-(`trainings`), and so does a difference to one. All others get a bootstrap over images: nothing is
-trained, or it is trained once, and then the row says that the interval does not include training.
-Draws of the random baseline are averaged by question: they are made for every question apart, so
-what they differ by is noise of questions, and in that bootstrap.
+If a method is trained more than once, intervals of its accuracy and of differences to it cover
+trainings and images (`trainings`). All other intervals are a bootstrap over images; if a method was
+trained only once, its row says that the interval does not include training. The draws of the random
+baseline are averaged for each question: they are independent for each question, so the bootstrap
+over images includes their noise.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -28,12 +28,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What a method scored with some number of demonstrations, or on average over them.
+    """The scores of a method at one shot, or their mean over shots.
 
     Attributes:
-        scores: float [seeds, n]; questions in the order of their ids.
-        seeds: Of its trainings, or draws, in ascending order.
-        trained: Whether they are trainings.
+        scores: Float [seeds, n], VQA accuracies in [0, 1]; questions in the order of their ids.
+        seeds: Seeds of the trainings, or of random draws, in ascending order.
+        trained: Whether the seeds are those of trainings.
     """
 
     scores: Scores
@@ -42,12 +42,12 @@ class Scored:
 
     @property
     def varies(self) -> bool:
-        """Whether it is known how much its trainings differ."""
+        """Whether there are several trainings, so that their variance is known."""
         return self.trained and len(self.scores) > 1
 
     @property
     def once(self) -> bool:
-        """Whether it was trained once."""
+        """Whether the method was trained exactly once."""
         return self.trained and len(self.scores) == 1
 
     @property
@@ -56,12 +56,12 @@ class Scored:
         return np.asarray(self.scores.mean(axis=0))
 
     def of(self, chosen: Clusters) -> "Scored":
-        """Return the scores of some questions, by their places."""
+        """Return the scores of some questions, by their positions."""
         return replace(self, scores=self.scores[:, chosen])
 
 
 class Table:
-    """Scores of a method: of every seed, question and number of demonstrations."""
+    """Scores of a method for each seed, question and shot."""
 
     def __init__(self, part: pd.DataFrame, *, trained: bool) -> None:
         """Take the rows of one method of a complete score table."""
@@ -74,22 +74,22 @@ class Table:
 
     @property
     def zero_shot(self) -> bool:
-        """Whether it shows nothing."""
+        """Whether the method shows no demonstrations."""
         return self.shots == [0]
 
     def at(self, shot: int | str) -> Scored:
-        """Return the scores at a shot; "mean": over all of them."""
+        """Return the scores at a shot, or ("mean") their means over all shots."""
         whole = shot == "mean"
         scores = self._scores.mean(axis=0) if whole else self._scores[self.shots.index(int(shot))]
         return Scored(scores, self.seeds, self._trained)
 
     def each(self) -> Iterator[tuple[int, Scored]]:
-        """Yield the scores at every shot."""
+        """Yield each shot with its scores."""
         for shot in self.shots:
             yield shot, self.at(shot)
 
     def places(self, questions: pd.Index) -> Clusters:
-        """Return where some questions are among the method's."""
+        """Return the positions of some questions (ids) among the method's."""
         found = np.asarray(self.questions.get_indexer(questions), dtype=np.int64)
         if (found < 0).any():
             raise ValueError(f"{(found < 0).sum()} questions were not answered")
@@ -100,9 +100,14 @@ def accuracy(scored: Scored, images: Clusters, resamples: int) -> Row:
     """Return the accuracy of a method, as a row of the summary without its name.
 
     Args:
-        scored: Its scores.
-        images: Of the questions, int [n].
-        resamples: Bootstrap resamples, where nothing varies but questions.
+        scored: The method's scores.
+        images: Image id of each question, int [n].
+        resamples: Number of bootstrap resamples, if there are not several trainings.
+
+    Returns:
+        accuracy; ci95: its 95 % interval; n: number of questions; seeds: number of seeds;
+        one_training: whether it was trained exactly once, which the interval does not cover;
+        seed_accuracies: the accuracy of each seed.
     """
     varying = [scored.scores] if scored.varies else []
     shown = _shown(varying, scored.by_question, images, resamples)
@@ -119,19 +124,20 @@ def accuracy(scored: Scored, images: Clusters, resamples: int) -> Row:
 def difference(ours: Scored, theirs: Scored, images: Clusters, resamples: int) -> Row:
     """Return the difference of two methods, paired by question, as a row without their names.
 
-    Trainings of two methods with the same seeds are paired: their chains share data, and often a
-    beginning. Where the seeds differ, each has a spread of its own.
+    Trainings of two methods with the same seeds are paired, as they share data and often the policy
+    that they start from. With different seeds, the variances of both are added.
 
     Args:
         ours: Scores of one method.
-        theirs: Scores of the other on the same questions.
-        images: Of the questions, int [n].
-        resamples: Bootstrap resamples, where nothing varies but questions.
+        theirs: Scores of the other method on the same questions.
+        images: Image id of each question, int [n].
+        resamples: Number of bootstrap resamples, if neither method has several trainings.
 
     Returns:
-        difference, ci95, n; trainings: how many of each method the interval covers, 0 if none;
-        one_training: whether a method was trained once, which it does not cover; p; spread: for
-        planning. `corrected` adds what depends on the other rows of a table.
+        difference: ours minus theirs; ci95: its 95 % interval; n: number of questions; trainings:
+        how many of each method the interval covers, 0 if none; one_training: whether one of the
+        methods was trained only once, which the interval does not cover; p: two-sided p-value;
+        spread: see `trainings.Spread`. `corrected` adds what depends on the other rows of a table.
     """
     if ours.scores.shape[1] != theirs.scores.shape[1]:
         raise ValueError(f"scores of {ours.scores.shape[1]} and {theirs.scores.shape[1]} questions")
@@ -156,7 +162,7 @@ def difference(ours: Scored, theirs: Scored, images: Clusters, resamples: int) -
 def _shown(
     varying: Sequence[Scores], by_question: Scores, images: Clusters, resamples: int
 ) -> Estimate:
-    """Return a mean with the interval that fits what varies beside the questions."""
+    """Return a mean with its interval: over trainings and images, or a bootstrap over images."""
     if not varying or not _several(images):
         return bootstrap(by_question, resamples, images)
     return estimate(measured(varying, by_question, images))
@@ -169,21 +175,23 @@ def _spread(varying: Sequence[Scores], by_question: Scores, images: Clusters) ->
 
 
 def _several(images: Clusters) -> bool:
-    """Return whether there are two images at least: one alone does not vary."""
+    """Return whether there are at least two images: one alone shows no variance."""
     return bool((images != images[0]).any())
 
 
 def corrected(rows: Sequence[Row], pairs: Sequence[Hashable] | None = None) -> list[Row]:
-    """Return the differences of one table with what depends on how many there are.
+    """Return the differences of one table, with p-values corrected for their number.
 
     Args:
-        rows: See `difference`.
-        pairs: What each compares; rows that compare the same are one comparison.
+        rows: Rows as `difference` returns them.
+        pairs: What each row compares; rows with the same pair count as one comparison. None: all
+            rows are different comparisons.
 
     Returns:
-        The rows with p rounded, p_holm: p corrected for all comparisons (Holm 1979); separable:
-        whether it is below 5 %; trainings_needed: how many trainings of each method would show a
-        difference of this size on these questions, where more would, else None.
+        The rows with p rounded, and p_holm: p corrected for all comparisons (Holm 1979); separable:
+        whether p_holm is below 5 %; trainings_needed: if trained methods are not separable, with
+        how many trainings of each a difference of this size would be found on these questions; None
+        otherwise, or if those are too many to plan.
     """
     keys = list(range(len(rows))) if pairs is None else list(pairs)
     distinct = dict(zip(keys, (row["p"] for row in rows), strict=True))
@@ -204,10 +212,10 @@ def _verdict(row: Row, p_holm: float) -> Row:
 
 
 def _interval(shown: Estimate, least: float) -> list[float]:
-    """Return the bounds, no wider than what there can be."""
+    """Return the bounds of an interval, cut to the possible range."""
     return [rounded(max(shown.low, least)), rounded(min(shown.high, 1.0))]
 
 
 def rounded(value: float) -> float:
-    """Return a number with as many digits as files have."""
+    """Return a number with the digits that files have (6 decimals)."""
     return round(float(value), 6)

@@ -1,7 +1,7 @@
-"""Intervals over questions: every accuracy with its noise, every difference paired by question.
+"""Bootstrap intervals over questions, for accuracies and for differences paired by question.
 
-The bootstrap resamples images with all their questions: questions about one image are no
-independent observations. What differs between trainings is not in these intervals, see `trainings`.
+The bootstrap resamples images with all their questions, because questions about the same image are
+not independent. These intervals do not cover differences between trainings, see `trainings`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,16 +16,17 @@ Scores = NDArray[np.float64]
 Clusters = NDArray[np.int64]
 Draws = NDArray[np.float64] | NDArray[np.uint8] | NDArray[np.int64]
 LEVEL = 0.95
+"""Confidence level of all intervals."""
 LARGEST_TABLE = 10_000_000
-"""Numbers of draws that are kept as they are used, in 8 bytes each."""
+"""Up to so many numbers (resamples x clusters), the table of draws is kept as floats."""
 LARGEST_KEPT = 400_000_000
-"""Numbers of draws that are kept at all, in a byte each; more are drawn anew every time."""
+"""Up to so many numbers the table is kept with one byte each; larger ones are drawn each time."""
 PART = 2_000_000
-"""Numbers of draws in a part, where they are not made at once."""
+"""How many numbers a part has if a table is not drawn at once."""
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95 % interval, and the p-value of a mean of 0 (bootstrap standard error)."""
+    """A mean, the bounds of its 95 % interval, and the two-sided p-value for a true mean of 0."""
 
     mean: float
     low: float
@@ -34,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Questions on which one method scores higher, lower, and the same as another."""
+    """Numbers of questions on which a method scores higher than another, lower, and the same."""
 
     wins: int
     losses: int
@@ -44,14 +45,16 @@ class Tally(NamedTuple):
 def bootstrap(
     scores: Scores, resamples: int, clusters: Clusters | None = None, seed: int = 0
 ) -> Estimate:
-    """Return mean and percentile bootstrap interval of scores of n questions.
+    """Return the mean of scores of n questions with a percentile bootstrap interval.
+
+    The p-value is that of a normal distribution with the bootstrap standard error.
 
     Args:
-        scores: One value a question, float [n]; paired differences give a paired interval.
+        scores: Float [n], one value per question; paired differences give a paired interval.
         resamples: Number of resamples.
-        clusters: What is resampled as a whole, such as the image of each question, int [n]; None:
-            every question on its own.
-        seed: Equal seeds resample the same clusters.
+        clusters: Int [n], the cluster of each question, such as its image; clusters are resampled
+            as a whole. None: each question is its own cluster.
+        seed: Seed of the draws; equal seeds draw the same clusters.
     """
     means = resampled_means(scores, resamples, clusters, seed)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -62,7 +65,7 @@ def bootstrap(
 def resampled_means(
     scores: Scores, resamples: int, clusters: Clusters | None = None, seed: int = 0
 ) -> Scores:
-    """Return the mean of every resample, float [resamples]; arguments as `bootstrap`."""
+    """Return the mean of each resample, float [resamples]; arguments as in `bootstrap`."""
     group = (
         np.arange(len(scores)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     )
@@ -74,14 +77,14 @@ def resampled_means(
 
 @lru_cache(maxsize=4)
 def _drawn_sizes(sizes: bytes, resamples: int, seed: int) -> Scores:
-    """Return how many questions every resample has; all scores of a summary share them."""
+    """Return the number of questions in each resample; all scores of a summary share these."""
     of_clusters = np.frombuffer(sizes, dtype=np.float64)
     parts = draws(len(of_clusters), resamples, seed)
     return np.concatenate([totals(part, of_clusters) for part in parts])
 
 
 def draws(count: int, resamples: int, seed: int = 0) -> Iterator[Draws]:
-    """Yield how often each cluster is drawn, [resamples of a part, clusters]; see `totals`."""
+    """Yield in parts how often each resample draws each cluster, [resamples, clusters]."""
     if count * resamples <= LARGEST_TABLE:
         yield _table(count, resamples, seed)
     elif count * resamples <= LARGEST_KEPT:
@@ -91,15 +94,15 @@ def draws(count: int, resamples: int, seed: int = 0) -> Iterator[Draws]:
 
 
 def totals(part: Draws, values: Scores) -> Scores:
-    """Return the sum of the drawn clusters' values in every resample."""
+    """Return the sum of the drawn clusters' values in each resample, float [resamples]."""
     if part.dtype == np.float64:
         return np.asarray(part @ values)
-    # Converts as it goes: a table of bytes is never there in the 8 bytes that a product needs.
+    # einsum converts bytes in small blocks; a matrix product would need the table as floats.
     return np.asarray(np.einsum("rc,c->r", part, values))
 
 
 def _drawn(count: int, resamples: int, seed: int) -> Iterator[Clusters]:
-    """Draw part by part; the parts together are what is drawn at once."""
+    """Draw in parts; together they equal the table drawn at once."""
     rng, rows = np.random.default_rng(seed), max(1, PART // count)
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
@@ -108,7 +111,7 @@ def _drawn(count: int, resamples: int, seed: int) -> Iterator[Clusters]:
 
 @lru_cache(maxsize=2)
 def _small_table(count: int, resamples: int, seed: int) -> NDArray[np.uint8]:
-    """Return all draws in a byte each: a cluster of thousands is never drawn 256 times."""
+    """Return all draws with one byte each: none of thousands of clusters is drawn 256 times."""
     drawn = np.empty((resamples, count), dtype=np.uint8)
     row = 0
     for part in _drawn(count, resamples, seed):
@@ -119,7 +122,7 @@ def _small_table(count: int, resamples: int, seed: int) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=2)
 def _table(count: int, resamples: int, seed: int) -> Scores:
-    """Return all draws at once; every accuracy of a summary uses the same ones."""
+    """Return all draws; all accuracies of a summary use the same ones."""
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
     return drawn.astype(np.float64)
@@ -138,14 +141,14 @@ def paired(
     clusters: Clusters | None = None,
     seed: int = 0,
 ) -> Estimate:
-    """Return the mean difference `scores - versus` over the same questions, with its interval."""
+    """Return the mean of `scores - versus` over the same questions; arguments as in `bootstrap`."""
     if scores.shape != versus.shape:
         raise ValueError(f"paired scores differ in shape: {scores.shape} and {versus.shape}")
     return bootstrap(scores - versus, resamples, clusters, seed)
 
 
 def tally(scores: Scores, versus: Scores) -> Tally:
-    """Count wins, losses and ties over the same questions."""
+    """Count wins, losses and ties of `scores` against `versus` over the same questions."""
     sign = np.sign(np.round(scores - versus, 9))
     return Tally(int((sign > 0).sum()), int((sign < 0).sum()), int((sign == 0).sum()))
 

@@ -1,4 +1,4 @@
-"""What `evaluate` leaves on disk, the score table and the summaries, read strictly."""
+"""Reading the files that `evaluate` writes: the score table and the metrics."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,13 +27,13 @@ Cost = Annotated[float, Field(ge=0)]
 
 
 class Part(BaseModel):
-    """A part of a results file; what nobody shows is not looked at."""
+    """A part of a results file; fields that are not shown anywhere are not checked."""
 
     model_config = ConfigDict(**{**STRICT, "extra": "ignore"})
 
 
 class MethodPart(Part):
-    """What a method is."""
+    """A method, see `methods.Method`."""
 
     name: str
     stage: str
@@ -42,7 +42,7 @@ class MethodPart(Part):
 
 
 class AccuracyPart(Part):
-    """An accuracy with its noise."""
+    """An accuracy with its interval, see `scored.accuracy`."""
 
     accuracy: Share
     ci95: tuple[Share, Share]
@@ -53,7 +53,7 @@ class AccuracyPart(Part):
 
 
 class MeanPart(AccuracyPart):
-    """Accuracy of a method over shots 1..K, and what it costs where that is known."""
+    """The mean accuracy of a method over shots 1..K, and its costs if they are known."""
 
     method: str
     demonstrations: Cost | None = None
@@ -62,13 +62,13 @@ class MeanPart(AccuracyPart):
 
 
 class ShotPart(MeanPart):
-    """Accuracy of a method at one shot."""
+    """The accuracy of a method at one shot."""
 
     shots: Whole
 
 
 class PricePart(AccuracyPart):
-    """What policies that stop reach at a price."""
+    """The accuracy of policies that can stop, at one price."""
 
     price: Cost
     shots: Count
@@ -77,14 +77,14 @@ class PricePart(AccuracyPart):
 
 
 class StopPart(Part):
-    """Policies that stop, by price."""
+    """Policies that can stop, by price."""
 
     price_per: Literal["demonstration", "token"] = "demonstration"
     rows: tuple[PricePart, ...]
 
 
 class SpreadPart(Part):
-    """What a difference varies by."""
+    """The standard deviations behind a difference, see `trainings.Spread`."""
 
     trainings: Deviation
     questions: Deviation
@@ -92,7 +92,7 @@ class SpreadPart(Part):
 
 
 class GainPart(Part):
-    """A paired difference, with what the other comparisons of its table leave of it."""
+    """A paired difference, corrected for the other comparisons of its table."""
 
     difference: Gain
     ci95: tuple[Gain, Gain]
@@ -118,14 +118,14 @@ class DifferencePart(GainPart):
 
 
 class AddedPart(GainPart):
-    """What one more demonstration adds to a method."""
+    """How much one more demonstration adds to the accuracy of a method."""
 
     method: str
     shots: Count
 
 
 class SummaryPart(Part):
-    """The summary."""
+    """metrics/summary.json, see `summary.summarise`."""
 
     methods: tuple[MethodPart, ...] = ()
     rows: Annotated[tuple[ShotPart, ...], Field(min_length=1)]
@@ -135,7 +135,7 @@ class SummaryPart(Part):
 
 
 class OrderPart(Part):
-    """Order against choice."""
+    """Order against choice, see `diagnostics.order_and_choice`."""
 
     questions: Count
     orders: Count
@@ -145,7 +145,7 @@ class OrderPart(Part):
 
 
 class CopyPart(Part):
-    """Copies of one method at one shot."""
+    """Copied and shown answers of one method at one shot, see `diagnostics`."""
 
     method: str
     shots: Count
@@ -157,14 +157,14 @@ class CopyPart(Part):
 
 
 class DiagnosticsPart(Part):
-    """The diagnostics."""
+    """metrics/diagnostics.json."""
 
     order: OrderPart
     copy_: Annotated[tuple[CopyPart, ...], Field(alias="copy")]
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Return the summary; UserError if the file is missing, damaged or not complete."""
+    """Return the summary; UserError if the file is missing, damaged or incomplete."""
     content = read_object(path, ADVICE)
     summary = checked(SummaryPart, content, str(path), ADVICE)
     shots = {row.shots for row in summary.rows} - {0}
@@ -175,7 +175,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     for method, own in found.items():
         whole = own == [0] or (method in means and sorted(own) == sorted(shots))
         if not whole:
-            raise UserError(f"{path}: method {method} lacks a shot, or has one twice: {ADVICE}.")
+            raise UserError(f"{path}: method {method} lacks a shot or has one twice: {ADVICE}.")
     known = {method.name for method in summary.methods} or found.keys()
     named = [*found, *means, *(m for row in summary.differences for m in (row.method, row.versus))]
     named += [row.method for row in summary.gains]
@@ -186,19 +186,19 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def read_stop(path: Path) -> dict[str, Any]:
-    """Return what policies that stop reach at every price; UserError if missing or damaged."""
+    """Return the results of policies that can stop; UserError if missing or damaged."""
     content = read_object(path, ADVICE)
     stop = checked(StopPart, content, str(path), ADVICE)
     prices = [row.price for row in stop.rows]
     if len(set(prices)) < len(prices):
         raise UserError(f"{path} has a price twice: {ADVICE}.")
     if any(row.demonstrations > row.shots for row in stop.rows):
-        raise UserError(f"{path} says that more was shown than was asked for: {ADVICE}.")
+        raise UserError(f"{path} has more demonstrations than shots in a row: {ADVICE}.")
     return {"price_per": stop.price_per, **content}
 
 
 def read_timing(path: Path) -> dict[str, float]:
-    """Return {method: milliseconds to select}; nothing where no evaluation has run here.
+    """Return {method: milliseconds per selection}; empty if no evaluation has run here.
 
     Raises:
         UserError: The file is damaged.
@@ -219,8 +219,8 @@ def read_scores(path: Path) -> pd.DataFrame:
     """Return the score table.
 
     Raises:
-        UserError: The file is missing or damaged, has other columns, a value out of its range, or a
-            question that is missing or there twice.
+        UserError: The file is missing or damaged, has other columns or a value out of range, or a
+            question is missing or occurs twice.
     """
     import pyarrow as pa
 
@@ -229,7 +229,7 @@ def read_scores(path: Path) -> pd.DataFrame:
         scores = pd.read_parquet(path)
     except (pa.lib.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
         why = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no score table ({why}): {ADVICE}.") from error
+        raise UserError(f"{path} is not a score table ({why}): {ADVICE}.") from error
     wrong = next(_mistakes(scores), None)
     if wrong is not None:
         raise UserError(f"{path}: {wrong}: {ADVICE}.")
@@ -238,40 +238,40 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def _mistakes(scores: pd.DataFrame) -> Iterator[str]:
-    """Yield what is wrong with a score table; what comes later needs what comes before."""
+    """Yield what is wrong with a score table; later checks assume that earlier ones passed."""
     if list(scores.columns) != list(Row._fields):
         yield f"the columns are {', '.join(map(str, scores.columns))[:200]}"
     if scores.empty:
-        yield "there is no row"
+        yield "it has no rows"
     for name in INTEGERS:
         if not pd.api.types.is_integer_dtype(scores[name]) or (scores[name] < 0).any():
-            yield f"{name} is not a whole number everywhere"
+            yield f"{name} is not a whole number in every row"
     for name in ("method", "answer"):
         if not scores[name].map(lambda text: isinstance(text, str)).all():
-            yield f"{name} is not a text everywhere"
+            yield f"{name} is not a text in every row"
     if not pd.api.types.is_bool_dtype(scores["fallback"]):
-        yield "fallback is not true or false everywhere"
+        yield "fallback is not true or false in every row"
     accuracy = scores["vqa_acc_score"]
     if not pd.api.types.is_float_dtype(accuracy) or not accuracy.between(0, 1).all():
-        yield "vqa_acc_score is not from 0 to 1 everywhere"
+        yield "vqa_acc_score is not from 0 to 1 in every row"
     if (scores["vqa_correct"] != (accuracy > 0)).any():
         yield "vqa_correct is not 1 where vqa_acc_score is above 0, and 0 elsewhere"
     for name in ("pointer", "step_log_probs"):
         if not scores[name].map(lambda values: hasattr(values, "__len__")).all():
-            yield f"{name} is not a list everywhere"
+            yield f"{name} is not a list in every row"
     lengths = scores["pointer"].map(len)
     if (lengths > scores["shot"]).any():
         yield "a pointer has more examples than its shot"
     steps = scores["step_log_probs"].map(len)
     if ((steps > 0) & (steps != lengths)).any():
-        yield "a pointer does not have a log-probability for every pick"
+        yield "a pointer does not have one log-probability per pick"
     if (scores.groupby("query_id")["image_id"].nunique() > 1).any():
         yield "a question has two images"
 
 
 def check_scores(scores: pd.DataFrame, examples: Mapping[int, Example], path: Path) -> None:
-    """Refuse a score table about other examples; UserError names one that there is not."""
+    """Refuse a score table with ids of unknown examples; the UserError names one."""
     named = np.concatenate([scores["query_id"], *scores["pointer"]])
     unknown = sorted(set(np.unique(named).tolist()) - examples.keys())
     if unknown:
-        raise UserError(f"{path} names {unknown[0]}, which is no example: {ADVICE}.")
+        raise UserError(f"{path} has the id {unknown[0]}, but there is no such example: {ADVICE}.")

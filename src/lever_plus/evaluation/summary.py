@@ -1,4 +1,4 @@
-"""metrics/summary.json: accuracies and paired differences, computed from the score table alone."""
+"""metrics/summary.json: accuracies and paired differences, computed from the score table."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -20,26 +20,29 @@ def summarise(
     resamples: int,
     versus: Sequence[str] | None = None,
 ) -> dict[str, list[Row]]:
-    """Return the summary.
+    """Return the summary of a score table.
 
     Args:
-        scores: The table of `evaluate`, one row a method, seed, question and shot.
-        registry: What the methods are.
-        resamples: Bootstrap resamples.
-        versus: What all methods are compared with; None: SFT, and the first method on the RL data.
+        scores: The score table of `evaluate`, one row per method, seed, question and shot.
+        registry: The methods.
+        resamples: Number of bootstrap resamples.
+        versus: The methods that all others are compared with; None for SFT and the first method
+            trained on the RL data.
 
     Returns:
-        methods: name, stage, kind and label of each; rows: accuracy of every method at every shot;
-        means: over shots 1..K; differences: of every method to those of
-        `versus`, paired by question, at every shot and over all ("mean"), with wins, losses and
-        ties, and p-values corrected for all that is compared at that shot (Holm); gains: what each
-        further demonstration adds to a method, paired by question with one fewer (zero-shot for the
-        first), corrected for those of the method. Intervals of trained methods cover their
-        trainings, where there are several.
+        methods: name, stage, kind and label of each.
+        rows: the accuracy of each method at each shot.
+        means: the mean accuracy of each method over shots 1..K.
+        differences: each method minus each of `versus`, paired by question, at each shot and for
+        the mean over shots, with wins, losses and ties, and p-values corrected (Holm) for all
+        comparisons at that shot.
+        gains: how much each further demonstration adds to a method, paired by question (for the
+        first: compared with zero-shot), corrected for all of that method.
+        Intervals of methods with several trainings cover these, see `scored`.
 
     Raises:
-        UserError: The table is not complete, has a method that the registry does not know, or
-            methods that answered different questions.
+        UserError: The table is incomplete, has a method that is not in the registry, or has methods
+            that answered different questions.
     """
     check_complete(scores)
     known = registry.part(dict.fromkeys(scores["method"]))
@@ -63,13 +66,12 @@ def summarise(
 
 
 def shot_rows(scores: pd.DataFrame, resamples: int, trained: Collection[str] = ()) -> list[Row]:
-    """Return the mean score of every method at every shot, with its intervals.
+    """Return the mean score of each method at each shot, with its interval.
 
     Args:
-        scores: A complete table with the columns of `evaluate`'s; what is averaged is in
-            `vqa_acc_score`.
-        resamples: Bootstrap resamples.
-        trained: Methods whose seeds are trainings.
+        scores: A complete table with the columns of the score table; `vqa_acc_score` is averaged.
+        resamples: Number of bootstrap resamples.
+        trained: Names of methods whose seeds are those of trainings.
     """
     return _shot_rows(_tables(scores, trained), images_of(scores), resamples)
 
@@ -83,7 +85,7 @@ def _shot_rows(tables: Tables, images: "pd.Series[int]", resamples: int) -> list
 
 
 def _tables(scores: pd.DataFrame, trained: Collection[str]) -> Tables:
-    """Return the scores of every method, in the order of the table."""
+    """Return {method: its scores}, in the order of the score table."""
     return {
         str(method): Table(part, trained=method in trained)
         for method, part in scores.groupby("method", sort=False)
@@ -91,9 +93,10 @@ def _tables(scores: pd.DataFrame, trained: Collection[str]) -> Tables:
 
 
 def accuracies(summary: Mapping[str, list[Row]]) -> dict[str, dict[str, object]]:
-    """Return {method: {"shots_1": accuracy, ..., "mean": over shots 1..K}}; zero-shot: shots_0.
+    """Return {method: {"shots_1": accuracy, ..., "mean": mean over shots 1..K}}.
 
-    Without lists, so that `dvc metrics show` and `dvc exp diff` can name every number.
+    Zero-shot has "shots_0". There are no lists, so that `dvc metrics show` and `dvc exp diff` can
+    show each number.
     """
     found: dict[str, dict[str, object]] = {}
     for row in summary["rows"]:
@@ -104,15 +107,15 @@ def accuracies(summary: Mapping[str, list[Row]]) -> dict[str, dict[str, object]]
 
 
 def images_of(scores: pd.DataFrame) -> "pd.Series[int]":
-    """Return the image of every question, by query id: what the bootstrap resamples."""
+    """Return the image id of each question, by question id."""
     return scores.drop_duplicates("query_id").set_index("query_id")["image_id"]
 
 
 def check_complete(scores: pd.DataFrame) -> None:
-    """Refuse a table in which a method has not every question once for each of its seeds and shots.
+    """Refuse a table unless each method has each question once for each of its seeds and shots.
 
     Raises:
-        UserError: Names a method, shot and question.
+        UserError: A row is missing or occurs twice; the message names method, shot and question.
     """
     for method, part in scores.groupby("method"):
         shots, seeds = part["shot"].unique(), part["seed"].unique()
@@ -122,12 +125,12 @@ def check_complete(scores: pd.DataFrame) -> None:
         for question, shot, seed in wrong.index[wrong.to_numpy()][:1]:
             raise UserError(
                 f"method {method}, shot {shot}, seed {seed}: question {question} is missing or "
-                "stands twice. Run `dvc repro evaluate` again."
+                "occurs twice. Run `dvc repro evaluate` again."
             )
 
 
 def _check_comparable(tables: Tables, known: Methods) -> None:
-    """Refuse methods that answered other questions or shots; a ceiling may have some of them."""
+    """Refuse methods with different questions or shots; a ceiling may lack some questions."""
     whole = [method for method in tables if known[method].kind != "ceiling"] or [*tables]
     first = tables[whole[0]].questions
     shots = next((table.shots for table in tables.values() if not table.zero_shot), [0])
@@ -150,7 +153,7 @@ def _check_comparable(tables: Tables, known: Methods) -> None:
 def _differences(
     tables: Tables, references: Sequence[str], images: "pd.Series[int]", resamples: int
 ) -> Iterator[Row]:
-    """Yield the rows of all references at a shot, then those of the next: each is one table."""
+    """Yield the rows of all references at one shot, then at the next; each shot is one table."""
     known = [reference for reference in references if reference in tables]
     pairs = [
         (method, reference)
@@ -184,7 +187,7 @@ def _difference(
 
 
 def _gains(tables: Tables, images: "pd.Series[int]", resamples: int) -> Iterator[Row]:
-    """Yield the rows of every method: how many demonstrations help it is one question."""
+    """Yield what each further demonstration adds; the rows of a method are one table."""
     without = tables.get(ZERO_SHOT)
     for method, table in tables.items():
         if table.zero_shot:

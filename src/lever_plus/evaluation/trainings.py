@@ -1,13 +1,16 @@
-"""Intervals over training runs and questions, and how many of both a difference needs.
+"""Intervals over training runs and questions, and how many of each a difference needs.
 
-Runs and questions are crossed: every run answers the same questions. The mean over both varies for
-two reasons: other runs would have other means, and other questions other ones (images with all
-their questions). Each variance is estimated on its own, a few runs tell little about theirs, and
-noise of a single run on a single question is counted once, with the runs. The interval's half
-length is the root of the sum of t^2 V over both, each with the t of its own degrees of freedom
-(variance estimates recovered: Howe 1974; Zou and Donner 2008). In simulation it holds its level
-with two runs too, where Student's t with Satterthwaite's degrees of freedom finds differences in up
-to 13 of 100 comparisons without any, and a bootstrap of questions alone in up to 80.
+Runs and questions are crossed: all runs answer the same questions. The mean over both varies for
+two reasons: with other runs, and with other questions (images with all their questions). The two
+variances are estimated separately, because a few runs say little about theirs; the noise of a
+single run on a single question is counted once, with the runs. Half the length of the interval is
+the square root of the sum of t^2 V over both, where V is a variance of the mean and t is Student's
+quantile with the degrees of freedom of that variance (method of variance estimates recovery: Howe
+1974; Zou and Donner 2008).
+
+In simulations without a true difference it keeps its 5 % level even with two runs. Student's t with
+Satterthwaite's degrees of freedom reports a difference in up to 13 of 100 comparisons, and a
+bootstrap of questions alone in up to 80.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,18 +22,20 @@ from scipy import optimize, special, stats
 from lever_plus.evaluation.statistics import LEVEL, Clusters, Estimate, Scores
 
 POWER = 0.8
-"""Share of the true differences that planning wants found."""
+"""The power that planning aims at: the share of true differences that are found."""
 MOST_TRAININGS = 30
+"""Largest number of trainings that planning suggests."""
 MOST_QUESTIONS = 10_000_000
-"""What is more is not planned."""
+"""Largest number of questions that planning suggests."""
 SMALLEST_P = 1e-15
+"""Smaller p-values are given as 0."""
 
 
 class Runs(NamedTuple):
     """What training adds to the variance of a mean.
 
-    number: of runs; variance: of the mean, as the runs' means say; noise: the part of it that is
-    noise of single runs on single questions.
+    number: number of runs; variance: variance of the mean, estimated from the runs' means; noise:
+    the part of `variance` that is noise of single runs on single questions.
     """
 
     number: int
@@ -39,10 +44,10 @@ class Runs(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A mean over runs and questions with all that it varies by.
+    """A mean over runs and questions, with the variances that it has.
 
-    runs: one entry for each set of runs that differ independently of the others; variance: of the
-    mean with other images; images: how many there are; questions: how many they ask.
+    value: the mean; runs: one entry for each independent set of runs; variance: variance of the
+    mean over images; images: number of images; questions: number of questions about them.
     """
 
     value: float
@@ -55,8 +60,8 @@ class Mean(NamedTuple):
 class Spread(NamedTuple):
     """Standard deviations of a difference, in the scores' unit, for planning.
 
-    trainings: between runs, were the questions endless; questions: between questions, were the runs
-    endless; noise: of a single run on a single question.
+    trainings: between runs, with infinitely many questions; questions: between questions, with
+    infinitely many runs; noise: of a single run on a single question.
     """
 
     trainings: float
@@ -70,14 +75,15 @@ def over_runs(
     """Return a mean over training runs and questions, with an interval that covers both.
 
     Args:
-        differences: Paired differences, or scores, float [runs, n], in [-1, 1].
-        clusters: What belongs together, such as the image of each question, int [n].
-        comparisons: How many such means were seen on these questions, for the best to be chosen.
-        repeated: How many were seen on these runs: fewer, where the chosen ones are trained afresh.
+        differences: Float [runs, n] in [-1, 1], paired differences or scores.
+        clusters: Int [n], the cluster of each question, such as its image.
+        comparisons: Among how many such means on these questions the best was chosen.
+        repeated: Among how many such means on these runs the best was chosen; fewer if the chosen
+            one was trained again for this.
 
     Returns:
-        The mean, its interval and p-value, both corrected for the comparisons (Bonferroni). With
-        one run, or one image, nothing tells how much it varies: all that a difference can be.
+        The mean, with interval and p-value corrected for the comparisons (Bonferroni). With one run
+        or one image the variance is unknown: the interval is [-1, 1], and p is 1.
     """
     if len(differences) < 2 or len(np.unique(clusters)) < 2:
         return Estimate(float(differences.mean()), -1.0, 1.0, 1.0)
@@ -86,13 +92,13 @@ def over_runs(
 
 
 def measured(varying: Sequence[Scores], means: Scores, clusters: Clusters) -> Mean:
-    """Return a mean over runs and questions with all that it varies by.
+    """Return a mean over runs and questions, with the variances that it has.
 
     Args:
-        varying: Scores of runs that vary independently of each other, float [runs, n] each, of two
-            runs at least. Two methods whose runs belong together are one, of their differences.
-        means: The mean over runs, or the difference of two such, by question, float [n].
-        clusters: What belongs together, such as the image of each question, int [n]; at least two.
+        varying: Scores of independent sets of runs, float [runs, n] each, with at least two runs.
+            Two methods with paired runs are one set, with their differences.
+        means: Float [n], for each question the mean over runs, or the difference of two means.
+        clusters: Int [n], the cluster of each question, such as its image; at least two clusters.
     """
     group, questions = np.unique(clusters, return_inverse=True)[1], len(means)
     images = int(group.max()) + 1
@@ -103,7 +109,7 @@ def measured(varying: Sequence[Scores], means: Scores, clusters: Clusters) -> Me
 
 
 def _variance(centred: Scores, group: Clusters, images: int) -> float:
-    """Return the variance of the mean of values that are centred, images drawn whole."""
+    """Return the variance of the mean of centred values, with images as clusters."""
     sums = np.bincount(group, centred)
     return float(sums @ sums) / len(centred) ** 2 * images / (images - 1)
 
@@ -116,7 +122,13 @@ def _runs(scores: Scores, group: Clusters, images: int) -> Runs:
 
 
 def estimate(mean: Mean, comparisons: int = 1, repeated: int = 1) -> Estimate:
-    """Return a mean with the interval and p-value that cover all that it varies by."""
+    """Return a mean with the interval and p-value that cover all its variances.
+
+    Args:
+        mean: The mean and its variances.
+        comparisons: See `over_runs`.
+        repeated: See `over_runs`.
+    """
     if not mean.variance and not any(runs.variance for runs in mean.runs):
         return Estimate(mean.value, mean.value, mean.value, float(mean.value == 0))
 
@@ -139,26 +151,27 @@ def estimate(mean: Mean, comparisons: int = 1, repeated: int = 1) -> Estimate:
 
 
 def _squared(level: float, freedom: int) -> float:
-    """Return the square of Student's t, two-sided."""
+    """Return the square of Student's two-sided quantile at a level."""
     return float(special.stdtrit(freedom, level / 2)) ** 2
 
 
 def spread_of(mean: Mean) -> Spread:
-    """Return the standard deviations behind a mean; of what chance hides nothing is left."""
+    """Return the standard deviations behind a mean; that of trainings is 0 if noise explains it."""
     between = sum(r.number * max(0.0, r.variance - r.noise) for r in mean.runs)
     noise = sum(r.number * mean.questions * r.noise for r in mean.runs)
     return Spread(*map(float, np.sqrt([between, mean.questions * mean.variance, noise])))
 
 
 def power(spread: Spread, delta: float, runs: int, questions: int, level: float = 0.05) -> float:
-    """Return the share of true differences that are found.
+    """Return the power of a test: how often a true difference is found, in [0, 1].
 
     Args:
-        spread: Of the difference.
+        spread: The standard deviations of the difference.
         delta: The true difference, in the same unit.
-        runs: Trainings of each method, two at least; 0: nothing is trained, or it is not counted.
-        questions: How many both answer.
-        level: Of the test, two-sided.
+        runs: Trainings of each method, at least two; 0 if nothing is trained, or if the variance of
+            trainings is not counted.
+        questions: Number of questions that both methods answer.
+        level: Level of the two-sided test.
     """
     of_questions = spread.questions**2 / questions
     of_runs = (spread.trainings**2 + spread.noise**2 / questions) / runs if runs else 0.0
@@ -167,7 +180,7 @@ def power(spread: Spread, delta: float, runs: int, questions: int, level: float 
         return float(delta > 0)
     squares = _squared(level, questions - 1) * of_questions
     if runs:
-        # Between few runs the measured variance is often far from the true one.
+        # With few runs the estimated variance is often far from the true one: average over it.
         drawn = stats.chi2.ppf((np.arange(400) + 0.5) / 400, runs - 1) / (runs - 1)
         squares = squares + _squared(level, runs - 1) * drawn * of_runs
     return float(np.mean(stats.norm.cdf((delta - np.sqrt(squares)) / error)))
@@ -176,19 +189,19 @@ def power(spread: Spread, delta: float, runs: int, questions: int, level: float 
 def questions_needed(
     spread: Spread, delta: float, runs: int = 0, level: float = 0.05
 ) -> int | None:
-    """Return how many questions show a true difference with a power of 80 %; None: no number."""
+    """Return with how many questions a difference is found with 80 % power; None if with none."""
     return _fewest(lambda n: power(spread, delta, runs, n, level), 2, MOST_QUESTIONS)
 
 
 def trainings_needed(
     spread: Spread, delta: float, questions: int, level: float = 0.05
 ) -> int | None:
-    """Return how many trainings show a true difference with a power of 80 %; None: over 30."""
+    """Return with how many trainings a difference is found with 80 % power; None if over 30."""
     return _fewest(lambda runs: power(spread, delta, runs, questions, level), 2, MOST_TRAININGS)
 
 
 def smallest_difference(spread: Spread, runs: int, questions: int) -> float:
-    """Return the true difference that is found with a power of 80 %, in the spread's unit."""
+    """Return the smallest true difference found with 80 % power, in the spread's unit."""
     largest = 1e3 * max(spread)
     if not largest:
         return 0.0
@@ -197,7 +210,7 @@ def smallest_difference(spread: Spread, runs: int, questions: int) -> float:
 
 
 def _fewest(found: Callable[[int], float], low: int, high: int) -> int | None:
-    """Return the smallest number with enough power, which grows with it."""
+    """Return the smallest number with enough power; the power grows with the number."""
     if found(high) < POWER:
         return None
     while low < high:

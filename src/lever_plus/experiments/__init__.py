@@ -1,1 +1,1 @@
-"""What is built around the pipeline: ablations and the study."""
+"""Experiments around the pipeline: ablations and the study."""

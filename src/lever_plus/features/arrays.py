@@ -1,4 +1,4 @@
-"""Features in `.npy` files: checked whole before they are used, then read memory-mapped."""
+"""Features in `.npy` files: all numbers are checked first, then the file is read memory-mapped."""
 
 from pathlib import Path
 from typing import Final
@@ -14,16 +14,16 @@ BLOCK: Final = 2**22
 
 
 def check_array(path: Path, shape: tuple[int, int], advice: str) -> Array:
-    """Return a float32 array of a file, memory-mapped.
+    """Return the float32 array of a file, memory-mapped. Nothing is unpickled.
 
     Args:
         path: The file.
-        shape: Its rows and columns.
+        shape: The rows and columns that it must have.
         advice: What to do if it can't be used.
 
     Raises:
         UserError: It is missing or damaged, has another shape, type or order, or holds a number
-            that is not finite. Nothing is unpickled.
+            that is not finite.
     """
     array = mapped(path, advice)
     if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
@@ -36,30 +36,35 @@ def check_array(path: Path, shape: tuple[int, int], advice: str) -> Array:
 
 
 def mapped(path: Path, advice: str) -> Array:
-    """Return any array of a file, memory-mapped; errors as `check_array`."""
+    """Return the array of a file, memory-mapped, whatever its type and shape.
+
+    Raises:
+        UserError: The file is missing or damaged, or holds an archive of arrays.
+    """
     check_file(path, advice)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # the header is parsed as Python, which fails in many ways
-        raise UserError(f"{path} is no array of numbers ({error}): {advice}.") from error
+    except Exception as error:  # the header is parsed as Python, which can fail in many ways
+        raise UserError(f"{path} is not an array of numbers ({error}): {advice}.") from error
     if not isinstance(array, np.memmap):
         raise UserError(f"{path} is an archive, not one array: {advice}.")
     return array
 
 
 def check_unit(array: Array, path: Path, advice: str, *, zeros: bool = True) -> None:
-    """Refuse features [n, dimensions] of which one has not unit length.
+    """Refuse features whose rows do not have unit length; UserError names their file.
 
     Args:
-        array: The features.
+        array: The features, [n, dimensions].
         path: Their file.
-        advice: What to do.
-        zeros: Whether one may be 0 altogether, as an encoder leaves what it sees nothing in.
+        advice: What to do about it.
+        zeros: Whether rows may be all 0, which is what an encoder gives for an input without any
+            feature.
     """
     for part in _blocks(array):
         squares = np.einsum("nd,nd->n", part, part, dtype=np.float64)
         if not ((np.abs(squares - 1) < 0.01) | (zeros & (squares == 0))).all():
-            raise UserError(f"{path} holds features that have not unit length: {advice}.")
+            raise UserError(f"{path} holds features without unit length: {advice}.")
 
 
 def _blocks(array: Array) -> list[Array]:

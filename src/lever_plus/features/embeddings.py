@@ -1,7 +1,7 @@
-"""Features of all examples of an experiment, in files: encoded once, read memory-mapped.
+"""Features of all examples of an experiment, in files: encoded once, then read memory-mapped.
 
-Two forms are kept: `unit` (each part at unit length, for nearest-neighbour baselines) and `white`
-(the parts in the feature space of the training split, side by side, for the policy).
+They are kept in two forms: `unit`, each part at unit length, for the nearest-neighbour baselines;
+and `white`, the whitened parts side by side, for the policy.
 """
 
 import hashlib
@@ -35,13 +35,15 @@ META: Final = "meta.json"
 WHITE: Final = "white.npy"
 ADVICE: Final = "run `dvc repro embed`"
 SAMPLED: Final = 64
-"""Rows of which it is checked that the features are in the space beside them."""
+"""Rows that are checked to be in the feature space that is in the same folder."""
 
 
 class Meta(Row):
-    """What meta.json says.
+    """The content of meta.json.
 
-    data: hash of what was encoded; ids: of the examples, a row each.
+    Attributes:
+        data: Hash of what was encoded, see `data_hash`.
+        ids: The example id of each row.
     """
 
     data: str
@@ -55,9 +57,9 @@ class Embeddings:
     Attributes:
         rows: {example id: row of the arrays}.
         unit: {"image" | "question" | "answer": float32 [examples, dimensions]}, unit length.
-        white: All parts whitened, side by side, float32 [examples, components].
-        query_size: How many of the components, from the first on, show question and image.
-        space_sha256: Hash of the feature space that they are in.
+        white: All parts whitened and side by side, float32 [examples, candidate_size].
+        query_size: Number of columns of `white`, from the first on, that show question and image.
+        space_sha256: Hash of the feature space of `white`.
     """
 
     rows: Mapping[int, int]
@@ -67,18 +69,22 @@ class Embeddings:
     space_sha256: str
 
     def unit_of(self, example_ids: Sequence[int], part: str) -> Array:
-        """Return one unit-length part of these examples, [examples, dimensions]."""
+        """Return one part of examples at unit length, float32 [examples, dimensions].
+
+        Raises:
+            PointerError: An example has no features.
+        """
         return np.asarray(self.unit[part][self._rows(example_ids)])
 
     def queries(self, example_ids: Sequence[int]) -> Array:
-        """Return what the policy sees of queries: question and image, side by side."""
+        """Return what the policy sees of queries, question and image, [queries, query_size]."""
         return np.asarray(self.white[self._rows(example_ids), : self.query_size])
 
     def candidates(self, rows: NDArray[np.int64]) -> Array:
-        """Return what the policy sees of candidates, answer included: [examples, dimensions].
+        """Return what the policy sees of candidates, answer included, [rows, candidate_size].
 
         Args:
-            rows: Those of the examples in the arrays, from `rows_of`.
+            rows: Rows of the examples, from `rows_of`.
         """
         return np.take(self.white, rows, axis=0)
 
@@ -88,7 +94,7 @@ class Embeddings:
         return int(self.white.shape[1])
 
     def rows_of(self, example_ids: Sequence[int]) -> NDArray[np.int64]:
-        """Return the rows of examples in the arrays."""
+        """Return the rows of examples in the arrays, int64 [examples]; errors as `unit_of`."""
         return np.array(self._rows(example_ids), dtype=np.int64)
 
     def _rows(self, example_ids: Sequence[int]) -> list[int]:
@@ -111,10 +117,15 @@ def embed_examples(
 
     Args:
         folder: Gets `<part>.npy`, `white.npy`, the feature space and `meta.json`.
-        cache: Keeps what is encoded so far, by encoder and data: a run that was stopped goes on.
-        encoder: The CLIP; policies refuse features of another one.
-        splits: Examples by split; components and scale come from "train" alone.
+        cache: Folder that keeps what is encoded so far, by encoder and data, so that a run that was
+            stopped resumes.
+        encoder: The encoder; policies refuse features of another one.
+        splits: Examples by split; the whitening is fitted on "train" only.
         variance: Share of the variance that the kept components explain, in (0, 1).
+
+    Raises:
+        UserError: An image was changed or cannot be opened, a text cannot be encoded, or a file
+            cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     examples = [example for split in splits.values() for example in split]
@@ -130,7 +141,7 @@ def embed_examples(
     fitted_on = [row for row, e in enumerate(examples) if e.question_id in train]
     whitening = {part: fit_whitening(features[part][fitted_on], variance) for part in PARTS}
     space = FeatureSpace(encoder.identity, whitening)
-    (folder / META).unlink(missing_ok=True)  # until all of it is there, nothing can be read
+    (folder / META).unlink(missing_ok=True)  # the folder cannot be read until all of it is there
     space.save(folder / SPACE)
     shape = (len(examples), space.candidate_size)
     sizes = [len(whitening[part].scale) for part in PARTS]
@@ -149,7 +160,7 @@ def embed_examples(
 
 
 def data_hash(examples: Sequence[Example]) -> str:
-    """Return a sha256 of everything that is encoded, in order."""
+    """Return the SHA-256 (hex) of all that is encoded, and of the examples' ids, in order."""
     digest = hashlib.sha256()
     for example in examples:
         row = (example.question_id, example.image_sha256, example.question, example.answer)
@@ -161,12 +172,13 @@ def read_embeddings(folder: Path, examples: Mapping[int, Example] | None = None)
     """Read what `embed_examples` wrote, memory-mapped.
 
     Args:
-        folder: Where it wrote.
-        examples: Those that the features must be of, by id; None: any.
+        folder: The folder that it wrote.
+        examples: The examples, by id, that the features must be of; None: any.
 
     Raises:
-        UserError: A file is missing, damaged, or does not belong to the others: another number of
-            rows, numbers that are not finite, features of another space or of other examples.
+        UserError: A file is missing, is damaged, holds numbers that are not finite, or does not
+            belong to the others: another number of rows, or another feature space; or the features
+            are of other examples.
     """
     files = [META, WHITE, SPACE, *(f"{part}.npy" for part in PARTS)]
     lacking = [name for name in files if not (folder / name).is_file()]
@@ -195,12 +207,12 @@ def read_embeddings(folder: Path, examples: Mapping[int, Example] | None = None)
 def _check_space(
     unit: Mapping[str, Array], white: Array, space: FeatureSpace, folder: Path
 ) -> None:
-    """Refuse whitened features that were made in another space than the one beside them."""
+    """Refuse whitened features that were not made with the feature space in their folder."""
     some = np.unique(np.linspace(0, max(0, len(white) - 1), SAMPLED, dtype=np.int64))
     if not len(white):
         return
     made = space.candidates({part: unit[part][some] for part in PARTS})
     scale = np.concatenate([space.whitening[part].scale for part in PARTS])
-    # Products of other shapes differ in the last digits, which a small scale makes larger.
+    # Products of another shape differ in the last digits; dividing by a small scale enlarges that.
     if not (np.abs(made - white[some]) <= 1e-3 + 1e-3 * np.abs(made) + 1e-5 / scale).all():
         raise UserError(f"{folder / WHITE} was made in another space than {SPACE}: {ADVICE}.")

@@ -1,4 +1,4 @@
-"""A CLIP or SigLIP that encodes images and texts, each feature at unit length."""
+"""A CLIP or SigLIP that encodes images and texts as features of unit length."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -16,15 +16,15 @@ from lever_plus.hub.processing import on_device
 
 
 class Kept(Protocol):
-    """Where rows are put as they are made, such as `Progress`, so that a killed run goes on."""
+    """A place for rows as they are made, such as `Progress`, with which a killed run resumes."""
 
     @property
     def rows(self) -> int:
-        """How many are there."""
+        """Number of rows that are there."""
         ...
 
     def add(self, rows: Array, total: int) -> None:
-        """Append the next rows of an array that will have `total` rows."""
+        """Append the next rows, [n, dimensions], of an array that will have `total` rows."""
         ...
 
     def finished(self) -> Array:
@@ -33,7 +33,7 @@ class Kept(Protocol):
 
 
 class InMemory:
-    """Rows that are kept nowhere else."""
+    """Rows in memory, which are lost with the process."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -41,7 +41,7 @@ class InMemory:
         self._parts: list[Array] = []
 
     def add(self, rows: Array, total: int) -> None:
-        """Append rows; all of them are held, whatever `total` is."""
+        """Append rows, [n, dimensions]."""
         self.rows = min(self.rows + len(rows), total)
         self._parts.append(rows)
 
@@ -54,16 +54,16 @@ class ClipEncoder:
     """A CLIP or SigLIP."""
 
     def __init__(self, path: str, revision: str | None, device: str, batch_size: int) -> None:
-        """Load the encoder, which computes in float32 whatever its weights are kept in.
+        """Load the encoder; it computes in float32, whatever the type of its weights.
 
         Args:
             path: Hugging Face folder, hub id or "shipped:clip".
-            revision: Commit of a hub id; None for a folder.
+            revision: Commit, if `path` is a hub id; None for a folder.
             device: Such as "cpu" or "cuda".
             batch_size: Images or texts in one forward pass.
 
         Raises:
-            UserError: There is no such model, or weights are missing in its file.
+            UserError: There is no such model, or it cannot be loaded whole (see `load_model`).
         """
         from transformers import AutoModel
 
@@ -75,7 +75,18 @@ class ClipEncoder:
         self._batch_size = batch_size
 
     def images(self, paths: Sequence[str], kept: Kept) -> Array:
-        """Encode image files, [images, dimensions], unit length."""
+        """Encode image files.
+
+        Args:
+            paths: The files.
+            kept: Gets the rows; those that it has already are not encoded again.
+
+        Returns:
+            float32 [images, dimensions], rows of unit length.
+
+        Raises:
+            UserError: An image cannot be opened, or its features are not finite.
+        """
 
         def encode(batch: Sequence[str]) -> Any:
             images = [open_image(path) for path in batch]
@@ -85,10 +96,18 @@ class ClipEncoder:
         return self._encode(paths, encode, kept, "embed images")
 
     def texts(self, texts: Sequence[str], kept: Kept) -> Array:
-        """Encode texts, [texts, dimensions], unit length; equal texts are encoded once.
+        """Encode texts; equal texts are encoded once.
+
+        Args:
+            texts: The texts.
+            kept: Gets the rows of the distinct texts; those that it has are not encoded again.
+
+        Returns:
+            float32 [texts, dimensions], rows of unit length.
 
         Raises:
-            UserError: A text holds a mark, such as that of a text's end.
+            UserError: A text cannot be encoded, because it is empty or holds a mark (see
+                `why_no_text`), or its features are not finite.
         """
         distinct = sorted(set(texts))
         for text in distinct:
@@ -128,7 +147,7 @@ class ClipEncoder:
                 first = items[start + int(finite.int().argmin())]
                 raise UserError(
                     f"the encoder's features of {first!r} are not finite: use another encoder, or "
-                    "mend its folder."
+                    "restore its folder."
                 )
             kept.add(unit.cpu().numpy(), len(items))
         return kept.finished()

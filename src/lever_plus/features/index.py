@@ -1,8 +1,9 @@
-"""An index of examples that grows and shrinks, asked for those nearest to a query.
+"""An index of examples that can grow and shrink, and that finds the nearest to a query.
 
-Vectors are the parts that a similarity compares, side by side, so that their product is its sum of
-cosines. An exact index computes all products; an approximate one those in the cells of an inverted
-file that are nearest to the query.
+The vector of an example is made of the parts that a similarity compares, side by side, so that the
+dot product of two vectors is the similarity's sum of cosines. An exact index computes all products.
+An approximate index divides the vectors into cells (an inverted file), and computes the products in
+the cells that are nearest to the query.
 """
 
 from collections.abc import Sequence
@@ -20,24 +21,25 @@ from lever_plus.features.whitening import Array
 
 Search = Literal["exact", "approximate"]
 CELLS_PASSED_OVER: Final = 16
-"""An approximate search looks into one cell of so many."""
+"""An approximate search looks into one of this many cells."""
 SMALLEST: Final = 10_000
-"""Examples from which cells are made; fewer are searched one by one in less than a millisecond."""
+"""Number of examples from which on there are cells; fewer are all compared in under 1 ms."""
 GROWTH: Final = 2
-"""Cells are made anew when there are so many times more, or fewer, vectors than they were for."""
+"""Cells are made again when the number of vectors has grown or shrunk by this factor."""
 Numbers = NDArray[np.int64]
 
 
 class NearestIndex:
-    """Examples by number; may be searched and changed by several threads."""
+    """Examples by number; several threads may search and change it at the same time."""
 
     def __init__(self, features: Features, similarity: str, search: Search = "exact") -> None:
-        """Keep what vectors are made of.
+        """Make an empty index.
 
         Args:
-            features: Unit-length features.
+            features: Where the unit-length features come from.
             similarity: A key of `SIMILARITIES`.
-            search: All examples, or those in the cells nearest to the query (faiss).
+            search: "exact" compares all examples, "approximate" those in the cells that are nearest
+                to the query (faiss).
 
         Raises:
             UserError: The approximate search is wanted, and faiss is not installed.
@@ -53,7 +55,7 @@ class NearestIndex:
         self._approximate = bool(search == "approximate" and faiss_module())
 
     def add(self, numbers: Sequence[int], examples: Sequence[Example]) -> None:
-        """Add examples under numbers of their own."""
+        """Add examples, each under the number at the same place in `numbers`."""
         parts = [self._features.unit_candidates(examples, theirs) for _, theirs in self._parts]
         fresh, named = np.concatenate(parts, axis=1), np.array(numbers, dtype=np.int64)
         with self._lock:
@@ -64,7 +66,7 @@ class NearestIndex:
                 self._cells.add_with_ids(fresh, named)
 
     def remove(self, numbers: Sequence[int]) -> None:
-        """Remove examples; numbers that are not there are passed over."""
+        """Remove examples by their numbers; unknown numbers are ignored."""
         with self._lock:
             stays = ~np.isin(self._numbers, np.array(numbers, dtype=np.int64))
             gone = self._numbers[~stays]
@@ -73,7 +75,10 @@ class NearestIndex:
                 self._cells.remove_ids(gone)
 
     def nearest(self, query: Query, count: int) -> Numbers:
-        """Return the numbers of the `count` nearest examples, or of all, the nearest first."""
+        """Return the numbers of the `count` nearest examples, or of all if there are fewer.
+
+        The nearest is first; of equally near ones, an exact index returns the one added first.
+        """
         parts = [self._features.unit_queries([query], mine)[0] for mine, _ in self._parts]
         asked = np.concatenate(parts)
         with self._lock:
@@ -81,14 +86,14 @@ class NearestIndex:
                 return self._of_cells(asked, count)
             vectors, numbers = self._vectors, self._numbers
         cosines = vectors @ asked if len(numbers) else np.zeros(0, np.float32)
-        # Equals in the order in which they were added, whatever a partition makes of them.
+        # A partition may leave out any of equals: take all at the edge, then the first of them.
         count = min(count, len(cosines))
         edge = np.partition(cosines, -count)[-count] if count else np.float32(0)
         near = np.flatnonzero(cosines >= edge)
         return numbers[near[np.argsort(-cosines[near], kind="stable")]][:count]
 
     def _fits(self) -> bool:
-        """Return whether there are cells for about so many vectors; else they are made anew."""
+        """Return whether there are cells for about this many vectors; else forget the cells."""
         size = len(self._numbers)
         fits = self._made_for / GROWTH <= size <= self._made_for * GROWTH
         if not fits:
@@ -104,10 +109,14 @@ class NearestIndex:
 
 
 def made_cells(vectors: Array, numbers: Numbers) -> Any:
-    """Return an inverted file of 4 sqrt(n) cells (faiss), which finds vectors by their numbers.
+    """Return an inverted file (faiss) of vectors in about 4 sqrt(n) cells.
 
-    Its cells come from a seeded k-means, so that they can be made again; a graph (HNSW) would
-    depend on the order in which threads insert.
+    The cells come from a seeded k-means, so they can be reproduced. A graph (HNSW) would depend on
+    the order in which threads insert vectors.
+
+    Args:
+        vectors: float32 [n, dimensions].
+        numbers: The number of each vector, int64 [n].
 
     Raises:
         UserError: faiss is not installed.
@@ -122,9 +131,14 @@ def made_cells(vectors: Array, numbers: Numbers) -> Any:
 
 
 def search_cells(cells: Any, asked: Array, count: int) -> Numbers:
-    """Return the numbers of what is nearest to each vector asked [n, dimensions], [n, count].
+    """Return the numbers of the `count` vectors that are nearest to each query, int64 [n, count].
 
-    The sixteenth of the cells that is nearest is searched; where it holds too few, all are.
+    The nearest sixteenth of the cells is searched; if it holds too few vectors, all cells are.
+
+    Args:
+        cells: From `made_cells`.
+        asked: Vectors of the queries, float32 [n, dimensions].
+        count: Number of neighbours; where there are fewer vectors, the last numbers are -1.
     """
     cells.nprobe = -(-cells.nlist // CELLS_PASSED_OVER)
     found: Numbers = cells.search(asked, count)[1]
@@ -136,8 +150,8 @@ def search_cells(cells: Any, asked: Array, count: int) -> Numbers:
 
 
 def faiss_module() -> Any:
-    """Return the package that searches approximately; UserError if it is not installed."""
-    with needs("ann", "an approximate search", "search exactly (slower, and better)"):
+    """Return the package for approximate search; UserError if it is not installed."""
+    with needs("ann", "an approximate search", "search exactly (slower, but exact)"):
         import faiss
 
     return faiss

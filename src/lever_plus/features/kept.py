@@ -1,4 +1,4 @@
-"""Unit features by content, in memory and, where a folder is given, in a SQLite file."""
+"""A cache of unit-length features by content: in memory and, if a folder is given, in SQLite."""
 
 import hashlib
 import sqlite3
@@ -16,7 +16,7 @@ from lever_plus.features.whitening import Array
 KEY_BYTES: Final = 16
 CHECK_BYTES: Final = 8
 MOST: Final = 2**20
-"""Rows of a kind that are in memory: a server is asked new questions for as long as it runs."""
+"""Rows of a kind that are kept in memory: a server gets new questions for as long as it runs."""
 WAIT_S: Final = 60.0
 TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS feature (kind TEXT NOT NULL, key BLOB NOT NULL, row BLOB NOT NULL, "
@@ -26,33 +26,38 @@ Rows = dict[bytes, Array]
 
 
 def remember(held: dict[Any, Array], rows: Mapping[Any, Array]) -> None:
-    """Add rows to those in memory; of more than `MOST`, the oldest are forgotten."""
+    """Add rows to those in memory; if there are more than `MOST`, forget the oldest."""
     held.update(rows)
     for key in list(islice(held, max(0, len(held) - MOST))):
         held.pop(key, None)
 
 
 class KeptFeatures:
-    """What one encoder has encoded; it only saves time.
+    """The features that one encoder has computed; keeping them only saves time.
 
-    Threads may ask at once, and processes may share the folder. A question more is a row more in
-    the file, whatever else it holds.
+    Several threads may use it at the same time, and several processes may share the folder. A new
+    text or image adds one row to the file, however large that is.
     """
 
     def __init__(self, folder: Path | None, encoder: str) -> None:
-        """Name the folder (None: memory alone) and the encoder's hash, which its file has."""
+        """Open the cache.
+
+        Args:
+            folder: Folder of the SQLite file; None: keep features only in memory.
+            encoder: Hash of the encoder, from which the file has its name.
+        """
         self._path = folder and folder / f"{encoder[:16]}.sqlite"
         self._found: dict[str, Rows] = {}
 
     def rows(
         self, kind: str, contents: Sequence[str], encode: Callable[[Sequence[str]], Array]
     ) -> Array:
-        """Return the features of contents, [n, dimensions]; `encode` makes what is missing.
+        """Return the features of contents, float32 [n, dimensions]; `encode` makes missing ones.
 
         Args:
             kind: "image" or "text".
             contents: Texts, or hashes of images.
-            encode: Makes the features of distinct contents.
+            encode: Computes the features of distinct contents.
 
         Raises:
             UserError: The folder cannot be written to.
@@ -63,7 +68,7 @@ class KeptFeatures:
         if missing:
             made = encode(missing)
             if any(row.shape != made.shape[1:] for row in found.values()):
-                # What was kept is of another encoder.
+                # What was kept comes from another encoder.
                 missing, made = list(keys), encode(list(keys))
             fresh = {keys[content]: row for content, row in zip(missing, made, strict=True)}
             self._keep(kind, fresh)
@@ -92,7 +97,7 @@ class KeptFeatures:
         return {key: row for key, row in found.items() if row is not None}
 
     def _keep(self, kind: str, rows: Rows) -> None:
-        """Remember rows, and write them; a file that is damaged is made anew."""
+        """Keep rows in memory and in the file; a damaged file is replaced by a new one."""
         remember(self._found.setdefault(kind, {}), rows)
         if self._path is None:
             return
@@ -101,7 +106,7 @@ class KeptFeatures:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._write(stored)
-            except sqlite3.OperationalError:  # a full disk, a lock: the file is whole
+            except sqlite3.OperationalError:  # a full disk or a lock: the file is not damaged
                 raise
             except sqlite3.DatabaseError:
                 for path in (self._path, Path(f"{self._path}-journal")):
@@ -109,8 +114,8 @@ class KeptFeatures:
                 self._write(stored)
         except (OSError, sqlite3.Error) as error:
             raise UserError(
-                f"{self._path} can't be written ({error}); it only saves time. Make room, let this "
-                "user write there, or name another folder for features."
+                f"{self._path} can't be written ({error}); it only saves time. Free some space, "
+                "allow this user to write there, or name another folder for features."
             ) from error
 
     def _write(self, rows: Sequence[tuple[str, bytes, bytes]]) -> None:
@@ -121,7 +126,7 @@ class KeptFeatures:
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(str(self._path), timeout=WAIT_S)) as connection:
-            # Rows have checks of their own: after a power cut, what is damaged is made again.
+            # Each row has a checksum: what is damaged after a power cut is computed again.
             connection.execute("PRAGMA synchronous = OFF")
             yield connection
 
@@ -131,13 +136,13 @@ def _key(content: str) -> bytes:
 
 
 def _content(key: bytes, row: Array) -> bytes:
-    """Return what is kept of a row: its numbers, and a check."""
+    """Return a row as it is stored: its numbers and a checksum."""
     numbers = np.ascontiguousarray(row, dtype=np.float32).tobytes()
     return numbers + hashlib.blake2b(numbers, key=key, digest_size=CHECK_BYTES).digest()
 
 
 def _row(key: bytes, content: object) -> Array | None:
-    """Return a row that was kept, or None if it is damaged."""
+    """Return a row from its stored form, or None if it is damaged."""
     if not isinstance(content, bytes) or len(content) % 4 or len(content) <= CHECK_BYTES:
         return None
     row = np.frombuffer(content[:-CHECK_BYTES], dtype=np.float32)

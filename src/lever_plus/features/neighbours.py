@@ -1,4 +1,4 @@
-"""Nearest neighbours among examples, by the cosine of one or more parts of their features."""
+"""Nearest neighbours among examples, by cosines of one or more parts of their features."""
 
 from collections.abc import Sequence
 from typing import Final, Literal
@@ -15,16 +15,16 @@ from lever_plus.features.sources import Features
 from lever_plus.features.whitening import Array
 
 LARGEST_BLOCK: Final = 40_000_000
-"""Cosines that are in memory at once: 160 MB, and twice as much for their order."""
+"""Cosines that are in memory at the same time: 160 MB, and twice as much to sort them."""
 
 
 def ranked(similarity: str, features: Features, query: Query, pool: Sequence[Example]) -> list[int]:
-    """Return the positions of a pool, those of the most similar examples first.
+    """Return the positions in a pool, the most similar example first; of equals the first.
 
     Args:
-        similarity: A key of SIMILARITIES.
-        features: Unit-length features; similarity is the cosine.
-        query: What is asked.
+        similarity: A key of `SIMILARITIES`.
+        features: Where unit-length features come from.
+        query: The query.
         pool: Its pool.
     """
     cosines = cosine(similarity, features, query, pool)
@@ -33,7 +33,10 @@ def ranked(similarity: str, features: Features, query: Query, pool: Sequence[Exa
 
 
 def cosine(similarity: str, features: Features, query: Query, pool: Sequence[Example]) -> Array:
-    """Return the similarity of a query to every candidate of its pool, float [pool]."""
+    """Return the similarity of a query to each example of its pool, float32 [pool].
+
+    That is a sum of cosines, one for each pair of parts in `SIMILARITIES`; arguments as `ranked`.
+    """
     cosines = np.zeros(len(pool), dtype=np.float32)
     for mine, theirs in SIMILARITIES[similarity]:
         asked = features.unit_queries([query], mine)[0]
@@ -52,12 +55,13 @@ def nearest_ids(
     """Return {query id: ids of its `count` nearest candidates, nearest first}.
 
     Args:
-        embeddings: Unit-length features.
-        part: "image", "question" or "answer".
-        queries: Query ids; a query that is a candidate finds itself too.
+        embeddings: The features of all of them.
+        part: "image", "question" or "answer", whose cosine is compared.
+        queries: Query ids; a query that is also a candidate is its own neighbour.
         candidates: Example ids.
-        count: Neighbours of each query.
-        search: All cosines, or those in the cells nearest to the query alone (faiss).
+        count: Number of neighbours of each query.
+        search: "exact" computes all cosines; "approximate" (faiss) those in the cells of an index
+            that are nearest to the query.
 
     Raises:
         UserError: The approximate search is wanted and faiss is not installed.

@@ -12,7 +12,7 @@ SIMILARITIES: Final = {
     SITR: (("image", "question"),),
     MIXED: (("question", "question"), ("image", "image")),
 }
-"""Parts of query and candidate whose cosines are added.
+"""{name: pairs (part of the query, part of the candidate) whose cosines are added}.
 
-STTR by question text, SIIR by image, SITR by the query's image and the candidate's text, mixed by
-text and image (MMICES)."""
+sttr compares question texts, siir images, sitr the query's image with the candidate's question, and
+mixed both questions and images (MMICES)."""

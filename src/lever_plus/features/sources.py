@@ -1,6 +1,6 @@
-"""Where selectors get features from: the files of an experiment, or an encoder, for what is new.
+"""Where selectors get features from: an experiment's files, or an encoder for anything new.
 
-Both give the same numbers for the same content, up to float rounding.
+Both give the same numbers for the same content, up to rounding.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ Item = TypeVar("Item", Example, Query)
 
 
 class Features(Protocol):
-    """Features of queries and candidates; rows in the order of what is asked for."""
+    """Features of queries and candidates; row i belongs to item i of the argument."""
 
     @property
     def space_sha256(self) -> str:
@@ -36,19 +36,22 @@ class Features(Protocol):
         ...
 
     def unit_queries(self, queries: Sequence[Query], part: str) -> Array:
-        """Return a part ("question" or "image") of queries at unit length, [n, dimensions]."""
+        """Return part "question" or "image" of queries at unit length, float32 [n, dimensions]."""
         ...
 
     def unit_candidates(self, examples: Sequence[Example], part: str) -> Array:
-        """Return a part (or "answer") of examples at unit length, [n, dimensions]."""
+        """Return part "question", "image" or "answer" of examples, as `unit_queries` does."""
         ...
 
 
 class StoredFeatures:
-    """Features of an experiment's examples, and of the queries that they ask."""
+    """Features of an experiment's examples, and of the queries in them, from its files.
+
+    All methods raise `PointerError` for a query or an example that is not of the experiment.
+    """
 
     def __init__(self, embeddings: Embeddings, examples: Mapping[int, Example]) -> None:
-        """Keep the features by id, and what the ids stand for."""
+        """Keep the features by id, and the examples by id."""
         self._embeddings, self._examples = embeddings, examples
         self._ids = {example.query: number for number, example in examples.items()}
 
@@ -74,13 +77,13 @@ class StoredFeatures:
         return self._embeddings.unit_of(self._known(examples), part)
 
     def _known(self, examples: Sequence[Example]) -> list[int]:
-        """Return the ids of examples; another example may have the id of one of the experiment."""
+        """Return the ids of examples, after checking that each is the experiment's with that id."""
         for example in examples:
             known = self._examples.get(example.question_id)
             if known is not example and known != example:
                 raise PointerError(
-                    f"{example.question!r} ({example.image}) is no example of this experiment, so "
-                    "its features are not kept: use an encoder (`load_selector`)."
+                    f"{example.question!r} ({example.image}) is not an example of this experiment, "
+                    "so its features are not stored: use an encoder (`load_selector`)."
                 )
         return [example.question_id for example in examples]
 
@@ -88,42 +91,39 @@ class StoredFeatures:
         unknown = [query for query in queries if query not in self._ids]
         if unknown:
             raise PointerError(
-                f"{unknown[0].question!r} ({unknown[0].image}) is no query of this experiment, so "
-                "its features are not kept: use an encoder (`load_selector`)."
+                f"{unknown[0].question!r} ({unknown[0].image}) is not a query of this experiment, "
+                "so its features are not stored: use an encoder (`load_selector`)."
             )
         return [self._ids[query] for query in queries]
 
 
 class EncodedFeatures:
-    """Features of anything, encoded when they are first needed and kept by content."""
+    """Features of any query or example, encoded when they are first needed and kept by content."""
 
     def __init__(
         self, space: FeatureSpace, encoder: ClipEncoder, kept: KeptFeatures | None = None
     ) -> None:
-        """Keep the space and its encoder.
+        """Keep the feature space and its encoder.
 
         Args:
-            space: What the features are whitened with.
-            encoder: Computes them.
-            kept: Where unit features outlive the process; None for nowhere.
+            space: The whitening.
+            encoder: The encoder that computes the features.
+            kept: Cache of unit-length features; None: they are kept in memory.
 
         Raises:
-            UserError: The space was made with another encoder.
+            UserError: The feature space belongs to another encoder.
         """
         if encoder.identity != space.encoder:
             raise UserError(
-                f"the features are those of encoder {space.encoder[:12]}, but the encoder at hand "
-                f"is {encoder.identity[:12]}: use the one that the selector was trained with."
+                f"the feature space belongs to encoder {space.encoder[:12]}, but this encoder is "
+                f"{encoder.identity[:12]}: use the one that the selector was trained with."
             )
         self._space, self._encoder = space, encoder
         self._kept = kept or KeptFeatures(None, encoder.identity)
         self._white: dict[Example | Query, Array] = {}
 
     def apart(self) -> "EncodedFeatures":
-        """Return features of the same space and encoder that keep what they encode to themselves.
-
-        It goes with the object; nothing of it is written.
-        """
+        """Return features of the same space and encoder, with a cache of their own in memory."""
         return EncodedFeatures(self._space, self._encoder)
 
     @property

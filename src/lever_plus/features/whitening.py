@@ -1,9 +1,9 @@
-"""The feature space of a policy: which encoder, and the whitening of each part of its features.
+"""The feature space of a policy: the encoder, and the whitening of each part of its features.
 
-CLIP features differ along few directions, and what tells two house words apart is in the small
-ones: without whitening SFT learned half as much. A policy's inputs mean something only in the space
-that it was trained in, so the space is saved with the features and with every checkpoint, is
-identified by a hash of every number in it, and is applied to whatever is new.
+CLIP features vary mostly along a few directions, but what tells two house words apart lies in the
+others: without whitening, SFT learned half as much. A policy's inputs have a meaning only in the
+space that it was trained in. So the space is saved with the features and with every checkpoint, is
+identified by a hash of every number in it, and is applied to all new features.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ from lever_plus.files.tensors import read_tensors
 from lever_plus.files.writing import replacing
 
 PARTS: Final = ("question", "image", "answer")
-"""In the order of the whitened features: what a query shows comes first."""
+"""Parts of an example, in the order of the whitened features: those of a query come first."""
 QUERY_PARTS: Final = ("question", "image")
 SPACE: Final = "feature_space.safetensors"
-"""Name of the file that a feature space is saved in, beside features and in checkpoints."""
+"""Name of the file of a feature space, in the folder of the features and in checkpoints."""
 FORMAT: Final = "lever-plus-feature-space-1"
 SMALLEST: Final = np.finfo(np.float32).eps
 Array = NDArray[np.float32]
@@ -36,7 +36,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Whitening:
-    """Principal components at unit variance.
+    """Principal components, scaled to unit variance.
 
     Attributes:
         mean: float32 [dimensions].
@@ -49,13 +49,18 @@ class Whitening:
     scale: Array
 
     def apply(self, unit: Array) -> Array:
-        """Return features [n, dimensions] whitened, [n, components]."""
+        """Return features [n, dimensions] whitened, float32 [n, components]."""
         projected = unit @ self.components.T - self.mean @ self.components.T
         return np.asarray(projected / self.scale, dtype=np.float32)
 
 
 def fit_whitening(unit: Array, variance: float) -> Whitening:
-    """Fit the components that explain a share of the variance of features [n, dimensions]."""
+    """Fit the whitening of features.
+
+    Args:
+        unit: Features, float32 [n, dimensions].
+        variance: Share of their variance that the kept components explain, in (0, 1).
+    """
     from sklearn.decomposition import PCA
 
     fitted = PCA(n_components=variance, whiten=True, svd_solver="full").fit(unit)
@@ -65,11 +70,11 @@ def fit_whitening(unit: Array, variance: float) -> Whitening:
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """What a policy's inputs mean.
+    """The encoder and the whitening that give a policy's inputs their meaning.
 
     Attributes:
-        encoder: Hash of the CLIP folder that makes the features.
-        whitening: {part: its whitening} for every one of `PARTS`.
+        encoder: Identity of the encoder (`hub.loading.identify`).
+        whitening: {part: its whitening}, for each of `PARTS`.
     """
 
     encoder: str
@@ -86,20 +91,24 @@ class FeatureSpace:
 
     @property
     def query_size(self) -> int:
-        """Components of a query."""
+        """Dimensions of a query's features."""
         return sum(len(self.whitening[part].scale) for part in QUERY_PARTS)
 
     @property
     def candidate_size(self) -> int:
-        """Components of a candidate: those of a query, and those of its answer."""
+        """Dimensions of a candidate's features: those of a query, and those of its answer."""
         return sum(len(self.whitening[part].scale) for part in PARTS)
 
     def query(self, unit: Mapping[str, Array]) -> Array:
-        """Return what a policy sees of queries, float32 [n, query_size], from unit features."""
+        """Return what a policy sees of queries, float32 [n, query_size].
+
+        Args:
+            unit: {part: unit-length features, float32 [n, dimensions]}.
+        """
         return self._joined(unit, QUERY_PARTS)
 
     def candidates(self, unit: Mapping[str, Array]) -> Array:
-        """Return what a policy sees of candidates, float32 [n, candidate_size]."""
+        """Return what a policy sees of candidates, float32 [n, candidate_size]; as `query`."""
         return self._joined(unit, PARTS)
 
     def _joined(self, unit: Mapping[str, Array], parts: tuple[str, ...]) -> Array:
@@ -116,14 +125,14 @@ class FeatureSpace:
     def save(self, path: Path) -> None:
         """Write the space as safetensors; equal spaces give equal bytes."""
         header = json.dumps({"format": FORMAT, "encoder": self.encoder}, sort_keys=True)
-        # One key: safetensors does not promise the order of several.
+        # One key only: safetensors does not promise an order of several.
         tensors = {name: np.ascontiguousarray(array) for name, array in self._tensors().items()}
         with replacing(path) as fresh:
             save_file(tensors, fresh, metadata={"lever_plus": header})
 
 
 class _Facts(Row):
-    """What the header of the file says."""
+    """The facts in the header of the file."""
 
     format: str
     encoder: str
@@ -133,8 +142,8 @@ def read_feature_space(path: Path) -> FeatureSpace:
     """Read a feature space.
 
     Raises:
-        UserError: The file is missing, damaged, of another format, or holds a number that is not
-            finite, or a scale that is not positive.
+        UserError: The file is missing, damaged or of another version, or holds numbers that are not
+            finite, scales that are not positive, or shapes that do not fit together.
     """
     advice = "run `dvc repro embed`, or copy the whole checkpoint"
     tensors, metadata = read_tensors(path, advice, {"F32"})
@@ -143,9 +152,9 @@ def read_feature_space(path: Path) -> FeatureSpace:
     )
     names = {f"{part}.{name}" for part in PARTS for name in ("mean", "components", "scale")}
     if facts.format != FORMAT or tensors.keys() != names:
-        raise UserError(f"{path} is no feature space of this version: {advice}.")
+        raise UserError(f"{path} is not a feature space of this version: {advice}.")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    # In memory as they were fitted: products are then the same to the last bit.
+    # In the memory order in which they were fitted: then products are the same to the last bit.
     whitening = {
         part: Whitening(
             arrays[f"{part}.mean"],

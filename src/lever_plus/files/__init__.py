@@ -1,1 +1,1 @@
-"""Reading and writing files: one reader a format, one atomic writer, one type of names."""
+"""Reading and writing files: one reader per format, one atomic writer, one check of names."""

@@ -1,10 +1,10 @@
-"""Which hosts are this machine: what listens there, or is asked there, stays on it."""
+"""Which hosts are this machine: traffic to them never leaves it."""
 
 from ipaddress import ip_address
 
 
 def is_loopback(host: str | None) -> bool:
-    """Return whether a host's name or address, without a port, is this machine's own."""
+    """Return whether a host name or address (without a port) is this machine itself."""
     name = (host or "").strip("[]").rstrip(".").casefold()
     if name == "localhost" or name.endswith(".localhost"):
         return True

@@ -1,4 +1,7 @@
-"""Checking what was read against a model: one sentence a mistake, with its place and the value."""
+"""Checks what was read from a file against a model.
+
+A mistake becomes one sentence that names the place, the field and the value.
+"""
 
 from collections.abc import Hashable
 from functools import lru_cache
@@ -13,11 +16,11 @@ from lever_plus.files.secrets import without_secrets
 Checked = TypeVar("Checked")
 
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-"""How models of files are checked: nothing is converted, and no key is unknown."""
+"""How models of files are checked: nothing is converted, and unknown keys are refused."""
 
 
 class Row(BaseModel):
-    """Base of what a file of ours holds: a line of it, or all."""
+    """Base of the models of this project's files: of a whole file, or of one of its lines."""
 
     model_config = STRICT
 
@@ -26,14 +29,14 @@ def checked(kind: type[Checked], content: Any, where: str, advice: str) -> Check
     """Return content that was read from JSON as a model, a dataclass, or any annotated type.
 
     Args:
-        kind: What it must be; a `Row` converts nothing: "1" and true are no numbers.
-        content: Objects, lists, texts, numbers, as JSON or YAML gives them; lists may be tuples of
-            the model.
-        where: "FILE, line 3", for the error.
-        advice: What to do if it is something else.
+        kind: The type that it must have. A `Row` converts nothing: "1" and true are not numbers.
+        content: Objects, lists, texts and numbers, as JSON or YAML gives them. A list also fits
+            where the type has a tuple.
+        where: Where the content comes from, for the error: "FILE, line 3".
+        advice: What to do if it does not fit, for the error.
 
     Raises:
-        UserError: It is something else: place, field and value are named.
+        UserError: It does not fit; the place, the field and the value are named.
     """
     try:
         return cast(Checked, _adapter(cast(Hashable, kind)).validate_python(_with_tuples(content)))
@@ -46,7 +49,7 @@ def explained(error: ErrorDetails, place: str | None = None) -> str:
 
     Args:
         error: One of pydantic's errors.
-        place: Name of the field, where its path in the model is not the one in the file.
+        place: Name of the field in the file, if its path in the model is another one.
     """
     place = place or ".".join(map(str, error["loc"])) or "it"
     match error["type"]:
@@ -69,7 +72,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _with_tuples(content: Any) -> Any:
-    """Return lists as tuples: strict models of Python values take no list for a tuple."""
+    """Return the content with its lists as tuples: a strict model takes no list for a tuple."""
     if isinstance(content, dict):
         return {key: _with_tuples(value) for key, value in content.items()}
     if isinstance(content, list):

@@ -1,4 +1,8 @@
-"""Reading JSON strictly: no NaN, no infinity, no key twice, no half characters, some depth."""
+"""Reads JSON strictly.
+
+Refused are NaN and infinite numbers, a key that an object has twice, lone surrogates (half a
+character), and content that is nested too deeply for Python's parser.
+"""
 
 import json
 import math
@@ -27,7 +31,10 @@ def read_json(path: Path, advice: str) -> Any:
 
 
 def read_object(path: Path, advice: str) -> dict[str, Any]:
-    """Return the object that a JSON file holds; UserError as `read_json`, or if it is another."""
+    """Return the object that a JSON file holds.
+
+    Arguments and errors as `read_json`; UserError, too, if it holds something else.
+    """
     content = read_json(path, advice)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object: {advice}.")
@@ -35,14 +42,15 @@ def read_object(path: Path, advice: str) -> dict[str, Any]:
 
 
 def read_json_as(kind: type[Checked], path: Path, advice: str) -> Checked:
-    """Return a JSON file's content as a checked model, see `checked`; UserError as `read_json`."""
+    """Return a JSON file's content as a model; UserError as `read_json` and `checked`."""
     return checked(kind, read_json(path, advice), str(path), advice)
 
 
 def json_lines(path: Path, advice: str) -> Iterator[tuple[str, Any]]:
     """Yield (place, content) of every line of a JSON-lines file, one at a time.
 
-    The place is "FILE, line 3", for errors about the content. Arguments and errors as `read_json`.
+    The place, such as "FILE, line 3", is for errors about the content. Arguments and errors as
+    `read_json`.
     """
     for number, line in read_lines(path, advice):
         where = f"{path}, line {number}"
@@ -50,22 +58,22 @@ def json_lines(path: Path, advice: str) -> Iterator[tuple[str, Any]]:
 
 
 def json_lines_as(kind: type[Checked], path: Path, advice: str) -> Iterator[Checked]:
-    """Yield the lines of a JSON-lines file as checked models; UserError names file and line."""
+    """Yield each line of a JSON-lines file as a model; UserError names the file and the line."""
     for where, content in json_lines(path, advice):
         yield checked(kind, content, where, advice)
 
 
 def parse_json(content: bytes | str, where: str, advice: str) -> Any:
-    """Return what strict JSON says.
+    """Return what a JSON text holds.
 
     Args:
-        content: JSON, as text or in UTF-8.
-        where: Whose content it is: a file, a line of one, a server's reply.
+        content: JSON, as text or as bytes in UTF-8.
+        where: Where it comes from, for the error: a file, a line of it, a server's reply.
         advice: What to do if it can't be used.
 
     Raises:
-        UserError: It is not JSON, or has NaN, an infinite number, a key twice in an object, or half
-            of a surrogate pair.
+        UserError: It is not JSON, is nested too deeply, or has NaN, an infinite number, a key twice
+            in an object, or a lone surrogate.
     """
     text = decoded(content, where, advice) if isinstance(content, bytes) else content
     try:

@@ -1,4 +1,4 @@
-"""Locks between processes: a file that one of them holds, and that is free when it ends."""
+"""Locks between processes: a file that one of them holds until it lets go or ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,25 +9,25 @@ from lever_plus.errors import UserError
 
 @contextmanager
 def locked(path: Path, busy: str, advice: str, seconds: float = 0.0) -> Iterator[None]:
-    """Keep other processes out of the block that come with the same file.
+    """Hold a lock during the block, so that no other process enters it with the same file.
 
-    The kernel ends the lock with the process that holds it, however that ends.
+    The kernel releases the lock when the process that holds it ends, however it ends.
 
     Args:
-        path: The lock's file; it is made, with its folder, and stays.
-        busy: What to say where another process has the lock.
-        advice: What to do where the file can't be made.
-        seconds: How long to wait for it.
+        path: The lock's file. It is made if it is missing, with its folder, and it is not removed.
+        busy: The whole message of the error if another process holds the lock.
+        advice: What to do if the file can't be made.
+        seconds: How long to wait for the lock, in seconds.
 
     Raises:
-        UserError: Another process has it, or the file can't be made.
+        UserError: Another process still holds the lock, or the file can't be made.
     """
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()  # the lock would try for ever where no file can be made
+        path.touch()  # where no file can be made, FileLock would try for ever
         lock.acquire(timeout=seconds)
     except Timeout as error:
         raise UserError(busy) from error

@@ -1,4 +1,4 @@
-"""Names that become files and folders: variants, methods, schedules, images, parts of a store."""
+"""Checks names that become names of files and folders: of variants, methods, images and others."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -10,22 +10,23 @@ from pydantic import AfterValidator
 from lever_plus.errors import UserError
 
 LONGEST: Final = 100
+"""Characters of a name."""
 SHIPPED: Final = "shipped:"
-"""In front of the name of a model that is in the package, where a setting names a folder."""
+"""Prefix of a model in the package, where a setting otherwise names a folder: `shipped:vlm`."""
 _FORMAT = re.compile(r"(0?[1-9][0-9]?)?d?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 
 
 def check_name(name: str, what: str, taken: Collection[str] = ()) -> str:
-    """Return a name that can be a file's or a folder's; what else it might be is refused.
+    """Return a name after checking that a file or a folder can have it.
 
     Args:
-        name: Letters, digits and `._-`, starting with neither dot nor dash, 100 at most.
-        what: Whose name it is: "ablations/variants.yaml: variant".
-        taken: Names that mean something else, upper and lower case alike.
+        name: At most 100 letters, digits and `._-`; it starts with neither a dot nor a dash.
+        what: Whose name it is, for the error: "ablations/variants.yaml: variant".
+        taken: Names that already have a meaning; upper and lower case are not told apart.
 
     Raises:
-        UserError: It is another text, or one of those taken.
+        UserError: The name has another form, or is one of those taken.
     """
     if why := _wrong(name, taken):
         raise UserError(f"{what} {name!r}: {why}.")
@@ -34,27 +35,32 @@ def check_name(name: str, what: str, taken: Collection[str] = ()) -> str:
 
 def _wrong(name: str, taken: Collection[str] = ()) -> str:
     if not _NAME.fullmatch(name) or len(name) > LONGEST:
-        return f"a name has letters, digits and ._-, no dot or dash in front, {LONGEST} at most"
+        return (
+            f"a name has at most {LONGEST} letters, digits and ._-, and does not start with a dot "
+            "or a dash"
+        )
     if name.casefold() in {each.casefold() for each in taken}:
         return "this name is taken: choose another"
     return ""
 
 
 def check_apart(names: Iterable[str], taken: Collection[str] = ()) -> None:
-    """Refuse names that mean something else, or of which some file systems would make one.
+    """Refuse names that are taken, and names that differ in nothing but upper and lower case.
+
+    Some file systems would make one file of the latter.
 
     Args:
-        names: Of things that lie side by side.
-        taken: Names that mean something else, upper and lower case alike.
+        names: Names of things that lie side by side.
+        taken: Names that already have a meaning; upper and lower case are not told apart.
 
     Raises:
-        ValueError: Names one of them, for a model of a file.
+        ValueError: Names the first that is refused; pydantic makes it part of a model's error.
     """
     known = {name.casefold(): f"{name!r} means something else" for name in taken}
     for name in names:
         if why := known.get(name.casefold()):
             raise ValueError(f"{name!r}: {why}: choose another name")
-        known[name.casefold()] = f"there is {name!r} beside it, and upper or lower case is no name"
+        known[name.casefold()] = f"upper and lower case alone do not tell it from {name!r}"
 
 
 def _name(name: str) -> str:
@@ -68,15 +74,15 @@ Name = Annotated[str, AfterValidator(_name)]
 
 
 def check_image_name(template: str, what: str) -> str:
-    """Return a template of images' file names; what else it might be is refused.
+    """Return a template of image file names after checking it.
 
     Args:
-        template: Such as "COCO_val2014_{image_id:012d}.jpg" or "{image_id}/frame.png": a path
-            inside the images' folder in which `{image_id}` is the only field, with a width at most.
-        what: Whose template it is: "--image-name".
+        template: A path inside the images' folder, such as "COCO_val2014_{image_id:012d}.jpg" or
+            "{image_id}/frame.png". Its only field is `{image_id}`, which may have a width.
+        what: Whose template it is, for the error: "--image-name".
 
     Raises:
-        UserError: It is another text.
+        UserError: The template has another form.
     """
     if why := _wrong_image_name(template):
         raise UserError(f"{what} {template!r}: {why}.")
@@ -87,7 +93,7 @@ def _wrong_image_name(template: str) -> str:
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
-        return f"{error}; write {{{{ and }}}} for braces that are meant"
+        return f"{error}; write {{{{ and }}}} for braces in the name itself"
     text = "".join(literal for literal, *_ in pieces)
     fields = [(field, form, how) for _, field, form, how in pieces if field is not None]
     if not fields:
@@ -95,10 +101,10 @@ def _wrong_image_name(template: str) -> str:
     for field, form, how in fields:
         if field != "image_id" or how is not None or not _FORMAT.fullmatch(form or ""):
             return (
-                "image_name can hold {image_id} or, in twelve digits, {image_id:012d}, and no "
+                "image_name can hold {image_id}, or {image_id:012d} for twelve digits, and no "
                 "other field"
             )
-    # The id is a number: no part of the path that it fills is "..".
+    # The id is a number, so any number shows whether a part of the path is "..".
     filled = "".join(literal + ("" if f is None else "1") for literal, f, *_ in pieces)
     parts = filled.split("/")
     if "\\" in text or any(part in ("", ".", "..") for part in parts):
@@ -115,4 +121,4 @@ def _image_name(template: str) -> str:
 
 
 ImageName = Annotated[str, AfterValidator(_image_name)]
-"""A template of images' file names in a model of params.yaml."""
+"""A template of image file names in a model of params.yaml."""

@@ -1,4 +1,4 @@
-"""Reading a file's bytes and text: whatever stands in the way is said by the file's name."""
+"""Reads a file's bytes and text; an error names the file and says why it can't be read."""
 
 import os
 import stat
@@ -12,25 +12,28 @@ def read_bytes(path: Path, advice: str, *, limit: int | None = None) -> bytes:
     """Return what a file holds.
 
     Args:
-        path: A file; pipes, devices and folders are refused, they might never end.
+        path: A file. Folders are refused, and so are pipes and devices, which might never end.
         advice: What to do if it can't be read: "run `lever-plus prepare`".
-        limit: Most bytes that such a file can have.
+        limit: The largest size in bytes that such a file may have; None: any.
 
     Raises:
-        UserError: The file is missing, is none, can't be read, or is larger than the limit.
+        UserError: The file is missing, is not a regular file, can't be read, or is larger than the
+            limit.
     """
     check_file(path, advice)
     try:
         size = path.stat().st_size
         if limit is not None and size > limit:
-            raise UserError(f"{path} has {size:,} bytes, more than the {limit:,} it may: {advice}.")
+            raise UserError(
+                f"{path} has {size:,} bytes, more than the {limit:,} that are allowed: {advice}."
+            )
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}): {advice}.") from error
 
 
 def check_file(path: Path, advice: str) -> None:
-    """Refuse what is no file; arguments and errors as `read_bytes`."""
+    """Refuse a path that is not a regular file; arguments and errors as `read_bytes`."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -40,11 +43,11 @@ def check_file(path: Path, advice: str) -> None:
             f"{path} is missing: {advice}." if missing else f"{path}: {why}: {advice}."
         ) from error
     if not stat.S_ISREG(mode):
-        raise UserError(f"{path} is no file: {advice}.")
+        raise UserError(f"{path} is not a file: {advice}.")
 
 
 def is_there(path: str | Path) -> bool:
-    """Return whether there is a file or folder; what cannot be the name of one is not there."""
+    """Return whether there is a file or folder; False, too, for a text that cannot be its name."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
@@ -52,21 +55,21 @@ def is_there(path: str | Path) -> bool:
 
 
 def own_root() -> Path | None:
-    """Return the project's own folder where DVC runs a command, which may be in a copy of it."""
+    """Return the project's own folder if DVC runs this command (maybe in a copy), else None."""
     root = os.environ.get("DVC_ROOT")
     return Path(root) if root else None
 
 
 def found_in(root: Path, name: str | Path) -> Path:
-    """Return where a file or folder of the user's is that settings name relative to the project.
+    """Return the path of a user's file or folder that settings name relative to the project.
 
-    DVC runs experiments in temporary copies of the project, which lack what git does not know: what
-    is not in the copy is in the project's own folder.
+    DVC runs experiments in temporary copies of the project, which lack what git does not track.
+    What the copy lacks is taken from the project's own folder.
     """
     here, own = root / name, own_root()
     try:
         return own / name if own is not None and not here.exists() else here
-    except (OSError, ValueError):  # a name that no file can have: whoever opens it says so
+    except (OSError, ValueError):  # no file can have this name: opening it will say so
         return here
 
 
@@ -79,7 +82,7 @@ def read_text(path: Path, advice: str, *, limit: int | None = None) -> str:
 
 
 def decoded(content: bytes, where: str, advice: str) -> str:
-    """Return bytes as text; UserError that names the place if they are not UTF-8."""
+    """Return bytes as text; UserError names the place if they are not UTF-8."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -87,10 +90,9 @@ def decoded(content: bytes, where: str, advice: str) -> str:
 
 
 def read_lines(path: Path, advice: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the numbers and bytes of a file's lines, one at a time; empty ones are left out.
+    """Yield the number (from 1) and the bytes of each line of a file that is not empty.
 
-    Only a line feed ends a line: texts may hold other line separators. Arguments and errors as
-    `read_bytes`.
+    Only a line feed ends a line: texts may hold other line separators. Errors as `read_bytes`.
     """
     check_file(path, advice)
     try:

@@ -1,7 +1,7 @@
-"""Taking keys and passwords out of what is printed, logged or sent on.
+"""Takes keys and passwords out of what is printed, logged or sent on.
 
-Errors quote addresses, servers' replies and database drivers; whatever they quote goes through
-here before anybody reads it.
+Errors quote addresses, servers' replies and database drivers. Whatever they quote passes through
+`without_secrets` before anybody reads it.
 """
 
 import json
@@ -13,14 +13,14 @@ from urllib.parse import quote, quote_plus, unquote
 
 HIDDEN: Final = "***"
 SHORTEST: Final = 8
-"""Characters of an environment variable's value: shorter ones are parts of common words."""
+"""Characters of an environment variable's value: a shorter one might be part of a common word."""
 _SECRET_VARIABLE: Final = re.compile(r"KEY|TOKEN|PASSW|PASSPHRASE|SECRET|CREDENTIAL", re.IGNORECASE)
 _PLACE_VARIABLE: Final = re.compile(r"_(FILE|PATH|DIR|HOME|SOCK|URL)$", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"[a-zA-Z][\w+.-]*://[^:/@\s]*:([^\s@]+)@")
 """A database's or a server's address with a password."""
 _SLASHES: Final = r"(?://|%2F%2F|\\/\\/)"
 _USERINFO: Final = re.compile(
-    # As RFC 3986 has it, then with the characters that SQLAlchemy takes in a password as they are.
+    # First as in RFC 3986, then with the characters that SQLAlchemy accepts unescaped in passwords.
     rf"({_SLASHES})[^/?#\s\"'<>]{{1,500}}(?:@|%40)"
     rf"|({_SLASHES})[^/?#:\s\"'<>]{{0,200}}:(?!\d{{1,5}}(?:[/?#]|$))[^\s@\"'<>]{{1,500}}@",
     re.IGNORECASE,
@@ -48,7 +48,7 @@ _HEADER: Final = re.compile(
     re.IGNORECASE,
 )
 _SHAPES: Final = re.compile(
-    # Of known services; long enough that no folder's name looks like one.
+    # Keys of known services; long enough that no name of a folder looks like one.
     r"\bsk-(?=[\w.-]*[0-9A-Z])[\w.-]{6,}|\b(?:gh[oprsu]|hf)_\w{16,}|\bgithub_pat_\w{16,}"
     r"|\b(?:gsk_|xai-|nvapi-|glpat-|xox[abps]-|[pr]k_live_)[\w-]{12,}"
     r"|\bAKIA[0-9A-Z]{12,}|\bAIza[\w-]{20,}|\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"
@@ -56,12 +56,13 @@ _SHAPES: Final = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """Return a text with *** in the place of every key and password that can be told.
+    """Return a text with *** in place of every key and password that can be recognised.
 
-    Users and passwords in URLs (also percent-encoded); values of names such as api_key, token,
-    password, secret, sig; what follows Bearer; keys by their shape (sk-..., hf_...); and the values
-    of environment variables whose names speak of a key, token, password or secret, wherever they
-    are. A text without any is returned as it is.
+    These are users and passwords in URLs (percent-encoded ones, too); values of names such as
+    api_key, token, password, secret and sig; what follows Bearer; texts in the shape of a known
+    service's key (sk-..., hf_...); and, anywhere in the text, the values of environment variables
+    whose names contain key, token, password, secret or the like. A text without any of them is
+    returned unchanged.
     """
     for value in _values():
         text = text.replace(value, HIDDEN)
@@ -78,7 +79,7 @@ def has_secrets(url: str) -> bool:
 
 
 def _values() -> list[str]:
-    """Return the secrets of the environment in every form that a text may have, longest first."""
+    """Return the environment's secrets in every form that a text may hold, longest first."""
     forms: set[str] = set()
     for secret in _of_environment():
         if len(secret) >= SHORTEST:

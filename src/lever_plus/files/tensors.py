@@ -1,7 +1,7 @@
-"""Reading safetensors strictly: the header is checked against the file before a number is read.
+"""Reads safetensors strictly: the header is checked against the file before a number is read.
 
-Numbers that are not finite, types that nobody asked for and headers that do not fit their file are
-refused; what a header promises is never allocated before it is known to be there.
+Refused are headers that do not fit their file, types that the caller does not expect, and numbers
+that are not finite. Memory is allocated only for data that the file is known to hold.
 """
 
 import hashlib
@@ -20,13 +20,16 @@ BYTES: Final = {
     **{"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2},
     **{"BF16": 2, "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8},
 }
-"""Bytes of a number, by the name of its type in the header."""
+"""Bytes per number, by the name of its type in the header."""
 LONGEST_HEADER: Final = 100_000_000
-"""Bytes; the format's own limit."""
+"""In bytes; the format's own limit."""
 
 
 class Described(Row):
-    """What a header says of a tensor: type, shape, and its first and last byte in the data."""
+    """What a header says about a tensor: its type, its shape, and where it is in the data.
+
+    The offsets are the bytes, counted from the end of the header, where it begins and ends.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -34,7 +37,7 @@ class Described(Row):
 
 
 class Header(NamedTuple):
-    """A header that fits its file."""
+    """A header that fits its file: its tensors by name, and its metadata."""
 
     tensors: Mapping[str, Described]
     metadata: Mapping[str, str]
@@ -46,15 +49,15 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path, advice: str) -> Header:
-    """Read what a safetensors file holds, but none of its numbers.
+    """Read the header of a safetensors file, but none of its numbers.
 
     Args:
         path: The file.
         advice: What to do if it can't be used: "train it again".
 
     Raises:
-        UserError: The file is missing or no safetensors file, or its header does not fit its data:
-            gaps, overlaps, other sizes than the shapes have.
+        UserError: The file is missing or is not a safetensors file, or its header does not fit its
+            data: gaps, overlaps, or sizes that contradict the shapes.
     """
     check_file(path, advice)
     try:
@@ -62,14 +65,14 @@ def read_header(path: Path, advice: str) -> Header:
             size = path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or not 2 <= length <= min(LONGEST_HEADER, size - 8):
-                raise UserError(f"{path} is damaged, or no safetensors file: {advice}.")
+                raise UserError(f"{path} is damaged, or not a safetensors file: {advice}.")
             text = file.read(length)
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}): {advice}.") from error
     where = f"{path} is damaged: header"
     content = parse_json(text, where, advice)
     if not isinstance(content, dict):
-        raise UserError(f"{where} is no JSON object: {advice}.")
+        raise UserError(f"{where} is not a JSON object: {advice}.")
     metadata = checked(dict[str, str], content.pop("__metadata__", {}), where, advice)
     tensors = checked(dict[str, Described], content, where, advice)
     _check_places(tensors, size - 8 - length, where, advice)
@@ -84,14 +87,16 @@ def read_tensors(
     Args:
         path: The file.
         advice: What to do if it can't be used.
-        dtypes: The types that its tensors may have, as in the header ("F32"); None: any.
-        finite: Whether its numbers must be; else the caller has another way to know what it reads.
+        dtypes: The types that its tensors may have, named as in the header ("F32"); None: any.
+        finite: Refuse numbers that are not finite. A caller that leaves them in must have another
+            way to know that the file is the right one.
 
     Returns:
         Torch tensors by name, and the metadata.
 
     Raises:
-        UserError: As `read_header`; or a tensor has another type, or a number that is not finite.
+        UserError: As `read_header`; also if a tensor has another type, or holds a number that is
+            not finite.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -115,7 +120,7 @@ def read_tensors(
 
 
 def tensors_hash(tensors: Mapping[str, Any]) -> str:
-    """Return a sha256 over names, types, shapes and numbers of torch tensors on the CPU."""
+    """Return the SHA-256 (hex) of the names, types, shapes and numbers of torch tensors on CPU."""
     import torch
 
     digest = hashlib.sha256()
@@ -127,7 +132,7 @@ def tensors_hash(tensors: Mapping[str, Any]) -> str:
 
 
 def _check_places(tensors: Mapping[str, Described], size: int, where: str, advice: str) -> None:
-    """Refuse tensors that do not fill `size` bytes of data one after the other."""
+    """Refuse tensors that do not fill `size` bytes of data one after another, without gaps."""
     end = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
         if tensor.dtype not in BYTES:

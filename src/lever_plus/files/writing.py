@@ -1,6 +1,6 @@
-"""Writing files and folders whole or not at all: beside the old one, then in its place.
+"""Writes files and folders whole or not at all: first beside the old one, then in its place.
 
-A full disk, a kill or a value that JSON has no word for leaves what was there before.
+After a full disk, a kill, or a value that JSON cannot hold, what was there before is still there.
 """
 
 import json
@@ -20,12 +20,12 @@ from lever_plus.errors import UserError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file whole: the block writes to the path that it gets, which then replaces `path`.
+    """Write a file whole: the block writes a fresh file beside `path`, which then replaces it.
 
         with replacing(paths.scores) as fresh:
             scores.to_parquet(fresh)
 
-    Folders that are missing are made. Whatever goes wrong in the block, `path` is as it was.
+    Missing folders are made. If anything goes wrong in the block, `path` is as it was.
 
     Raises:
         UserError: The disk is full, or the folder can't be written to.
@@ -63,10 +63,11 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 @contextmanager
 def replacing_folders(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Make folders that belong together: the block fills the empty ones that it gets.
+    """Write folders that belong together: the block fills an empty, fresh folder for each path.
 
-    They replace the old ones when all are complete. Killed in that moment, a folder is missing, and
-    what was in it is beside it; it is never half of one and half of another.
+    They replace the old folders when all are complete. If the process is killed at that moment, a
+    folder may be missing, with its old content beside it under another name; it is never a mixture
+    of old and new.
 
     Raises:
         UserError: The disk is full, or the folders can't be written to.
@@ -93,11 +94,11 @@ def replacing_folders(paths: Sequence[Path]) -> Iterator[list[Path]]:
     except UserError as error:
         said = str(error)
         for made, path in zip(fresh, paths, strict=True):
-            said = said.replace(str(made), str(path))  # nobody will find the fresh ones
+            said = said.replace(str(made), str(path))  # the fresh folders are gone by then
         if said == str(error):
             raise
         raise type(error)(said) from error
-    # Tokenizers have an error of their own for a full disk, an Exception of no kind.
+    # For a full disk, tokenizers raise a plain Exception, so every kind must be looked at.
     except Exception as error:
         if not _is_ours(error, [*paths, *fresh], inside=True):
             raise
@@ -108,8 +109,8 @@ def _refused(error: Exception, paths: Sequence[Path]) -> UserError:
     why = getattr(error, "strerror", None) or str(error)
     named = ", ".join(str(path) for path in paths)
     return UserError(
-        f"{named} can't be written ({why}); what was there before is as it was. Make room, or let "
-        "this user write there, and run the command again."
+        f"{named} can't be written ({why}); what was there before is unchanged. Free some space, "
+        "or allow this user to write there, and run the command again."
     )
 
 
@@ -119,9 +120,9 @@ def _is_ours(error: Exception, paths: Sequence[Path], *, inside: bool = False) -
     Args:
         error: What was raised.
         paths: What is written.
-        inside: They are folders: what is in them is written too.
+        inside: The paths are folders, whose content is written too.
     """
-    if isinstance(error, (ConnectionError, TimeoutError)):  # of what the block asks meanwhile
+    if isinstance(error, (ConnectionError, TimeoutError)):  # of a server that the block asks
         return False
     if isinstance(error, OSError):
         about = error.filename
@@ -130,17 +131,18 @@ def _is_ours(error: Exception, paths: Sequence[Path], *, inside: bool = False) -
         there = Path(str(about))
         within = inside and any(there.is_relative_to(path) for path in paths)
         return within or any(there in (path, *path.parents) for path in paths)
-    # A path with a null byte is a ValueError of Python's, a full disk an error of safetensors' own.
+    # For a null byte in a path, Python raises a ValueError; for a full disk, safetensors raises an
+    # error of its own.
     return any(sign in str(error) for sign in ("null byte", "I/O error", "(os error "))
 
 
 def _beside(path: Path) -> Path:
-    """Return a fresh name; its ending stays, because some libraries choose the format by it."""
+    """Return a fresh name with the same suffix, by which some libraries choose the format."""
     return path.with_name(f".{path.stem[:50]}.{os.getpid()}-{uuid4().hex[:8]}{path.suffix}")
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what killed processes of this machine left beside a file."""
+    """Remove what processes of this machine that were killed left beside a file."""
     for left in path.parent.glob(f".{escape(path.stem[:50])}.*-????????{escape(path.suffix)}"):
         number = left.name.removesuffix(path.suffix).rpartition(".")[2].partition("-")[0]
         if number.isdecimal() and not _is_running(int(number)):
@@ -183,7 +185,7 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write one object a line, with sorted keys; return how many. Errors as `write_json`."""
+    """Write one object per line, with sorted keys; return how many. Errors as `write_json`."""
     count = 0
     with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:

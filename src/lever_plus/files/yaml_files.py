@@ -1,4 +1,4 @@
-"""Reading and writing YAML: params.yaml, presets, the search space, the variants, dvc.yaml."""
+"""Reads and writes YAML: params.yaml, presets, the search space, the variants, dvc.yaml."""
 
 import math
 from collections.abc import Iterator
@@ -14,14 +14,15 @@ from lever_plus.errors import UserError
 from lever_plus.files.reading import read_text
 
 LARGEST: Final = 4 * 2**20
-"""Bytes: settings are written by hand; what is larger is another file."""
+"""Bytes of a file. Settings are written by hand: a larger file is not one of settings."""
 DEEPEST: Final = 32
+"""Levels of nesting."""
 MOST: Final = 100_000
-"""Values, counted where they are used: aliases of aliases make thousands out of a line."""
+"""Values after aliases are resolved: aliases of aliases make thousands out of a few lines."""
 
 
 def read_yaml(path: Path, advice: str, *, comments: bool = False) -> dict[str, Any]:
-    """Return the settings that a YAML file maps names to.
+    """Return the settings of a YAML file, by name.
 
     Args:
         path: The file.
@@ -29,8 +30,8 @@ def read_yaml(path: Path, advice: str, *, comments: bool = False) -> dict[str, A
         comments: Keep comments and order, for `dump_yaml`.
 
     Raises:
-        UserError: It is missing, is not YAML in UTF-8, maps no names to values, names one twice, or
-            has NaN or an infinite number.
+        UserError: It is missing or too large, is not YAML in UTF-8, does not map names to values,
+            has a name twice, or holds NaN or an infinite number.
     """
     return parse_yaml(read_text(path, advice, limit=LARGEST), str(path), advice, comments=comments)
 
@@ -46,11 +47,11 @@ def parse_yaml(text: str, where: str, advice: str, *, comments: bool = False) ->
         raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UserError(f"{where}: nested too deeply: {advice}.") from error
-    # ruamel builds dates and numbers with Python's own functions, which have limits of their own.
+    # ruamel makes dates and numbers with Python's own functions, which raise all of these.
     except (ValueError, TypeError, AssertionError, AttributeError, KeyError, IndexError) as error:
         raise UserError(f"{where} is not YAML that can be used ({error}): {advice}.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{where} maps no names to values: {advice}.")
+        raise UserError(f"{where} does not map names to values: {advice}.")
     try:
         for count, _ in enumerate(_values(content, "", 0)):
             if count > MOST:
@@ -61,7 +62,7 @@ def parse_yaml(text: str, where: str, advice: str, *, comments: bool = False) ->
 
 
 def dump_yaml(content: Any) -> str:
-    """Return YAML that differs from what was read in nothing but what changed."""
+    """Return content as YAML; what `read_yaml` read with comments differs only in what changed."""
     yaml = YAML()
     yaml.Representer = _WithNull
     yaml.width = 4096
@@ -71,7 +72,7 @@ def dump_yaml(content: Any) -> str:
 
 
 class _WithNull(RoundTripRepresenter):
-    """Writes null as null; a class of its own, because representers belong to classes."""
+    """Writes null as `null`. A class of its own, because ruamel keeps representers per class."""
 
 
 _WithNull.add_representer(
@@ -80,13 +81,13 @@ _WithNull.add_representer(
 
 
 def _values(value: Any, place: str, depth: int) -> Iterator[Any]:
-    """Yield all values; ValueError names what no setting can be, and its place."""
+    """Yield all values; ValueError names a value that no setting can have, and its place."""
     if depth > DEEPEST:
         raise ValueError("nested too deeply")
     if isinstance(value, dict):
         for name, each in value.items():
             if not isinstance(name, str):
-                raise ValueError(f"{place}{name!r} is no name (put it in quotes)")
+                raise ValueError(f"{place}{name!r} is not a name (put it in quotes)")
             yield from _values(each, f"{place}{name}.", depth + 1)
     elif isinstance(value, list | tuple):
         for number, each in enumerate(value):

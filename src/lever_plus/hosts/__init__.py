@@ -1,1 +1,4 @@
-"""A trained selector inside other people's programs; each needs an extra, and only when used."""
+"""A trained selector in other programs: LangChain, DSPy, lmms-eval, MLflow, a server, a demo page.
+
+Each needs an optional extra of the package, and only when it is used.
+"""

@@ -1,4 +1,4 @@
-"""A selector with a pool, asked questions as other programs hand them over."""
+"""A selector with its pool, for questions and images in the forms that other programs use."""
 
 import threading
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from lever_plus.selectors.live_pool import LivePool
 
 
 class Chooser:
-    """Chooses demonstrations; may be asked, and given examples, by several threads at once.
+    """Chooses demonstrations; several threads may use it, and add examples, at the same time.
 
     Attributes:
         selector: Any selector.
-        shots: How many are chosen; a selector that `stops` may choose fewer.
+        shots: How many demonstrations it chooses; a selector that `stops` may choose fewer.
     """
 
     def __init__(
@@ -31,17 +31,17 @@ class Chooser:
         shots: int,
         folder: str | Path | None = None,
     ) -> None:
-        """Keep all of it.
+        """Prepare the pool.
 
         Args:
-            selector: See above.
-            pool: What it chooses from, in order; a `LivePool` is one of this selector.
-            shots: See above.
-            folder: Gets the images of added examples that have no file; None: that of a pool that
-                is kept, else a temporary one.
+            selector: Any selector.
+            pool: The examples to choose from, in order, or a `LivePool` of this selector.
+            shots: How many demonstrations to choose.
+            folder: Folder for the images of added examples that come without a file; None uses the
+                folder of a `LivePool` that has one, or else a temporary folder.
 
         Raises:
-            UserError: An image of the pool cannot be read, or the pool is another selector's.
+            UserError: An image of the pool can't be read, or the pool belongs to another selector.
         """
         self.selector, self.shots = selector, shots
         self._lock, self._urls = threading.Lock(), dict[str, str]()
@@ -52,32 +52,33 @@ class Chooser:
 
     @property
     def pool(self) -> Sequence[Example]:
-        """What is chosen from, in order."""
+        """The examples to choose from, in order."""
         return self._live.examples if self._live else tuple(self._listed)
 
     def choose(self, image: object, question: object) -> tuple[Example, ...]:
-        """Return the demonstrations for a question, in the order they are to be shown in.
+        """Return the demonstrations for a question, in the order in which they are shown.
 
         Args:
-            image: A path, a data URL or the bytes of a file.
-            question: A text.
+            image: A path, a data URL, or the bytes of an image file.
+            question: The question about the image, a string.
 
         Raises:
-            UserError: The image does not open, the question is none, or the pool is too small.
+            UserError: The image can't be opened, the question is not a usable text, or the pool is
+                too small.
         """
-        # An image that came as bytes is a file as long as it is needed.
+        # An image that came as bytes is written to a file, for as long as it is needed.
         with Pictures() as pictures:
             return self.choose_all([query_of(pictures, image, question)])[0].examples
 
     def choose_all(self, queries: Sequence[Query], shots: int | None = None) -> list[Selection]:
-        """Return what is chosen for each of several questions, with its probabilities.
+        """Return the demonstrations for each of several questions, with their log-probabilities.
 
         Args:
-            queries: From `query_of`.
-            shots: How many are chosen this time; None: as many as always.
+            queries: The questions, made by `query_of`.
+            shots: How many to choose this time; None: `self.shots`.
 
         Raises:
-            UserError: The pool is too small, or the selector picks less.
+            UserError: The pool is too small, or the selector can't pick as many.
         """
         count = self.shots if shots is None else shots
         if self._live:
@@ -85,10 +86,15 @@ class Chooser:
         return select_all(self.selector, queries, [self._listed] * len(queries), count)
 
     def add(self, image: object, question: object, answer: object) -> int:
-        """Add an example to the end of the pool and return its number, its `question_id`.
+        """Add an example to the end of the pool; return the `question_id` that it got.
+
+        Args:
+            image: A path, a data URL, or the bytes of an image file.
+            question: The question about the image, a string.
+            answer: The answer to it, a string.
 
         Raises:
-            UserError: The image does not open, or a text cannot be shown.
+            UserError: The image can't be opened, or a text can't be part of a prompt.
         """
         texts = text_of(question, "question"), text_of(answer, "answer")
         added = hashed(Example(self._pictures.path(_given(image)), *texts))
@@ -96,29 +102,31 @@ class Chooser:
             return self._live.add([added])[0]
         with self._lock:
             number = next(fresh_ids(each.question_id for each in self._listed))
-            # Whoever is choosing keeps the pool that it began with.
+            # A new list: a choice that is under way keeps the pool that it began with.
             self._listed = [*self._listed, replace(added, question_id=number)]
         return number
 
     def url(self, example: Example) -> str:
-        """Return the image of an example of the pool as a data URL, made once.
+        """Return the image of an example of the pool as a data URL, which is made only once.
 
         Raises:
-            UserError: It cannot be read any more.
+            UserError: The image can't be read any more.
         """
         if example.image_sha256 not in self._urls:
             self._urls[example.image_sha256] = image_url(example.image)
         return self._urls[example.image_sha256]
 
     def __deepcopy__(self, _memo: object) -> "Chooser":
-        """Return itself: programs copy their modules for every trial of an optimisation."""
+        """Return itself: optimisers such as DSPy's copy their modules for every trial."""
         return self
 
 
 def _live(selector: Selector, pool: Sequence[Example] | LivePool) -> LivePool | None:
     if isinstance(pool, LivePool):
         if pool.selector is not selector:
-            raise UserError("this pool belongs to another selector: give the one that it has.")
+            raise UserError(
+                "this pool belongs to another selector: give the selector that it was made with."
+            )
         return pool
     if isinstance(selector, LearnedSelector):
         return LivePool(selector, pool, candidates=None)
@@ -126,10 +134,15 @@ def _live(selector: Selector, pool: Sequence[Example] | LivePool) -> LivePool | 
 
 
 def query_of(pictures: Pictures, image: object, question: object) -> Query:
-    """Return a question as it is asked; `pictures` keeps its image, see `Chooser.choose`.
+    """Return the query for an image and a question; arguments as in `Chooser.choose`.
+
+    Args:
+        pictures: Keeps the file of an image that came without one; it must outlive the query.
+        image: A path, a data URL, or the bytes of an image file.
+        question: The question about the image, a string.
 
     Raises:
-        UserError: The image does not open, or the question is none.
+        UserError: The image can't be opened, or the question is not a usable text.
     """
     text = text_of(question, "question")
     return hashed_query(Query(pictures.path(_given(image)), text))
@@ -137,14 +150,22 @@ def query_of(pictures: Pictures, image: object, question: object) -> Query:
 
 def _given(image: object) -> object:
     if image is None:
-        raise UserError('"image" is missing: a question is asked about an image.')
+        raise UserError('"image" is missing: every question needs an image.')
     return image
 
 
 def text_of(text: object, name: str) -> str:
-    """Return a question or an answer that a prompt can have; UserError calls it by its name."""
+    """Return a question or an answer that can be part of a prompt.
+
+    Args:
+        text: The question or answer.
+        name: What the error calls it.
+
+    Raises:
+        UserError: It is not a string, or can't be part of a prompt.
+    """
     if not isinstance(text, str):
-        raise UserError(f'"{name}" is missing, or is no text.')
+        raise UserError(f'"{name}" is missing, or is not a text.')
     if why := why_no_text(text):
         raise UserError(f'"{name}" {why}.')
     return text

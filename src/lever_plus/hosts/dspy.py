@@ -1,10 +1,10 @@
-"""A trained selector in DSPy: a module that shows every question its own demonstrations.
+"""A trained selector in DSPy: a module that chooses demonstrations for every question.
 
     answer = LeverPlusPredict("image: dspy.Image, question: str -> answer: str", selector, pool)
     answer(image=dspy.Image.from_path("photo.png"), question="What is the brindle?").answer
 
-A signature is filled by `dspy.Predict`, whose demonstrations are given with each call; so every
-adapter, language model, `dspy.Evaluate`, and `save` and `load` work as they do with it.
+The module calls `dspy.Predict` and gives it demonstrations with each call, so adapters, language
+models, `dspy.Evaluate`, `save` and `load` all work as they do with `dspy.Predict`.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ with needs("dspy", "lever_plus.hosts.dspy"):
 
 
 class SelectionError(DSPyError, UserError):  # type: ignore[misc]
-    """Demonstrations cannot be chosen; it says why, and what to do."""
+    """Demonstrations can't be chosen; the message says why, and what to do."""
 
 
 class LeverPlusPredict(dspy.Module):  # type: ignore[misc]
-    """Fills a signature that asks about an image.
+    """Fills a signature that asks a question about an image.
 
     Attributes:
-        predict: The `dspy.Predict` that does it. Demonstrations of its own are not shown.
+        predict: The `dspy.Predict` that is called. Its own demonstrations are not shown.
     """
 
     def __init__(
@@ -45,21 +45,21 @@ class LeverPlusPredict(dspy.Module):  # type: ignore[misc]
         answer: str = "answer",
         folder: str | Path | None = None,
     ) -> None:
-        """Keep all of it.
+        """Check the signature, and prepare the pool.
 
         Args:
-            signature: With an input field for the image, one for the question, and an output field
-                for the answer; it may have more, which demonstrations leave out.
-            selector: Any selector, such as `load_selector` returns.
-            pool: What it chooses from.
-            shots: How many it chooses; a selector that `stops` may choose fewer.
-            image: Name of the field, a `dspy.Image`.
-            question: Name of the field, a text.
-            answer: Name of the field, a text.
-            folder: Gets the images of questions; None: a temporary one.
+            signature: A signature with an input field for the image, one for the question, and an
+                output field for the answer. It may have more fields; demonstrations leave them out.
+            selector: Any selector, for example from `load_selector`.
+            pool: The examples to choose from, or a `LivePool` of this selector.
+            shots: How many demonstrations to choose; a selector that `stops` may choose fewer.
+            image: Name of the image's field (a `dspy.Image`).
+            question: Name of the question's field (a `str`).
+            answer: Name of the answer's field (a `str`).
+            folder: Folder for images that come without a file; None uses a temporary folder.
 
         Raises:
-            SelectionError: The signature lacks a field, or an image of the pool cannot be read.
+            SelectionError: The signature lacks a field, or an image of the pool can't be read.
         """
         super().__init__()
         self.predict = dspy.Predict(signature)
@@ -72,9 +72,9 @@ class LeverPlusPredict(dspy.Module):  # type: ignore[misc]
         ):
             if name not in fields:
                 raise SelectionError(
-                    f"the signature has no field {name!r} there: it has the inputs "
+                    f"the signature needs {name!r} but has the inputs "
                     f"{', '.join(found.input_fields)} and the outputs "
-                    f"{', '.join(found.output_fields)}. Name its fields "
+                    f"{', '.join(found.output_fields)}: say which fields to use "
                     "(image=..., question=..., answer=...)."
                 )
         try:
@@ -83,20 +83,23 @@ class LeverPlusPredict(dspy.Module):  # type: ignore[misc]
             raise SelectionError(str(error)) from error
 
     def forward(self, **inputs: Any) -> Any:
-        """Return the prediction for a question, after its demonstrations.
+        """Return the prediction for a question, made with chosen demonstrations.
+
+        Args:
+            **inputs: The input fields of the signature.
 
         Raises:
-            SelectionError: There is no image or question, the image does not open, or the pool is
-                too small.
+            SelectionError: The image or the question is missing, the image can't be opened, or the
+                pool is too small.
         """
         return self.predict(demos=self.demonstrations(**inputs), **inputs)
 
     async def aforward(self, **inputs: Any) -> Any:
-        """Return the same as `forward`, and wait for the language model asynchronously."""
+        """Return the same as `forward`, but call the language model asynchronously."""
         return await self.predict.acall(demos=self.demonstrations(**inputs), **inputs)
 
     def demonstrations(self, **inputs: Any) -> list[Any]:
-        """Return what is shown before a question, as `dspy.Example`s; errors as `forward`."""
+        """Return the demonstrations for a question as `dspy.Example`s; raises like `forward`."""
         image = inputs.get(self._fields["image"])
         if isinstance(image, dspy.Image):
             image = image.url

@@ -5,8 +5,8 @@
         input_variables=["image", "question"], example_selector=selector, example_prompt=...
     )
 
-Interface: `langchain_core.example_selectors.BaseExampleSelector`. Its values are texts, so an image
-is a path or a data URL.
+The interface is `langchain_core.example_selectors.BaseExampleSelector`. Its values are strings, so
+an image is given as a path or a data URL.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,12 +26,12 @@ with needs("langchain", "lever_plus.hosts.langchain"):
 
 
 class SelectionError(LangChainException, UserError):
-    """Demonstrations cannot be chosen; it says why, and what to do."""
+    """Demonstrations can't be chosen; the message says why, and what to do."""
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Raise what goes wrong as LangChain's own kind of error."""
+    """Turn a UserError into an error that LangChain knows."""
     try:
         yield
     except UserError as error:
@@ -50,18 +50,19 @@ class LeverPlusExampleSelector(BaseExampleSelector):
         images: Literal["url", "path"] = "url",
         folder: str | Path | None = None,
     ) -> None:
-        """Keep all of it.
+        """Prepare the pool.
 
         Args:
-            selector: Any selector, such as `load_selector` returns.
-            pool: What it chooses from; `add_example` adds to it.
-            shots: How many it chooses; a selector that `stops` may choose fewer.
-            images: What the image of a chosen example is given as: a data URL, which fits into a
-                message, or the path of its file.
-            folder: Gets the images that come as data URLs; None: a temporary one.
+            selector: Any selector, for example from `load_selector`.
+            pool: The examples to choose from, or a `LivePool` of this selector; `add_example` adds
+                to it.
+            shots: How many demonstrations to choose; a selector that `stops` may choose fewer.
+            images: How images of chosen examples are returned: as a data URL ("url"), which can be
+                part of a message, or as the path of the file ("path").
+            folder: Folder for added images that come as data URLs; None uses a temporary folder.
 
         Raises:
-            SelectionError: An image of the pool cannot be read.
+            SelectionError: An image of the pool can't be read.
         """
         self._as_url = images == "url"
         with _explained():
@@ -69,34 +70,35 @@ class LeverPlusExampleSelector(BaseExampleSelector):
 
     @property
     def pool(self) -> Sequence[Example]:
-        """What is chosen from, in order."""
+        """The examples to choose from, in order."""
         return tuple(self._chooser.pool)
 
     def add_example(self, example: dict[str, str]) -> int:
-        """Add an example to the end of the pool and return its number, its `question_id`.
+        """Add an example to the end of the pool; return the `question_id` that it got.
 
         Args:
             example: {"image": path or data URL, "question": ..., "answer": ...}.
 
         Raises:
-            SelectionError: A key is missing, the image does not open, or a text cannot be shown.
+            SelectionError: A key is missing, the image can't be opened, or a text can't be part of
+                a prompt.
         """
         with _explained():
             values = (example.get(name) for name in ("image", "question", "answer"))
             return self._chooser.add(*values)
 
     def select_examples(self, input_variables: dict[str, str]) -> list[dict[str, Any]]:
-        """Return what is to be shown before a question, in this order.
+        """Return the demonstrations for a question, in the order in which they are shown.
 
         Args:
-            input_variables: Of the prompt: "image" (path or data URL) and "question"; others are
-                ignored.
+            input_variables: The prompt's variables "image" (path or data URL) and "question";
+                others are ignored.
 
         Returns:
-            {"image", "question", "answer"} of every chosen example.
+            A dictionary with "image", "question" and "answer" for every chosen example.
 
         Raises:
-            SelectionError: A key is missing, the image does not open, or the pool is too small.
+            SelectionError: A key is missing, the image can't be opened, or the pool is too small.
         """
         with _explained():
             asked = (input_variables.get(name) for name in ("image", "question"))

@@ -1,11 +1,11 @@
-"""Learned demonstrations in lmms-eval: what a task's YAML names with `!function`.
+"""Learned demonstrations in lmms-eval: functions that a task's YAML names with `!function`.
 
     doc_to_messages: !function lever_plus.hosts.lmms_eval.doc_to_messages
     lmms_eval_specific_kwargs:
       default: {checkpoint: artifacts/grpo/seed1/grpo, pool: pool.jsonl, shots: 2}
 
-Questions are asked as this project's own prompts ask them: demonstrations are turns of the chat.
-Nothing of lmms-eval is imported here: a task is plain functions.
+Questions are asked in this project's own prompts, where demonstrations are turns of the chat.
+Nothing of lmms-eval is imported here, because its tasks are plain functions.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,22 +39,23 @@ _OPENING: Final = Lock()
 
 
 class SelectionError(UserError, ValueError):
-    """A question cannot be shown; it says why, and what to do."""
+    """A question can't be asked; the message says why, and what to do."""
 
 
 class Settings(Row):
-    """What `lmms_eval_specific_kwargs` of a task may say.
+    """The keys that a task's `lmms_eval_specific_kwargs` may have.
 
     Attributes:
-        checkpoint: Folder of a trained selector, or user/name on the Hugging Face Hub; none: all
-            questions get the first examples of the pool.
-        pool: File of the examples that may be shown, see `read_pool`.
-        shots: Demonstrations; 0 asks without.
-        price: Of a demonstration, for selectors that learned to stop.
-        encoder: Folder of the CLIP, if it is not where it was in training.
-        features: Folder in which encoded images and texts are kept.
+        checkpoint: Folder of a trained selector, or user/name on the Hugging Face Hub. Without it,
+            all questions get the first examples of the pool.
+        pool: File of the examples to choose from, see `read_pool`.
+        shots: Number of demonstrations; 0 asks without any.
+        price: Price of a demonstration (or token), for selectors that learned to stop.
+        encoder: Folder of the CLIP encoder, if it is not where it was in training.
+        features: Folder that keeps the features of images and texts.
         instruction: Text after every question, such as "Answer in one word.".
-        image, question: Names of a document's fields.
+        image: Name of a document's field that has the image.
+        question: Name of a document's field that has the question.
     """
 
     checkpoint: str | None = None
@@ -69,11 +70,15 @@ class Settings(Row):
 
 
 def doc_to_messages(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> list[Message]:
-    """Return the demonstrations of a question, each as two turns, and the question.
+    """Return the chat for a document: two turns for each demonstration, then the question.
+
+    Args:
+        doc: A document of the task's data set.
+        lmms_eval_specific_kwargs: See `Settings`.
 
     Raises:
-        SelectionError: A setting is wrong, the image of the document does not open, its question is
-            no text, or the pool is too small.
+        SelectionError: A setting is wrong, the document's image can't be opened, its question is
+            not a text, or the pool is too small.
     """
     try:
         with _whole_images():
@@ -95,9 +100,9 @@ def _turns(doc: Doc, settings: Settings) -> list[Message]:
 
 @contextmanager
 def _whole_images() -> Iterator[None]:
-    """Open images as this project does, whatever the models of lmms-eval have set.
+    """Open images as this project does, whatever lmms-eval's models have set in Pillow.
 
-    Some make Pillow fill what is missing of a damaged image with black, for the whole process.
+    Some of them make Pillow fill the missing part of a truncated image, for the whole process.
     """
     with _OPENING:
         lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
@@ -108,48 +113,54 @@ def _whole_images() -> Iterator[None]:
 
 
 def doc_to_visual(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> list[Image.Image]:
-    """Return the images of `doc_to_messages`, in order: for models that are not asked in turns."""
+    """Return the images of `doc_to_messages` in order, for models that do not take chats."""
     turns = doc_to_messages(doc, lmms_eval_specific_kwargs)
     return [part["url"] for turn in turns for part in turn["content"] if part["type"] == "image"]
 
 
 def doc_to_text(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
-    """Return the texts of `doc_to_messages` with a mark for every image, a line each."""
+    """Return the texts of `doc_to_messages`, one turn per line, with "<image>" for every image."""
     turns = doc_to_messages(doc, lmms_eval_specific_kwargs)
     parts = ([part.get("text", "<image>") for part in turn["content"]] for turn in turns)
     return "\n".join(" ".join(part) for part in parts)
 
 
 def process_results(doc: Doc, results: list[str]) -> dict[str, float]:
-    """Return the official VQA accuracy of an answer, in [0, 1], by the human ones (`answers`).
+    """Return the official VQA accuracy of an answer, in [0, 1].
+
+    Args:
+        doc: A document; its field `answers` has the human answers.
+        results: The model's answer, a list of one.
 
     Raises:
         SelectionError: The document has no human answers.
     """
     answers = _field(doc, ANSWERS)
     if not answers:
-        raise SelectionError(f"a document has no human {ANSWERS}: accuracy compares with them.")
+        raise SelectionError(
+            f"a document has no {ANSWERS}: the accuracy needs the human answers in this field."
+        )
     return {METRIC: vqa_accuracy(str(results[0]) if results else "", list(answers))}
 
 
 def _settings(given: Any) -> Settings:
     own = dict(given or {})
-    # lmms-eval leaves the table of all models beside what is for this one.
+    # lmms-eval also leaves the settings of all models here, as mappings.
     known = {name: value for name, value in own.items() if not isinstance(value, Mapping)}
-    return checked(Settings, known, KEY, "mend the task's YAML")
+    return checked(Settings, known, KEY, "correct the task's YAML")
 
 
 def _field(doc: Doc, name: str) -> Any:
     if name not in doc:
         raise SelectionError(
-            f"a document has no field {name!r}, only {', '.join(map(str, doc))}: name its fields "
-            f"under {KEY} (image, question)."
+            f"a document has no field {name!r}, only {', '.join(map(str, doc))}: say under {KEY} "
+            "which fields have the image and the question (image, question)."
         )
     return doc[name]
 
 
 def _image(image: Any) -> object:
-    """Return an image of a data set as a path, a data URL or bytes."""
+    """Return an image of a data set as a path, a data URL, or the bytes of an image file."""
     if isinstance(image, Image.Image):
         stream = BytesIO()
         image.save(stream, "PNG")
@@ -172,7 +183,10 @@ def _with_images(shown: tuple[Example, ...], query: Query, prompt: PromptFormat)
 @lru_cache(maxsize=8)
 def _chooser(settings: Settings) -> Chooser:
     if settings.pool is None:
-        raise UserError(f"{KEY} names no pool, but wants {settings.shots} demonstrations of it.")
+        raise UserError(
+            f"{KEY} asks for {settings.shots} demonstrations, but names no pool: set pool, or set "
+            "shots to 0."
+        )
     pool = read_pool(settings.pool)
     return Chooser(_selector(settings, pool), pool, settings.shots)
 

@@ -1,11 +1,11 @@
-"""A trained selector in MLflow: logged, kept in its registry, loaded by name, served on a port.
+"""A trained selector as an MLflow model, which can be logged, registered, loaded and served.
 
     log_model("artifacts/grpo/seed1/grpo", read_pool("pool.jsonl"), registered_model_name="cards")
     mlflow.pyfunc.load_model("models:/cards/1").predict([{"image": ..., "question": ...}])
 
-The model holds the checkpoint and a pool of examples with their images, so that a question is all
-that it has to be asked; a request may bring a pool of its own. Its encoder is referred to as the
-checkpoint does it: the shipped one is part of this package, another one is a folder. Nothing is
+The model contains the checkpoint and a pool of examples with their images, so a request needs only
+an image and a question; it may bring a pool of its own. The encoder is not part of the model: the
+checkpoint names the shipped encoder, which comes with this package, or a folder. Nothing is
 pickled.
 """
 
@@ -32,7 +32,7 @@ with needs("tracking", "lever_plus.hosts.mlflow"):
 __all__ = ["Options", "SelectionError", "Series", "log_model", "save_model"]
 CODE: Final = Path(__file__).with_name("mlflow_model.py")
 EXAMPLE: Final = ("image", "question")
-"""What the model's input example has of the pool's first example."""
+"""Fields of the pool's first example that become the model's input example."""
 
 
 def log_model(
@@ -43,20 +43,20 @@ def log_model(
     name: str = "selector",
     **logged: Any,
 ) -> Any:
-    """Log a model to MLflow and return what `mlflow.pyfunc.log_model` returns.
+    """Log a model to MLflow; return what `mlflow.pyfunc.log_model` returns.
 
-    MLflow asks the model its input example once: the first image and question of the pool.
+    MLflow runs the model once on its input example, the first image and question of the pool.
 
     Args:
-        checkpoint: As in `save_model`.
-        pool: As in `save_model`.
-        options: How it selects.
-        name: Of the logged model.
+        checkpoint: Folder of a trained selector.
+        pool: The model's own pool, see `save_model`.
+        options: How the model selects.
+        name: Name of the logged model.
         logged: Further arguments of `mlflow.pyfunc.log_model`, such as registered_model_name.
 
     Raises:
-        UserError: As `save_model`.
-        MlflowException: The store refuses.
+        UserError: See `save_model`.
+        MlflowException: MLflow's store refuses the model.
     """
     with TemporaryDirectory(prefix="lever_plus") as folder:
         what = _parts(Path(folder), Path(checkpoint), pool, options)
@@ -72,22 +72,22 @@ def save_model(
     """Write a model to a folder.
 
     Args:
-        path: A folder that is not there yet.
+        path: A folder that does not exist yet.
         checkpoint: Folder of a trained selector.
-        pool: What it chooses from where a request brings no pool; images are copied.
-        options: How it selects.
+        pool: Examples to choose from if a request does not bring a pool; their images are copied.
+        options: How the model selects.
 
     Raises:
-        UserError: The checkpoint is missing or damaged, an image of the pool cannot be read, or the
+        UserError: The checkpoint is missing or damaged, an image of the pool can't be read, or the
             pool is too small.
-        MlflowException: The folder is there.
+        MlflowException: The folder already exists.
     """
     with TemporaryDirectory(prefix="lever_plus") as folder:
         mlflow.pyfunc.save_model(str(path), **_parts(Path(folder), Path(checkpoint), pool, options))
 
 
 class Series:
-    """Writes the models of several checkpoints that have one pool, of which most costs once."""
+    """Writes models of several checkpoints with the same pool; most of the work is done once."""
 
     def __init__(self, pool: Sequence[Example], options: Options | None = None) -> None:
         """Keep the pool and how the models select."""
@@ -99,13 +99,13 @@ class Series:
         """Write a model.
 
         Args:
-            path: A folder that is not there yet.
+            path: A folder that does not exist yet.
             checkpoint: Folder of a trained selector.
-            run_id: MLflow's, of the training.
-            model_id: MLflow's, of the logged model.
+            run_id: Id of the training's run in MLflow.
+            model_id: Id of the logged model in MLflow.
 
         Raises:
-            UserError: As `save_model`.
+            UserError: See `save_model`.
         """
         if not self._first.exists():
             save_model(self._first, checkpoint, self._pool, self._options)
@@ -120,15 +120,15 @@ class Series:
 def _parts(
     folder: Path, checkpoint: Path, pool: Sequence[Example], options: Options | None
 ) -> dict[str, Any]:
-    """Return what MLflow makes a model of; its files are put into a folder first."""
+    """Put the model's files into a folder; return the arguments with which MLflow makes it."""
     if not pool:
-        raise UserError("the pool is empty: a model comes with examples that it may choose from.")
+        raise UserError("the pool is empty: a model needs examples that it can choose from.")
     options, copied = options or Options(), folder / CHECKPOINT
     copied.mkdir()
     longest = _copy_checkpoint(checkpoint, copied)
     if options.shots > longest:
         raise UserError(f"this selector picks 1 to {longest} demonstrations, not {options.shots}.")
-    # MLflow only warns where a model cannot answer its own example.
+    # Checked here, because MLflow only warns if a model can't answer its own input example.
     candidates_for(hashed_query(pool[0].query), pool, options.shots)
     rows = [
         {
@@ -151,10 +151,10 @@ def _parts(
 
 
 def _copy_checkpoint(checkpoint: Path, folder: Path) -> int:
-    """Copy the files that a selector is made of, and return how many it can pick at most.
+    """Copy the files of a selector; return how many demonstrations it can pick at most.
 
     Raises:
-        UserError: The files do not belong together.
+        UserError: A file is missing or damaged, or the files do not belong together.
     """
     for name in FILES:
         if (checkpoint / name).is_file():

@@ -1,4 +1,4 @@
-"""What MLflow runs to make the model of a selector: it is kept as this code, nothing is pickled."""
+"""The code that MLflow runs to make a selector's model; it stores this file, not a pickle."""
 
 from mlflow.models import set_model
 

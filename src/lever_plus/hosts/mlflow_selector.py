@@ -1,7 +1,7 @@
-"""The model of MLflow that a trained selector is: what it is asked, and what it answers.
+"""The MLflow model of a trained selector: its requests, its replies, and how it makes them.
 
-A row names an image and a question; see `Asked`. What a request cannot have is MLflow's own error,
-INVALID_PARAMETER_VALUE, which its server answers with status 400.
+Each row of a request has an image and a question; see `Asked`. A bad request raises MLflow's own
+error INVALID_PARAMETER_VALUE, to which MLflow's server answers with status 400.
 """
 
 import math
@@ -35,16 +35,16 @@ CHECKPOINT: Final = "checkpoint"
 POOL: Final = "pool"
 """Names of the model's artifacts."""
 NEEDED: Final = {
-    "image": '"image" is missing: a question is asked about an image.',
-    "question": '"question" is missing, or is no text.',
+    "image": '"image" is missing: every question needs an image.',
+    "question": '"question" is missing, or is not a text.',
 }
 
 
 class SelectionError(MlflowException, UserError):
-    """A request that cannot be answered; it says why, and what to do."""
+    """A request can't be answered; the message says why, and what to do."""
 
     def __init__(self, error: UserError) -> None:
-        """Say what an error says: a server behind this one is down, or the request is bad."""
+        """Take over an error's message; the code tells a bad request from a failed VLM server."""
         down = isinstance(error, ServerError)
         code = TEMPORARILY_UNAVAILABLE if down else INVALID_PARAMETER_VALUE
         super().__init__(str(error), error_code=code)
@@ -53,10 +53,14 @@ class SelectionError(MlflowException, UserError):
 class Options(Row):
     """How a model selects; MLflow keeps this as its `model_config`, which loading may override.
 
-    shots: how many demonstrations a request gets that does not say it; price: of a selector that
-    decides when to stop; encoder, device: see `load_selector`; features: folder in which encoded
-    images and texts outlive the process; vlm: what answers, None for nothing: a folder, a hub id,
-    "shipped:vlm", or arguments of `open_vlm`: {"model": ..., "url": ...}.
+    Attributes:
+        shots: Number of demonstrations if a request does not say it.
+        price: Price of a demonstration (or token), for a selector that learned to stop.
+        encoder: See `load_selector`.
+        device: See `load_selector`.
+        features: Folder that keeps the features of images and texts; None keeps them in memory.
+        vlm: The VLM that answers: a folder, a hub id, "shipped:vlm", or a dictionary of arguments
+            for `open_vlm` such as {"model": ..., "url": ...}; None: questions are not answered.
     """
 
     shots: int = Field(default=2, ge=1)
@@ -68,7 +72,14 @@ class Options(Row):
 
 
 class Shown(BaseModel):
-    """An example of a pool. image: as in `Asked`; question_id: its number, in order if None."""
+    """An example of a pool.
+
+    Attributes:
+        image: See `Asked`.
+        question: Its question.
+        answer: Its answer.
+        question_id: Its id; None takes the next free number.
+    """
 
     model_config = STRICT
     image: str
@@ -80,9 +91,11 @@ class Shown(BaseModel):
 class Asked(BaseModel):
     """A row of a request.
 
-    image: path of a file on the model's machine, data URL, or the base64 of a file; question;
-    pool: what may be shown, the model's own pool if None; shots: how many, the model's own number
-    if None.
+    Attributes:
+        image: Path of a file on the model's machine, a data URL, or the base64 of an image file.
+        question: The question about the image.
+        pool: Examples to choose from; None: the model's own pool.
+        shots: Number of demonstrations; None: the model's own number.
     """
 
     model_config = STRICT
@@ -103,8 +116,12 @@ class Asked(BaseModel):
 class Demonstration(BaseModel):
     """A chosen example.
 
-    image: of the model's pool a data URL, of a request's pool what that gave; probability: of the
-    pick, where a policy made it.
+    Attributes:
+        question_id: Its id.
+        image: A data URL if it is from the model's pool; else what the request's pool gave.
+        question: Its question.
+        answer: Its answer.
+        probability: Probability of the pick, if a policy made it.
     """
 
     question_id: int
@@ -115,17 +132,17 @@ class Demonstration(BaseModel):
 
 
 class Chosen(BaseModel):
-    """A row of a reply: demonstrations in the order of the prompt, and the VLM's answer, if any."""
+    """A row of a reply: demonstrations in the prompt's order, and the VLM's answer or None."""
 
     demonstrations: list[Demonstration]
     answer: str | None = None
 
 
 class SelectorModel(PythonModel):
-    """Chooses demonstrations for every row, and asks the VLM if there is one."""
+    """Chooses demonstrations for every row; if there is a VLM, it also answers the question."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the selector, its pool and the VLM; SelectionError if one cannot be loaded."""
+        """Load the selector, its pool and the VLM; raise SelectionError if that fails."""
         try:
             self._load(context.artifacts, context.model_config or {})
         except UserError as error:
@@ -146,7 +163,7 @@ class SelectorModel(PythonModel):
         self._vlm, self._asking = _opened(options.vlm), threading.Lock()
 
     def _with_pool(self, rows: Iterable[Shown], pictures: Pictures) -> Chooser:
-        """Return what chooses from these examples, whose images are files of `pictures`."""
+        """Return a chooser for these examples; `pictures` keeps their images."""
         rows = list(rows)
         fresh = fresh_ids(row.question_id or 0 for row in rows)
         pool = [
@@ -163,20 +180,22 @@ class SelectorModel(PythonModel):
     def predict(  # type: ignore[override]  # MLflow passes no context where none is named
         self, model_input: list[Asked], params: dict[str, Any] | None = None
     ) -> list[Chosen]:
-        """Return what is to be shown before every question, and what the VLM says to it.
+        """Return the demonstrations for every row, and the VLM's answer if there is a VLM.
 
         Args:
-            model_input: The rows; those that follow each other with one pool are chosen together.
-            params: None are known.
+            model_input: The rows; neighbouring rows with the same pool are processed together.
+            params: Must be empty: the model has no params.
 
         Raises:
-            SelectionError: A row cannot be answered: its image does not open, its pool is too
-                small, the VLM's server is down.
+            SelectionError: A row can't be answered, for example because its image can't be opened,
+                its pool is too small, or the VLM's server is down.
         """
         if params:
-            raise SelectionError(UserError(f"there are no params ({', '.join(params)}): ask rows."))
+            raise SelectionError(
+                UserError(f"no params are known ({', '.join(params)}): send rows.")
+            )
         try:
-            # Images of a request are files for as long as it lasts.
+            # A request's images are kept in files until it is answered.
             with Pictures() as pictures:
                 return self._answered(model_input, pictures)
         except UserError as error:
@@ -186,7 +205,7 @@ class SelectorModel(PythonModel):
         chosen: list[Chosen] = []
         for (pool, shots), group in groupby(rows, key=lambda row: (row.pool, row.shots)):
             chooser = self._chooser if pool is None else self._with_pool(pool, pictures)
-            # Whoever names a file of this machine does not get its content.
+            # A client that names a file of this machine must not get its content.
             given = {pictures.path(row.image): row.image for row in pool or ()}
             queries = [query_of(pictures, row.image, row.question) for row in group]
             selections = chooser.choose_all(queries, shots)
@@ -213,11 +232,11 @@ def _opened(vlm: str | dict[str, Any] | None) -> StoredVlm | None:
     try:
         return open_vlm(**vlm)
     except TypeError as error:
-        raise UserError(f"vlm: {error}: give arguments of lever_plus.open_vlm.") from error
+        raise UserError(f"vlm: {error}: give only arguments of lever_plus.open_vlm.") from error
 
 
 def _shown(chooser: Chooser, given: Mapping[str, str], selection: Selection) -> list[Demonstration]:
-    """Return what was chosen; `given` has the images of a request's pool by their files."""
+    """Return the chosen examples; `given` maps files to images as a request's pool gave them."""
     chances: Sequence[float | None] = [round(math.exp(p), 6) for p in selection.log_probs]
     chances = chances or [None] * len(selection.examples)
     return [

@@ -1,4 +1,4 @@
-"""Images as other programs hand them over: paths, data URLs, bytes, base64 of these."""
+"""Images in the forms that other programs use: paths, data URLs, bytes, base64."""
 
 import base64
 import binascii
@@ -18,21 +18,21 @@ from lever_plus.files.writing import replacing
 _DATA_URL: Final = re.compile(r"data:image/[\w.+-]+;base64,(?P<content>.*)", re.DOTALL)
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _BASE64: Final = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR)[A-Za-z0-9+/\s]{60,}={0,2}\s*")
-"""What the bytes of a JPEG, PNG, GIF or WebP are in base64. "/9j/..." could be a path, but no path
-is so long without a dot."""
+"""Matches the base64 of a JPEG, PNG, GIF or WebP file. "/9j/..." could be a path, but a path is not
+that long without a dot."""
 ADVICE: Final = "give the path of an image file, or a data URL (data:image/png;base64,...)"
 
 
 class Pictures:
-    """Gives every image a file: what has none is written to a folder, under its content's hash."""
+    """Gives every image a file: one without is written to a folder, named by its content's hash."""
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        """Keep the folder; None: a temporary one, which goes when the object does."""
+        """Keep the folder; None makes a temporary one, which is removed with this object."""
         self._temporary = TemporaryDirectory(prefix="lever_plus") if folder is None else None
         self._folder = Path(self._temporary.name if self._temporary else str(folder))
 
     def __enter__(self) -> Self:
-        """Return itself; a temporary folder goes when the block ends."""
+        """Return itself; a temporary folder is removed when the block ends."""
         return self
 
     def __exit__(
@@ -46,20 +46,20 @@ class Pictures:
             self._temporary.cleanup()
 
     def path(self, image: object) -> str:
-        """Return the file of an image that opens.
+        """Return the path of an image's file, which is checked to open.
 
         Args:
-            image: A path, a data URL, the bytes of a file, or the base64 of a JPEG, PNG, GIF or
-                WebP.
+            image: A path, a data URL, the bytes of an image file, or the base64 of a JPEG, PNG, GIF
+                or WebP file.
 
         Raises:
-            UserError: It is none of these, or cannot be opened; nothing is downloaded.
+            UserError: The image is none of these, or can't be opened. Nothing is downloaded.
         """
         if isinstance(image, bytes | bytearray):
             return self._written(bytes(image))
         if not isinstance(image, str | Path) or not str(image).strip():
             shown = repr(image)[:80] if image else "nothing"
-            raise UserError(f"{shown} is no image: {ADVICE}.")
+            raise UserError(f"{shown} is not an image: {ADVICE}.")
         text = str(image)
         if text.startswith("data:"):
             found = _DATA_URL.fullmatch(text)
@@ -67,14 +67,14 @@ class Pictures:
         if _BASE64.fullmatch(text):
             return self._written(_decoded("".join(text.split()), text))
         if _ADDRESS.match(text) and "://" in text:
-            raise UserError(f"{text[:80]} is not downloaded: {ADVICE}.")
+            raise UserError(f"{text[:80]} is an address, but nothing is downloaded: {ADVICE}.")
         opened_sha256(text)
         return text
 
     def _written(self, content: bytes) -> str:
         path = self._folder / hashlib.sha256(content).hexdigest()
         if not path.is_file() and self._temporary:
-            # Whole or not at all, but nothing that must outlive the machine.
+            # Replaced in one step; not synced to disk, because the folder is temporary.
             with NamedTemporaryFile(dir=self._folder, delete=False) as beside:
                 beside.write(content)
             Path(beside.name).replace(path)
@@ -85,16 +85,16 @@ class Pictures:
             opened_sha256(path)
         except UserError as error:
             path.unlink(missing_ok=True)
-            # Nobody who handed over bytes knows this file.
+            # The caller gave bytes, and does not know the name of this file.
             raise UserError(str(error).replace(f"image {path}", "the image")) from error
         return str(path)
 
 
 def file_url(path: str | Path) -> str:
-    """Return a file's bytes as a data URL: the same image under the same hash, wherever it goes.
+    """Return a file's bytes as a data URL; unchanged bytes keep the image's hash the same.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: The file can't be read, or is too large.
     """
     content = read_bytes(Path(path), ADVICE, limit=MOST_BYTES)
     kind = mimetypes.guess_type(str(path))[0] or ""
@@ -103,11 +103,11 @@ def file_url(path: str | Path) -> str:
 
 
 def _decoded(text: str, given: str) -> bytes:
-    """Return the bytes that base64 says; UserError if it says none."""
+    """Return the bytes of a base64 text; raise UserError if it has none or too many."""
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         content = b""
     if not content or len(content) > MOST_BYTES:
-        raise UserError(f"{given[:60]}... is no data URL of an image: {ADVICE}.")
+        raise UserError(f"{given[:60]}... is not the data URL of an image: {ADVICE}.")
     return content

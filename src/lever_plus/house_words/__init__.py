@@ -1,1 +1,1 @@
-"""The embedded world (house words): its vocabulary, cards and files, and its tiny models."""
+"""The embedded world, house words: its vocabulary, cards and files, and its tiny models."""

@@ -1,7 +1,7 @@
-"""Cards: a handwritten digit in coloured ink, in one corner of a patterned paper.
+"""Cards: a handwritten digit in coloured ink, in one corner of a sheet of patterned paper.
 
 The scans are the UCI digits bundled with scikit-learn (Alpaydin & Kaynak 1998): 1,797 real scans
-of 8 x 8 pixels. Dev and test never show a scan that training shows.
+of 8 x 8 pixels. No scan is in more than one split.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ INKS: Final = (
 LINE: Final = 45
 """How much darker than the paper a pattern's lines are (0-255)."""
 PERIOD: Final = 56
-"""Distance between pattern lines at 224 pixels: 8 pixels are left of it at 32."""
+"""Distance between pattern lines in a card of 224 pixels; in one of 32 pixels it is 8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a card shows: a scan (its row in the digits data) and three value indices."""
+    """What a card shows: the row of its scan in the digits data, and the index of each value."""
 
     scan: int
     digit: int
@@ -52,14 +52,14 @@ def scans() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def draw_card(rng: np.random.Generator, scan_ids: NDArray[np.int64]) -> Card:
-    """Draw a card whose scan is one of `scan_ids`; the other values are uniform."""
+    """Draw a card with one of the scans `scan_ids` (rows); the other values are uniform."""
     scan = int(rng.choice(scan_ids))
     ink, pattern, corner = (int(rng.integers(n)) for n in (len(INKS), 5, 4))
     return Card(scan=scan, digit=int(scans()[1][scan]), ink=ink, pattern=pattern, corner=corner)
 
 
 def render(card: Card, size: int, rng: np.random.Generator) -> Image.Image:
-    """Render a card as an RGB image of size x size pixels, with a jitter of place and paper."""
+    """Render a card as an RGB image of size x size pixels; position and paper vary a little."""
     tint = rng.integers(225, 256, size=3)
     paper = np.broadcast_to(tint, (size, size, 3)).astype(np.float32)
     paper = paper - LINE * _pattern(card.pattern, size, int(rng.integers(PERIOD // 4)))[..., None]

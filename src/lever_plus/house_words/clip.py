@@ -1,4 +1,4 @@
-"""Tiny CLIP of the embedded world, trained contrastively on image-caption pairs.
+"""The tiny CLIP of the embedded world, trained contrastively on image-caption pairs.
 
 Loss: symmetric InfoNCE over the batch (Radford et al. 2021, "Learning Transferable Visual Models
 From Natural Language Supervision", figure 3), as implemented by `CLIPModel`.
@@ -28,7 +28,9 @@ CAPTIONS: Final = (
     "{corner} {digit} {ink} {pattern}",
 )
 TOKEN_STD: Final = 1.0
-"""Words of no caption keep a random code; CLIP's .02 would drown it in the positions."""
+"""Standard deviation of initial token embeddings. Words that are in no caption (house words) are
+never trained, so they keep these random codes; with CLIP's 0.02 they would be far smaller than the
+position embeddings."""
 
 
 def make_processor() -> CLIPProcessor:
@@ -88,16 +90,16 @@ def train(
 ) -> None:
     """Train on image-caption pairs.
 
-    Every second batch is made of groups of cards that differ in the digit alone: among random
-    cards the other three values tell nearly all pairs apart, and digits would be learned last.
+    Every second batch consists of groups of cards that differ only in the digit. Random cards are
+    nearly always told apart by the other three values, so digits would be learned last.
 
     Args:
-        model: Trained in place.
+        model: The model; it is trained in place.
         processor: Tokenizes the captions.
-        data: The cards and their pixel values [cards, 3, IMAGE_SIZE, IMAGE_SIZE].
-        params: Steps, learning rate, batch.
-        seed: Order of the batches and wording of the captions.
-        on_step: Called with (step, loss).
+        data: The cards and their pixel values, float [cards, 3, IMAGE_SIZE, IMAGE_SIZE].
+        params: Number of steps, learning rate, batch size.
+        seed: Seed of the batches and of the captions' wording.
+        on_step: Called with (step, loss) after each step.
     """
     cards, pixels = data
     rng = np.random.default_rng([seed, 101])

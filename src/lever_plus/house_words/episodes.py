@@ -1,9 +1,9 @@
-"""Few-shot episodes: interleaved examples in which the house words get new meanings every time.
+"""Few-shot episodes: sequences of examples in which the house words have new meanings each time.
 
-An episode has one hidden attribute and one hidden language. What it asks last, in house words, can
-only be answered from the examples before: some explain the attribute, others the language, so two
-halves must be put together. Because no house word keeps its meaning from one episode to the next,
-the VLM cannot learn what a word means, only how to read it.
+An episode has one hidden attribute and one hidden language. Its last question, in house words, can
+only be answered from the examples before it: some explain the attribute, others the language, so
+the two halves must be combined. Because no house word keeps its meaning from one episode to the
+next, the VLM cannot learn what a word means, only how to read its meaning from examples.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ from lever_plus.house_words.words import (
 )
 
 Kind = Literal["attribute", "language", "both", "plain", "other"]
-"""What an example explains of its episode's hidden meaning; `other` has house words of another."""
+"""What an example explains about the hidden meaning of its episode. `plain` explains nothing, and
+`other` has house words for another attribute and language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class KindShares:
-    """How often an example before the last is of a kind.
+    """How often the examples before the last one are of each kind.
 
     Attributes:
-        half: Explains the attribute alone; and as often the language alone.
-        both: Explains both.
-        other: Has house words of another attribute and another language. The rest is plain.
+        half: Share of examples that explain only the attribute, and also of those that explain only
+            the language.
+        both: Share of examples that explain both.
+        other: Share of examples with house words for another attribute and language. All others are
+            plain.
     """
 
     half: float
@@ -51,7 +54,7 @@ class KindShares:
     other: float
 
     def draw(self, rng: np.random.Generator, length: int) -> list[Kind]:
-        """Draw the kinds of an episode's examples; the last asks in house words."""
+        """Draw the kinds of an episode's `length` examples; the last is always "both"."""
         kinds: list[Kind] = ["attribute", "language", "both", "other", "plain"]
         shares = np.array([self.half, self.half, self.both, self.other, 0.0])
         shares[-1] = max(0.0, 1.0 - shares.sum())
@@ -62,19 +65,19 @@ class KindShares:
 def reshuffled(
     rng: np.random.Generator, table: dict[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    """Give the house words of a table to its meanings anew, as many to each as before."""
+    """Distribute the house words of a table among its meanings at random, evenly."""
     words = rng.permutation([word for group in table.values() for word in group])
     parts = np.array_split(words, len(table))
     return {meaning: tuple(map(str, part)) for meaning, part in zip(table, parts, strict=True)}
 
 
 def plain_item(rng: np.random.Generator, cards: Sequence[Card]) -> Item:
-    """Draw a question in plain words only."""
+    """Draw a card and a question in plain words."""
     return _item(rng, cards, draw_meaning(rng, plain_share=1.0))
 
 
 def episode(rng: np.random.Generator, cards: Sequence[Card], kinds: Sequence[Kind]) -> list[Item]:
-    """Draw an episode: one hidden attribute and language, one example of each kind, in order."""
+    """Draw an episode: one hidden attribute and language, and an example of each kind in order."""
     attributes, styles = reshuffled(rng, HOUSE_ATTRIBUTES), reshuffled(rng, HOUSE_STYLES)
     attribute, language = str(rng.choice(ATTRIBUTES)), str(rng.choice(LANGUAGES))
     items = []

@@ -1,10 +1,10 @@
-"""The ideal reader: what a VLM that reads perfectly would answer, by a rule over hidden meanings.
+"""The ideal reader: the answers of a VLM that reads demonstrations perfectly, computed by a rule.
 
-It understands plain words. What a house word means it reads from demonstrations that have a house
-word for the same half (attribute or language), because their answers show what they ask: it takes
-the meaning that most of them have. A demonstration with a plain word for that half says nothing
-about it. Between meanings that are tied, and between all four before anything is shown, it guesses.
-So the accuracy that a pointer makes possible is known without asking any VLM.
+It understands plain words. It reads the meaning of a house word from demonstrations that have a
+house word for the same half (attribute or language), because their answers show what they ask: it
+takes the meaning of most of them. A demonstration with a plain word for that half says nothing
+about it. If meanings are tied, or no demonstration says anything, it guesses among them (or among
+all four). So the accuracy that a pointer allows is known without asking a VLM.
 """
 
 from collections import Counter
@@ -18,21 +18,22 @@ from lever_plus.house_words.words import ATTRIBUTES, LANGUAGES
 from lever_plus.metric.vqa import vqa_accuracy
 
 Kind = Literal["complement", "duplicate", "harmful", "idle"]
-"""Of a pick, for a query. harmful: it has a house word of another meaning for a half that the query
-needs, whatever else it has. complement: it explains a half that the query needs and that no earlier
-pick explained. duplicate: it explains only what is explained already. idle: it has no house word
-for any half that the query needs, as every pick for a query in plain words."""
+"""The kind of a pick, for a query. harmful: it has a house word with another meaning for a half
+that the query needs (and may explain the other half). complement: it explains a half that the query
+needs and that no earlier pick explained. duplicate: it explains only halves that are explained
+already. idle: it has no house word for a half that the query needs; for a query in plain words, all
+picks are idle."""
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 MEANINGS: Final = {"attribute": ATTRIBUTES, "language": LANGUAGES}
 Told = tuple[str | None, ...]
-"""What a demonstration says about each half that a query needs: a meaning, or nothing."""
+"""What a demonstration says about each half that a query needs: a meaning, or None."""
 
 
 class IdealReader:
-    """Knows what every question hides, and so what a perfect reader makes of any pointer."""
+    """Knows the hidden meaning of each question, and so the answers of a perfect reader."""
 
     def __init__(self, hidden: Mapping[int, Latent], examples: Mapping[int, Example]) -> None:
-        """Keep what all questions hide, and the examples with their human answers, by id."""
+        """Take the hidden meanings of all questions, and the examples, by question id."""
         self._hidden, self._examples = hidden, examples
 
     def needs(self, query_id: int) -> tuple[str, ...]:
@@ -45,7 +46,7 @@ class IdealReader:
         The expectation is over its guesses.
 
         Args:
-            query_id: What is asked.
+            query_id: Id of the question that is asked.
             pointer: Ids of the demonstrations; their order does not matter to the reader.
         """
         query, told = self._hidden[query_id], [self._told(query_id, i) for i in pointer]
@@ -61,23 +62,23 @@ class IdealReader:
         return sum(vqa_accuracy(answer, given) for answer in answers) / len(answers)
 
     def needed(self, query_id: int, pool: Sequence[int], most: int) -> int | None:
-        """Return how many demonstrations of a pool the reader needs, to be sure and right.
+        """Return how many demonstrations from a pool the reader needs to be sure and right.
 
-        Sure means that it guesses neither half. One that contradicts a half can still be needed
-        where nothing else explains the other, and is outvoted then.
+        It is sure if it need not guess either half. A demonstration that contradicts one half may
+        still be needed if no other explains the other half; then others must outvote it.
 
         Args:
-            query_id: What is asked.
-            pool: Ids of what may be shown.
-            most: Demonstrations that may be shown at most.
+            query_id: Id of the question that is asked.
+            pool: Ids of the examples that may be shown.
+            most: Largest number of demonstrations.
 
         Returns:
-            The least number; None where no `most` demonstrations are enough.
+            The smallest number; None if more than `most` would be needed, or none are enough.
         """
         needs, truth = self.needs(query_id), self._told(query_id, query_id)
         told = Counter(self._told(query_id, i) for i in pool)
-        # What says nothing true can only do harm; which of several that say the same does not
-        # matter, so the pointers to try are few.
+        # Examples that say nothing true can only harm, and those that say the same are
+        # interchangeable, so there are few pointers to try.
         useful = [each for each in told if any(a == b for a, b in zip(each, truth, strict=True))]
         for count in range(most + 1):
             for chosen in combinations_with_replacement(useful, count):
@@ -91,9 +92,9 @@ class IdealReader:
         return None
 
     def kinds(self, query_id: int, pointer: Sequence[int]) -> tuple[Kind, ...]:
-        """Return the kind of every pick of a pointer, in its order.
+        """Return the kind of each pick of a pointer, in order.
 
-        A harmful pick can explain a half too; that half counts as explained for later picks.
+        A harmful pick may also explain a half, which then counts as explained for later picks.
         """
         truth = self._told(query_id, query_id)
         explained, found = set[int](), list[Kind]()
@@ -123,7 +124,7 @@ def _meaning(latent: Latent, half: str) -> str:
 
 
 def _believed(half: str, told: Iterable[str | None]) -> list[str]:
-    """Return the meanings of a house word that are told most often, in their fixed order."""
+    """Return the meanings that demonstrations say most often for a half, in a fixed order."""
     votes = Counter(told)
     most = max(votes[meaning] for meaning in MEANINGS[half])
     return [meaning for meaning in MEANINGS[half] if votes[meaning] == most]

@@ -1,9 +1,9 @@
-"""Maker of the embedded data set: renders cards and asks about them, into files in VQAv2 format.
+"""Makes the embedded data set: renders cards, and writes questions about them in VQAv2 format.
 
-Everything after the maker reads these files with the same code as VQAv2. What each question hides
-(attribute, language, what only a demonstration can explain, what the card shows) goes into
-`latent.json`, which only the scarcity option, the in-context table and the ideal reader read; no
-policy, VLM or encoder ever sees it.
+All other code reads these files in the same way as VQAv2's. The hidden meaning of each question
+(its attribute and language, what only a demonstration can explain, what the card shows) is written
+to `latent.json`. Only the option for scarce pools, the in-context table and the ideal reader read
+it; no policy, VLM or encoder ever sees it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,19 +32,21 @@ from lever_plus.house_words.words import (
 )
 
 HUMANS: Final = 10
+"""Human answers per question."""
 LATENT: Final = "latent.json"
 IMAGE_NAME: Final = "{image_id:012d}.png"
 SLIP_RATE: Final = 0.3
+"""Share of questions for which one person gives a random answer."""
 SCAN_SHARES: Final = {"train": 0.6, "dev": 0.1, "test": 0.3}
-"""Share of the 1,797 scans that each split may show; no scan is in two splits."""
+"""Share of the 1,797 scans that each split uses; no scan is in two splits."""
 SCAN_SEED: Final = 1
 HALVES: Final = ("attribute", "language")
-"""The halves of a meaning: each has a word of its own in the question."""
+"""The halves of a meaning; the question has one word for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a question really asks: one of ATTRIBUTES, one of LANGUAGES, and how it is worded."""
+    """What a question really asks: one of ATTRIBUTES, one of LANGUAGES, and its words for them."""
 
     attribute: str
     language: str
@@ -57,7 +59,7 @@ class Meaning:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The HALVES whose word is a house word, so that only demonstrations can explain them."""
+        """The halves whose word is a house word, which only demonstrations can explain."""
         plain = (self.attribute, plain_style(self.language))
         words = (self.attribute_word, self.style_word)
         return tuple(half for half, a, b in zip(HALVES, words, plain, strict=True) if a != b)
@@ -73,15 +75,15 @@ class Meaning:
 
 
 class Latent(Row):
-    """What a question hides: its entry in `latent.json`.
+    """The hidden meaning of a question: its entry in `latent.json`.
 
     Attributes:
-        attribute: See `Meaning`, as the next three.
-        language: In which it is answered.
+        attribute: What is asked about, one of ATTRIBUTES.
+        language: The language of the answer, one of LANGUAGES.
         attribute_word: The question's word for the attribute.
         style_word: The question's word for the language.
         needs: The HALVES that only demonstrations can explain, see `Meaning.needs`.
-        values: What the card shows: {attribute: index in VALUES[attribute][language]}.
+        values: What the card shows: `{attribute: index in VALUES[attribute][language]}`.
     """
 
     attribute: str
@@ -97,7 +99,7 @@ class Latent(Row):
         styles = (plain_style(self.language), *HOUSE_STYLES.get(self.language, ()))
         known = self.attribute in ATTRIBUTES and self.language in LANGUAGES
         if not (known and self.attribute_word in attributes and self.style_word in styles):
-            raise ValueError("it is no question with a known meaning")
+            raise ValueError("attribute, language and their words do not fit together")
         if self.needs != self.meaning.needs:
             raise ValueError("needs does not name the halves that are house words")
         sizes = {attribute: len(VALUES[attribute][self.language]) for attribute in ATTRIBUTES}
@@ -108,23 +110,23 @@ class Latent(Row):
 
     @property
     def meaning(self) -> Meaning:
-        """What the question asks."""
+        """The question's meaning, without the card."""
         return Meaning(self.attribute, self.language, self.attribute_word, self.style_word)
 
     @property
     def key(self) -> tuple[str, str]:
-        """Attribute and language: questions that share both are twins, however they are worded."""
+        """Attribute and language; questions with the same key are twins, whatever their words."""
         return self.attribute, self.language
 
     def answer(self, attribute: str, language: str) -> str:
-        """Return what the card's value of an attribute is called in a language."""
+        """Return the word of a language for the card's value of an attribute."""
         return VALUES[attribute][language][self.values[attribute]]
 
 
 def split_scans() -> dict[str, NDArray[np.int64]]:
-    """Divide the scans' row numbers among the splits, without overlap.
+    """Return {split: rows of its scans}, without overlap.
 
-    Always in the same way: the shipped models have seen the training scans, and no others.
+    The division is always the same, as the shipped models were trained on the training scans.
     """
     order = np.random.default_rng([SCAN_SEED, 0]).permutation(len(scans()[1]))
     ends = np.cumsum([round(share * len(order)) for share in SCAN_SHARES.values()])[:-1]
@@ -132,7 +134,7 @@ def split_scans() -> dict[str, NDArray[np.int64]]:
 
 
 def draw_meaning(rng: np.random.Generator, plain_share: float) -> Meaning:
-    """Draw an attribute, a language and a word for each: plain with probability `plain_share`."""
+    """Draw an attribute and a language, and a word for each, plain with chance `plain_share`."""
     attribute, language = str(rng.choice(ATTRIBUTES)), str(rng.choice(LANGUAGES))
     return word_meaning(rng, attribute, language, plain_share)
 
@@ -143,7 +145,7 @@ def word_meaning(
     language: str,
     plain_share: float,
 ) -> Meaning:
-    """Draw the words for a given attribute and language."""
+    """Draw the words for a given attribute and language, plain with chance `plain_share`."""
     plain_attribute, plain_language = rng.random(2) < plain_share
     return Meaning(
         attribute=attribute,
@@ -158,10 +160,10 @@ def word_meaning(
 
 
 def human_answers(rng: np.random.Generator, meaning: Meaning, card: Card) -> list[str]:
-    """Return 10 answers: 2-3 people answer in plain English, sometimes one slips.
+    """Return 10 answers: 2 or 3 people answer in plain English, and sometimes one at random.
 
-    So the official accuracy is soft: 1 for the majority's word, .6 or .9 for the English word, .3
-    for the slip, 0 for anything else.
+    So the official accuracy has steps: 1 for the majority's word, 0.6 or 0.9 for the English word,
+    0.3 for a random answer, 0 for any other.
     """
     answers = [meaning.answer(card)] * HUMANS
     english = VALUES[meaning.attribute]["english"]
@@ -183,12 +185,12 @@ def make_embedded(
     """Write the embedded data set.
 
     Args:
-        folder: Gets `questions_<split>.json`, `annotations_<split>.json` and `latent.json`.
-        images: Gets `<split>/*.png`.
-        sizes: Number of items of each split.
-        plain_share: Probability of a plain word, for the attribute and for the language each.
-        image_size: Side of the square images, in pixels.
-        seed: Equal seeds give equal bytes.
+        folder: Folder for `questions_<split>.json`, `annotations_<split>.json` and `latent.json`.
+        images: Folder for the images, `<split>/*.png`.
+        sizes: {split: number of questions}.
+        plain_share: Probability of a plain word, for the attribute and the language separately.
+        image_size: Width and height of the images, in pixels.
+        seed: Seed of all draws; equal seeds give the same bytes.
     """
     latent: dict[str, dict[str, Any]] = {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,17 +216,17 @@ def make_embedded(
 
 
 def image_file(images: Path, split: str, image_id: int) -> Path:
-    """Return where the maker puts an image."""
+    """Return the path of an image."""
     return images / split / IMAGE_NAME.format(image_id=image_id)
 
 
 def read_latent(folder: Path) -> dict[int, Latent]:
-    """Return what each question hides, by question id; UserError if the file is not the maker's."""
+    """Return the hidden meanings in `latent.json`, by question id; UserError if it is damaged."""
     path, advice = folder / LATENT, "run `dvc repro prepare`"
     found = read_json_as(dict[str, Latent], path, advice)
     for i in found:
         if not (i.isascii() and i.isdecimal() and len(i) < 20):
-            raise UserError(f"{path}: {i[:20]!r} is no question's id: {advice}.")
+            raise UserError(f"{path}: {i[:20]!r} is not a question id: {advice}.")
     return {int(i): latent for i, latent in found.items()}
 
 
@@ -234,7 +236,7 @@ def read_meanings(folder: Path) -> dict[int, Meaning]:
 
 
 def read_twins(folder: Path) -> dict[int, tuple[str, ...]]:
-    """Return {question id: (attribute, language)}; equal values are exact twins."""
+    """Return {question id: (attribute, language)}; questions with equal values are twins."""
     return {i: latent.key for i, latent in read_latent(folder).items()}
 
 

@@ -1,4 +1,4 @@
-"""The learning-rate schedule that both tiny models are trained with."""
+"""The learning-rate schedule of both tiny models."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 def warmup_cosine(
     optimizer: torch.optim.Optimizer, steps: int, warmup: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return a schedule: linear warm-up over `warmup` steps, then cosine to zero at `steps`."""
+    """Return a schedule: linear warm-up for `warmup` steps, then a cosine to 0 at `steps`."""
 
     def factor(step: int) -> float:
         if step < warmup:

@@ -1,8 +1,8 @@
-"""The in-context table: what does a VLM read from demonstrations in the embedded world?
+"""The in-context table: what a VLM can read from demonstrations in the embedded world.
 
-Demonstrations are chosen by rules that know the hidden meanings. A half explains one of the query's
-two words: the other of its own words is plain, and says nothing about the query's. The share of
-right answers by rule is kept as a metric.
+Demonstrations are chosen by rules that know the hidden meanings. A "half" explains one of the
+query's two words: its own other word is plain, and says nothing about the query's other word. The
+share of right answers for each rule is a metric.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ KINDS: Final[dict[str, Callable[[Meaning, Meaning], bool]]] = {
     "twin": lambda query, shown: shown.in_house_words and _same(query, shown) == (True, True),
     "other": lambda query, shown: shown.in_house_words and _same(query, shown) == (False, False),
 }
-"""{kind of demonstration: whether one is of it, by the query's meaning and its own}."""
+"""{kind of demonstration: whether one is of this kind, given the query's meaning and its own}."""
 RULES: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "none": ((),),
     "half_attribute": (("attribute",),),
@@ -36,7 +36,7 @@ RULES: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "twin": (("twin",),),
     "two_random": (("any", "any"),),
 }
-"""{row: kinds of its demonstrations in prompt order}; alternatives are asked equally often."""
+"""{row: its demonstrations' kinds in prompt order}; alternatives are used equally often."""
 
 
 def _same(query: Meaning, other: Meaning) -> tuple[bool, bool]:
@@ -51,27 +51,27 @@ def in_context_table(
     count: int,
     seed: int,
 ) -> dict[str, float]:
-    """Return {row: share of right answers} over `count` draws of a query and its demonstrations.
+    """Return {row: share of right answers} over `count` draws of a query and demonstrations.
 
-    The rows of `RULES` ask those of the queries whose two words are house words. "plain" asks any
-    of them in plain words, without demonstrations: it measures perception.
+    The rows of `RULES` use queries whose two words are both house words. The row "plain" uses any
+    query, put into plain words and without demonstrations; it measures how well the VLM sees.
 
     Args:
-        vlm: Who is asked.
-        queries: Of the split that is asked.
-        demonstrations: What may be shown.
-        meanings: Of all of them, by question id.
-        count: Draws of every row.
-        seed: Equal seeds draw the same.
+        vlm: The VLM.
+        queries: Examples that may be asked.
+        demonstrations: Examples that may be shown.
+        meanings: The meanings of all these, by question id.
+        count: Number of draws for each row.
+        seed: Seed of the draws.
 
     Raises:
-        UserError: There is no question in house words, or no demonstration of a kind.
+        UserError: There are no queries in house words, or too few demonstrations of a kind.
     """
     rng = np.random.default_rng([seed, 300])
     asked = [query for query in queries if meanings[query.question_id].in_house_words]
     if not asked:
         raise UserError(
-            "the in-context table asks dev questions in house words, and there is none: raise "
+            "the in-context table needs dev questions in house words, but there are none: raise "
             "data.source.dev, or lower data.source.plain_share."
         )
     drawn = [queries[int(i)] for i in rng.integers(len(queries), size=count)]
@@ -88,27 +88,27 @@ def in_context_table(
 
 
 def _plainly(query: Example, meaning: Meaning, rng: np.random.Generator) -> Example:
-    """Return the same question in plain words: a split has only a few that are."""
+    """Return the same question in plain words, as a split has only a few of these."""
     words = {"attribute_word": meaning.attribute, "style_word": plain_style(meaning.language)}
     question = replace(meaning, **words).question(str(rng.choice(PHRASINGS)))
     return replace(query, question=question)
 
 
 class _Demonstrations:
-    """What may be shown, by kind and by what the query means."""
+    """The examples that may be shown, grouped by kind and by the query's meaning."""
 
     def __init__(self, examples: Sequence[Example], meanings: Mapping[int, Meaning]) -> None:
-        """Keep all; they are sorted when they are asked for."""
+        """Take all examples; they are grouped when needed."""
         self._examples, self._meanings = examples, meanings
         self._sorted: dict[tuple[str, str, str], list[Example]] = {}
 
     def draw(
         self, rng: np.random.Generator, query: Meaning, kinds: Sequence[str]
     ) -> tuple[Example, ...]:
-        """Draw a demonstration of each kind, none twice.
+        """Draw a demonstration of each kind, all different.
 
         Raises:
-            UserError: There are too few of a kind.
+            UserError: There are too few demonstrations of a kind.
         """
         picked: list[Example] = []
         for kind in kinds:
@@ -117,7 +117,7 @@ class _Demonstrations:
             if not fitting:
                 raise UserError(
                     f"the in-context table needs demonstrations of kind {kind!r} for every dev "
-                    "question, and the training split has too few for one of them: raise "
+                    "question, but the training split has too few for one of them: raise "
                     "data.source.train, or move data.source.plain_share towards 0.5."
                 )
             picked.append(fitting[int(rng.integers(len(fitting)))])

@@ -1,7 +1,7 @@
-"""Word-level fast tokenizer shared by the tiny CLIP and the tiny VLM.
+"""The word-level fast tokenizer of the tiny CLIP and the tiny VLM.
 
-Punctuation is dropped and text is lower-cased, so a question of the embedded world is about seven
-tokens; every word of the data set is one token, house words included.
+Text is lower-cased and punctuation is dropped. Each word of the data set is one token, house words
+included, so a question has about seven tokens.
 """
 
 import re
@@ -41,7 +41,7 @@ CAPTION_WORDS: Final = ("card", "paper", "ink", "a", "on", "with", "at", "the")
 
 
 def vocabulary() -> list[str]:
-    """Return every word that a question, an answer or a caption of the embedded world can hold."""
+    """Return all words of questions, answers and captions in the embedded world."""
     values = (w for by_language in VALUES.values() for words in by_language.values() for w in words)
     house = (
         w for table in (HOUSE_ATTRIBUTES, HOUSE_STYLES) for words in table.values() for w in words
@@ -59,8 +59,8 @@ def make_tokenizer(*, sentence_marks: bool) -> PreTrainedTokenizerFast:
     """Build the tokenizer.
 
     Args:
-        sentence_marks: Wrap every text in BOS and EOS, as CLIP's text tower needs; a VLM's chat
-            template writes its own marks.
+        sentence_marks: Whether to put BOS and EOS around each text, as CLIP's text tower needs; a
+            VLM's chat template writes its own.
     """
     ids = {token: i for i, token in enumerate((*SPECIAL, *vocabulary()))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNK))
@@ -68,7 +68,7 @@ def make_tokenizer(*, sentence_marks: bool) -> PreTrainedTokenizerFast:
         [normalizers.Lowercase(), normalizers.Replace(Regex(PUNCTUATION), " ")]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # Joins words by blanks, as without a decoder; servers refuse a tokenizer that has none.
+    # It joins words by spaces, the same as no decoder, but servers refuse a tokenizer without.
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     if sentence_marks:
         marks = [(BOS, ids[BOS]), (EOS, ids[EOS])]

@@ -1,8 +1,8 @@
-"""Tiny VLM of the embedded world: `LlavaForConditionalGeneration` over the tiny CLIP's vision.
+"""The tiny VLM of the embedded world: `LlavaForConditionalGeneration` with the tiny CLIP's vision.
 
-Architecture: Liu et al. 2023, "Visual Instruction Tuning"; trained on (1) plain VQA and (2)
-few-shot episodes whose house words mean something new each time (`episodes.py`). The vision tower
-stays frozen, so its features are computed once a card.
+Architecture: Liu et al. 2023, "Visual Instruction Tuning". It is trained first on plain VQA, then
+on few-shot episodes whose house words have new meanings each time (`episodes.py`). The vision tower
+is frozen, so its features are computed once per card.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,8 @@ from lever_plus.hub.folder import WEIGHTS
 from lever_plus.vlm.prompt import render
 
 FEATURE_LAYER: Final = -2
-"""LLaVA's choice: patch states of CLIP's last layer get no gradient from its pooled output."""
+"""The hidden layer of CLIP whose patch features are used, as in LLaVA: the patch states of the last
+layer get no gradient in CLIP's training, which uses only the pooled output."""
 CHAT_TEMPLATE: Final = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'user' %}" + USER + "{% else %}" + ASSISTANT + "{% endif %}"
@@ -44,7 +45,7 @@ CHAT_TEMPLATE: Final = (
 
 
 def make_processor(clip: CLIPProcessor, patch_size: int) -> LlavaProcessor:
-    """Return the processor: the CLIP's image processor, the word tokenizer and a chat template."""
+    """Return a processor: CLIP's image processor, the word tokenizer and the chat template."""
     return LlavaProcessor(
         image_processor=clip.image_processor,
         tokenizer=make_tokenizer(sentence_marks=False),
@@ -58,7 +59,7 @@ def make_processor(clip: CLIPProcessor, patch_size: int) -> LlavaProcessor:
 def make_model(
     params: VlmPretrainParams, clip: CLIPModel, processor: LlavaProcessor
 ) -> LlavaForConditionalGeneration:
-    """Return an untrained VLM with the CLIP's vision weights, frozen."""
+    """Return an untrained VLM with the frozen vision weights of the CLIP."""
     tokenizer = processor.tokenizer
     text = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -67,7 +68,7 @@ def make_model(
         num_hidden_layers=params.layers,
         num_attention_heads=params.heads,
         num_key_value_heads=params.heads,
-        initializer_range=0.1,  # about 1 / sqrt(width); .02 needs four times the steps
+        initializer_range=0.1,  # about 1 / sqrt(width); 0.02 needs four times the steps
         max_position_embeddings=512,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -89,9 +90,9 @@ def make_model(
 
 
 def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
-    """Save the VLM in float16, its keys named as in published LLaVA checkpoints.
+    """Save the VLM in float16, with the key names of published LLaVA checkpoints.
 
-    transformers renames both forms when it loads; vLLM knows the published one alone.
+    transformers loads these and its own names; vLLM loads only the published ones.
     """
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -105,7 +106,7 @@ def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder
 
 @torch.no_grad()
 def patch_features(clip: CLIPModel, pixel_values: Tensor, batch_size: int = 512) -> Tensor:
-    """Return the vision features that LLaVA's projector sees, [images, patches, width]."""
+    """Return the inputs of LLaVA's projector, float [images, patches, width]."""
     states = [
         clip.vision_model(part, output_hidden_states=True).hidden_states[FEATURE_LAYER][:, 1:]
         for part in pixel_values.split(batch_size)
@@ -114,7 +115,7 @@ def patch_features(clip: CLIPModel, pixel_values: Tensor, batch_size: int = 512)
 
 
 class Trainer:
-    """Trains projector and language model on cached vision features."""
+    """Trains the projector and the language model on vision features computed before."""
 
     def __init__(
         self,
@@ -123,13 +124,13 @@ class Trainer:
         cards: Sequence[Card],
         features: Tensor,
     ) -> None:
-        """Keep the model, what it sees, and the features [cards, patches, width] of the cards."""
+        """Take the model, the cards and their vision features, float [cards, patches, width]."""
         self.model, self.processor, self.cards, self.features = model, processor, cards, features
 
     def train(
         self, params: VlmPretrainParams, seed: int, on_step: Callable[[int, float], None]
     ) -> None:
-        """Run all steps: plain VQA first, then episodes; `on_step(step, loss)` after each."""
+        """Run all steps: first plain VQA, then episodes; call `on_step(step, loss)` after each."""
         rng = np.random.default_rng([seed, 200])
         trained = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=0.01)
@@ -146,7 +147,7 @@ class Trainer:
     def _draw(
         self, rng: np.random.Generator, params: VlmPretrainParams, step: int
     ) -> list[list[Item]]:
-        """Draw the batch of an episodes' step; the plain steps before have negative numbers."""
+        """Draw the batch of a step; steps of plain VQA have negative numbers."""
         if step < 0:
             return [[plain_item(rng, self.cards)] for _ in range(params.batch_size * 3)]
         other = params.other_share if step >= params.other_from else 0.0
@@ -157,7 +158,7 @@ class Trainer:
         ]
 
     def loss(self, episodes: Sequence[Sequence[Item]]) -> Tensor:
-        """Return the mean cross-entropy of all answer tokens, end marks included."""
+        """Return the mean cross-entropy of all answer tokens, including end marks, in nats."""
         ids, hidden = self._forward(episodes)
         tokenizer = self.processor.tokenizer
         at = answer_mask(ids, tokenizer.convert_tokens_to_ids(ASSISTANT), tokenizer.eos_token_id)
@@ -166,12 +167,12 @@ class Trainer:
 
     @torch.no_grad()
     def share_right(self, kinds: Sequence[Kind], count: int, seed: int) -> float:
-        """Return how often the last answer of an episode is right: a look at the training.
+        """Return how often the last answer of an episode is right, to watch the training.
 
         Args:
-            kinds: Of the episode's examples; the last is asked.
-            count: Episodes.
-            seed: Of the episodes.
+            kinds: The kinds of the episode's examples; the last one is asked.
+            count: Number of episodes.
+            seed: Seed of the episodes.
         """
         rng = np.random.default_rng([seed, 201])
         ids, hidden = self._forward([episode(rng, self.cards, kinds) for _ in range(count)])
@@ -201,7 +202,7 @@ class Trainer:
 
 
 def answer_mask(ids: Tensor, assistant_id: int, eos_id: int) -> Tensor:
-    """Return bool [batch, length]: tokens after the assistant mark, up to the end mark included."""
+    """Return bool [batch, length]: True from after an assistant mark to the end mark, included."""
     opened = (ids == assistant_id).cumsum(-1)
     closed = (ids == eos_id).cumsum(-1)
     return ((opened > closed) & (ids != assistant_id)) | ((ids == eos_id) & (opened == closed))

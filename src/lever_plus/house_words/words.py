@@ -1,8 +1,9 @@
-"""Vocabulary of the embedded data set: attributes, languages, values and house words.
+"""The vocabulary of the embedded data set: attributes, languages, values and house words.
 
-Every organisation has its own words and its own way of writing answers. Here 24 house words each
-stand for one of four attributes of a card, and 16 for one of four answer languages. Their meaning
-is fixed for the data set; the VLM never learns it and can only read it from demonstrations.
+Every organisation has its own words and its own way of writing answers. Here each of 24 house words
+means one of four attributes of a card, and each of 16 means one of four answer languages. These
+meanings are fixed in the data set; the VLM never learns them and can only read them from
+demonstrations.
 """
 
 from typing import Final
@@ -58,7 +59,7 @@ VALUES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "german": ("nordwest", "nordost", "südwest", "südost"),
     },
 }
-"""VALUES[attribute][language][value index] is the one-word answer."""
+"""`VALUES[attribute][language][value index]` is the one-word answer."""
 
 HOUSE_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "digit": ("brindle", "quorp", "taviel", "mernock", "sollit", "drask"),
@@ -66,7 +67,7 @@ HOUSE_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "pattern": ("lunter", "cravic", "hebdon", "zillow", "pranth", "moxley"),
     "corner": ("ulvine", "stobber", "keffin", "rondal", "yarrip", "tessock"),
 }
-"""The attribute that each house word stands for."""
+"""{attribute: the house words that mean it}."""
 
 HOUSE_STYLES: Final[dict[str, tuple[str, ...]]] = {
     "english": ("alderic", "bosk", "corvish", "dunmere"),
@@ -74,7 +75,7 @@ HOUSE_STYLES: Final[dict[str, tuple[str, ...]]] = {
     "french": ("ivorn", "jessamy", "kelpic", "lorrow"),
     "german": ("mundish", "norvic", "ombrel", "pellish"),
 }
-"""The answer language that each house word stands for."""
+"""{answer language: the house words that mean it}."""
 
 PHRASINGS: Final = (
     "What is the {attribute}? Answer in {style}.",
@@ -86,5 +87,5 @@ PHRASINGS: Final = (
 
 
 def plain_style(language: str) -> str:
-    """Return the plain word for a language as it stands in a question."""
+    """Return the plain word for a language, as questions write it."""
     return language.capitalize()

@@ -1,1 +1,1 @@
-"""Hugging Face folders by path: strict loading, identity, and fast linear layers."""
+"""Hugging Face models: their folders, strict loading, identity, and fast linear layers."""

@@ -1,7 +1,7 @@
-"""What a Hugging Face folder may hold, which of its bytes identify a model, and where one is.
+"""Hugging Face folders: how they are found, what they may hold, and the hash that identifies them.
 
-Nobody has to trust a model's folder: weights are safetensors alone, no code of its own runs, and
-every file that a load can read is in the hash.
+A model's folder need not be trusted: its weights must be safetensors, no code in it runs, and every
+file that loading can read is part of the hash.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ SETTINGS: Final = (
 )
 TEMPLATES: Final = "additional_chat_templates"
 TOKENIZERS: Final = "*tokenizer*"
-"""Folders of further tokenizers, which some processors have, such as that of InstructBLIP."""
+"""Folders of further tokenizers, which some processors have, such as InstructBLIP's."""
 NEVER_READ: Final = frozenset(
     [
         *("", ".bin", ".ckpt", ".csv", ".gguf", ".gif", ".h5", ".ipynb", ".jpeg", ".jpg", ".lock"),
@@ -35,11 +35,12 @@ NEVER_READ: Final = frozenset(
         *(".pt", ".pth", ".py", ".svg", ".tflite", ".webp", ".zip"),
     ]
 )
-"""Endings of files that no load reads: documents, and weights in other formats."""
+"""Suffixes of files that loading never reads: documents, and weights in other formats."""
 MOST_LAYERS: Final = 10_000
 SHA256: Final = 64
+"""Hexadecimal digits of a SHA-256."""
 MODELS: Final = Path(__file__).parents[1] / "house_words" / "models"
-"""Where the shipped models are, in a checkout as in an installed package."""
+"""Folder of the shipped models, in a checkout and in an installed package."""
 DOWNLOADED: Final = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 
 
@@ -47,12 +48,12 @@ def find_folder(path: str, revision: str | None) -> Path:
     """Return the folder of a model.
 
     Args:
-        path: Folder, hub id (found in the local cache, or fetched where the environment allows it:
-            `HF_HUB_OFFLINE=0`), or "shipped:NAME".
-        revision: Commit of a hub id; None for a folder.
+        path: A folder, "shipped:NAME", or a hub id. A hub id is looked up in the local cache, and
+            fetched if the environment allows it (`HF_HUB_OFFLINE=0`).
+        revision: Commit, if `path` is a hub id; None for a folder.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such model.
     """
     if path.startswith(SHIPPED):
         return _shipped(path)
@@ -62,8 +63,8 @@ def find_folder(path: str, revision: str | None) -> Path:
             folder = fetch(path, revision, DOWNLOADED)
         except NotFetchedError as error:
             raise UserError(
-                f"{path} holds no model: it is no folder, and {error}: correct the path in "
-                "params.yaml."
+                f"{path} holds no model: there is no such folder, and it is {error}: correct the "
+                "path in params.yaml."
             ) from error
     if not is_there(folder / "config.json"):
         raise UserError(f"{path} holds no model: correct the path in params.yaml.")
@@ -71,29 +72,29 @@ def find_folder(path: str, revision: str | None) -> Path:
 
 
 def _shipped(path: str) -> Path:
-    """Return the folder of a model in the package: a name that is listed, so no path out of it."""
+    """Return the folder of a shipped model; only names that are listed are taken, never a path."""
     there = {SHIPPED + config.parent.name: config.parent for config in MODELS.glob("*/config.json")}
     if path not in there:
         listed = ", ".join(sorted(there)) or "none: install it again"
-        raise UserError(f"{path} is no model of the package, which has {listed}.")
+        raise UserError(f"{path} is not a model of the package, which has {listed}.")
     return there[path]
 
 
 def check_folder(folder: Path, *, weights: bool) -> None:
-    """Refuse a folder that is damaged or would have to be trusted; no weight is read.
+    """Refuse a folder that is damaged or would have to be trusted; no weights are read.
 
     Args:
-        folder: Of the model.
-        weights: Whether its weights are about to be used as well.
+        folder: Folder of the model.
+        weights: Whether its weights are about to be used, too, so that they are checked.
 
     Raises:
-        UserError: It is an adapter, needs code of its own, refers to models elsewhere, or its
-            settings or weights are damaged, missing, pickled or outside the folder.
+        UserError: It holds an adapter, refers to code or models elsewhere, or its settings or
+            weights are damaged, missing, pickled or outside the folder.
     """
     if (folder / "adapter_config.json").exists():
         raise UserError(
-            f"{folder} holds an adapter (adapter_config.json): merge it into its model "
-            "(peft's merge_and_unload), and save that."
+            f"{folder} holds an adapter (adapter_config.json): merge it into its model (peft's "
+            "merge_and_unload), and save the merged model."
         )
     for place in (folder, *_further(folder)):
         for name in SETTINGS:
@@ -117,7 +118,7 @@ def weight_files(folder: Path) -> list[Path]:
         others = [p.name for p in sorted(folder.iterdir()) if p.name.startswith(PICKLES)]
         if others:
             raise UserError(
-                f"{folder} holds its weights as {others[0]}, which is not read, because such files "
+                f"{folder} has its weights in {others[0]}, which is not read, because such files "
                 f"can hold code: save the model as {WEIGHTS} (save_pretrained)."
             )
         raise UserError(f"{folder} has no {WEIGHTS}: {ADVICE}.")
@@ -128,7 +129,8 @@ def weight_files(folder: Path) -> list[Path]:
         beside = isinstance(name, str) and name == Path(name).name
         if not beside or not name.endswith(".safetensors"):
             raise UserError(
-                f"{folder / INDEX} names {name!r}, no safetensors file beside it: {ADVICE}."
+                f"{folder / INDEX} names {name!r}, which is not a safetensors file in the same "
+                f"folder: {ADVICE}."
             )
         if not (folder / name).is_file():
             raise UserError(f"{folder} lacks {name}, which {INDEX} names: {ADVICE}.")
@@ -136,10 +138,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _check_settings(content: Any, path: Path) -> None:
-    """Refuse settings that name other models, code from the hub, or more layers than there are."""
+    """Refuse settings that name other models, files or code elsewhere, or far too many layers."""
     for key, value in _settings(content):
         if key == "transformers_weights":
-            raise UserError(f"{path}: {key} names weights of another name: call them {WEIGHTS}.")
+            raise UserError(f"{path}: {key} names another file of weights: rename it {WEIGHTS}.")
         if key.endswith("attn_implementation") and "/" in str(value):
             raise UserError(f"{path}: {key} names code on the hub ({value}): remove it.")
         if key == "fast_tokenizer_files" and any("/" in str(name) for name in _listed(value)):
@@ -165,18 +167,18 @@ def _settings(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_weights(path: Path) -> None:
-    """Refuse damaged weights, and weights in a format that only some processors compute in."""
+    """Refuse damaged weights, and 8-bit formats in which only some processors can compute."""
     for name, tensor in read_header(path, ADVICE).tensors.items():
         if tensor.dtype.startswith("F8"):
             raise UserError(f"{path}: {name} holds {tensor.dtype}: use weights of 16 or 32 bits.")
         if not tensor.dtype.startswith(("F", "BF")) and name.endswith(("weight", "bias")):
-            raise UserError(f"{path}: {name} holds {tensor.dtype}, no weights: {ADVICE}.")
+            raise UserError(f"{path}: {name} holds {tensor.dtype}, not weights: {ADVICE}.")
 
 
 def folder_hash(folder: Path) -> str:
-    """Return a sha256 over the names and bytes of every file of a model that a load can read.
+    """Return the SHA-256 (hex) of the names and bytes of all files that loading a model can read.
 
-    Bytes are hashed once a process, as long as no file is touched.
+    A file is hashed once per process, and again after it is touched.
     """
     digest = hashlib.sha256()
     for path in _identifying(folder):
@@ -186,9 +188,9 @@ def folder_hash(folder: Path) -> str:
 
 
 def as_downloaded(folder: Path) -> bool:
-    """Return whether the files of a snapshot in the cache are still those of its commit.
+    """Return whether the files of a snapshot in the hub's cache are still those of its commit.
 
-    They are links to files that are named by their content: a sha256, or git's own hash.
+    They are links to files whose names are hashes of their content: a SHA-256, or git's own hash.
     """
     for path in _identifying(folder):
         name = path.resolve().name
@@ -203,12 +205,12 @@ def as_downloaded(folder: Path) -> bool:
 
 
 def state_of(folder: Path) -> tuple[tuple[Any, ...], ...]:
-    """Return what changes as soon as a file of `folder_hash` is written to, removed or added."""
+    """Return a value that changes when a file in `folder_hash` is written, removed or added."""
     return tuple((path, *touched(path)) for path in _identifying(folder))
 
 
 def touched(path: Path) -> tuple[int, ...]:
-    """Return size, number and times of a file; the time of its last change cannot be set back."""
+    """Return a file's device, inode, size and times; the last one (ctime) can't be set back."""
     try:
         found = path.stat()
     except OSError as error:
@@ -217,7 +219,7 @@ def touched(path: Path) -> tuple[int, ...]:
 
 
 def _identifying(folder: Path) -> list[Path]:
-    """Return the files in the hash; hidden ones and those of other formats are never read."""
+    """Return the files that are hashed: all but hidden ones and those with a suffix never read."""
     there = [path for place in (folder, *_further(folder)) for path in place.iterdir()]
     there += [path for place in (folder, *_further(folder)) for path in _templates(place)]
     return sorted(

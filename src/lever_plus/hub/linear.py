@@ -1,8 +1,8 @@
-"""Linear layers on oneDNN.
+"""Linear layers that oneDNN computes.
 
-For float32 torch's CPU wheel calls MKL, which has only AVX2 kernels for processors that are not
-Intel's. oneDNN, in the same wheel, uses what the processor has: on an AMD EPYC with AVX-512 such
-products were 2.2 times as fast.
+For float32, torch's CPU wheel calls MKL, which has only AVX2 kernels for processors that are not
+from Intel. oneDNN, in the same wheel, uses all that the processor has: on an AMD EPYC with AVX-512
+such products took 1 / 2.2 of the time.
 """
 
 from functools import cache
@@ -12,13 +12,21 @@ import torch
 from torch import Tensor, nn
 
 SMALL = 2**14
-"""Elements of an input below which a gradient through oneDNN costs more than it saves."""
+"""Elements of an input; below that, a gradient through oneDNN costs more than it saves."""
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return values W' + b, [..., out], from values [..., in], a weight [out, in] and a bias.
+    """Return values @ weight.T + bias.
 
-    On oneDNN where that can be and is worth it (float32 on a CPU); else as torch does it.
+    oneDNN computes it if it can (float32 on a CPU) and if that saves time, else torch.
+
+    Args:
+        values: [..., in].
+        weight: [out, in].
+        bias: [out], or None.
+
+    Returns:
+        [..., out].
     """
     trained = torch.is_grad_enabled()
     enough = values.numel() >= (SMALL if trained else 1)
@@ -31,18 +39,18 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 class OneDnnLinear(nn.Linear):
-    """A linear layer whose product oneDNN computes."""
+    """A linear layer whose product is computed by oneDNN."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return input W' + b, [..., out_features]."""
+        """Return input @ weight.T + bias, [..., out_features]."""
         return linear(input, self.weight, self.bias)
 
 
 def use_onednn(model: nn.Module) -> None:
-    """Put layers whose product oneDNN computes in the place of a model's linear layers.
+    """Replace a model's linear layers with `OneDnnLinear`, if they are float32 on a CPU.
 
-    Where that can be: float32 on a CPU. They have the weights of the others, but not their hooks.
-    A model that is itself one linear layer has no place for another.
+    The new layers share the weights of the old ones, but not their hooks. A model that is itself a
+    linear layer is not changed.
     """
     for name, layer in _layers(model):
         if type(layer) is nn.Linear and _possible(layer.weight):
@@ -57,12 +65,12 @@ def use_torch(model: nn.Module) -> None:
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the modules inside a model; one that has two names is there under both."""
+    """Return (name, module) of all modules inside a model; one with two names is there twice."""
     return [(n, m) for n, m in model.named_modules(remove_duplicate=False) if n]
 
 
 def _rebuilt(layer: nn.Linear, kind: type[nn.Linear]) -> nn.Linear:
-    """Return a layer of another kind with the same weights, tied ones included."""
+    """Return a layer of another kind with the same weights; tied weights stay tied."""
     has_bias = layer.bias is not None
     other = kind(layer.in_features, layer.out_features, has_bias, device="meta")
     other.weight, other.bias = layer.weight, layer.bias
@@ -79,10 +87,10 @@ def _available() -> bool:
 
 
 def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return values W' + b.
+    """Return values @ weight.T + bias, [..., out].
 
-    What stands as a weight is made dense first: for other views there is only a reference kernel,
-    a thousand times as slow.
+    The weight is made contiguous first: for other views oneDNN has only a reference kernel, which
+    is a thousand times as slow.
     """
     operator = torch.ops.mkldnn._linear_pointwise
     rows = values.reshape(-1, values.shape[-1])
@@ -91,7 +99,7 @@ def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """The operator has no gradient of its own."""
+    """The product with a gradient, which the operator itself does not have."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

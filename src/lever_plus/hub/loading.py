@@ -1,4 +1,4 @@
-"""Loading a model by path or hub id: every weight from the file, and a hash that identifies it."""
+"""Loads models by path or hub id: every weight comes from the file, and a hash identifies them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,27 +9,26 @@ from lever_plus.errors import UserError
 from lever_plus.hub.folder import as_downloaded, check_folder, find_folder, folder_hash, state_of
 
 NEVER: Final = {"trust_remote_code": False, "local_files_only": True}
-"""Of every load: no code of the folder runs, and no network is asked."""
+"""Options of every load: no code of the folder runs, and the network is not used."""
 OLD_BUFFERS: Final = ("position_ids", "inv_freq", "masked_bias", "num_batches_tracked")
-"""What models of earlier versions saved though it is no weight."""
+"""Endings of names of buffers that earlier versions saved, although they are not weights."""
 LACKS_TORCHVISION: Final = "Missing optional dependencies: torchvision"
-"""What transformers says, not in an ImportError, where only torchvision makes images ready."""
+"""What transformers says (not in an ImportError) if a processor works only with torchvision."""
 
 
 def load_processor(path: str, revision: str | None) -> Any:
     """Load the processor of a model.
 
-    Images are made ready by Pillow wherever the library has that for the model, whether torchvision
-    is installed or not: the two make pixels that differ, and so would answers and features.
+    It prepares images with Pillow if transformers offers that for the model, whether torchvision is
+    installed or not: pixels of the two differ, so answers and features would differ, too.
 
     Args:
-        path: Hugging Face folder, or hub id (found in the local cache, or fetched where the
-            environment allows it: `HF_HUB_OFFLINE=0`).
-        revision: Commit of a hub id; None for a folder.
+        path: Hugging Face folder or hub id, see `find_folder`.
+        revision: Commit, if `path` is a hub id; None for a folder.
 
     Raises:
-        UserError: There is no such model, its processor needs a package that is missing or does not
-            load, or code of its own.
+        UserError: There is no such model; or its processor needs code of its own, or a package that
+            is missing or cannot be imported.
     """
     folder = find_folder(path, revision)
     check_folder(folder, weights=False)
@@ -56,17 +55,17 @@ def load_model(
     """Load a model in eval mode.
 
     Args:
-        model_class: Auto class of the model.
-        path: Hugging Face folder or hub id.
-        revision: Commit of a hub id; None for a folder.
+        model_class: Auto class of transformers for the model.
+        path: Hugging Face folder or hub id, see `find_folder`.
+        revision: Commit, if `path` is a hub id; None for a folder.
         device: Such as "cpu" or "cuda:0".
-        identity: What `identify` said of it; None: whatever it is now.
-        **options: Passed on, such as dtype.
+        identity: The identity that it must have, from `identify`; None: any.
+        **options: Passed on to `from_pretrained`, such as dtype.
 
     Raises:
-        UserError: There is no such model, the device is not there, the folder is not the one that
-            was identified, weights are missing in the file, so that some would be random, are left
-            over, or are not finite.
+        UserError: There is no such model, the device cannot be used, the folder was changed after
+            it was identified; or weights are missing (and would be random), left over, or not
+            finite.
     """
     folder = find_folder(path, revision)
     check_folder(folder, weights=True)
@@ -90,13 +89,13 @@ def load_model(
 
 
 def identify(path: str, revision: str | None) -> tuple[str, str]:
-    """Return the class of a model and what identifies it, without loading its weights.
+    """Return (class, identity) of a model, without loading its weights.
 
-    That is the hash of every file that a load reads; of a hub id the commit, as long as the files
-    in the cache are those of the commit.
+    The identity is the hash of all files that loading reads. For a hub id it is the commit instead,
+    provided that the files in the cache are still those of the commit.
 
     Raises:
-        UserError: There is no such model, or it is none that can be used.
+        UserError: There is no such model, or it cannot be used.
     """
     from transformers import AutoConfig
 
@@ -111,7 +110,7 @@ def identify(path: str, revision: str | None) -> tuple[str, str]:
 
 
 def _architecture(config: Any) -> str:
-    """Return what a configuration calls its model, if that is a name, else its own class."""
+    """Return the class of model that a configuration names, else the configuration's own class."""
     named = config.architectures
     first = named[0] if isinstance(named, list) and named else None
     return first if isinstance(first, str) and first.isidentifier() else type(config).__name__
@@ -119,17 +118,17 @@ def _architecture(config: Any) -> str:
 
 @contextmanager
 def explained(path: str) -> Iterator[None]:
-    """Turn whatever a model's files make its library raise into a sentence that names the model."""
+    """Turn whatever transformers raises in this block into a UserError that names the model."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit, UserError):
         raise
-    except BaseException as error:  # tokenizers' own panics are no Exceptions
+    except BaseException as error:  # panics of the tokenizers library are not Exceptions
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         _check_torchvision(path, error)
         if isinstance(error, ImportError) or LACKS_TORCHVISION in str(error):
-            # The first line of transformers' message breaks off.
+            # The first line of transformers' message about torchvision breaks off.
             missing = LACKS_TORCHVISION in str(error)
             what = "it needs torchvision" if missing else _first_line(error).partition(". ")[0]
             raise UserError(
@@ -137,14 +136,14 @@ def explained(path: str) -> Iterator[None]:
             ) from error
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"{path} cannot be loaded without code of its own (auto_map), which is never run: "
-                "use a model that transformers knows."
+                f"{path} cannot be loaded without its own code (auto_map), which is never run: use "
+                "a model that transformers supports."
             ) from error
         raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
 
 
 def _check_torchvision(path: str, error: BaseException) -> None:
-    """Say so if the cause is a torchvision that was built for another torch than this one."""
+    """Raise UserError if the cause is a torchvision that was built for another version of torch."""
     import torch
 
     cause: BaseException | None = error
@@ -159,33 +158,33 @@ def _check_torchvision(path: str, error: BaseException) -> None:
 
 
 def _check_report(report: Any, path: str) -> None:
-    """Refuse weights that would be random, and weights that the model has no place for."""
+    """Refuse a load in which weights would be random, or the model has no place for some."""
     for kind in ("missing_keys", "mismatched_keys"):
         if report[kind]:
             raise UserError(
                 f"{path}: {len(report[kind])} {kind.replace('_', ' ')} (such as "
-                f"{sorted(map(str, report[kind]))[0]}): those weights would be random. Get the "
+                f"{sorted(map(str, report[kind]))[0]}): these weights would be random. Get the "
                 "whole checkpoint."
             )
     left = sorted(n for n in map(str, report["unexpected_keys"]) if not n.endswith(OLD_BUFFERS))
     if left:
         raise UserError(
-            f"{path}: {len(left)} weights that the model has no place for (such as {left[0]}): its "
-            "config.json is that of another model. Get the whole checkpoint."
+            f"{path}: the model has no place for {len(left)} of the weights (such as {left[0]}): "
+            "its config.json belongs to another model. Get the whole checkpoint."
         )
     if report.get("error_msgs"):
         raise UserError(f"{path} cannot be loaded: {report['error_msgs'][0]}")
 
 
 def _check_finite(model: Any, path: str) -> None:
-    """Refuse weights that are not finite: answers would be noise, or features."""
+    """Refuse weights that are not finite: answers and features would be noise."""
     import torch
 
     for name, weight in model.named_parameters():
         if weight.is_floating_point() and not torch.isfinite(weight).all():
             raise UserError(
                 f"{path}: {name} holds numbers that are not finite in {weight.dtype}: get the "
-                "whole checkpoint again, or set a longer dtype."
+                "whole checkpoint again, or use a dtype of a larger range (float32)."
             )
 
 

@@ -1,4 +1,4 @@
-"""A model in another precision for a while."""
+"""Computing in float32 for a while with a model of lower precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ import torch
 
 @contextmanager
 def in_float32(model: Any) -> Iterator[None]:
-    """Let a model of a shorter type compute in float32 in this block.
+    """Let a model in float16 or bfloat16 compute in float32 in this block.
 
-    Every value is what it was afterwards: float32 holds all of float16 and bfloat16. What is
+    Afterwards every value is what it was: float32 holds all values of float16 and bfloat16. What is
     float32 already, such as rotary frequencies, is not touched.
     """
     values = chain(model.parameters(), model.buffers())

@@ -17,16 +17,16 @@ def process(
     """Return model inputs.
 
     Args:
-        processor: Of the VLM.
-        texts: n rendered prompts, every mark of theirs included.
-        images: For each prompt its images, in order.
-        side: Where shorter prompts are padded.
+        processor: The VLM's processor.
+        texts: n rendered prompts, with all their marks (special tokens).
+        images: The images of each prompt, in order.
+        side: The side on which shorter prompts are padded.
 
     Returns:
-        Tensors by name: input_ids and attention_mask [n, length], and what the images need.
+        Tensors by name: input_ids and attention_mask [n, length], and those that hold the images.
 
     Raises:
-        UserError: An image is a longer strip than the processor takes.
+        UserError: The sides of an image differ more than the processor accepts.
     """
     try:
         inputs = processor(
@@ -42,14 +42,14 @@ def process(
             raise
         longest = max((i.size for row in images for i in row), key=lambda s: max(s) / min(s))
         raise UserError(
-            f"the VLM's processor takes no image of {longest[0]} x {longest[1]} pixels ({error}): "
-            "take the questions about it out, or cut it."
+            f"the VLM's processor does not accept an image of {longest[0]} x {longest[1]} pixels "
+            f"({error}): remove the questions about it, or crop it."
         ) from error
     return dict(inputs)
 
 
 def on_device(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return inputs where the model is, pixels in its precision."""
+    """Return inputs on the model's device, with pixels in its precision."""
     return {
         name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
         for name, value in inputs.items()

@@ -1,7 +1,7 @@
-"""Folders that travel: fetched from the Hugging Face Hub, and sent to it.
+"""Fetches folders from the Hugging Face Hub, and sends folders to it.
 
-Nothing is asked of the Hub unless the environment allows it: `HF_HUB_OFFLINE=0`. Whether one may
-write there is a matter of the Hub's own client (`hf auth login`, or `HF_TOKEN`).
+The Hub is not contacted unless the environment allows it: `HF_HUB_OFFLINE=0`. Permission to write
+there comes from the Hub's own client (`hf auth login`, or `HF_TOKEN`).
 """
 
 import os
@@ -16,29 +16,29 @@ from lever_plus.files.secrets import without_secrets
 
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 LONGEST: Final = 300
-"""Characters of what the Hub says of something that failed."""
+"""Characters of an error of the Hub that are quoted."""
 
 
 class NotFetchedError(Exception):
-    """A folder is not there; its text is the end of a sentence that says why."""
+    """A folder cannot be had; the message says why, as the end of "it is ..."."""
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text names a folder of the Hub, and none of this machine."""
+    """Whether a text has the form of a hub id, and does not name a path on this machine."""
     there = is_there(text) or is_there(text.partition("/")[0])
     return bool(HUB_ID.fullmatch(text)) and not there
 
 
 def fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """Return a folder of the Hub: from the local cache, or fetched where that is allowed.
+    """Return a folder of the Hub: from the local cache, or fetched if the environment allows it.
 
     Args:
-        name: Such as user/name.
+        name: Its hub id, user/name.
         revision: A branch, a tag or a commit; None: the newest.
-        patterns: The files that are wanted.
+        patterns: Patterns of the names of files to fetch.
 
     Raises:
-        NotFetchedError: It is not there, or the Hub is out of reach.
+        NotFetchedError: There is no such folder, or the Hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -59,7 +59,7 @@ def fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
         elif isinstance(error, not_there):
             why = "not on the hub"
         else:
-            why = f"cannot be fetched from the hub ({_said(error)})"
+            why = f"not reachable on the hub ({_said(error)})"
         raise NotFetchedError(why) from error
     return Path(found)
 
@@ -68,11 +68,11 @@ def send(folder: Path, name: str, files: Sequence[str], *, private: bool, messag
     """Send files of a folder to the Hub and return the address of the commit.
 
     Args:
-        folder: Their folder.
-        name: Such as user/name; made if it is not there.
-        files: Their names.
-        private: Whether a folder that is made is seen by its owners alone.
-        message: Of the commit.
+        folder: The folder.
+        name: Hub id of the repository, user/name; it is made if there is none.
+        files: Names of the files.
+        private: Whether a repository that is made can be seen only by its owners.
+        message: Message of the commit.
 
     Raises:
         UserError: The environment does not allow it, or the Hub refuses.
@@ -80,7 +80,7 @@ def send(folder: Path, name: str, files: Sequence[str], *, private: bool, messag
     from huggingface_hub import HfApi
 
     if not HUB_ID.fullmatch(name):
-        raise UserError(f"{name!r} is no name on the Hugging Face Hub: give user/name.")
+        raise UserError(f"{name!r} is not a name on the Hugging Face Hub: give user/name.")
     if not _is_online():
         raise UserError(f"nothing is sent to {name}: set HF_HUB_OFFLINE=0 to allow it.")
     try:
@@ -94,8 +94,8 @@ def send(folder: Path, name: str, files: Sequence[str], *, private: bool, messag
         )
     except Exception as error:
         raise UserError(
-            f"{name} cannot be sent to the Hugging Face Hub ({_said(error)}): see whether you may "
-            "write there (`hf auth login`, or HF_TOKEN)."
+            f"{name} cannot be sent to the Hugging Face Hub ({_said(error)}): check that you are "
+            "allowed to write there (`hf auth login`, or HF_TOKEN)."
         ) from error
     return str(commit.commit_url)
 
@@ -105,6 +105,6 @@ def _is_online() -> bool:
 
 
 def _said(error: Exception) -> str:
-    """Return the first line of what an error says."""
+    """Return the first line of an error's message, without secrets."""
     said = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
     return without_secrets(said)[:LONGEST]

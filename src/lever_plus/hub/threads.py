@@ -1,4 +1,4 @@
-"""Threads that torch works on: set here and nowhere else."""
+"""The number of torch's threads, which is set here and nowhere else."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,13 +7,13 @@ import torch
 
 
 def use_threads(count: int) -> None:
-    """Let torch work on `count` threads in this process, from now on."""
+    """Let torch use `count` threads in this process from now on."""
     torch.set_num_threads(count)
 
 
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
-    """Let torch work on `count` threads in this block, and on as many as before after it."""
+    """Let torch use `count` threads in this block, and as many as before after it."""
     before = torch.get_num_threads()
     use_threads(count)
     try:

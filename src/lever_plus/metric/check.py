@@ -1,7 +1,7 @@
-"""Proof of agreement with the official script, and one prediction file under every convention.
+"""Compares the metric with recorded results of the official script, and its three conventions.
 
-The vectors were made by running the unmodified script (see their `source`); tests and
-`lever-plus metric check` compare with every one of them.
+The recorded results (vectors) were made by running the unmodified script, see their `source`. Tests
+and `lever-plus metric check` compare with every one of them.
 """
 
 from collections import Counter
@@ -27,12 +27,12 @@ HUMANS: Final = 10
 SHOWN: Final = 5
 ADVICE: Final = "give the results and the annotations of the same questions, in VQAv2 format"
 USED: Final = ConfigDict(**{**STRICT, "extra": "ignore"})
-"""Files in VQAv2 format have more fields than are used."""
+"""Unknown fields are allowed: files in VQAv2 format have more than are used."""
 Answered = TypeVar("Answered", "Prediction", "Annotation")
 
 
 class Agreement(NamedTuple):
-    """How many vectors agree, of how many, and what does not."""
+    """How many vectors agree, how many there are, and a sentence for each that does not agree."""
 
     agreeing: int
     total: int
@@ -64,10 +64,13 @@ def agreement() -> Agreement:
 
 
 class Comparison(NamedTuple):
-    """Mean accuracy of a prediction file under every convention, and where they part.
+    """Mean accuracy of a prediction file under every convention.
 
-    accuracy: {convention: mean in [0, 1]}; n: predictions; unanimous: share of questions whose
-    human answers are all identical, which the official script does not normalise.
+    Attributes:
+        accuracy: {convention: mean in [0, 1]}.
+        n: Number of predictions.
+        unanimous: Share of questions whose human answers are all identical. The official script
+            does not normalise these; the conventions differ there.
     """
 
     accuracy: dict[Convention, float]
@@ -76,7 +79,7 @@ class Comparison(NamedTuple):
 
 
 class Prediction(BaseModel):
-    """An answer to a question; other fields of results files are not looked at."""
+    """A predicted answer to a question; other fields of a results file are ignored."""
 
     model_config = USED
     question_id: Id
@@ -101,15 +104,15 @@ class Annotation(BaseModel):
 def compare(predictions: Path, annotations: Path) -> Comparison:
     """Score a file of predictions under all conventions.
 
-    As in the official script, the predictions must be for the very questions that are annotated.
+    As in the official script, both files must be about exactly the same questions.
 
     Args:
         predictions: Results in VQAv2 format, [{"question_id": 1, "answer": "yes"}, ...].
-        annotations: VQAv2 annotations of the same questions, ten human answers each.
+        annotations: VQAv2 annotations of the same questions, with ten human answers each.
 
     Raises:
-        UserError: A file is missing or has another format, a question is there twice or in one of
-            the files alone, or does not have ten answers.
+        UserError: A file is missing or has another format; or a question is there twice, is in only
+            one of the files, or does not have ten answers.
     """
     annotated = _annotations(annotations)
     answers = {row.question_id: [given.answer for given in row.answers] for row in annotated}
@@ -141,9 +144,11 @@ def _annotations(path: Path) -> list[Annotation]:
 
 
 def _rows(kind: type[Answered], content: Any, path: Path) -> list[Answered]:
-    """Return a list of rows, at least one, each of another question."""
+    """Return the rows of a list: at least one, and no two for the same question."""
     if not isinstance(content, list) or not content:
-        raise UserError(f"{path} holds no list of objects with {', '.join(kind.model_fields)}.")
+        raise UserError(
+            f"{path} must hold a list of objects with {', '.join(kind.model_fields)}, at least one."
+        )
     rows = [_row(kind, row, f"{path}, entry {number}") for number, row in enumerate(content)]
     counts = Counter(row.question_id for row in rows)
     _refuse([i for i, count in counts.items() if count > 1], f"questions are there twice in {path}")

@@ -39,4 +39,4 @@ def _misspellings(form: str) -> Iterator[str]:
 CONTRACTIONS = MappingProxyType(
     {key: form for form in _FORMS.split() for key in _misspellings(form)} | _EXCEPTIONS
 )
-"""Rewrite of a whole lower-cased word; a word that is no key stays as it is."""
+"""What a whole lower-cased word is rewritten to; a word that is not a key stays as it is."""

@@ -1,4 +1,4 @@
-"""How near a wrong answer comes to the human ones: a term of some rewards, never an accuracy."""
+"""How near a wrong answer is to the human ones: a term of some rewards, never an accuracy."""
 
 import difflib
 from collections import Counter
@@ -8,10 +8,14 @@ from lever_plus.metric.vqa import normalize_answer
 
 
 def relevance(answer: str, answers: Iterable[str]) -> float:
-    """Return how near an answer comes to the nearest human one, in [0, 1].
+    """Return how near an answer is to the nearest human one, in [0, 1].
 
-    The better of token F1 and edit similarity (difflib's ratio). Both sides are
-    normalised as the VQA metric does it.
+    Nearness is the larger of token F1 and the ratio of `difflib.SequenceMatcher`, after both
+    answers are normalised as in the VQA metric.
+
+    Args:
+        answer: The VLM's answer.
+        answers: The human answers, at least one.
     """
     given = normalize_answer(answer)
     return max(_nearness(given, human) for human in {normalize_answer(a) for a in answers})

@@ -7,8 +7,8 @@ Deviations, none of which changes the score of a well-formed annotation file:
 
 * The original normalises the annotations in place, so that a second evaluation scores differently;
   these functions are pure.
-* The original leaves an annotator out by comparing whole annotation records, which drops equal
-  answers together when the records carry no id; here an annotator is left out by position.
+* The original leaves an annotator out by comparing whole annotation records, so that it drops equal
+  answers together if the records have no id; here an annotator is left out by position.
 * The original is Python 2 code. Its ASCII digits and one-to-one lower-casing are kept; whitespace
   is what this Python calls whitespace, which differs for U+180E alone.
 * Scores are in [0, 1] and not rounded to two decimals of a per cent.
@@ -59,7 +59,7 @@ def _strip_punctuation(text: str) -> str:
     has_grouped_number = _DIGIT_COMMA_DIGIT.search(text) is not None
     result = text
     for mark in _PUNCTUATION:
-        # Asked of the given text: spaces put in for earlier marks must not count.
+        # Looked up in the given text: spaces put in for earlier marks must not count.
         vanishes = has_grouped_number or f"{mark} " in text or f" {mark}" in text
         result = result.replace(mark, "" if vanishes else " ")
     return _PERIOD.sub("", result, count=_MOST_PERIODS_REMOVED)
@@ -74,7 +74,7 @@ def _normalize_words(text: str) -> str:
 
 @lru_cache(maxsize=_CACHED_STRINGS)
 def _normal_form(text: str) -> str:
-    """Compute the normal form once per distinct text."""
+    """Return the normal form, which is computed once per distinct text."""
     return _normalize_words(_strip_punctuation(_clean(text)))
 
 
@@ -140,7 +140,7 @@ def _leave_one_out_mean(matches: int, annotators: int) -> float:
 
 
 def _check_arguments(answers: Sequence[str], convention: str) -> None:
-    """Refuse what would otherwise score a misleading number."""
+    """Refuse arguments that would otherwise give a misleading number."""
     if convention not in _COMPARABLE:
         choices = ", ".join(_COMPARABLE)
         raise ValueError(f"Unknown convention {convention!r}: choose one of {choices}.")

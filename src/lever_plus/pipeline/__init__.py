@@ -1,1 +1,1 @@
-"""One module per DVC stage: files in, one or two rooms called, files out."""
+"""The pipeline: one module per DVC stage, which reads files, computes and writes files."""

@@ -1,4 +1,7 @@
-"""What training a method asked the VLM, its whole chain: read from the stages' metrics files."""
+"""How many requests to the VLM it takes to train a method, from the stages' metrics files.
+
+The policies that a method starts from, and the data that it learns from, are part of the count.
+"""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,7 +17,7 @@ ADVICE: Final = "run `dvc repro evaluate`"
 
 
 class _Asked(BaseModel):
-    """How many requests a stage had, or one training of it; what else it says is not read here."""
+    """The requests of a stage or of one of its trainings; other keys of the file are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -22,16 +25,16 @@ class _Asked(BaseModel):
 
 
 def requests_to_train(paths: Paths, method: str, seed: int, start: str) -> int:
-    """Return the requests of all that a method is made from, as if nothing else were trained.
+    """Return how many requests it takes to train one method and everything that it starts from.
 
     Args:
-        paths: Of the project, or of a variant, whose other stages are the project's.
-        method: A trained one.
-        seed: Of its training.
-        start: `grpo.start`.
+        paths: Paths of the project, or of a variant; a variant uses the project's other stages.
+        method: A trained method.
+        seed: Its training seed.
+        start: The off-line method that GRPO starts from (`grpo.start`).
 
     Raises:
-        UserError: A metrics file is missing, or does not say it.
+        UserError: A metrics file is missing, or does not have this number.
     """
     of_seed, stage = f"seed{seed}.json", stage_of(method)
     own = _asked(_metrics_of(paths, stage) / stage / of_seed, method)
@@ -45,12 +48,12 @@ def requests_to_train(paths: Paths, method: str, seed: int, start: str) -> int:
 
 
 def _metrics_of(paths: Paths, stage: str) -> Path:
-    """Return the folder of a stage's metrics files: the project's, unless its outputs are moved."""
+    """Return the folder of a stage's metrics files: the project's, unless the stage is moved."""
     return paths.metrics if stage in paths.moved else Paths(paths.root).metrics
 
 
 def _asked(path: Path, method: str | None = None) -> int:
-    """Return what a metrics file says about a stage, or about one of its methods."""
+    """Return the requests of a stage, or of one of its methods, from its metrics file."""
     found = read_object(path, ADVICE)
     if method is None:
         return checked(_Asked, found, str(path), ADVICE).vlm_requests

@@ -1,4 +1,4 @@
-"""What the demo is about where nothing else is named: the pipeline's selector, questions, pools."""
+"""What the demo shows by default: the pipeline's own selector, test questions and pools."""
 
 from pathlib import Path
 from typing import Final
@@ -19,14 +19,16 @@ ADVICE: Final = (
     "its examples with --pool"
 )
 HOUSE_WORDS: Final = (
-    "The data are house words: a word such as moxley means nothing to the model until a "
-    "demonstration shows what it asks for, or in which language"
+    "The questions contain house words: a word such as moxley means nothing to the model until a "
+    "demonstration shows what it asks for, or in which language to answer"
 )
 STREAM: Final = 30
 
 
 def trained_checkpoint(paths: Paths, params: Params) -> Path:
-    """Return the selector that the page shows: of the first training seed, one that can stop.
+    """Return the checkpoint of the selector that the page shows.
+
+    It is that of the first training seed: the policy that can stop, or else GRPO's.
 
     Raises:
         UserError: Nothing is trained yet.
@@ -42,7 +44,8 @@ def trained_checkpoint(paths: Paths, params: Params) -> Path:
 def pipeline_world(paths: Paths, params: Params) -> World:
     """Return the first test questions, each with its own pool, and a pool for any other question.
 
-    Questions of a user's own get training examples that are drawn once, as many as a pool has.
+    The pool for a user's own questions consists of training examples that are drawn at random, as
+    many as the other pools have; the same seed draws the same examples.
 
     Raises:
         UserError: The data are not prepared yet, or damaged.

@@ -1,4 +1,4 @@
-"""Stage embed: examples + CLIP -> features of images, questions and answers."""
+"""Stage embed: examples and CLIP -> features of images, questions and answers."""
 
 from lever_plus.config.base import Count, Section
 from lever_plus.config.features import EmbedParams
@@ -12,7 +12,7 @@ from lever_plus.pipeline.vlm import found_model
 
 
 class Settings(Section):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     threads: Count
     embed: EmbedParams

@@ -58,11 +58,11 @@ from lever_plus.vlm.scorer import METRIC, Scorer
 from lever_plus.vlm.store.cached import StoredVlm
 
 ORDERS = 8
-"""Orders of a set, and random sets, that the order diagnostics try."""
+"""How many orders of a set, and how many random sets, the order diagnostics try."""
 
 
 class Settings(Section):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     seed: int
     training_seeds: list[int]
@@ -80,7 +80,8 @@ class Settings(Section):
 class Entry(NamedTuple):
     """A row of the tables: a selector under a name and a seed, on some of the questions.
 
-    requests: What training or choosing it asked the VLM; None where that is not known.
+    `requests` counts the requests to the VLM that training or choosing the selector took; None if
+    that is not known.
     """
 
     method: str
@@ -132,7 +133,7 @@ def _methods(settings: Settings) -> Methods:
 def _tables(
     settings: Settings, workspace: Workspace, costs: Costs, instructed: BestInstruction | None
 ) -> Iterator[pd.DataFrame]:
-    """Yield the scores of all methods, and note what they took."""
+    """Yield the scores of all methods, and record what the methods cost."""
     questions, shots = workspace.of_split("test"), settings.pointer.shots
     ids = (question.question_id for question in questions)
     pool_of = dict(zip(ids, workspace.pools_of(questions), strict=True))
@@ -183,7 +184,7 @@ def _entries(settings: Settings, workspace: Workspace, questions: list[Example])
                 yield Entry(STTR_AS_MANY, seed, as_many, questions, None)
             requests = requests_to_train(workspace.paths, method, seed, settings.start)
             yield Entry(method, seed, selector, questions, requests)
-    # What sees the true answers, on the first questions.
+    # These two see the true answers; they run on the first questions only.
     few = questions[: evaluate.oracle_queries]
     learned = _first_sft(settings, workspace)
     best = BestOfSamples(learned, workspace.scorer, few, evaluate.best_of, settings.seed)
@@ -193,7 +194,7 @@ def _entries(settings: Settings, workspace: Workspace, questions: list[Example])
 
 
 def _price_curve(settings: Settings, workspace: Workspace) -> dict[str, Any]:
-    """Return what the policies that stop reach at every price that they have learned."""
+    """Return what the policies that stop achieve at every price that they were trained with."""
     if settings.stop is None:
         return {"rows": []}
     questions, shots = workspace.of_split("test"), settings.pointer.shots
@@ -216,14 +217,17 @@ def _price_curve(settings: Settings, workspace: Workspace) -> dict[str, Any]:
 def _first_sft(settings: Settings, workspace: Workspace) -> LearnedSelector:
     """Return the SFT selector of the first training seed.
 
-    Ceilings and diagnostics look at one: they compare no trainings, and each further one would ask
-    the VLM as much again.
+    Best-of-n and the order diagnostics use only this one: they do not compare trainings, and every
+    further training would cost as many requests to the VLM again.
     """
     return workspace.selector(workspace.paths.trained(SFT, settings.training_seeds[0]))
 
 
 def _best_instruction(settings: Settings, workspace: Workspace) -> BestInstruction | None:
-    """Return what the VLM's own instruction and the others reach on dev; None without others."""
+    """Return the best of all instructions on dev; None if params.yaml names none to try.
+
+    The VLM's own instruction takes part.
+    """
     evaluate, vlm = settings.evaluate, workspace.vlm
     if not evaluate.instructions:
         return None
@@ -232,7 +236,7 @@ def _best_instruction(settings: Settings, workspace: Workspace) -> BestInstructi
 
 
 def _best_fixed(settings: Settings, workspace: Workspace) -> FixedSelector:
-    """Return the one pointer that scores best before all dev queries."""
+    """Return the selector of one fixed pointer: the one that scores best over all dev queries."""
     dev, count = workspace.of_split("dev"), settings.evaluate.fixed_pointers
     pools = [workspace.pools.of(example.question_id) for example in dev]
     drawn = fixed_candidates(pools, settings.pointer.shots, count, settings.seed)
@@ -248,7 +252,7 @@ def _best_fixed(settings: Settings, workspace: Workspace) -> FixedSelector:
 
 
 def _diagnostics(settings: Settings, workspace: Workspace, scores: pd.DataFrame) -> dict[str, Any]:
-    """Return copy rates of all methods, and how much order matters beside choice."""
+    """Return copy rates of all methods, and how much order matters compared with choice."""
     few = workspace.of_split("test", settings.evaluate.order_queries)
     pools, selector = workspace.pools_of(few), _first_sft(settings, workspace)
     queries = [example.query for example in few]

@@ -1,6 +1,6 @@
-"""Stage grpo: off-line policy + VLM -> the on-policy policies of one seed.
+"""Stage grpo: off-line policy and VLM -> the on-policy policies of one seed.
 
-GRPO, and from it a policy that decides when to stop.
+These are the policy of GRPO and, trained further from it, a policy that decides when to stop.
 """
 
 from collections.abc import Collection
@@ -23,7 +23,7 @@ from lever_plus.vlm.store.cached import StoredVlm
 
 
 class Settings(TrainingSettings):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     threads: Count
     pointer: PointerParams
@@ -40,9 +40,10 @@ def run(
     vlm: StoredVlm | None = None,
     methods: Collection[str] | None = None,
 ) -> Outcome:
-    """Train them (all, or some), each from its start, which is the reference of its KL.
+    """Train the policies of one seed, all of them or those that `methods` names.
 
-    GRPO starts from an off-line policy of the same seed, `grpo-stop` from GRPO's.
+    GRPO starts from an off-line policy of the same seed, and `grpo-stop` from GRPO's policy; the
+    KL of each training is measured against the policy that it starts from.
     """
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
     trainings = [
@@ -67,7 +68,7 @@ def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Train
 
 
 def _fits(settings: Settings, workspace: Workspace, seed: int) -> dict[str, Fit]:
-    """Return {method: what trains it}, in the order in which they start from each other."""
+    """Return {method: function that trains it}, each after the method that it starts from."""
     environment = workspace.environment(settings.pointer.shots, settings.reward)
     paths, dev = workspace.paths, workspace.queries("dev")
     groups = workspace.groups(paths.rl_data(seed), settings.reward, settings.rl)

@@ -1,4 +1,4 @@
-"""What the ideal reader of the embedded data set says of the evaluated pointers, for the report."""
+"""What the ideal reader makes of the evaluated pointers, for the report (embedded data only)."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -18,13 +18,13 @@ Row = dict[str, Any]
 
 
 def open_reader(paths: Paths, examples: Mapping[int, Example]) -> IdealReader:
-    """Return the reader; UserError where an example's hidden meaning is not known."""
+    """Return the reader; raise UserError if the hidden meaning of an example is not known."""
     hidden = read_latent(paths.source)
     unknown = sorted(examples.keys() - hidden.keys())
     if unknown:
         raise UserError(
-            f"{paths.source} does not say what question {unknown[0]} hides: run `dvc repro "
-            "prepare`."
+            f"{paths.source} does not have the hidden meaning of question {unknown[0]}: run `dvc "
+            "repro prepare`."
         )
     return IdealReader(hidden, examples)
 
@@ -36,21 +36,21 @@ def reader_numbers(
     pools: Pools,
     resamples: int,
 ) -> dict[str, Any]:
-    """Return what the reader says of the test questions and of every method's pointers.
+    """Return what the reader says about the test questions and every method's pointers.
 
     Args:
-        reader: Of the examples.
+        reader: The ideal reader.
         scores: The table of `evaluate`; methods that do not ask the VLM are left out.
         summary: metrics/summary.json, which has the measured accuracies.
-        pools: Of the test questions.
-        resamples: Bootstrap resamples.
+        pools: The pools of the test questions.
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        questions: how many; needed: of the demonstrations that a question needs ("none": so many
-        are not enough), the share of questions with its interval; accuracy: rows as those of the
-        summary, with the accuracy that was measured beside the reader's; picks: for every method
-        and position of its longest pointers, the share of each kind with its interval, n: of how
-        many questions.
+        questions: number of test questions; needed: {number of demonstrations: share of questions
+        that need this many, with its interval}, where "none" is the share for which all shots are
+        not enough; accuracy: rows like those of the summary, with the reader's accuracy and the
+        measured one; picks: for every method and position of its longest pointers, the share of
+        each kind of pick with its interval, and the number n of questions.
     """
     asked = scores[scores["method"] != VOTE]
     ideal = [
@@ -74,7 +74,7 @@ def reader_numbers(
 def _needed(
     reader: IdealReader, scores: pd.DataFrame, pools: Pools, resamples: int
 ) -> dict[str, Row]:
-    """Return the share of the questions that need each number of demonstrations."""
+    """Return the share of questions that need each number of demonstrations."""
     most = int(scores["shot"].max())
     questions = images_of(scores).reset_index().assign(seed=0, shot=0)
     asked = [int(query) for query in questions["query_id"]]
@@ -91,10 +91,10 @@ def _needed(
 def _picks(
     reader: IdealReader, scores: pd.DataFrame, resamples: int, trained: Collection[str]
 ) -> list[Row]:
-    """Return the share of each kind of pick, a row a method and position.
+    """Return the share of each kind of pick, one row per method and position.
 
-    A method that stops has fewer picks: at a position, questions for which one of its trainings has
-    no pick are left out.
+    A method that stops may have no pick at a position: a question is left out there if any training
+    of the method has none.
     """
     last = scores.groupby("method")["shot"].transform("max")
     longest = scores[(scores["shot"] == last) & (scores["shot"] > 0)]

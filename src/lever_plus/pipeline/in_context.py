@@ -1,4 +1,4 @@
-"""Stage in_context: what does the VLM read from demonstrations? -> metrics/in_context.json."""
+"""Stage in_context: what the VLM reads from demonstrations -> metrics/in_context.json."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from lever_plus.vlm.store.cached import StoredVlm
 
 
 class Settings(Section):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     seed: int
     in_context: InContextParams
@@ -31,8 +31,8 @@ def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outco
     """Ask the VLM dev questions after demonstrations whose hidden meanings are known."""
     if settings.source != "embedded":
         write_metrics(paths.in_context, {})
-        return Outcome("nothing to ask: the meanings of questions are known in house words alone")
-    use_threads(1)  # scoring has workers
+        return Outcome("nothing to ask: only the embedded data have questions with known meanings")
+    use_threads(1)  # scoring has worker threads of its own
     splits = read_splits(paths.prepare, paths.root)
     queries, demonstrations = splits["dev"], splits["train"]
     asked = vlm or open_vlm(settings.vlm, settings.scoring, paths)

@@ -1,7 +1,7 @@
-"""Stage rce: RL data + SFT policy -> the off-line policies of one seed.
+"""Stage rce: RL data and SFT policy -> the off-line policies of one seed.
 
-RCE with every tau schedule, and AGRO on the same candidates: one process, because starting up takes
-as long as training.
+These are RCE with every tau schedule, and AGRO on the same candidates. One process trains them all,
+because starting a process takes as long as a training.
 """
 
 from collections.abc import Collection
@@ -23,7 +23,7 @@ from lever_plus.vlm.store.cached import StoredVlm
 
 
 class Settings(TrainingSettings):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     threads: Count
     shots: Annotated[int, From("pointer.shots")]
@@ -40,7 +40,10 @@ def run(
     vlm: StoredVlm | None = None,
     methods: Collection[str] | None = None,
 ) -> Outcome:
-    """Train them (all, or some) from the seed's SFT policy, which is AGRO's reference too."""
+    """Train the policies of one seed, all of them or those that `methods` names.
+
+    Each starts from the seed's SFT policy, which is also AGRO's reference.
+    """
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
     trainings = [
         (_training(settings, paths, method, seed), fit)
@@ -63,7 +66,7 @@ def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Train
 
 
 def _fits(settings: Settings, workspace: Workspace, seed: int) -> dict[str, Fit]:
-    """Return {method: what trains it}."""
+    """Return {method: function that trains it}."""
     environment = workspace.environment(settings.shots, settings.reward)
     paths, dev = workspace.paths, workspace.queries("dev")
     groups = workspace.groups(paths.rl_data(seed), settings.reward, settings.rl)

@@ -9,12 +9,12 @@ from lever_plus.vlm.usage import Usage
 
 
 class Outcome(NamedTuple):
-    """A sentence for people, and what asking the VLM cost (None: it was not needed)."""
+    """A sentence for people, and what the requests to the VLM cost (None if it was not needed)."""
 
     text: str
     usage: Usage | None = None
 
 
 def write_metrics(path: Path, values: Mapping[str, object]) -> None:
-    """Write a metrics file, whole or not at all: sorted, indented JSON."""
+    """Write a metrics file as sorted, indented JSON; it is replaced in one step."""
     write_json(path, values)

@@ -17,7 +17,8 @@ class Paths:
 
     Attributes:
         root: The project's folder.
-        moved: {stage: folder of its outputs}, for those that are not where the pipeline has them.
+        moved: {stage: folder of its outputs}, for stages whose outputs are not in their usual
+            place.
         metrics_in: Folder of the metrics files; None: metrics/ in the project.
     """
 
@@ -71,17 +72,17 @@ class Paths:
 
     @property
     def cache(self) -> Path:
-        """What only saves time: it may be deleted, and no result depends on it."""
+        """Files that only save time: they may be deleted, and no result depends on them."""
         return self.root / "cache"
 
     @property
     def usage(self) -> Path:
-        """What asking the VLM cost each stage on this machine."""
+        """What the requests of each stage to the VLM cost on this machine."""
         return self.cache / "usage"
 
     @property
     def training(self) -> Path:
-        """States of trainings that have not ended."""
+        """States of trainings that were interrupted or still run."""
         return self.cache / "training"
 
     @property
@@ -101,7 +102,7 @@ class Paths:
 
     @property
     def timing(self) -> Path:
-        """How long selections took on this machine: no output, as it is never the same twice."""
+        """How long selections took on this machine; not a DVC output, because it always differs."""
         return self.metrics / "timing.json"
 
     @property
@@ -111,17 +112,17 @@ class Paths:
 
     @property
     def ideal_reader(self) -> Path:
-        """What a VLM that reads perfectly would make of every method's pointers."""
+        """What an ideal reader would answer after every method's pointers."""
         return self.metrics / "ideal_reader.json"
 
     @property
     def ablations(self) -> Path:
-        """Accuracies of the variants."""
+        """Accuracies of the ablations' variants."""
         return self.metrics / "ablations.json"
 
     @property
     def study_settings(self) -> Path:
-        """What the study searches."""
+        """The settings of the study."""
         return self.root / "search" / "params.yaml"
 
     @property
@@ -135,19 +136,22 @@ class Paths:
         return self.root / "plots"
 
     def trained(self, method: str, seed: int) -> Path:
-        """Return the checkpoint of a method that one training seed made."""
+        """Return the checkpoint folder of a method and a training seed."""
         return self.of(stage_of(method)) / f"seed{seed}" / method
 
     def rl_data(self, seed: int) -> Path:
-        """Return the RL data that the SFT policy of a training seed proposed."""
+        """Return the folder of the RL data that a training seed's SFT policy proposed."""
         return self.of("rl_data") / f"seed{seed}"
 
     def records(self, seed: int) -> Path:
-        """Return the records of the RL data of a training seed."""
+        """Return the file of records in a training seed's RL data."""
         return self.rl_data(seed) / "records.jsonl"
 
     def variant(self, variant: str, method: str | None = None, seed: int | None = None) -> Path:
-        """Return the folder of an ablation's variant, or of one of its checkpoints."""
+        """Return the folder of a variant of the ablations, or of one of its checkpoints.
+
+        A checkpoint needs both `method` and `seed`.
+        """
         folder = self.root / "artifacts" / "ablations" / variant
         return folder if method is None else folder / f"seed{seed}" / method
 

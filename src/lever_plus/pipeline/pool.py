@@ -1,4 +1,4 @@
-"""Stage pool: examples (and features, for pools of neighbours) -> the pool of every query."""
+"""Stage pool: examples, and features for pools of neighbours -> the pool of every query."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from lever_plus.pipeline.paths import Paths
 
 
 class Settings(Section):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     seed: int
     pool: PoolParams
@@ -60,9 +60,9 @@ def _nearest(
     candidates: Sequence[Example],
     settings: PoolParams,
 ) -> Nearest:
-    """Search enough neighbours for a pool after the query's own image has been left out."""
+    """Search for enough neighbours to fill a pool once the query's own image is left out."""
     same_image = max(Counter(candidate.image_id for candidate in candidates).values())
-    # Mixed pools leave out what another part has taken already.
+    # Mixed pools leave out what another part has already taken.
     most = min(2 * count + same_image, len(candidates))
     ids = [candidate.question_id for candidate in candidates]
     asked = [query.question_id for query in queries]

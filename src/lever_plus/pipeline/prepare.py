@@ -32,7 +32,7 @@ Splits = dict[str, list[Example]]
 
 
 class Settings(Section):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     seed: int
     source: Annotated[EmbeddedSource | VqaFilesSource, From("data.source")]
@@ -44,10 +44,10 @@ class Settings(Section):
 
 
 def run(settings: Settings, paths: Paths) -> Outcome:
-    """Read the splits, check them for leaks, and write them as examples."""
+    """Read the splits, check them for leakage, and write them as examples."""
     source, roots, left_out = settings.source, [paths.root], 0
     reader = reader_of(settings.vlm)
-    reader.check(())  # the instruction, before anything is read or made
+    reader.check(())  # checks the instruction, before any data are read or made
     reader.check_instructions(settings.instructions)
     with replacing_folders([paths.prepare, paths.images]) as (folder, images):
         made = replace(paths, moved={**paths.moved, "prepare": folder, "images": images})
@@ -85,14 +85,18 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     said = "; ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.items())
     return Outcome(
         f"{listed} examples in {paths.prepare}, no image in two splits"
-        + (f"; {left_out} training questions about images of others left out" if left_out else "")
+        + (
+            f"; {left_out} training questions left out, because dev or test has their images"
+            if left_out
+            else ""
+        )
         + (f"; {said}" if said else "")
         + (f"; texts checked{reader.limits}" if reader.limits else "")
     )
 
 
 def _check_sizes(train: int, settings: Settings) -> None:
-    """Refuse settings that ask for more than the training questions that there are."""
+    """Refuse settings that ask for more training questions than there are."""
     for name, count in (
         ("data.rl_queries", settings.rl_queries),
         ("pool.size", settings.pool_size),
@@ -105,14 +109,17 @@ def _check_sizes(train: int, settings: Settings) -> None:
 
 
 def _placed(image: str, made: Paths, paths: Paths) -> str:
-    """Return where an image will be: those of the embedded data set are made beside their place."""
+    """Return where an image will be once the folders are in place.
+
+    Images of the embedded data set are first made in a temporary folder.
+    """
     path = Path(image)
     inside = path.is_relative_to(made.images)
     return str(paths.images / path.relative_to(made.images)) if inside else image
 
 
 def _embedded(source: EmbeddedSource, seed: int, paths: Paths) -> Splits:
-    """Make the embedded data set's files, and read them back as any VQAv2 files."""
+    """Make the files of the embedded data set, and read them like any other VQAv2 files."""
     sizes = {"train": source.train, "dev": source.dev, "test": source.test}
     make_embedded(paths.source, paths.images, sizes, source.plain_share, source.image_size, seed)
     return {
@@ -128,10 +135,10 @@ def _embedded(source: EmbeddedSource, seed: int, paths: Paths) -> Splits:
 
 
 def _files(source: VqaFilesSource, seed: int, paths: Paths) -> tuple[Splits, int]:
-    """Read the user's files; nothing of dev's and test's images stays in training.
+    """Read the user's files; training questions about images of dev or test are left out.
 
     Returns:
-        The splits, and how many training questions were left out for that.
+        The splits, and how many training questions were left out.
     """
     rng = np.random.default_rng([seed, 1])
     read = {"test": _read(source, source.test, rng, paths)}

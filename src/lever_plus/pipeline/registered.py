@@ -1,8 +1,8 @@
-"""The pipeline's selectors as models of MLflow: which there are, and the pool that comes with them.
+"""The pipeline's selectors as MLflow models, and the pool that comes with each model.
 
-A model chooses from its own pool where a request brings none. It is a pool such as the selectors
-were trained and evaluated with, and as large: the shared one, or else one drawn at random from the
-training examples.
+A model chooses from its own pool if a request does not bring one. Its pool is as large as those
+that the selectors were trained and evaluated with: it is the shared pool if there is one, or else a
+random sample of the training examples.
 """
 
 from collections import Counter
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 
 def registered(params: Params, paths: Paths, runs: Sequence[TrainingRun]) -> Selectors:
-    """Return what is registered of the pipeline.
+    """Return the selectors of the pipeline that are registered as models.
 
-    The champion is the first training seed's GRPO: with which values it is trained, params.yaml
-    says, where a study's promotion writes them.
+    The champion is the GRPO policy of the first training seed. It is trained with the values in
+    params.yaml, into which a study's promotion writes the winner.
 
     Args:
-        params: Of the pipeline.
-        paths: Where it is.
-        runs: Its training runs.
+        params: Parameters of the pipeline.
+        paths: Paths of the project.
+        runs: Training runs of the pipeline.
     """
     first = params.training_seeds[0]
     champion = next((r for r in runs if (r.method, r.seed) == (GRPO, first)), None)
     made: list[Series] = []
 
     def save(run: TrainingRun, path: Path, run_id: str, model_id: str) -> None:
-        # Here, as it takes seconds and most calls have nothing to register.
+        # Imported here, because it takes seconds and most calls have nothing to register.
         from lever_plus.hosts.mlflow import Options, Series
 
         if not made:
@@ -52,11 +52,11 @@ def registered(params: Params, paths: Paths, runs: Sequence[TrainingRun]) -> Sel
 
 
 def default_pool(params: Params, paths: Paths) -> list[Example]:
-    """Return the pool that comes with a model; UserError where the data are not here."""
+    """Return the pool that comes with a model; raise UserError if the data are missing."""
     train = read_examples(paths.prepare / "train.jsonl", paths.root)
     if params.pool.policy == "shared":
         examples, pools = by_id({"train": train}), read_pools(paths.pools)
-        # A query's own image is not in its pool, nor are its twins where they are scarce.
+        # The most frequent examples: each query's pool lacks its own image and scarce twins.
         counted = Counter(chain.from_iterable(pools.ids.values()))
         return [examples[i] for i, _ in counted.most_common(params.pool.size)]
     return Random(params.seed).sample(train, min(params.pool.size, len(train)))

@@ -1,4 +1,4 @@
-"""Stage report: results, histories and RL data -> tables, plot data, the HTML page, model cards."""
+"""Stage report: results, histories and RL data -> tables, plot data, HTML page, model cards."""
 
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -31,9 +31,12 @@ from lever_plus.pipeline.runs import training_runs
 from lever_plus.report import curves, findings, plots, sections, tables
 from lever_plus.report.browser import browser
 from lever_plus.report.decisions import gather, sample
+from lever_plus.report.ladder import ladder
 from lever_plus.report.model_card import Trained, model_card
-from lever_plus.report.page import bullets, figures, folded, note, page, table
+from lever_plus.report.opening import opening
+from lever_plus.report.page import bullets, figures, folded, note, page, parts, plot, table
 from lever_plus.report.rl_data import rewards_by_method
+from lever_plus.report.sentences import READING, sentences
 from lever_plus.report.terminal import print_decision
 from lever_plus.report.transfer import transfer_section
 from lever_plus.tracking.history import Row, read_history
@@ -46,20 +49,26 @@ TRACES = {
     "reward": "Mean reward of the candidates",
     "entropy": "Entropy per step, nats",
 }
+TITLE = "Does the learned selector help?"
 LEAD = (
-    "Intervals are 95 % intervals over the images of test questions, and over trainings where a "
-    "method is trained several times; differences are paired by question, and by training seed. "
-    "The oracle searches with the true answer on its first n questions. Epochs are chosen on dev; "
-    "test questions choose nothing."
+    "A vision-language model answers a question about an image better when the right worked "
+    "examples, called demonstrations, come before it in the prompt. This page compares ways to "
+    "choose them. The model itself stays as it is; what is learned is only which examples it sees."
+)
+METHOD = (
+    "95 % intervals cover the images of the test questions, and trainings where a method is "
+    "trained several times. Differences are paired by question and by training seed. Training "
+    "epochs and settings are chosen on dev questions; test questions choose nothing."
 )
 DECISIONS = 60
-"""Test questions that the page shows."""
+"""How many test questions the page shows decisions for."""
 
 
 class Found(NamedTuple):
-    """What the earlier stages left.
+    """The outputs of earlier stages.
 
-    metas: {training seed: what its RL data were made with}; records: those of the first seed.
+    `metas` is {training seed: what its RL data were made with}; `records` are the RL data of the
+    first training seed.
     """
 
     summary: tables.Summary
@@ -79,12 +88,12 @@ class Found(NamedTuple):
 
     @property
     def methods(self) -> Methods:
-        """What the methods of the summary are."""
+        """The methods in the summary, by kind."""
         return methods_in(self.summary)
 
 
 class Settings(Section):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     training_seeds: list[int]
     schedules: Annotated[dict[str, TauSchedule], From("rce.tau")]
@@ -106,11 +115,7 @@ def run(settings: Settings, paths: Paths) -> Outcome:
     plots.write_csv(paths.plots / "accuracy_over_demonstrations.csv", shown)
     for key, frame in frames.items():
         plots.write_csv(paths.plots / f"{key}.csv", frame)
-    html = page(
-        "Lever-Plus: does the selector help?",
-        LEAD,
-        _sections(settings, paths, found, curve, shown, frames, ideal),
-    )
+    html = page(TITLE, LEAD, _sections(settings, paths, found, curve, shown, frames, ideal))
     cards = _write_cards(settings, paths, found)
     write_text(paths.report / "index.html", html)
     write_metrics(paths.ideal_reader, ideal)
@@ -130,15 +135,15 @@ def show(paths: Paths, question_id: int) -> None:
         known = scores["query_id"].drop_duplicates()
         few = ", ".join(str(query) for query in known[:3])
         raise UserError(
-            f"question {question_id} is not among the {len(known)} test questions, such as {few}; "
-            f"they stand in {paths.prepare / 'test.jsonl'}, their scores in {paths.scores}."
+            f"question {question_id} is not among the {len(known)} test questions (the first are "
+            f"{few}); all are in {paths.prepare / 'test.jsonl'}, their scores in {paths.scores}."
         )
     examples = by_id(read_splits(paths.prepare, paths.root))
     stored.check_scores(part, examples, paths.scores)
     methods = methods_in(read_summary(paths))
     embedded = (paths.source / LATENT).is_file()
     reader = open_reader(paths, examples) if embedded else None
-    print_decision(gather(part, examples, methods, reader)[0], examples)
+    print_decision(gather(part, examples, methods, reader)[0], examples, methods)
 
 
 def read_summary(paths: Paths) -> tables.Summary:
@@ -152,7 +157,7 @@ def read_stop(paths: Paths) -> dict[str, Any]:
 
 
 def read_timing(paths: Paths) -> dict[str, float]:
-    """Read metrics/timing.json; nothing where no evaluation has run on this machine."""
+    """Read metrics/timing.json; empty if no evaluation has run on this machine."""
     return stored.read_timing(paths.timing)
 
 
@@ -177,20 +182,21 @@ def _read(settings: Settings, paths: Paths) -> Found:
 
 
 def read_in_context(path: Path) -> dict[str, float]:
-    """Return {row: share of right answers}; nothing where the data are not embedded.
+    """Return {row: share of right answers}; empty if the data set is not the embedded one.
 
     Raises:
-        UserError: The file is missing or damaged, or has other rows than `in_context` writes.
+        UserError: The file is missing or damaged, or its rows are not those that `in_context`
+            writes.
     """
     advice = "run `dvc repro in_context`"
     shares = checked(dict[str, stored.Share], read_object(path, advice), str(path), advice)
     if shares and set(shares) != {"plain", *RULES}:
-        raise UserError(f"{path} has not the rows of the in-context table: {advice}.")
+        raise UserError(f"{path} does not have the rows of the in-context table: {advice}.")
     return shares
 
 
 def _ideal(settings: Settings, found: Found) -> dict[str, Any]:
-    """Return what the ideal reader says; nothing where no meaning is known."""
+    """Return what the ideal reader says; empty if the questions' meanings are not known."""
     if found.reader is None:
         return {}
     return reader_numbers(
@@ -210,21 +216,22 @@ def _sections(
     """Return {heading: HTML}, in the order of the page."""
     summary, scores, examples = found.summary, found.scores, found.examples
     methods, resamples = found.methods, settings.resamples
-    told = findings.sentences(summary, scores, resamples)
+    way = findings.way_to_oracle(scores, methods, resamples)
+    told = sentences(summary, scores, resamples, way)
     meter = Meter()
     rewards = rewards_by_method(meter.watching(found.records), found.pools, settings.reward)
     trained = _methods(settings).trained
     traces = [plots.trace_svg(frames[key], key, label, trained) for key, label in TRACES.items()]
+    known = list(tables.method_rows(summary))
     marks = tables.notes([*summary["rows"], *summary["means"]])
     said = paths.metrics / "diagnostics.json"
     diagnostics = stored.read_diagnostics(said)
     ablations = read_ablations(paths.ablations)
     decisions = sample(gather(scores, examples, methods, found.reader), DECISIONS)
-    return {
-        "In short": bullets(list(told)),
-        "Accuracy": note(" ".join(["VQA accuracy x 100 on test questions, by shots.", *marks]))
+    numbers = {
+        "Accuracy": note(" ".join([tables.ACCURACY_NOTE, *marks]))
         + table(tables.accuracy_header(summary), list(tables.accuracy_rows(summary)))
-        + folded("The methods", table(tables.METHOD_HEADER, list(tables.method_rows(summary))))
+        + folded("The methods", table(tables.METHOD_HEADER, known, words=True))
         + sections.instruction_section(instructions.tried_in(diagnostics, said)),
         "What each method costs": sections.cost_section(summary, read_timing(paths)),
         "What the VLM reads": sections.in_context_section(read_in_context(paths.in_context)),
@@ -232,18 +239,22 @@ def _sections(
         "Accuracy over shots": curves.over_shots(curve, summary, methods),
         "What each demonstration adds": sections.gain_section(summary),
         "Knowing when to stop": curves.stop_section(found.stop, shown, methods),
-        "How far to the oracle": sections.way_section(
-            findings.way_to_oracle(scores, methods, resamples), methods
-        ),
+        "How far to the oracle": sections.way_section(way, methods),
         "The ideal reader": sections.ideal_section(ideal),
         "Headroom": sections.headroom_section(meter.headroom()),
-        "Rewards of the candidates": f'<div class="plot">{plots.reward_svg(rewards)}</div>',
+        "Rewards of the candidates": plot(plots.reward_svg(rewards)),
         "Training": figures(traces),
         "Copies and order": sections.diagnostics_section(diagnostics),
         "Used where it was not trained": transfer_section(ablations["rows"]),
         "Ablations": sections.ablation_section(ablations["rows"], summary)
         + curves.requests_section(ablations, methods),
-        "Decisions": browser(decisions, examples),
+    }
+    return {
+        "In one picture": opening(summary, scores, examples, found.reader),
+        "What was found": note(READING) + bullets(list(told)),
+        "All methods by accuracy": ladder(summary),
+        "The numbers behind it": note(METHOD) + parts(numbers),
+        "Single decisions": browser(decisions, examples, methods),
     }
 
 

@@ -1,4 +1,4 @@
-"""Stage rl_data: SFT policy + VLM -> scored candidates, the RL data of one seed."""
+"""Stage rl_data: SFT policy and VLM -> the RL data of one seed, which are scored candidates."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
@@ -24,11 +24,11 @@ from lever_plus.vlm.scorer import METRIC
 from lever_plus.vlm.store.cached import StoredVlm
 
 PART: Final = 8 * DECODE_BATCH
-"""Queries that are scored together: what the stage holds in memory is bounded by it."""
+"""How many queries are scored together; this bounds the stage's memory."""
 
 
 class Settings(Section):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     rl_data: RlDataParams
     shots: Annotated[int, From("pointer.shots")]
@@ -38,9 +38,9 @@ class Settings(Section):
 
 
 def run(settings: Settings, paths: Paths, seed: int, vlm: StoredVlm | None = None) -> Outcome:
-    """Propose candidates for every RL query and score each at every shot.
+    """Propose candidates for every RL query, and score each candidate at every shot.
 
-    The SFT policy of the seed proposes; what is drawn is drawn with the seed too.
+    The seed's SFT policy proposes them; the same seed is used for what is drawn at random.
     """
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
     queries = workspace.queries("train", settings.rl_queries)
@@ -72,7 +72,7 @@ def _records(
     proposals: Iterator[list[Proposal]],
     wanted: Collection[str],
 ) -> Iterator[QueryRecord]:
-    """Yield the scored candidates of every query; those of one part are in memory."""
+    """Yield the scored candidates of every query; only `PART` queries are in memory at once."""
     for start in range(0, len(queries), PART):
         part = queries[start : start + PART]
         groups = list(islice(proposals, len(part)))

@@ -16,9 +16,9 @@ def training_runs(
     """Return all runs: every trained method for each seed.
 
     Args:
-        paths: Where they are.
-        training_seeds: Those of params.yaml.
-        methods: What params.yaml trains, and others.
+        paths: Paths of the project.
+        training_seeds: The training seeds of params.yaml.
+        methods: The methods of params.yaml; only the trained ones have runs.
     """
     return [_run(paths, method, seed) for seed in training_seeds for method in methods.trained]
 
@@ -28,7 +28,11 @@ def _run(paths: Paths, method: str, seed: int) -> TrainingRun:
 
 
 def find_seed(training_seeds: Sequence[int], seed: int | None) -> int:
-    """Return a training seed, the first if none is named; UserError says which there are."""
+    """Return a training seed, the first if none is named.
+
+    Raises:
+        UserError: params.yaml does not have this seed; the message names those that it has.
+    """
     if seed is None:
         return training_seeds[0]
     if seed not in training_seeds:
@@ -40,7 +44,7 @@ def find_seed(training_seeds: Sequence[int], seed: int | None) -> int:
 def variant_run(
     paths: Paths, variant: str, method: str, seed: int, folder: Path | None = None
 ) -> TrainingRun:
-    """Return a run of an ablation's variant; its history is in `folder` while it trains."""
+    """Return a run of an ablation's variant; while it trains, its history is in `folder`."""
     place = folder or paths.variant(variant, method, seed)
     return TrainingRun(f"ablation/{variant}", method, seed, place / HISTORY)
 
@@ -48,7 +52,11 @@ def variant_run(
 def find_run(
     runs: Sequence[TrainingRun], stage: str, seed: int, method: str | None = None
 ) -> TrainingRun:
-    """Return one of them (without `method`, the stage's first); UserError says which there are."""
+    """Return the run of a stage, seed and method; without `method`, the stage's first run.
+
+    Raises:
+        UserError: There is no such run; the message names all runs.
+    """
     for run in runs:
         if (run.stage, run.seed) == (stage, seed) and method in (None, run.method):
             return run

@@ -1,4 +1,4 @@
-"""The InfoScore searches of the SFT queries on disk: `sft_data` writes them, `sft` reads them."""
+"""The file of InfoScore searches for the SFT queries; `sft_data` writes it, `sft` reads it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,7 +48,7 @@ class SearchRow(Row):
 
 
 def write_searches(path: Path, searches: Searches, vlm: Mapping[str, Any], pools: Pools) -> None:
-    """Write the searches, and beside them what they were made with."""
+    """Write the searches, and next to them a file that says what they were made with."""
     rows = (
         {
             "query_id": query,
@@ -69,7 +69,11 @@ def write_searches(path: Path, searches: Searches, vlm: Mapping[str, Any], pools
 
 
 def read_searches(path: Path) -> dict[int, list[ScoredPrefix]]:
-    """Read the searches; UserError names a damaged line, or what is there twice."""
+    """Read the searches.
+
+    Raises:
+        UserError: A line is damaged, or a query or a prefix is there twice.
+    """
     searches: dict[int, list[ScoredPrefix]] = {}
     for row in json_lines_as(SearchRow, path, ADVICE):
         if row.query_id in searches:
@@ -84,25 +88,25 @@ def read_searches(path: Path) -> dict[int, list[ScoredPrefix]]:
 def check_searches(
     path: Path, searches: Searches, queries: Sequence[int], pools: Pools, beam: int, shots: int
 ) -> None:
-    """Refuse searches that are not those which the settings ask for.
+    """Refuse searches that do not fit the settings.
 
     Args:
-        path: Their file, for errors; what they were made with is beside it.
-        searches: What it holds.
+        path: The file of the searches; what they were made with is in a file next to it.
+        searches: The content of that file.
         queries: The SFT queries.
         pools: The pool of every query.
-        beam: Prefixes that a search goes on from at every length but 0.
+        beam: How many prefixes of each length a search extends (for length 0 there is only one).
         shots: Length of the longest sequences.
 
     Raises:
-        UserError: A query is missing or is no SFT query, a prefix is missing or too long, its
-            candidates are not the rest of the query's pool, or the pools were others.
+        UserError: A query is missing or is not an SFT query, a prefix is missing or too long, its
+            candidates are not the rest of the query's pool, or the pools were different.
     """
     if read_object(path.with_name(META), ADVICE).get("pool_sha256") != pools.sha256:
         raise UserError(f"{path} was made from other pools: {ADVICE}.")
     for ids, what in (
         (set(queries) - searches.keys(), "SFT queries are missing"),
-        (searches.keys() - set(queries), "queries are no SFT queries"),
+        (searches.keys() - set(queries), "queries are not SFT queries"),
     ):
         if ids:
             raise UserError(f"{path}: {len(ids)} {what} (first: {min(ids)}): {ADVICE}.")
@@ -123,7 +127,7 @@ def check_searches(
 
 
 def _kept(pool: int, length: int, beam: int) -> int:
-    """Return how many prefixes of a length a search keeps: all, where there are no more."""
+    """Return how many prefixes of a length a search keeps: `beam`, or all if there are fewer."""
     there = 1
     for picked in range(length):
         there = min(there, beam) * (pool - picked)

@@ -1,6 +1,6 @@
 """Stage sft: InfoScore searches -> the first policies of one seed.
 
-RL starts from the policy of method `sft`; another one is there to be compared with it.
+RL starts from the policy of the method `sft`; other methods serve for comparison.
 """
 
 from collections.abc import Collection
@@ -27,13 +27,13 @@ from lever_plus.vlm.store.cached import StoredVlm
 
 
 class Settings(TrainingSettings):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     shots: Annotated[int, From("pointer.shots")]
     sft: SftParams
     policy: PolicyParams
     sft_data: SftDataParams
-    # The searches are checked by it, and DVC knows them as a file.
+    # Free: only the searches are checked against it, and DVC tracks those as a file.
     sft_queries: Annotated[Count, From("data.sft_queries", free=True)]
 
 
@@ -45,7 +45,10 @@ def run(
     vlm: StoredVlm | None = None,
     methods: Collection[str] | None = None,
 ) -> Outcome:
-    """Train them (all, or some) from scratch; their epochs are chosen by realised reward on dev."""
+    """Train the policies of one seed from scratch, all of them or those that `methods` names.
+
+    The best epoch of each is chosen by realised reward on dev.
+    """
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)
     trainings = [
         (_training(settings, paths, method, seed), fit)
@@ -67,7 +70,7 @@ def _training(settings: Settings, paths: Paths, method: str, seed: int) -> Train
 
 
 def _fits(settings: Settings, workspace: Workspace) -> dict[str, Fit]:
-    """Return {method: what trains it}."""
+    """Return {method: function that trains it}."""
     environment = workspace.environment(settings.shots, settings.reward)
     searches, dev = _searches(settings, workspace), workspace.queries("dev")
     config = configure(
@@ -94,7 +97,7 @@ def _fits(settings: Settings, workspace: Workspace) -> dict[str, Fit]:
 
 
 def _searches(settings: Settings, workspace: Workspace) -> Searches:
-    """Read the searches; UserError if they are not those of the settings."""
+    """Read the searches; raise UserError if they do not fit the settings."""
     path = workspace.paths.searches
     searches = read_searches(path)
     check_searches(

@@ -1,4 +1,4 @@
-"""Stage sft_data: VLM + pools -> InfoScore searches of the SFT queries, with all their scores."""
+"""Stage sft_data: VLM and pools -> InfoScore searches for the SFT queries, with all scores."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from lever_plus.vlm.store.cached import StoredVlm
 
 
 class Settings(Section):
-    """What the stage reads of params.yaml."""
+    """The values of params.yaml that the stage reads."""
 
     sft_data: SftDataParams
     vlm: VlmParams
@@ -27,7 +27,7 @@ class Settings(Section):
 
 
 def run(settings: Settings, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
-    """Search the best sequences of every SFT query by InfoScore; every score is kept."""
+    """Search for the sequences with the best InfoScore for every SFT query; keep every score."""
     splits, pools = read_splits(paths.prepare, paths.root), read_pools(paths.pools)
     check_pools(pools, splits, paths.pools)
     examples, queries = by_id(splits), splits["train"][: settings.sft_queries]

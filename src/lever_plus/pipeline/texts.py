@@ -1,7 +1,7 @@
-"""Whether the VLM that params.yaml names reads every question and answer as text, before it runs.
+"""A check, before the VLM runs, that it will read every question and answer as plain text.
 
-The check changes no result; whatever opens the VLM makes it again, see `StoredVlm.check`. Here it
-is made with what is at hand when data are prepared.
+The check changes no result. It is repeated whenever the VLM is opened, see `StoredVlm.check`. Here
+it runs early, with as much of the VLM as is available when data are prepared.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,10 @@ from lever_plus.vlm.prompt import CHAT, PromptFormat, check_examples
 class Reader(NamedTuple):
     """How a VLM reads prompts.
 
-    prompt: style and instruction; processor: None where it is not at hand; why: then, why not.
+    Attributes:
+        prompt: Style and instruction.
+        processor: The VLM's processor; None if it is not available here.
+        why: Why the processor is not available; empty if it is.
     """
 
     prompt: PromptFormat
@@ -27,15 +30,15 @@ class Reader(NamedTuple):
 
     @property
     def limits(self) -> str:
-        """What the check cannot see: the end of a sentence, empty if that is nothing."""
-        return f", as far as marks of known VLMs go: {self.why}" if self.why else ""
+        """What limits the check, as the end of a sentence; empty if nothing does."""
+        return f", but only for special tokens of known VLMs: {self.why}" if self.why else ""
 
     def check(self, examples: Iterable[Example]) -> None:
-        """Refuse examples that cannot be in prompts; UserError as `check_examples`."""
+        """Refuse examples that cannot be in prompts; raises UserError like `check_examples`."""
         check_examples(examples, self.prompt, self.processor)
 
     def check_instructions(self, texts: Iterable[str]) -> None:
-        """Refuse texts that cannot be the instruction of prompts; UserError as `check_examples`."""
+        """Refuse texts that can't be an instruction; raises UserError like `check_examples`."""
         for text in texts:
             check_examples((), replace(self.prompt, instruction=text), self.processor)
 
@@ -44,8 +47,8 @@ def reader_of(vlm: VlmParams) -> Reader:
     """Return how the VLM of params.yaml reads prompts.
 
     Raises:
-        UserError: No prompt can be made with its processor: it has no chat template and the style
-            is "chat", its template fails, or the instruction is no text.
+        UserError: No prompt can be made with its processor: the style is "chat" but there is no
+            chat template, the template fails, or the instruction is not plain text.
     """
     if isinstance(vlm, OpenAiVlmParams):
         prompt = PromptFormat(instruction=vlm.instruction)

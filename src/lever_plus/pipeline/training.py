@@ -1,4 +1,4 @@
-"""The trainings of a stage: tracked, resumed where they were killed, saved as checkpoints."""
+"""The trainings of a stage: tracked, resumed after a kill, and saved as checkpoints."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +26,11 @@ PACKAGE = Path(__file__).parents[1]
 Fit = Callable[[Run], Trained]
 """Trains one method."""
 Track = Callable[[str], AbstractContextManager[Observe]]
-"""Opens the tracked run of a method; it gets every history row while the method trains."""
+"""Opens the tracked run of a method; the run gets every history row while the method trains."""
 
 
 class TrainingSettings(Section):
-    """What every training stage reads of params.yaml."""
+    """The values of params.yaml that every training stage reads."""
 
     reward: RewardParams
     vlm: VlmParams
@@ -41,16 +41,17 @@ class TrainingSettings(Section):
 
 @dataclass(frozen=True)
 class Training:
-    """What trains one method, and what is said about it.
+    """One training: what it trains, from what, and where the results go.
 
     Attributes:
-        stage: Stage that trains it.
-        method: Its name.
-        seed: Of the whole chain: first weights, order of the batches, dropout, sampling.
-        folder: Gets the history and the checkpoint.
-        settings: Those of the stage.
-        made_from: Files that the training depends on, beside pools, features and settings.
-        threads: Parts of a batch that are computed side by side.
+        stage: The stage that it belongs to.
+        method: The method that it trains.
+        seed: Training seed of the whole chain: initial weights, order of batches, dropout,
+            sampling.
+        folder: Where the history and the checkpoint go.
+        settings: Settings of the stage.
+        made_from: Files that the training depends on, besides pools, features and settings.
+        threads: Number of parts of a batch that are computed in parallel.
     """
 
     stage: str
@@ -69,8 +70,8 @@ def train_all(
 
     Args:
         workspace: The outputs of earlier stages.
-        track: Opens the tracked run of each.
-        trainings: At least one.
+        track: Opens the tracked run of each method.
+        trainings: The trainings, each with the function that trains; at least one.
     """
     metrics = {each.method: train(workspace, each, track, fit) for each, fit in trainings}
     first, _ = trainings[0]
@@ -82,27 +83,27 @@ def train_all(
 def train(
     workspace: Workspace, training: Training, track: Track, fit: Fit
 ) -> dict[str, float | int]:
-    """Train one method: its history and best policy go to its folder, its rows to a tracked run.
+    """Train one method; its history and best policy go to its folder, its rows to a tracked run.
 
     If it is killed, the next call with the same settings, data and code resumes after the last
-    whole epoch, and ends with the same bytes.
+    complete epoch, and its results are the same to the byte.
 
     Args:
         workspace: The outputs of earlier stages.
         training: What is trained.
         track: Opens the tracked run.
-        fit: Trains.
+        fit: The function that trains.
 
     Returns:
-        What the stage's metrics file says about it.
+        What the stage's metrics file says about this method.
     """
     kept = _kept_state(workspace, training)
-    # A history without a policy has not ended; an old policy would say that it has.
+    # A policy beside the history means that the training has ended, so an old one must go.
     (training.folder / POLICY).unlink(missing_ok=True)
     with track(training.method) as observe:
         with History(training.folder / HISTORY, observe) as history:
             trained = fit(Run(training.seed, history.write, kept, training.threads))
-        # Facts about this machine: for the tracked run alone, not for the history, which is an out.
+        # Facts about this machine go to the tracked run only: the history is an output of DVC.
         observe({"step": trained.step, **workspace.vlm.usage.figures()})
         best = {"dev_reward": trained.best_reward, "best_epoch": trained.best_epoch}
         _save(workspace, training, trained.best(), best)
@@ -140,7 +141,7 @@ def _save(
 
 
 def _kept_state(workspace: Workspace, training: Training) -> Path:
-    """Return the file of a training's state; states of other settings, data or code are removed."""
+    """Return the file of a training's state; remove states of other settings, data or code."""
     name = f"{training.method}-seed{training.seed}"
     digest = hashlib.sha256(training.settings.model_dump_json().encode())
     digest.update((workspace.pools.sha256 + workspace.space.sha256).encode())
@@ -151,7 +152,7 @@ def _kept_state(workspace: Workspace, training: Training) -> Path:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     states = workspace.paths.training
     kept = states / f"{name}-{digest.hexdigest()[:16]}.safetensors"
-    # A kill in the middle of a write leaves a file with a dot in front.
+    # A kill during a write leaves a file whose name begins with a dot.
     for other in (*states.glob(f"{name}-*"), *states.glob(f".{name}-*")):
         if other != kept:
             other.unlink(missing_ok=True)
@@ -159,5 +160,5 @@ def _kept_state(workspace: Workspace, training: Training) -> Path:
 
 
 def _describe(metrics: Mapping[str, float | int]) -> str:
-    """Return what a training stage says about a run."""
+    """Return what a training stage prints about one method."""
     return f"epoch {metrics['best_epoch']} is best, dev reward {metrics['dev_reward']:.3f}"

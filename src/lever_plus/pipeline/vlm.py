@@ -1,4 +1,4 @@
-"""The frozen VLM that params.yaml names, for every stage that asks it."""
+"""Opens the frozen VLM that params.yaml names, for every stage that uses it."""
 
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.vlm import HuggingFaceVlmParams, VlmParams
@@ -11,8 +11,8 @@ from lever_plus.vlm.store.cached import StoredVlm
 
 
 def open_vlm(vlm: VlmParams, scoring: ScoringParams, paths: Paths) -> StoredVlm:
-    """Name the VLM and open the answer store; weights are loaded when something must be asked."""
-    # In an experiment's temporary folder, what was asked before is in the project's own.
+    """Return the VLM with its answer store; weights are loaded when the store lacks an answer."""
+    # A DVC experiment in a temporary folder uses the answers that the project already has.
     store = Store((own_root() or paths.root) / scoring.store)
     if isinstance(vlm, HuggingFaceVlmParams):
         vlm = vlm.model_copy(update={"path": found_model(vlm.path, paths)})
@@ -20,7 +20,7 @@ def open_vlm(vlm: VlmParams, scoring: ScoringParams, paths: Paths) -> StoredVlm:
 
 
 def found_model(path: str, paths: Paths) -> str:
-    """Return the path of a model's folder; hub ids and shipped models stay as they are."""
+    """Return the path of a model's folder; hub ids and names of shipped models are not changed."""
     if path.startswith(SHIPPED):
         return path
     folder = found_in(paths.root, path)

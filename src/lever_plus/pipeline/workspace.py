@@ -1,4 +1,4 @@
-"""What several stages load the same way from the outputs of earlier ones."""
+"""The outputs of earlier stages, loaded in one way for all stages that use them."""
 
 from functools import cached_property
 from pathlib import Path
@@ -32,13 +32,13 @@ class Workspace:
     def __init__(
         self, paths: Paths, vlm: VlmParams, scoring: ScoringParams, opened: StoredVlm | None = None
     ) -> None:
-        """Keep where everything is; small operations run on one torch thread.
+        """Keep where everything is, and set torch to one thread, which suits small operations.
 
         Args:
-            paths: Where earlier stages left their outputs.
+            paths: Where earlier stages put their outputs.
             vlm: The frozen VLM.
             scoring: Where its answers are kept.
-            opened: The VLM, where it is open already; None opens the one that `vlm` names.
+            opened: The VLM, if it is already open; None opens the one that `vlm` names.
         """
         use_threads(1)
         self.paths = paths
@@ -78,7 +78,7 @@ class Workspace:
 
     @cached_property
     def vlm(self) -> StoredVlm:
-        """The frozen VLM; all examples are checked before it is asked about any."""
+        """The frozen VLM; all examples are checked before it answers any request."""
         vlm = self._opened or open_vlm(self._vlm, self._scoring, self.paths)
         vlm.check(self.examples.values())
         return vlm
@@ -89,7 +89,7 @@ class Workspace:
         return Scorer(self.vlm)
 
     def environment(self, shots: int, reward: RewardParams | None = None) -> Environment:
-        """Return pools, features and rewards; without a reward there are scores alone."""
+        """Return pools, features and rewards; without a reward, it gives only scores."""
         return Environment(
             pools=self.pools,
             examples=self.examples,
@@ -100,7 +100,7 @@ class Workspace:
         )
 
     def groups(self, rl_data: Path, reward: RewardParams, rl: RlParams) -> Groups:
-        """Read a folder of RL data to train on; refused where they teach nothing."""
+        """Read a folder of RL data to train on; raise UserError if they teach too little."""
         records = informative(read_rl_data(rl_data, self.pools)[1], rl.min_informative)
         return groups_from_records(records, self.pools, reward, rl.filter_gen_methods)
 
@@ -117,11 +117,11 @@ class Workspace:
         return [[self.examples[i] for i in self.pools.of(e.question_id)] for e in examples]
 
     def load_policy(self, checkpoint: Path, *, allow_other_pool: bool = False) -> Policy:
-        """Load a policy; refused if it was trained in another feature space, or on other pools.
+        """Load a policy; refuse it if it was trained in another feature space or on other pools.
 
         Args:
-            checkpoint: Of the policy.
-            allow_other_pool: Use it on other pools than it was trained with, on purpose.
+            checkpoint: Folder of the policy.
+            allow_other_pool: Whether to use it on other pools than it was trained on.
         """
         return load_policy(
             checkpoint,
@@ -133,6 +133,6 @@ class Workspace:
     def selector(
         self, checkpoint: Path, price: float | None = None, *, allow_other_pool: bool = False
     ) -> LearnedSelector:
-        """Return a trained selector on the features of the experiment; a price lets it stop."""
+        """Return a trained selector that uses the stored features; with a price, it may stop."""
         policy = self.load_policy(checkpoint, allow_other_pool=allow_other_pool)
         return LearnedSelector(policy, self.features, price)

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint: what somebody must know who finds the folder."""
+"""The model card of a checkpoint: what anyone who finds the folder must know."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ LIMITS = """- It chooses demonstrations; it answers no question itself. What it 
 
 
 def card(facts: dict[str, Any], parameters: int) -> str:
-    """Return the card, Markdown.
+    """Return the card as Markdown.
 
     Args:
-        facts: What config.json says.
-        parameters: Number of weights.
+        facts: The content of config.json.
+        parameters: Number of weights of the policy.
     """
     vlm, architecture = facts["vlm"], facts["architecture"]
     trained = "".join(f"- {name}: {value}\n" for name, value in sorted(facts["training"].items()))

@@ -1,13 +1,13 @@
-"""Checkpoints: folders that hold all that a selector needs to be used anywhere.
+"""Checkpoints: folders that hold all that a selector needs, besides its encoder.
 
     policy.safetensors          the weights
-    feature_space.safetensors   encoder's hash and whitening: what the policy's inputs mean
-    config.json                 architecture, shots, prompt, VLM, pools, training facts; hashes of
-                                both files above
+    feature_space.safetensors   the encoder's hash and the whitening, which give inputs a meaning
+    config.json                 architecture, shots, prompt, VLM, pools, facts about the training;
+                                hashes of both files above
     README.md                   a model card
 
-Loading is strict: half-loaded weights, numbers that are not finite, another feature space and, in
-an experiment, other pools are refused. Nothing is unpickled.
+Loading is strict: missing weights, numbers that are not finite, another feature space and, in an
+experiment, other pools are refused. Nothing is unpickled.
 """
 
 import hashlib
@@ -36,13 +36,16 @@ from lever_plus.vlm.request import VlmIdentity
 FORMAT: Final = "lever-plus-selector-3"
 ADVICE: Final = "restore the whole folder (`dvc checkout`), or train the policy again"
 LARGEST: Final = 2**20
-"""Bytes of a configuration."""
+"""Bytes of config.json."""
 
 
 class EncoderFacts(Row):
-    """Which encoder makes the features.
+    """The encoder that makes the features.
 
-    sha256: of its folder; path, revision: where it was when the policy was trained.
+    Attributes:
+        sha256: Its identity (`hub.loading.identify`).
+        path: The folder or hub id from which it was loaded when the policy was trained.
+        revision: The commit, if `path` is a hub id.
     """
 
     sha256: str
@@ -51,12 +54,19 @@ class EncoderFacts(Row):
 
 
 class CheckpointConfig(Row):
-    """What config.json says.
+    """The content of config.json.
 
-    architecture: Of the policy; policy: a sha256 of architecture and weights, which
-    `save_checkpoint` sets (older checkpoints have none); feature_space: its sha256; pool_sha256: of
-    the pools that it was trained with; vlm: the frozen VLM that it was trained with; prompt: style
-    and instruction; training: how it was trained, free facts for people.
+    Attributes:
+        format: Version of the format.
+        architecture: Architecture of the policy.
+        policy: SHA-256 of architecture and weights, which `save_checkpoint` sets; None in older
+            checkpoints.
+        feature_space: SHA-256 of the feature space.
+        encoder: The encoder.
+        pool_sha256: SHA-256 of the pools that the policy was trained with.
+        vlm: The frozen VLM that it was trained with.
+        prompt: Style and instruction of the prompts.
+        training: Facts about the training, for people.
     """
 
     format: str = FORMAT
@@ -81,9 +91,10 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(
     folder: Path, policy: Policy, space: FeatureSpace, config: CheckpointConfig
 ) -> None:
-    """Write a checkpoint; equal policies give equal bytes.
+    """Write a checkpoint; equal arguments give equal bytes.
 
-    The weights are written last, and older ones removed first: half a checkpoint cannot be loaded.
+    Old weights are removed first and the new ones written last, so that half a checkpoint cannot be
+    loaded.
 
     Raises:
         UserError: The folder can't be written to, or the disk is full.
@@ -103,7 +114,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Load a checkpoint.
 
     Raises:
-        UserError: It is missing, damaged, of another version, or its parts do not belong together.
+        UserError: It is missing, damaged or of another version, or its files do not belong
+            together.
     """
     config = read_config(folder)
     space = read_feature_space(folder / SPACE)
@@ -128,11 +140,11 @@ def load_policy(
     Args:
         folder: The checkpoint.
         pool_sha256: Hash of the pools that the policy is about to choose from.
-        space_sha256: Hash of the feature space that its inputs are in.
-        allow_other_pool: Measure a policy on other pools than it was trained with, on purpose.
+        space_sha256: Hash of the feature space that its inputs will be in.
+        allow_other_pool: Accept other pools than it was trained with, to measure transfer.
 
     Raises:
-        UserError: It cannot be loaded, or was trained with other pools or in another space.
+        UserError: It cannot be loaded, or was trained with other pools or in another feature space.
     """
     policy, _, config = load_checkpoint(folder)
     if config.pool_sha256 != pool_sha256 and not allow_other_pool:
@@ -154,8 +166,8 @@ def read_config(folder: Path) -> CheckpointConfig:
     if not is_there(path):
         if is_there(folder / POLICY):
             raise UserError(
-                f"{folder} is a checkpoint of an earlier version (it has no {CONFIG}), which "
-                "cannot be used any more: train it again (`dvc repro`)."
+                f"{folder} holds a checkpoint of an earlier version (it has no {CONFIG}), which "
+                "can no longer be used: train it again (`dvc repro`)."
             )
         raise UserError(
             f"{folder} holds no checkpoint: run the stage that trains it (`dvc repro`)."
@@ -168,7 +180,7 @@ def read_config(folder: Path) -> CheckpointConfig:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(
-            f"{path} is no checkpoint's configuration ({place}: {first['msg']}): {ADVICE}."
+            f"{path} is not the configuration of a checkpoint ({place}: {first['msg']}): {ADVICE}."
         ) from error
     if config.format != FORMAT:
         raise UserError(f"{path} has format {config.format!r}, not {FORMAT!r}: train it again.")
@@ -176,7 +188,7 @@ def read_config(folder: Path) -> CheckpointConfig:
 
 
 def _weights(path: Path, config: CheckpointConfig) -> dict[str, torch.Tensor]:
-    """Read the weights of a policy; nothing as large as its configuration says is allocated."""
+    """Read the weights of a policy; a wrong size in its configuration allocates no memory."""
     found = {name: each.shape for name, each in read_header(path, ADVICE).tensors.items()}
     with torch.device("meta"):
         policy = build_policy(config.architecture)

@@ -1,6 +1,7 @@
-"""Decoding of pointers (positions in the pool).
+"""Decodes pointers from a policy: greedily, by beam search, or by sampling.
 
-Greedy, beam search, sampling with and without replacement, uniform.
+Pointers are positions in the pool here. B counts queries, G pointers of a query, T picks of a
+pointer, and K examples of a pool.
 """
 
 from typing import Final, NamedTuple
@@ -15,8 +16,10 @@ from lever_plus.policy.stop import shown
 class Decoded(NamedTuple):
     """Pointers and their log-probabilities.
 
-    pointers: Positions, int [B, G, T]; log_probs: per step, [B, G, T], under the distribution that
-    the pointers were decoded from (temperature included).
+    Attributes:
+        pointers: Positions in the pools, int [B, G, T].
+        log_probs: Log-probability of each pick, [B, G, T], under the distribution that the pointers
+            were decoded from (temperature included).
     """
 
     pointers: Tensor
@@ -25,7 +28,7 @@ class Decoded(NamedTuple):
 
 @torch.no_grad()
 def greedy(policy: Policy, encoded: Encoded, shots: int) -> Decoded:
-    """Take the most probable candidate at every step; G = 1."""
+    """Take the most probable candidate at every step; G = 1. Arguments and errors as `beam`."""
     return beam(policy, encoded, shots, width=1)
 
 
@@ -34,8 +37,8 @@ def beam(policy: Policy, encoded: Encoded, shots: int, width: int) -> Decoded:
     """Return the `width` most probable pointers that beam search finds, best first.
 
     Args:
-        policy: Evaluated in its present mode; call `eval()` first.
-        encoded: B queries with pools of K.
+        policy: The policy, in eval mode: its mode is not changed.
+        encoded: B queries with pools of up to K.
         shots: Length T of the pointers.
         width: Beam width G, at most the number of pointers.
 
@@ -49,7 +52,7 @@ def beam(policy: Policy, encoded: Encoded, shots: int, width: int) -> Decoded:
         log_probs = policy.next_log_probs(encoded, pointers)
         pool = log_probs.shape[-1]
         totals = (steps.sum(-1, keepdim=True) + log_probs).flatten(1)
-        # Of equals the first, whatever the batch: topk promises none.
+        # Of equals the first must win, whatever the batch is: topk does not promise that.
         first = totals.argmax(dim=1, keepdim=True)
         best = first if width == 1 else totals.topk(min(width, totals.shape[1]), dim=1).indices
         rows, picks = best // pool, best % pool
@@ -61,18 +64,18 @@ def beam(policy: Policy, encoded: Encoded, shots: int, width: int) -> Decoded:
 
 
 NOTHING: Final = -1
-"""Stands in a pointer for a pick that is not shown."""
+"""In a pointer: no pick, because the policy has stopped."""
 
 
 @torch.no_grad()
 def until_stop(policy: Policy, encoded: Encoded, decoded: Decoded, price: float) -> Decoded:
-    """Return pointers up to where a policy stops: `NOTHING` in the place of later picks.
+    """Return pointers in which the picks after a policy's stop are replaced by `NOTHING`.
 
     Args:
-        policy: With a stop head.
+        policy: A policy with a stop head.
         encoded: B queries with pools of up to K.
-        decoded: Pointers [B, G, T] in full length.
-        price: Of a demonstration.
+        decoded: Whole pointers, [B, G, T].
+        price: Price of a demonstration (or of a token), in points of reward.
     """
     pointers = decoded.pointers
     log_probs = policy.steps(encoded, pointers).joined()
@@ -91,9 +94,18 @@ def sample(
     temperature: float,
     generator: torch.Generator,
 ) -> Decoded:
-    """Sample `count` pointers a query, independently, from softmax(log pi / temperature).
+    """Sample `count` pointers per query, independently, from softmax(log pi / temperature).
 
-    The log-probabilities are those of the tempered distribution that was sampled.
+    Args:
+        policy: In eval mode.
+        encoded: B queries with pools of up to K.
+        shots: Length T of the pointers.
+        count: Number G of pointers per query; equal ones may be among them.
+        temperature: Temperature of every step.
+        generator: Source of randomness.
+
+    Returns:
+        Pointers and their log-probabilities under the tempered distribution.
     """
     batch = encoded.query.shape[0]
     pointers = torch.zeros(batch, count, 0, dtype=torch.long)
@@ -111,10 +123,14 @@ def sample(
 class Distinct(NamedTuple):
     """Distinct pointers, sampled without replacement.
 
-    pointers: int [B, G, T], the first of a group is a sample of the policy; log_probs: per step,
-    [B, G, T]; threshold: [B], the largest perturbed log-probability that was not drawn. A pointer
-    of log-probability p is above the threshold with probability q = 1 - exp(-exp(p - threshold)):
-    weights exp(p) / q give estimates without bias.
+    A pointer with log-probability p exceeds the threshold with probability
+    q = 1 - exp(-exp(p - threshold)), so weights exp(p) / q give unbiased estimates.
+
+    Attributes:
+        pointers: Positions in the pools, int [B, G, T]; the first of a group is a sample of the
+            policy.
+        log_probs: Log-probability of each pick, [B, G, T].
+        threshold: The largest perturbed log-probability of a pointer that was not drawn, [B].
     """
 
     pointers: Tensor
@@ -131,19 +147,19 @@ def stochastic_beam(
     temperature: float,
     generator: torch.Generator,
 ) -> Distinct:
-    """Sample `width` distinct pointers a query from softmax(log pi / temperature).
+    """Sample `width` distinct pointers per query from softmax(log pi / temperature).
 
-    Gumbel-top-k over all pointers, found by a beam search whose children's perturbed log-probs are
-    drawn under the condition that their maximum is their parent's (Kool et al. 2019, arXiv
-    1903.06059, algorithm 1). The root's is sampled too: with 0 in its place the threshold's
-    estimator would be biased.
+    This is Gumbel-top-k over all pointers, by a beam search in which the perturbed log-probs of
+    children are drawn under the condition that their maximum is their parent's (Kool et al. 2019,
+    arXiv 1903.06059, algorithm 1). The root's is sampled, too: were it 0, the estimator that uses
+    the threshold would be biased.
 
     Args:
         policy: In eval mode.
         encoded: B queries with pools of up to K.
         shots: Length T of the pointers.
-        width: Pointers a query, at most as many as there are.
-        temperature: Of every step; the log-probabilities are those of the tempered policy.
+        width: Number G of pointers per query, at most as many as there are.
+        temperature: Temperature of every step; log-probabilities are those of the tempered policy.
         generator: Source of randomness.
 
     Raises:
@@ -171,14 +187,19 @@ def stochastic_beam(
 
 
 def _gumbel(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Return standard Gumbel noise of a tensor's shape."""
+    """Return standard Gumbel noise in the shape of a tensor."""
     return -torch.empty_like(like).exponential_(generator=generator).log()
 
 
 def _conditioned(children: Tensor, parents: Tensor) -> Tensor:
-    """Shift perturbed children [B, G, K] so that their maximum is their parent's [B, G], stably.
+    """Shift perturbed log-probs of children so that their maximum is their parent's.
 
-    Kool et al. 2019, appendix B.3. Children of impossible parents, and masked ones, stay at -inf.
+    The numerically stable form of Kool et al. 2019, appendix B.3. Children that are masked, or
+    whose parent is impossible, stay at -inf.
+
+    Args:
+        children: [B, G, K].
+        parents: [B, G].
     """
     top = children.max(dim=-1, keepdim=True).values
     parent = parents.unsqueeze(-1)
@@ -190,7 +211,7 @@ def _conditioned(children: Tensor, parents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def uniform(encoded: Encoded, shots: int, count: int, generator: torch.Generator) -> Decoded:
-    """Draw `count` pointers a query uniformly; their log-probabilities are those of the draw."""
+    """Draw `count` pointers per query uniformly; log-probabilities are those of this draw."""
     batch = encoded.valid.shape[0]
     weights = encoded.valid.float().repeat_interleave(count, dim=0)
     pointers = torch.multinomial(weights, shots, generator=generator).view(batch, count, shots)
@@ -205,5 +226,5 @@ def _check_possible(log_probs: Tensor, width: int) -> None:
 
 
 def _rows(values: Tensor, rows: Tensor) -> Tensor:
-    """Return rows [B, G'] of values [B, G, T]."""
+    """Return the rows that are named by [B, G'] of values [B, G, T], which gives [B, G', T]."""
     return values.gather(1, rows.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

@@ -1,7 +1,8 @@
-"""Dropout whose masks come from a generator of the part of a batch that is computed.
+"""Dropout whose masks come from a generator that belongs to a part of the batch.
 
-torch's own dropout draws from one generator for all threads: parts of a batch that are computed
-side by side would get masks by who comes first, and a training would not be the same twice.
+torch's own dropout draws from one generator for all threads. If parts of a batch are computed in
+parallel, their masks would depend on which thread comes first, and no training could be repeated
+exactly.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ _GENERATOR: Final[ContextVar[torch.Generator | None]] = ContextVar("generator", 
 
 @contextmanager
 def masks_from(generator: torch.Generator | None) -> Iterator[None]:
-    """Draw all masks of this thread from a generator; None: from torch's own."""
+    """Draw all masks of this thread from a generator in this block; None: from torch's own."""
     token = _GENERATOR.set(generator)
     try:
         yield
@@ -26,10 +27,10 @@ def masks_from(generator: torch.Generator | None) -> Iterator[None]:
 
 
 def dropped(values: Tensor, rate: float) -> Tensor:
-    """Return values of which a share is 0, the others scaled so that means stay what they are."""
+    """Return values, of which a share `rate` is set to 0; others are divided by (1 - rate)."""
     if rate == 0:
         return values
-    # From uniform numbers: three times as fast as Bernoulli's.
+    # Uniform numbers are drawn three times as fast as Bernoulli's.
     drawn = torch.rand(values.shape, generator=_GENERATOR.get(), device=values.device)
     return values * ((drawn >= rate) / (1 - rate))
 

@@ -1,4 +1,4 @@
-"""Queries with their pools as one batch: distinct candidates once, smaller pools padded."""
+"""Encodes queries with their pools as one batch: each candidate once, smaller pools padded."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,12 +25,15 @@ def encode_pools(
     """Encode queries and their pools; smaller pools are padded and masked.
 
     Args:
-        policy: Encodes.
-        queries: Features [B, query_size].
-        pools: Rows of each query's candidates, B arrays of at least one.
-        candidates: Returns the features of rows, [n, candidate_size].
-        projected: All rows as the policy projects them, where that is known; None projects the
-            distinct ones.
+        policy: The policy that encodes them.
+        queries: Features of the queries, float32 [B, query_size].
+        pools: Rows of each query's candidates: B arrays of int64, none of them empty.
+        candidates: Function from rows to features, float32 [rows, candidate_size].
+        projected: The policy's projections of all rows, [rows, P], if they are known; None: the
+            rows in the pools are projected here, each once.
+
+    Returns:
+        B queries with pools of K, the size of the largest pool.
     """
     sizes = np.array([len(pool) for pool in pools])
     places = np.arange(sizes.max()) < sizes[:, None]
@@ -38,7 +41,7 @@ def encode_pools(
     if projected is None:
         distinct, where = np.unique(where, return_inverse=True)
         projected = policy.project(torch.from_numpy(candidates(distinct)))
-    index = np.zeros(places.shape, dtype=np.int64)  # padding repeats some candidate
+    index = np.zeros(places.shape, dtype=np.int64)  # padding repeats the first row
     index[places] = where
     rows = projected.index_select(0, torch.from_numpy(index).flatten())
     return policy.relate(

@@ -1,4 +1,4 @@
-"""The kinds of policies: which configuration builds which network."""
+"""The kinds of policies, and building one from its configuration."""
 
 from dataclasses import replace
 from typing import Any
@@ -22,11 +22,11 @@ def build_policy(config: PolicyConfig) -> Policy:
 
 
 def configure(params: PolicyParams, **sizes: Any) -> PolicyConfig:
-    """Return the configuration of a policy: what params.yaml says, and the sizes of the data.
+    """Return the configuration of a policy, from params.yaml and the sizes of the data.
 
     Args:
-        params: Kind, width and what else the kind has.
-        sizes: The other fields of `PolicyConfig`.
+        params: The section `policy`.
+        **sizes: The other fields of `PolicyConfig`.
     """
     return PolicyConfig(**params.model_dump(), **sizes)
 
@@ -37,9 +37,12 @@ def with_stop(
     """Return a policy with the same weights and an untrained stop head, in eval mode.
 
     Args:
-        policy: Without one.
-        highest_price: That the head will be trained with, above 0.
-        price_per: What costs the price.
+        policy: A policy without a stop head.
+        highest_price: The highest price that the head will be trained with, above 0.
+        price_per: What the price is paid for.
+
+    Raises:
+        ValueError: The policy has a stop head already.
     """
     if policy.stop is not None:
         raise ValueError("the policy has a stop head already")

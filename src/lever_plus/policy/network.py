@@ -1,9 +1,12 @@
 """Policies: distributions over pointers into a pool, given a query, behind one interface.
 
-A kind of policy says how queries and pools are encoded and what every candidate scores at every
-step (`encode`, `scores`); masking, normalisation and log-probs of pointers are the same for all and
-stand here. `residual.py`, `stateful.py` and `v2.py` hold the kinds, `kinds.py` builds one from its
-configuration.
+A kind of policy defines how queries and pools are encoded and what every candidate scores at every
+step (`project`, `relate`, `scores`). Masking, normalisation and log-probs of pointers are the same
+for all kinds, and are here. The kinds are in `residual.py`, `stateful.py` and `v2.py`; `kinds.py`
+builds one from its configuration.
+
+In shapes, B counts queries, G pointers of a query, T picks of a pointer, K examples of a pool, and
+H is the width of the policy.
 """
 
 import math
@@ -20,7 +23,7 @@ from lever_plus.policy.picked import picked_before
 from lever_plus.policy.stop import StopHead
 
 Size = Annotated[int, Field(ge=1, le=2**20)]
-"""Of features and layers: what no network has is refused before a number of it is allocated."""
+"""A size of features or layers; larger ones are refused before memory is allocated for them."""
 PricePer = Literal["demonstration", "token"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -30,18 +33,18 @@ class PolicyConfig:
     """Architecture of a policy; stored in its checkpoint.
 
     Attributes:
-        kind: Which network.
+        kind: The kind of network.
         query_size: Dimensions of a query's features.
         candidate_size: Dimensions of a candidate's features.
-        hidden: Width.
-        shots: Longest pointer.
-        logit_clip: Of `stateful`: logits are clip * tanh(score / clip).
-        layers: Of `v2` and `residual`: cross-attention layers.
-        temperature: Of `v2` and `residual`: logits are cosines over this.
+        hidden: Width of the network.
+        shots: Length of the longest pointer.
+        logit_clip: For `stateful`: logits are clip * tanh(score / clip).
+        layers: For `v2` and `residual`: number of cross-attention layers.
+        temperature: For `v2` and `residual`: logits are cosines divided by this.
         dropout: Dropout in training mode (SFT and RCE; the others compare log-probs in eval mode).
-        highest_price: That a stop head was trained with, in points of reward; 0: there is none, and
-            pointers are as long as is asked for.
-        price_per: What costs the price: a demonstration, or each token that it adds to a prompt.
+        highest_price: Highest price that the stop head was trained with, in points of reward; 0:
+            there is no stop head, and pointers are as long as is asked for.
+        price_per: What the price is paid for: each demonstration, or each token that it adds.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -59,15 +62,19 @@ class PolicyConfig:
     price_per: PricePer = "demonstration"
 
     def as_dict(self) -> dict[str, int | float | str]:
-        """Return the fields."""
+        """Return the fields by name."""
         return asdict(self)
 
 
 class Encoded(NamedTuple):
     """Queries and pools, encoded once for all steps.
 
-    query: [B, H]; candidates: [B, K, H]; keys: what the scores are products with, [B, K, H];
-    valid: bool [B, K], False where a smaller pool is padded; features: the queries' own, [B, Q].
+    Attributes:
+        query: The queries, [B, H].
+        candidates: The candidates, [B, K, H].
+        keys: The vectors whose products with a step's focus are the scores, [B, K, H].
+        valid: bool [B, K], False for the padding of smaller pools.
+        features: The queries' features as they came in, [B, query_size].
     """
 
     query: Tensor
@@ -80,8 +87,10 @@ class Encoded(NamedTuple):
 class Steps(NamedTuple):
     """The distributions that the picks of pointers [B, G, T] were drawn from, as log-probabilities.
 
-    first: Of the first step, [B, 1, 1, K]: nothing is picked before it, so it is the same for all
-    pointers of a query. later: Of the other steps, [B, G, T - 1, K], given the picks before.
+    Attributes:
+        first: The first step, [B, 1, 1, K]. Nothing is picked before it, so it is the same for all
+            pointers of a query.
+        later: The other steps given the picks before them, [B, G, T - 1, K].
     """
 
     first: Tensor
@@ -103,7 +112,7 @@ class Policy(nn.Module, ABC):
     """A policy over pointers into a pool, given a query."""
 
     def __init__(self, config: PolicyConfig) -> None:
-        """Keep the configuration."""
+        """Keep the configuration, and build the stop head if it has one."""
         super().__init__()
         self.config = config
         self.stop = (
@@ -114,9 +123,15 @@ class Policy(nn.Module, ABC):
 
     @abstractmethod
     def project(self, candidates: Tensor) -> Tensor:
-        """Return what does not depend on the query, [..., P], of candidates [..., candidate_size].
+        """Return the part of the encoding that does not depend on the query.
 
-        An example that stands in many pools is projected once.
+        So an example that is in many pools is projected only once.
+
+        Args:
+            candidates: Features, [..., candidate_size].
+
+        Returns:
+            [..., P], with P up to the kind of policy.
         """
 
     @abstractmethod
@@ -124,13 +139,19 @@ class Policy(nn.Module, ABC):
         """Encode queries with their pools.
 
         Args:
-            queries: [B, query_size].
-            projected: Pools of projected candidates, [B, K, P]; padding may hold anything finite.
-            valid: Bool [B, K], False for padding.
+            queries: Features of the queries, [B, query_size].
+            projected: Pools of projected candidates, [B, K, P]; padding may be anything finite.
+            valid: bool [B, K], False for padding.
         """
 
     def encode(self, queries: Tensor, candidates: Tensor, valid: Tensor | None = None) -> Encoded:
-        """Encode queries [B, query_size] with pools [B, K, candidate_size]; None: no padding."""
+        """Encode queries with their pools.
+
+        Args:
+            queries: Features of the queries, [B, query_size].
+            candidates: Features of the pools' examples, [B, K, candidate_size].
+            valid: bool [B, K], False for padding; None: there is no padding.
+        """
         if valid is None:
             valid = torch.ones(candidates.shape[:2], dtype=torch.bool, device=candidates.device)
         return self.relate(queries, self.project(candidates), valid)
@@ -139,7 +160,7 @@ class Policy(nn.Module, ABC):
     def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
         """Return the logits of all candidates at these steps, [B, G, len(steps), K], unmasked.
 
-        Steps count from 0: step s may depend on the first s picks of the pointers [B, G, T].
+        Steps are counted from 0; step s may depend on the first s picks of the pointers [B, G, T].
         """
 
     def step_log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
@@ -158,7 +179,7 @@ class Policy(nn.Module, ABC):
         ).joined()
 
     def next_log_probs(self, encoded: Encoded, pointers: Tensor) -> Tensor:
-        """Return the distribution of the step after given pointers [B, G, T] alone, [B, G, K]."""
+        """Return only the distribution of the step after pointers [B, G, T], [B, G, K]."""
         picks = pointers.shape[2]
         return self._distributions(encoded, pointers, range(picks, picks + 1))[:, :, 0]
 
@@ -183,7 +204,7 @@ class Policy(nn.Module, ABC):
             encoded: B queries with pools of up to K.
             pointers: Positions in the pool, int [B, G, T].
             log_probs: The distributions of their picks, [B, G, T, K] (`Steps.joined`).
-            prices: Of a demonstration, [B], in the unit that the head was trained with.
+            prices: Price for each query, [B], in the unit with which the head was trained.
 
         Raises:
             ValueError: This policy has no stop head.
@@ -195,14 +216,17 @@ class Policy(nn.Module, ABC):
         return odds
 
     def _steps(self, encoded: Encoded, pointers: Tensor, count: int) -> Steps:
-        """Return the first `count` steps; in training mode they share the first's dropout mask."""
+        """Return the first `count` steps.
+
+        In training mode all pointers of a query share the dropout mask of the first step.
+        """
         if count > self.config.shots:
             raise ValueError(f"{count} picks, but the policy is made for {self.config.shots}")
         first = self._distributions(encoded, pointers[:, :1, :0], range(1))
         return Steps(first, self._distributions(encoded, pointers, range(1, count)))
 
     def _distributions(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
-        """Return log-probabilities [B, G, len(steps), K]; step 0 stands alone."""
+        """Return log-probabilities [B, G, len(steps), K]; step 0 must be asked for by itself."""
         logits = self.scores(encoded, pointers, steps)
         if steps.stop > 1:
             logits = logits.scatter(-1, _closed(pointers, steps), -math.inf)
@@ -214,7 +238,7 @@ class Policy(nn.Module, ABC):
 def _closed(pointers: Tensor, steps: range) -> Tensor:
     """Return the positions that are picked before each step s >= 1, [B, G, len(steps), T].
 
-    Those are the first s picks of the pointers; the first one stands in for what comes later.
+    These are the first s picks of the pointers; the rest is filled with the first pick.
     """
     picks = pointers[:, :, None, : steps.stop - 1]
     device = pointers.device
@@ -225,5 +249,5 @@ def _closed(pointers: Tensor, steps: range) -> Tensor:
 
 
 def uniform_log_prob(sizes: Tensor, shots: int) -> Tensor:
-    """Return the log-probs of a uniform pointer's picks, [B, shots], from the pools' sizes [B]."""
+    """Return the log-probs of the picks of a uniform pointer, [B, shots], for pool sizes [B]."""
     return -(sizes.unsqueeze(-1) - torch.arange(shots)).float().log()

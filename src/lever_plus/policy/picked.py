@@ -1,4 +1,4 @@
-"""What a policy knows of its picks: the mean of them, and the last."""
+"""What a policy knows about its picks: their mean, and the last one."""
 
 import torch
 from torch import Tensor
@@ -20,9 +20,9 @@ def picked_before(candidates: Tensor, pointers: Tensor) -> Tensor:
 
 
 def _gather(candidates: Tensor, pointers: Tensor) -> Tensor:
-    """Return the rows [B, G, T, H] of candidates [B, K, H] that pointers [B, G, T] name."""
+    """Return the rows [B, G, T, H] of candidates [B, K, H] to which pointers [B, G, T] point."""
     batch, pool, width = candidates.shape
     rows = pointers + torch.arange(0, batch * pool, pool, device=pointers.device)[:, None, None]
-    # Its gradient is several times as fast as that of gather.
+    # The gradient of index_select takes a fraction of the time of gather's.
     found = candidates.reshape(batch * pool, width).index_select(0, rows.flatten())
     return found.view(*pointers.shape, width)

@@ -1,10 +1,12 @@
 """The residual policy: static scores, and a correction of the focus by what was picked.
 
-    focus  f_1 = f,  f_t = f + W_o MLP([f, mean(k of picked), k of last picked]) for step t >= 2
+    focus  f_1 = f,  f_t = f + W_o GELU(W [f, mean(k of picked), k of last picked] + b + e_t)
     logits l_{t,i} = f_t . k_i / temperature,  -inf for picked candidates
-f (what the query attends to in its pool) and the keys k are those of `v2.py`. W_o is 0 at the
-start: untrained, it is a v2 policy to the last bit, so whatever static scores can say it can say,
-and demonstrations that complement each other besides.
+
+for steps t >= 2, with a step embedding e_t. The focus f (the query with what it attends to in its
+pool) and the keys k are those of `v2.py`. W_o is 0 at the start, so an untrained policy is a v2
+policy to the last bit. It can learn all that static scores can express, and besides that which
+demonstrations complement each other.
 """
 
 from dataclasses import replace
@@ -19,7 +21,7 @@ from lever_plus.policy.v2 import V2Policy
 
 
 class ResidualPolicy(Policy):
-    """A v2 policy whose later steps see what was picked, and how many."""
+    """A v2 policy whose later steps see what was picked, and how many picks there were."""
 
     def __init__(self, config: PolicyConfig) -> None:
         """Build an untrained policy."""
@@ -42,8 +44,8 @@ class ResidualPolicy(Policy):
         return self.static.relate(queries, projected, valid)
 
     def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
-        """Return the static logits; from the second step on, with what the correction adds."""
-        # Apart: a product with f + 0 would differ from the static logits in its last bits.
+        """Return the static logits, to which a correction is added from the second step on."""
+        # Added to the logits, not to the focus: so a correction of 0 changes no bit of them.
         logits = self.static.scores(encoded, pointers, steps)
         if steps.stop == 1:
             return logits
@@ -52,7 +54,7 @@ class ResidualPolicy(Policy):
         return logits + (products / self.config.temperature).view_as(logits)
 
     def _correction(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
-        """Return what is added to the focus at each step, [B, G, steps, H]; nothing at step 0."""
+        """Return what is added to the focus at each step, [B, G, len(steps), H]; 0 at step 0."""
         seen = picked_before(encoded.keys, pointers[:, :, : steps.stop - 1])
         seen = seen[:, :, max(0, steps.start - 1) :]
         width = self.config.hidden

@@ -1,11 +1,13 @@
 """The stateful policy: a sequential pointer network over the pool.
 
-Per candidate   u_i = W_c c_i + MLP[W_c c_i, W_q q, W_c c_i * W_q q]
-State           s_t = [W_q q, mean(u of picked), u of last picked]   (a learned start vector at t=1)
-Focus           f_t = W_q q + MLP(s_t) + e_t                         (e_t: step embedding)
-Logits          l_{t,i} = C tanh(f_t . W_k u_i / (C sqrt(d))),  -inf for picked candidates
-The tanh clip is that of Bello et al. 2017 (arXiv 1611.09940), C = 10. There is no set encoder: with
-a few thousand queries it over-fits. Teacher forcing of whole lists is parallel.
+    candidate  u_i = W_c c_i + MLP[W_c c_i, W_q q, W_c c_i * W_q q]
+    state      s_t = [W_q q, mean(u of picked), u of last picked]   (a learned start vector at t=1)
+    focus      f_t = W_q q + MLP(s_t) + e_t                         (e_t: step embedding)
+    logits     l_{t,i} = C tanh(f_t . W_k u_i / (C sqrt(H))),  -inf for picked candidates
+
+The tanh clip is that of Bello et al. 2017 (arXiv 1611.09940); C is `policy.logit_clip`, 10 there.
+There is no set encoder, because with a few thousand queries it overfits. All steps of given
+pointers are computed in parallel.
 """
 
 import math
@@ -20,7 +22,7 @@ from lever_plus.policy.picked import picked_before
 
 
 class StatefulPolicy(Policy):
-    """Each step sees the query, the mean of what was picked, the last pick and its number."""
+    """Each step sees the query, the mean of the picks, the last pick, and the step's number."""
 
     def __init__(self, config: PolicyConfig) -> None:
         """Build an untrained policy."""
@@ -41,17 +43,17 @@ class StatefulPolicy(Policy):
         return projected
 
     def relate(self, queries: Tensor, projected: Tensor, valid: Tensor) -> Encoded:
-        """Return every u_i; W_k goes to the side of the focus, where there are fewer rows."""
+        """Return every u_i; W_k is applied to the focus instead, where there are fewer rows."""
         query = self.query_in(queries)
         u = projected + self.match(query, projected)
         return Encoded(query, u, u, valid, queries)
 
     def scores(self, encoded: Encoded, pointers: Tensor, steps: range) -> Tensor:
-        """Return clipped products of every step's focus with the keys."""
+        """Return the clipped products of each step's focus with the keys."""
         batch, group, _ = pointers.shape
         seen = picked_before(encoded.candidates, pointers[:, :, : steps.stop - 1])
         hidden = self.state(encoded.query, self._seen(seen, steps))
-        # f . W_k u = (W_k' f) . u: W_k and the scale are merged into the last layer of the MLP.
+        # f . W_k u = (W_k^T f) . u, so W_k and the scale are merged into the MLP's last layer.
         scale = self.config.logit_clip * math.sqrt(self.config.hidden)
         merged = self.key.weight.t() / scale
         beside = encoded.query[:, None] + self.step.weight[steps.start : steps.stop]
@@ -62,7 +64,7 @@ class StatefulPolicy(Policy):
         return logits.view(batch, group, len(steps), encoded.keys.shape[1])
 
     def _seen(self, picked: Tensor, steps: range) -> Tensor:
-        """Return [mean(u of picked), u of last picked] at each step, [B, G, steps, 2 H]."""
+        """Return [mean(u of picked), u of last picked] at each step, [B, G, len(steps), 2 H]."""
         seen = picked[:, :, max(0, steps.start - 1) :]
         if steps.start:
             return seen
@@ -72,9 +74,9 @@ class StatefulPolicy(Policy):
 
 
 class _Match(nn.Module):
-    """MLP[c, q, c * q] of every candidate c [B, K, H] beside its query q [B, H].
+    """MLP[c, q, c * q] of candidates c [B, K, H] and their queries q [B, H].
 
-    The part of the query is computed once, not for every candidate.
+    The query's part of the first layer is computed once, not for every candidate.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -91,7 +93,7 @@ class _Match(nn.Module):
 
 
 class _State(nn.Module):
-    """MLP[q, mean, last] of every step [B, G, S, 2 H] beside its query [B, H], less its end."""
+    """MLP[q, mean, last] of steps [B, G, S, 2 H] and queries [B, H], without its last layer."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""The stop head: whether a policy shows one more demonstration, at a price.
+"""The stop head: decides whether a policy shows one more demonstration at a given price.
 
-It sees what is known after s = 0..T-1 picks: the query's own features (those of the policy's focus
-have forgotten which questions need no help), the mean and the last of the picked keys, s, how sure
-the policy is of its next pick and was of the picks before, and the price. One head serves all
-prices up to the highest that it was trained with, so that whoever uses a selector says what a
-demonstration may cost. Its dropout is its own: no log-probability of a pick depends on the head.
+After each s = 0..T-1 picks it sees: the query's features (not the policy's focus, which does not
+show which questions need no help), the mean and the last of the picked keys, the number s, how sure
+the policy is of its next pick and was of those before, and the price. One head serves all prices up
+to the highest that it was trained with, so the user of a selector chooses the price. The head has
+its own dropout, and no log-probability of a pick depends on it.
 """
 
 import torch
@@ -14,22 +14,22 @@ from lever_plus.policy.dropout import Dropout
 
 DROPOUT_IN, DROPOUT = 0.2, 0.5
 LEAST_LOG_PROB = -10.0
-"""Log-probabilities of picks are cut here: still less likely picks are seen as equally unlikely."""
+"""Lower log-probabilities of picks are seen as this one: all such picks are equally unlikely."""
 RESOLUTION = 100.0
-"""Prices are seen as log(1 + RESOLUTION price / highest): about as far apart as their effects."""
+"""Prices are seen as log(1 + RESOLUTION * price / highest), about as far apart as their effects."""
 
 
 class StopHead(nn.Module):
-    """An MLP over the state, with an output a step; it gives the log-odds of stopping."""
+    """An MLP over the state, with one output per step: the log-odds of stopping there."""
 
     def __init__(self, query_size: int, width: int, shots: int, highest_price: float) -> None:
         """Build an untrained head, which is undecided everywhere.
 
         Args:
             query_size: Dimensions of a query's features.
-            width: Of the policy's keys, and of the hidden layer.
-            shots: Longest pointer T.
-            highest_price: That it is trained with.
+            width: Width of the policy's keys, and of the hidden layer.
+            shots: Length T of the longest pointer.
+            highest_price: The highest price of its training, above 0.
         """
         super().__init__()
         self.highest_price = highest_price
@@ -47,11 +47,11 @@ class StopHead(nn.Module):
         """Return the log-odds of stopping after 0, 1, ..., T - 1 picks, [B, G, T].
 
         Args:
-            queries: Features [B, query_size].
+            queries: Features of the queries, [B, query_size].
             picked: [mean, last] of the keys of the first 1..T - 1 picks, [B, G, T - 1, 2 width].
-            log_probs: Distributions that the picks come from, [B, G, T, K].
+            log_probs: The distributions that the picks come from, [B, G, T, K].
             pointers: Positions in the pools, int [B, G, T].
-            prices: Of a demonstration, [B].
+            prices: Price for each query, [B].
         """
         picks = pointers.shape[-1]
         chosen = log_probs.gather(-1, pointers.unsqueeze(-1)).squeeze(-1).clamp(min=LEAST_LOG_PROB)
@@ -72,7 +72,7 @@ def stop_probabilities(log_odds: Tensor) -> Tensor:
     """Return the probability of ending with 0, 1, ..., T demonstrations, [..., T + 1].
 
     Args:
-        log_odds: Of stopping after 0..T-1 picks, [..., T]; after T picks nothing is left to decide.
+        log_odds: Log-odds of stopping after 0..T-1 picks, [..., T]; after T picks it always stops.
     """
     stop = torch.sigmoid(log_odds)
     reached = nn.functional.pad((1 - stop).cumprod(-1), (1, 0), value=1.0)
@@ -80,6 +80,11 @@ def stop_probabilities(log_odds: Tensor) -> Tensor:
 
 
 def shown(log_odds: Tensor) -> Tensor:
-    """Return how many demonstrations are shown, int [...]: up to the first stop, else all T."""
+    """Return how many demonstrations are shown, int [...]: those up to the first stop, else all T.
+
+    Args:
+        log_odds: Log-odds of stopping after 0..T-1 picks, [..., T]; it stops where they are above
+            0.
+    """
     stop = nn.functional.pad(log_odds > 0, (0, 1), value=True)
     return stop.int().argmax(-1)

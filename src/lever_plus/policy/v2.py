@@ -1,11 +1,12 @@
 """The v2 policy: the older system's cross-attention pointer with static scores.
 
-Features go to width H without bias; the query attends over its pool (one head a layer, residual,
-layer norm); query and candidates pass a near-identity projection each; logits are their cosine
-over a temperature. A candidate's score never depends on what was picked: a pointer's distribution
-is that of Plackett and Luce, a ranking without replacement. Deviations: picked candidates get -inf
-instead of -100, and query and candidates have an input projection each, because ours hold different
-parts (a candidate shows its answer).
+Features are projected to width H without bias. The query attends to its pool (each layer: one head,
+residual, layer norm). Query and candidates each pass through a projection that starts near the
+identity. Logits are their cosines divided by a temperature. The score of a candidate never depends
+on what was picked, so a pointer is drawn from a Plackett-Luce distribution: a ranking without
+replacement. Deviations from the older system: picked candidates get -inf instead of -100; query and
+candidates have separate input projections, because here they differ in content (a candidate shows
+its answer).
 """
 
 from typing import cast
@@ -18,7 +19,7 @@ from lever_plus.policy.dropout import Dropout, dropped
 from lever_plus.policy.network import Encoded, Policy, PolicyConfig
 
 NEAR_IDENTITY = 0.01
-"""Standard deviation of what is added to the identity."""
+"""Standard deviation of the noise that is added to the identity at the start."""
 
 
 class V2Policy(Policy):
@@ -40,13 +41,13 @@ class V2Policy(Policy):
         self.drop = Dropout(config.dropout)
 
     def project(self, candidates: Tensor) -> Tensor:
-        """Return candidates at width H, and their keys, [..., 2 H]."""
+        """Return candidates at width H and their keys, side by side, [..., 2 H]."""
         projected: Tensor = self.candidate_in(candidates)
         keys = _unit(self.candidate_out(self.drop(projected)))
         return torch.cat([projected, keys], dim=-1)
 
     def relate(self, queries: Tensor, projected: Tensor, valid: Tensor) -> Encoded:
-        """Encode queries, each with what it attends to in its pool, and candidates."""
+        """Encode queries, each with what it attends to in its pool, and their candidates."""
         query = self.query_in(queries)
         pool, keys = projected.chunk(2, dim=-1)
         for attention, norm in zip(self.attention, self.norms, strict=True):
@@ -63,10 +64,17 @@ class V2Policy(Policy):
 
 
 def attended(attention: MultiheadAttention, query: Tensor, pool: Tensor, valid: Tensor) -> Tensor:
-    """Return what one head reads for each query [B, H] in its pool [B, K, H]: `attention` itself.
+    """Return the output of one attention head for each query in its pool, [B, H].
 
-    One query a pool, so W_k and W_v go to the side of the query, where there are fewer rows. The
-    bias of the keys adds the same to all logits of a query.
+    It equals what the module itself returns, but is faster: each pool has one query, so W_k and W_v
+    are applied on the query's side, where there are fewer rows. The keys' bias is left out, because
+    it adds the same number to all logits of a query.
+
+    Args:
+        attention: The attention, with one head.
+        query: [B, H].
+        pool: [B, K, H].
+        valid: bool [B, K], False for padding.
     """
     width = query.shape[-1]
     for_query, for_key, for_value = attention.in_proj_weight.chunk(3)

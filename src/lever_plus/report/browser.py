@@ -1,4 +1,4 @@
-"""The browser of decisions: the data that it shows as one JSON object, and its controls.
+"""The browser of decisions: its controls, and the data that it shows as one JSON object.
 
 `decisions.js` builds the view from the JSON with text nodes alone: a question text is never markup.
 """
@@ -10,6 +10,8 @@ from importlib.resources import files
 from typing import Final
 
 from lever_plus.data.examples import Example
+from lever_plus.evaluation.methods import Methods
+from lever_plus.evaluation.plain_names import explained
 from lever_plus.report.decisions import FLAGS, Choice, Decision, given_answers, said_needs
 from lever_plus.report.thumbnails import thumbnails
 
@@ -18,9 +20,11 @@ IMAGES_BUDGET: Final = 3_200_000
 Json = dict[str, object]
 
 
-def browser(decisions: Sequence[Decision], examples: Mapping[int, Example]) -> str:
+def browser(
+    decisions: Sequence[Decision], examples: Mapping[int, Example], methods: Methods
+) -> str:
     """Return the HTML of the browser, its data and its script."""
-    data = _safe_json(browser_data(decisions, examples))
+    data = _safe_json(browser_data(decisions, examples, methods))
     script = files("lever_plus.report").joinpath("decisions.js").read_text(encoding="utf-8")
     filters = "".join(
         f'<button type="button" data-filter="{key}" aria-pressed="false">{escape(label)} '
@@ -28,11 +32,11 @@ def browser(decisions: Sequence[Decision], examples: Mapping[int, Example]) -> s
         for key, label in FLAGS.items()
     )
     return (
-        f'<p class="note">{len(decisions)} test questions. Under each demonstration stands what '
-        "the VLM answered when it had seen the demonstrations so far. An answer is right if any "
-        "human gave it; its score is the official VQA accuracy. The filters judge the answers at "
-        "the last shot, flips are from RCE to GRPO. Any other test question: "
-        "<code>lever-plus show QUESTION_ID</code>.</p>"
+        f'<p class="note">{len(decisions)} test questions, and what each method showed the model. '
+        "Under each demonstration is what the model answered after it and those before it. An "
+        "answer is right if any person gave it; its score is the official VQA accuracy. The "
+        "buttons filter by the answers with the most demonstrations. For any other test question, "
+        "run <code>lever-plus show QUESTION_ID</code>.</p>"
         "<noscript><p><strong>The browser of decisions needs JavaScript.</strong></p></noscript>"
         '<div class="controls" hidden><div class="filters" role="group" aria-label="Filter">'
         f'<button type="button" data-filter="" aria-pressed="true">all ({len(decisions)})</button>'
@@ -47,11 +51,14 @@ def browser(decisions: Sequence[Decision], examples: Mapping[int, Example]) -> s
     )
 
 
-def browser_data(decisions: Sequence[Decision], examples: Mapping[int, Example]) -> Json:
+def browser_data(
+    decisions: Sequence[Decision], examples: Mapping[int, Example], methods: Methods
+) -> Json:
     """Return what the browser shows: every image and every example once.
 
-    images: {image id: data URI}; examples: {example id: [image id, question, answer]}; decisions:
-    question, human answers with counts, what it needs, flags, and the choices of every method.
+    images: {image id: data URI}; examples: {example id: [image id, question, answer]}; names:
+    {method: plain name and name}; decisions: question, human answers with counts, what it needs,
+    flags, and the choices of every method.
     """
     used = sorted({i for decision in decisions for i in decision.example_ids})
     images = {examples[i].image_id: examples[i].image for i in used}
@@ -60,6 +67,7 @@ def browser_data(decisions: Sequence[Decision], examples: Mapping[int, Example])
         "examples": {
             i: [examples[i].image_id, examples[i].question, examples[i].answer] for i in used
         },
+        "names": {method.name: explained(method) for method in methods},
         "decisions": [_decision(decision) for decision in decisions],
     }
 
@@ -88,7 +96,7 @@ def _choice(choice: Choice) -> Json:
 
 
 def _safe_json(data: Json) -> str:
-    """Return JSON that can't end the script element that it stands in, nor open a comment."""
+    """Return JSON that can neither end the script element that it is in nor open a comment."""
     text = json.dumps(data, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

@@ -9,15 +9,16 @@ import pandas as pd
 from lever_plus.config.names import GRPO_STOP
 from lever_plus.evaluation.methods import INSTRUCTED, ZERO_SHOT, Methods
 from lever_plus.report import findings
-from lever_plus.report.page import figures, folded, note, table
+from lever_plus.report.front import looks
+from lever_plus.report.page import figures, folded, note, plot, table
 from lever_plus.report.plots import axes_of, curve_svg, draw_intervals, legend, look, svg_of
 from lever_plus.report.tables import STOP_HEADER, STOP_UNITS, Summary, notes, stop_rows
 
 Row = dict[str, Any]
 TEXT: Final = (
-    "One policy decides after every pick, and before the first, whether another demonstration is "
-    "worth its price: {unit}. Shown: demonstrations, on average over questions and trainings, of "
-    "the {shots} that it may show at most."
+    "This policy decides, before the first demonstration and after each one, whether another is "
+    "worth its price: {unit}. It may show at most {shots}; shown is how many it shows on average "
+    "over questions and trainings."
 )
 
 
@@ -32,7 +33,7 @@ def over_shots(curve: pd.DataFrame, summary: Summary, methods: Methods) -> str:
         "Baselines": [*plain, *own],
         "Ceilings, which see the true answers": [ZERO_SHOT, top, *ceilings],
     }
-    order = [*trained, *plain, *own, *ceilings]  # trained ones get the clearest looks
+    order = looks(methods)
     svgs = [
         curve_svg(curve[curve["method"].isin(some)], label, order) for label, some in shown.items()
     ]
@@ -44,7 +45,7 @@ def over_shots(curve: pd.DataFrame, summary: Summary, methods: Methods) -> str:
     header = ["method", "shots", "accuracy", "low", "high"]
     return (
         figures(svgs)
-        + note("Bars are 95 % intervals; points are moved apart a little.")
+        + note("Bars are 95 % intervals. Points are moved sideways a little to keep them apart.")
         + folded("The numbers", table(header, cells))
     )
 
@@ -52,8 +53,8 @@ def over_shots(curve: pd.DataFrame, summary: Summary, methods: Methods) -> str:
 def shown_frame(summary: Summary, curve: Sequence[Row]) -> pd.DataFrame:
     """Return accuracy over what is shown: method, price, demonstrations, accuracy, low, high.
 
-    Methods at every number of demonstrations that they were asked for (price: none), and the policy
-    that stops at every price. What is shown can be less than what was asked for.
+    A method has a row for every number of demonstrations that it was asked for (without a price),
+    and the policy that stops one for every price. Fewer may be shown than were asked for.
     """
     asked = [row for row in summary["rows"] if row["method"] != GRPO_STOP]
     rows = [(row["method"], None, row) for row in asked if row.get("demonstrations") is not None]
@@ -76,7 +77,7 @@ def stop_section(stop: Mapping[str, Any], frame: pd.DataFrame, methods: Methods)
     if not rows:
         return ""
     text = TEXT.format(unit=STOP_UNITS[stop["price_per"]], shots=rows[0]["shots"])
-    drawn = f'<div class="plot">{shown_svg(frame, methods)}</div>'
+    drawn = plot(shown_svg(frame, methods))
     return note(" ".join([text, *notes(rows)])) + drawn + table(STOP_HEADER, stop_rows(rows))
 
 
@@ -85,25 +86,26 @@ def shown_svg(frame: pd.DataFrame, methods: Methods) -> str:
 
     Args:
         frame: See `shown_frame`.
-        methods: The trained ones are drawn: the others are so far below that the prices would
-            lie on each other.
+        methods: Only the trained ones are drawn: on a scale that reaches down to the others, the
+            prices could not be told apart.
     """
     trained = methods.names("trained")
     drawn = [m for m in frame["method"].drop_duplicates() if m in trained]
     label = "VQA accuracy over demonstrations shown"
     figure, axes = axes_of(5.2)
-    for number, method in enumerate(drawn):
+    order = looks(methods)
+    for method in drawn:
         part = frame[frame["method"] == method].sort_values("demonstrations")
         style = {"lw": 1.4, "ls": "-"} if method == GRPO_STOP else {"lw": 0.8, "ls": ":"}
         at = part["demonstrations"].to_numpy()
-        draw_intervals(axes, at, part, label=method, **style, **look(number))
+        draw_intervals(axes, at, part, label=method, **style, **look(order.index(method)))
         priced = part[part["price"].notna()]
         for row in priced.iloc[[0, -1]].itertuples() if len(priced) else ():  # others would overlap
             point = (row.demonstrations, row.accuracy)
             axes.annotate(f"{row.price:g}", point, (0, 6), textcoords="offset points", size=8)
     axes.set(title=label, xlabel="demonstrations shown, mean", ylabel="VQA accuracy")
     legend(figure, *axes.get_legend_handles_labels())
-    return svg_of(figure, f"{label}; the numbers are the highest and the lowest price")
+    return svg_of(figure, f"{label}; the highest and the lowest price are named")
 
 
 def requests_frame(ablations: Mapping[str, Any]) -> pd.DataFrame:
@@ -113,9 +115,9 @@ def requests_frame(ablations: Mapping[str, Any]) -> pd.DataFrame:
         ablations: metrics/ablations.json.
 
     Returns:
-        Of the rows that answer the question of its `curve`, the methods in their order there, each
-        from the fewest VLM requests to the most. Accuracies are means over shots. What asks nothing
-        is left out: it has no place on a log scale.
+        The rows that answer the question `curve`: methods in the order of the file, each from the
+        fewest VLM requests to the most. Accuracies are means over shots. What asks the VLM nothing
+        is left out, because it has no place on a log scale.
     """
     rows = [
         row
@@ -140,8 +142,7 @@ def requests_section(ablations: Mapping[str, Any], methods: Methods) -> str:
     frame = requests_frame(ablations)
     if frame.empty:
         return ""
-    drawn = f'<div class="plot">{requests_svg(frame, methods)}</div>'
-    return f"<h3>{escape(ablations['curve'])}</h3>" + drawn
+    return f"<h4>{escape(ablations['curve'])}</h4>" + plot(requests_svg(frame, methods))
 
 
 def requests_svg(frame: pd.DataFrame, methods: Methods) -> str:
@@ -149,10 +150,10 @@ def requests_svg(frame: pd.DataFrame, methods: Methods) -> str:
 
     Args:
         frame: See `requests_frame`.
-        methods: Of all plots of the page, so that a method looks the same in each.
+        methods: Those of all plots of the page, so that a method looks the same in each.
     """
     label = "VQA accuracy over VLM requests to train"
-    known = list(dict.fromkeys([*methods.trained, *frame["method"]]))
+    known = list(dict.fromkeys([*looks(methods), *frame["method"]]))
     figure, axes = axes_of(5.2)
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 

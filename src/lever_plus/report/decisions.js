@@ -1,4 +1,4 @@
-// The browser of decisions. All texts become text nodes: nothing that a question says is markup.
+// The browser of decisions. All texts become text nodes: nothing in a question is markup.
 (() => {
   "use strict";
   const PRINTED = 3;
@@ -28,7 +28,7 @@
   const verdict = ([shot, answer, right, score]) =>
     element(
       "p", `verdict ${right ? "right" : "wrong"}`,
-      element("span", "label", `${shot}-shot: `),
+      element("span", "label", `after ${shot}: `),
       element("strong", "", answer === "" ? "(nothing)" : answer),
       element("br"), `${right ? "✓ right" : "✗ wrong"}, score ${score.toFixed(2)}`);
 
@@ -49,14 +49,14 @@
       tile(id, i + 1, choice.logProbs[i], kinds[i], answers.find(([shot]) => shot === i + 1))));
 
   const chosen = (choice) => {
-    const made = element("section", "choice", element("h4", "", `${choice.method} `,
+    const made = element("section", "choice", element("h3", "", `${data.names[choice.method]} `,
       element("span", "label", choice.seed === null ? "" : `seed ${choice.seed}`)));
     if (choice.pointers[0].length === 0) {
       made.append(...choice.answers.map(verdict));
     } else if (choice.pointers.length === 1) {
       made.append(tiles(choice.pointers[0], choice.kinds[0], choice, choice.answers));
     } else {
-      made.append(element("p", "label", "searched anew at every shot"));
+      made.append(element("p", "label", "searched anew for every number of demonstrations"));
       choice.pointers.forEach((pointer, i) =>
         made.append(tiles(pointer, choice.kinds[i], choice, [choice.answers[i]])));
     }
@@ -67,9 +67,9 @@
     const answers = item.answers.map(([answer, count]) => `${answer} (${count})`).join(", ");
     return element("article", "",
       element("div", "query", picture(item.id),
-        element("div", "", element("h3", "", data.examples[item.id][1]),
+        element("div", "", element("p", "asked", data.examples[item.id][1]),
           element("p", "label", [`question ${item.id}`, item.needs].filter(Boolean).join(", ")),
-          element("p", "", "human answers: ", element("strong", "", answers)))),
+          element("p", "", "people answer: ", element("strong", "", answers)))),
       ...item.choices.map(chosen));
   };
 
@@ -84,7 +84,7 @@
     controls.querySelector('[data-move="1"]').disabled = index >= items.length - 1;
     place.textContent = items.length ? `${index + 1} of ${items.length}` : "none";
     if (items.length === 0) {
-      view.replaceChildren(element("p", "", "No question of this sample is like that."));
+      view.replaceChildren(element("p", "", "No question on this page is like that."));
       return;
     }
     jump.value = items[index].id;

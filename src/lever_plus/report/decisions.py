@@ -1,7 +1,7 @@
-"""What every method showed the VLM before one question, and what came of it.
+"""What every method showed the VLM before one question, and what the VLM answered.
 
-The page and `lever-plus show` read the same decisions. Of a method with several seeds, the first
-stands for it.
+The page and `lever-plus show` read the same decisions. Of a method with several seeds, only the
+first is shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,17 @@ from lever_plus.data.examples import Example
 from lever_plus.evaluation.methods import ORACLE, Methods
 
 POLICY: Final = GRPO
-"""Flips are those to this method, from the first one on the RL data."""
+"""`FLAGS` compare this method with the first one that learns off-line, and with the oracle."""
 FLAGS: Final = {
-    "gained": "flipped by GRPO to right",
-    "lost": "flipped by GRPO to wrong",
-    "missed": "oracle could, GRPO did not",
+    "gained": "GRPO right, RCE wrong",
+    "lost": "GRPO wrong, RCE right",
+    "missed": "GRPO wrong, oracle right",
 }
+"""{key of a filter: what it shows}."""
 
 
 class Reader(Protocol):
-    """Knows what each question needs to be told, as the embedded data set's ideal reader does."""
+    """Knows what the VLM must be told for each question, as the ideal reader does."""
 
     def needs(self, query_id: int) -> tuple[str, ...]:
         """Return what only demonstrations can tell about a question."""
@@ -36,9 +37,15 @@ class Reader(Protocol):
 
 
 class Answered(NamedTuple):
-    """The VLM's answer after `pointer`: what it is worth, and whether any human gave it.
+    """The VLM's answer after the demonstrations of `pointer`.
 
-    kinds: Of the picks, where a `Reader` knows them.
+    Attributes:
+        shot: Demonstrations asked for; a selector that stops shows fewer.
+        pointer: Ids of those shown, in order.
+        answer: What the VLM said.
+        right: Whether any human gave this answer.
+        score: Official VQA accuracy, in [0, 1].
+        kinds: Of the picks, where a `Reader` knows them.
     """
 
     shot: int
@@ -83,9 +90,13 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One question, what the methods chose for it, and the method that flips are counted from.
+    """One question, and what the methods chose for it.
 
-    needs: What only demonstrations can tell about it; None where nobody knows.
+    Attributes:
+        example: The question.
+        choices: Of the methods, in the order in which they are shown.
+        before: The method that `POLICY` is compared with.
+        needs: What only demonstrations can tell about it; None where nobody knows.
     """
 
     example: Example
@@ -120,18 +131,20 @@ def gather(
     examples: Mapping[int, Example],
     methods: Methods,
     reader: Reader | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[Decision]:
-    """Return the decisions about every question of a score table, in its order.
+    """Return the decisions about every question of a score table, in the table's order.
 
     Args:
         scores: The table of `evaluate`.
         examples: All examples by id.
         methods: What the methods are; the table may lack some.
         reader: Knows what questions need, where somebody does.
+        names: Methods to show; those that all decisions show if none.
     """
     questions = [int(query) for query in dict.fromkeys(scores["query_id"])]
     found: dict[int, list[Choice]] = {query: [] for query in questions}
-    for method in methods.shown:
+    for method in methods.shown if names is None else names:
         part = scores[scores["method"] == method]
         seeds = sorted({int(seed) for seed in part["seed"]})
         part = part[part["seed"].isin(seeds[:1])]
@@ -167,8 +180,8 @@ def gather(
 def sample(decisions: Sequence[Decision], count: int) -> list[Decision]:
     """Return up to `count` decisions, in their order; every flag gets an equal share at first.
 
-    Nothing is drawn: equal data give an equal sample. Questions that all methods were asked are
-    taken first, so that the oracle stands beside the others.
+    Nothing is random: equal data give an equal sample. Questions that all methods were asked are
+    taken first, so that the oracle can be compared with the others.
     """
     share = count // (len(FLAGS) + 1)
     chosen: dict[int, Decision] = {}
@@ -181,7 +194,7 @@ def sample(decisions: Sequence[Decision], count: int) -> list[Decision]:
 
 
 def _spread(decisions: Sequence[Decision], count: int) -> list[Decision]:
-    """Return `count` of them at even distances, the complete ones where they are enough."""
+    """Return `count` of them at even distances, only complete ones if there are enough."""
     most = max((len(d.choices) for d in decisions), default=0)
     complete = [d for d in decisions if len(d.choices) == most]
     source = complete if len(complete) >= count else decisions
@@ -197,7 +210,7 @@ def said_needs(decision: Decision) -> str:
     """Return what a question needs, in words; "" where nobody knows."""
     if decision.needs is None:
         return ""
-    return f"must be told: {' and '.join(decision.needs) or 'nothing'}"
+    return f"the VLM must be told: {' and '.join(decision.needs) or 'nothing'}"
 
 
 def given_answers(example: Example) -> list[tuple[str, int]]:

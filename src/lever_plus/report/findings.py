@@ -1,25 +1,17 @@
-"""What the results say, in sentences, and how much of the way to the oracle each method goes."""
+"""Differences that the summary lacks, and how much of the way to the oracle each method goes."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lever_plus.config.names import GRPO
-from lever_plus.evaluation.methods import INSTRUCTED, ORACLE, ZERO_SHOT, Methods, methods_in
+from lever_plus.evaluation.methods import ORACLE, Methods, methods_in
 from lever_plus.evaluation.scored import Row, Scored, Table, corrected, difference
 from lever_plus.evaluation.statistics import LARGEST_TABLE, LEVEL, Clusters, Scores, draws
 from lever_plus.evaluation.summary import images_of
 from lever_plus.evaluation.trainings import over_runs
-from lever_plus.report.tables import (
-    ONE_TRAINING,
-    Summary,
-    doubt,
-    mean_differences,
-    percent,
-    shots_of,
-)
+from lever_plus.report.tables import Summary, mean_differences
 
 Pair = tuple[str, str]
 
@@ -29,8 +21,8 @@ def differences(
 ) -> list[Row]:
     """Return the paired differences of some methods' means over shots.
 
-    The summary's where it has them. Others are computed from the scores in the same way, and
-    corrected for all of the pairs.
+    They are taken from the summary where it has them. Others are computed from the scores in the
+    same way, and corrected for all of the pairs.
 
     Args:
         summary: metrics/summary.json.
@@ -54,7 +46,7 @@ def _difference(scores: pd.DataFrame, pair: Pair, trained: Collection[str], resa
 
 
 def clusters(scores: pd.DataFrame, questions: pd.Index) -> Clusters:
-    """Return the image of every question: what a bootstrap resamples as a whole."""
+    """Return the image of every question: images are resampled with all their questions."""
     return np.asarray(images_of(scores).loc[questions], dtype=np.int64)
 
 
@@ -64,65 +56,8 @@ def best(summary: Summary, methods: Collection[str]) -> Row | None:
     return max(rows, key=lambda row: row["accuracy"], default=None)
 
 
-def sentences(summary: Summary, scores: pd.DataFrame, resamples: int) -> Iterator[str]:
-    """Yield the summary in plain words.
-
-    Args:
-        summary: metrics/summary.json.
-        scores: The table of `evaluate`.
-        resamples: Bootstrap resamples.
-    """
-    methods = methods_in(summary)
-    top = best(summary, methods.names("trained"))
-    if top is None:
-        yield "No trained method was evaluated."
-        return
-    name, shots = top["method"], shots_of(summary)
-    seeds = f"mean of {top['seeds']} training seeds" if top["seeds"] > 1 else "one training seed"
-    yield (
-        f"Of the trained methods, {name} answers best: VQA accuracy {percent(top)}, mean over "
-        f"shots {shots[0]} to {shots[-1]}, {top['n']} test questions, {seeds}. It is the best "
-        "after the fact: a small lead over the other trained methods may be chance."
-    )
-    others = _others(summary, methods)
-    labels = {(name, other): label for other, label in others.items() if other != name}
-    before = methods.offline
-    if name != GRPO and GRPO in methods and before:
-        labels[GRPO, before] = before.upper()
-    found = differences(summary, scores, list(labels), resamples)
-    for ((method, _), label), row in zip(labels.items(), found, strict=True):
-        yield _compared(method, label, row)
-
-
-def _others(summary: Summary, methods: Methods) -> dict[str, str]:
-    """Return {method: what the sentence calls it} of what the best trained one is compared with."""
-    found = {name: name.upper() for name in reversed(methods.references)}
-    roles = {
-        "the best baseline by similarity": best(summary, methods.names("similarity")),
-        "the best baseline of all": best(summary, methods.names("similarity", "baseline")),
-        "the best of those": best(summary, methods.names("selector")),
-    }
-    for role, row in roles.items():
-        if row and row["method"] not in found:
-            label = methods[row["method"]].label
-            found[row["method"]] = f"{row['method']} ({label}: {role}, {percent(row)})"
-    for row in summary["rows"]:
-        if row["method"] in (ZERO_SHOT, INSTRUCTED):
-            label = methods[row["method"]].label
-            found[row["method"]] = f"{row['method']} ({label}, {percent(row)})"
-    return found
-
-
-def _compared(method: str, label: str, row: Row) -> str:
-    low, high = row["ci95"]
-    size = f"{100 * row['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-    reading = doubt(row) or ("better" if row["difference"] > 0 else "worse")
-    once = f" ({ONE_TRAINING.rstrip('.')})" if row["one_training"] else ""
-    return f"{method} minus {label}: {size}: {reading}{once}."
-
-
 class Closed(NamedTuple):
-    """Share of the way that a method goes; the interval is None where it is not bounded."""
+    """Share of the way to the oracle that a method goes; no interval where it is not bounded."""
 
     method: str
     share: float
@@ -130,7 +65,7 @@ class Closed(NamedTuple):
 
 
 class Way(NamedTuple):
-    """The way from the best baseline by similarity to the oracle, on the oracle's questions."""
+    """The way from the best method by similarity to the oracle, on the oracle's questions."""
 
     shot: int
     baseline: str

@@ -1,4 +1,4 @@
-"""A model card for every trained policy, written from the facts of its run."""
+"""A model card for every trained policy, written from the files of its run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from lever_plus.training.rl_data.records import Meta
 SHARED = (
     "- It is meant for research on how demonstrations are chosen, and for choosing them for "
     "the VLM named above.",
-    "- It was trained on the pools, and sees the features of the encoder, named above. It chooses "
-    "from other pools too, with accuracies that are not these; another encoder is refused.",
-    "- It chooses demonstrations for one frozen VLM and one prompt. With another VLM, or another "
-    "prompt, the accuracies above do not hold.",
-    "- It answers no question itself: what it chooses may lead the VLM to a wrong answer.",
+    "- It was trained on the pools named above, with features of the encoder named above. It can "
+    "choose from other pools, but the accuracies will differ; another encoder is refused.",
+    "- It was trained for one frozen VLM and one prompt. With another VLM or another prompt, the "
+    "accuracies above do not hold.",
+    "- It answers no question itself, and what it chooses may lead the VLM to a wrong answer.",
 )
 EMBEDDED = (
-    "- The questions are those of the embedded data set, the VLM is a tiny one that was trained "
-    "for them: these numbers say nothing about large VLMs."
+    "- The questions are those of the embedded data set, and the VLM is a tiny one that was "
+    "trained for them: these numbers say nothing about large VLMs."
 )
 
 
@@ -38,12 +38,12 @@ class Trained:
     """A trained policy and what is known about its training.
 
     Attributes:
-        stage: Of the pipeline.
+        stage: The stage of the pipeline that trained it.
         method: Its name.
         seed: Training seed.
         checkpoint: The policy's file.
         history: The rows of its training.
-        made_with: What its seed's RL data were made with; VLM and metric are those of all stages.
+        made_with: What the RL data of its seed were made with; all stages share VLM and metric.
         embedded: Whether the data set is the embedded one.
         command: What trains it again.
     """
@@ -97,7 +97,7 @@ def model_card(policy: Trained, scores: pd.DataFrame, methods: Methods, resample
 
 
 def count_parameters(path: Path) -> int:
-    """Return the number of weights in a file of weights; none is read.
+    """Return the number of weights in a file of weights, without reading the weights.
 
     Raises:
         UserError: The file is missing or damaged.
@@ -135,12 +135,12 @@ def _facts(policy: Trained, config: CheckpointConfig) -> dict[str, Any]:
 
 
 def _results(policy: Trained, scores: pd.DataFrame, methods: Methods, resamples: int) -> str:
-    """Return the accuracies of this very seed, and its differences to the references."""
+    """Return the accuracies of this training seed, and its differences to the references."""
     of_method = scores[scores["method"] == policy.method]
     part = of_method[of_method["seed"] == policy.seed]
     if part.empty:
-        return "It was not evaluated."
-    # This very policy: whatever another training would have given is no part of its noise.
+        return "This policy was not evaluated."
+    # The card is about this one policy: how trainings differ is no part of its uncertainty.
     table = Table(part, trained=False)
     rows, images = [], clusters(scores, table.questions)
     shots: list[int | str] = [*table.shots, "mean"]
@@ -148,7 +148,7 @@ def _results(policy: Trained, scores: pd.DataFrame, methods: Methods, resamples:
         found = accuracy(table.at(shot), images, resamples)
         rows.append([str(shot), percent(found), str(found["n"])])
     header = ["shots", "accuracy [95 %]", "questions"]
-    told = "VQA accuracy x 100 of this seed on test questions; intervals over questions alone.\n\n"
+    told = "VQA accuracy x 100 on test questions; the intervals cover questions, not trainings.\n\n"
     told += markdown(header, rows)
     compared: dict[str, dict[str, Any]] = {}
     for versus, other in _references(policy, scores, methods):
@@ -162,7 +162,7 @@ def _results(policy: Trained, scores: pd.DataFrame, methods: Methods, resamples:
 def _references(
     policy: Trained, scores: pd.DataFrame, methods: Methods
 ) -> Iterator[tuple[str, Table]]:
-    """Yield the SFT and the RCE policy of the same seed, where they are not the policy itself."""
+    """Yield the SFT and RCE policies of the same seed, except the policy itself."""
     for method in methods.references:
         part = scores[(scores["method"] == method) & (scores["seed"] == policy.seed)]
         if method != policy.method and not part.empty:

@@ -1,22 +1,31 @@
-"""The report: one self-contained HTML page."""
+"""The report: one self-contained HTML page, its pieces, its style and its script."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
+from lever_plus.report.plots import on_page
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an HTML table."""
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> str:
+    """Return an HTML table that scrolls by itself where it is wider than the page.
+
+    Args:
+        header: Heads of the columns.
+        rows: Cells, plain text.
+        words: Whether cells are sentences rather than numbers: they are aligned left, and wrap.
+    """
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     inner = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="scroll"><table>{inner}</table></div>'
+    style = ' class="words"' if words else ""
+    return f'<div class="scroll" tabindex="0"><table{style}>{inner}</table></div>'
 
 
 def note(text: str) -> str:
-    """Return a paragraph beside the results."""
+    """Return a paragraph that explains what is beside it."""
     return f'<p class="note">{escape(text)}</p>'
 
 
@@ -26,13 +35,31 @@ def bullets(sentences: Sequence[str]) -> str:
 
 
 def folded(label: str, content: str) -> str:
-    """Return HTML that is open on demand; no script is needed."""
+    """Return HTML that opens when its label is pressed, and is open in print."""
     return f"<details><summary>{escape(label)}</summary>{content}</details>"
 
 
+def parts(sections: Mapping[str, str]) -> str:
+    """Return the parts of a section, each folded under its heading.
+
+    Args:
+        sections: {heading: HTML}; empty ones are left out.
+    """
+    return "".join(
+        f'<details class="part"><summary><h3>{escape(name)}</h3></summary>{html}</details>'
+        for name, html in sections.items()
+        if html
+    )
+
+
+def plot(svg: str) -> str:
+    """Return one plot, in the colours of the page."""
+    return f'<div class="plot">{on_page(svg)}</div>'
+
+
 def figures(svgs: Sequence[str]) -> str:
-    """Return plots side by side where there is room."""
-    return '<div class="plots">' + "".join(f"<div>{svg}</div>" for svg in svgs) + "</div>"
+    """Return plots in the colours of the page, side by side where there is room."""
+    return '<div class="plots">' + "".join(f"<div>{on_page(svg)}</div>" for svg in svgs) + "</div>"
 
 
 def page(title: str, lead: str, sections: Mapping[str, str]) -> str:
@@ -43,13 +70,19 @@ def page(title: str, lead: str, sections: Mapping[str, str]) -> str:
         lead: First paragraph, plain text.
         sections: {heading: HTML}; empty ones are left out.
     """
-    style = files("lever_plus.report").joinpath("page.css").read_text(encoding="utf-8")
+    style, script = (
+        files("lever_plus.report").joinpath(name).read_text(encoding="utf-8")
+        for name in ("page.css", "page.js")
+    )
     shown = [(f"s{i}", name, html) for i, (name, html) in enumerate(sections.items()) if html]
-    body = "".join(f'<h2 id="{key}">{escape(name)}</h2>{html}' for key, name, html in shown)
+    body = "".join(
+        f'<section><h2 id="{key}">{escape(name)}</h2>{html}</section>' for key, name, html in shown
+    )
     links = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in shown)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{style}</style></head>"
-        f"<body><h1>{escape(title)}</h1>{note(lead)}<nav>{links}</nav>{body}</body></html>\n"
+        f'<body><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p><nav>{links}</nav>{body}'
+        f"<script>{script}</script></body></html>\n"
     )

@@ -1,6 +1,7 @@
-"""Plots of the report, as inline SVG, and the CSV files that `dvc plots` shows.
+"""Plots of the report as SVG, and the CSV files that `dvc plots` shows.
 
-Colour and marker belong to a method, line style to a seed; nothing is told by colour alone.
+A method has one colour and one marker in all plots, a training seed one line style; nothing is told
+by colour alone. A plot is drawn on white; `on_page` makes it take the colours of its page instead.
 """
 
 import io
@@ -21,20 +22,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Fixed ids and no date: equal data give equal bytes.
-SETTINGS: dict[Any, Any] = {"svg.hashsalt": "lever-plus", "svg.fonttype": "none", "font.size": 11}
+INK, PAPER = "#010101", "#fffffe"
+"""Text and background: colours that nothing else has, so that `on_page` can find them."""
+SETTINGS: dict[Any, Any] = {
+    # Fixed ids and no date: equal data give equal bytes.
+    "svg.hashsalt": "lever-plus",
+    "svg.fonttype": "none",
+    "font.size": 11,
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), PAPER),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
+}
 COLOURS = (
-    *("#0072b2", "#d55e00", "#009e73", "#c0629a", "#b8860b", "#4b9cd3", "#222222", "#8c564b"),
-    *("#7a5195", "#ef5675", "#556b2f", "#00a0a0", "#a00000", "#708090", "#e07b39", "#2f4b7c"),
+    *("#0072b2", "#d55e00", "#009e73", "#c0629a", "#b07d00", "#3f92cc", "#7d7d7d", "#9a5f52"),
+    *("#8a5fb0", "#e34a6f", "#5f7a33", "#008f9c", "#c43535", "#5f7f9f", "#c96a1e", "#5470b8"),
 )
-"""Okabe and Ito's palette, its light tones darkened for lines on white, and eight more."""
+"""Okabe and Ito's palette and more, in tones with a contrast of 3 on white and on near-black."""
 MARKERS = "osD^vPX"
 """Their number has no factor in common with that of the colours: 112 methods look different."""
 STYLES = ("-", "--", ":", "-.")
 CONSTANTS = (":", "-.")
-"""Line styles of methods without demonstrations."""
+"""Line styles of methods that show no demonstrations."""
 SEED = " seed "
-"""Between method and seed in the name of a run."""
+"""What is between method and seed in the name of a run."""
 
 
 def curve_frame(summary: dict[str, Any]) -> pd.DataFrame:
@@ -73,10 +83,23 @@ def curve_svg(
     Args:
         frame: See `curve_frame`.
         label: Title.
-        methods: Of all plots of the page, so that a method looks the same in each.
+        methods: Those of all plots of the page, so that a method looks the same in each.
     """
-    methods = methods or list(frame["method"].drop_duplicates())
     figure, axes = axes_of(5.2)
+    draw_curves(axes, frame, methods or list(frame["method"].drop_duplicates()))
+    axes.set(title=label, xlabel="demonstrations (shots)", ylabel="VQA accuracy")
+    legend(figure, *axes.get_legend_handles_labels())
+    return svg_of(figure, f"{label}, with 95 % intervals; the table of results has the numbers")
+
+
+def draw_curves(axes: "Axes", frame: pd.DataFrame, methods: Sequence[str]) -> None:
+    """Draw a line of accuracies with 95 % intervals for each method.
+
+    Args:
+        axes: Of matplotlib.
+        frame: See `curve_frame`.
+        methods: Those of all plots of the page: a method's place here is how it looks.
+    """
     curves = [(str(m), part) for m, part in frame.groupby("method", sort=False)]
     constants = [method for method, part in curves if list(part["shots"]) == [0]]
     dodge = 0.24 / max(1, len(curves) - 1)
@@ -87,13 +110,7 @@ def curve_svg(
             continue
         at = part["shots"].to_numpy() + dodge * index - 0.12  # so that intervals stay apart
         draw_intervals(axes, at, part, label=method, lw=1.4, **look(methods.index(method)))
-    axes.set(title=label, xlabel="shots", ylabel="VQA accuracy")
     axes.set_xticks(sorted(set(frame["shots"]) - {0}))
-    handles, labels = axes.get_legend_handles_labels()
-    legend(figure, handles, labels)
-    return svg_of(
-        figure, f"{label}, with 95 % intervals; the numbers stand in the table of results"
-    )
 
 
 def draw_intervals(axes: "Axes", at: NDArray[Any], part: pd.DataFrame, **style: Any) -> None:
@@ -134,7 +151,7 @@ def trace_svg(frame: pd.DataFrame, key: str, label: str, known: Sequence[str] | 
     axes.set(title=label, xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = [Line2D([], [], ls="", ms=6, **look(known.index(m))) for m in methods]
-    handles += [Line2D([], [], color="0.3", ls=STYLES[i % 4]) for i in range(len(seeds))]
+    handles += [Line2D([], [], color=INK, ls=STYLES[i % 4]) for i in range(len(seeds))]
     legend(figure, handles, [*methods, *(f"seed {seed}" for seed in seeds)])
     return svg_of(figure, f"{label}, over epochs, for every training run")
 
@@ -153,7 +170,7 @@ def reward_svg(rewards: Mapping[str, NDArray[np.float64]]) -> str:
     panels = figure.subplots(len(rewards), sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (method, values) in zip(panels, rewards.items(), strict=True):
         weights = np.full(len(values), 100 / len(values))
-        axes.hist(values, bins=list(edges), weights=weights, color=COLOURS[0], ec="white")
+        axes.hist(values, bins=list(edges), weights=weights, color=COLOURS[0], rwidth=0.92)
         mean = float(np.mean(values))
         axes.axvline(mean, color=COLOURS[1], ls="--", lw=1.4)
         axes.set_title(f"{method}: {len(values)} candidates, mean {mean:.2f}", loc="left", size=11)
@@ -186,12 +203,17 @@ def axes_of(height: float) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
+def legend(
+    figure: "Figure",
+    handles: Sequence[Any],
+    labels: Sequence[str],
+    columns: int = 4,
+    size: float = 10,
+) -> None:
     """Put a legend under the axes."""
     if labels:
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=10
-        )
+        style: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": size}
+        figure.legend(handles, labels, loc="outside lower center", **style)
 
 
 def svg_of(figure: "Figure", label: str) -> str:
@@ -202,3 +224,8 @@ def svg_of(figure: "Figure", label: str) -> str:
     text = stream.getvalue()
     described = f'<svg role="img" aria-label="{escape(label)}" '
     return text[text.index("<svg") :].replace("<svg ", described, 1)
+
+
+def on_page(svg: str) -> str:
+    """Return a plot that takes the text colour and the background of the page that it is in."""
+    return svg.replace(INK, "currentColor").replace(PAPER, "none")

@@ -1,4 +1,4 @@
-"""What the RL data hold: headroom, and the rewards of the candidates by where they came from."""
+"""What is in the RL data: headroom, and the candidates' rewards by how they were generated."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ from lever_plus.training.rl_data.records import QueryRecord
 
 
 def headroom_rows(found: Headroom) -> Iterator[tuple[str, str]]:
-    """Yield what a headroom's fields are, and their values."""
+    """Yield the name and the value of every line of the headroom table."""
     yield "accuracy of all candidates", f"{100 * found.accuracy:.1f}"
     for count, best in found.oracle.items():
         yield f"best of {count}", f"{100 * best:.1f}"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from lever_plus.evaluation.methods import INSTRUCTED, Methods
+from lever_plus.evaluation.plain_names import explained
 from lever_plus.report import tables
 from lever_plus.report.findings import Way
 from lever_plus.report.page import folded, note, table
@@ -40,8 +41,8 @@ def in_context_section(shares: Mapping[str, float]) -> str:
     if not shares:
         return ""
     text = (
-        "Share of right answers to dev questions. The demonstrations are drawn by rules that know "
-        "what the house words mean; the VLM can only read it from them."
+        "Share of dev questions that the VLM answers right. The demonstrations are chosen by rules "
+        "that know what the house words mean; the VLM can learn that only from them."
     )
     return note(text) + table(IN_CONTEXT_HEADER, in_context_rows(shares))
 
@@ -51,9 +52,9 @@ def instruction_section(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     text = (
-        "VQA accuracy x 100 without demonstrations on dev questions, where the best was chosen: "
-        f"the interval of the best is that of one instruction. {INSTRUCTED} is the same VLM with "
-        "it on test questions."
+        "VQA accuracy x 100 without demonstrations on dev questions. The best instruction was "
+        "chosen here, which its interval does not take into account. "
+        f"{INSTRUCTED} is the VLM with that instruction on test questions."
     )
     cells = [
         [row["instruction"], tables.percent(row), str(row["n"]), "best" if row["chosen"] else ""]
@@ -66,17 +67,18 @@ def instruction_section(rows: Sequence[Row]) -> str:
 def paired_section(summary: Summary) -> str:
     """Return the paired differences of the mean over shots, and those at every shot, folded."""
     text = (
-        "Points of VQA accuracy x 100, paired by question. Wins, losses and ties count questions. "
-        "p (Holm) is corrected for all that one table compares."
+        "Differences of VQA accuracy in points, paired by question. Wins, losses and ties count "
+        "questions. p (Holm) is corrected for all comparisons of one table."
     )
     marks = tables.notes(summary["differences"])
     whole = table(tables.PAIRED_HEADER, list(tables.paired_rows(summary)))
     single = [
-        f"<h3>{shots}-shot</h3>"
+        f"<h4>With {shots} demonstrations</h4>"
         + table(tables.PAIRED_HEADER, list(tables.paired_rows(summary, shots)))
         for shots in tables.shots_of(summary)
     ]
-    return note(" ".join([text, *marks])) + whole + folded("At every shot", "".join(single))
+    each = folded("For each number of demonstrations", "".join(single))
+    return note(" ".join([text, *marks])) + whole + each
 
 
 def cost_section(summary: Summary, milliseconds: Mapping[str, float]) -> str:
@@ -89,26 +91,26 @@ def gain_section(summary: Summary) -> str:
     """Return what each further demonstration adds to every method."""
     rows = list(tables.gain_rows(summary))
     if not rows:
-        return note("It is not known: zero-shot is missing.")
+        return note("This is not known, because zero-shot was not evaluated.")
     text = (
-        "Points of VQA accuracy x 100 that one more demonstration adds, paired by question: the "
-        "first to zero-shot, the second to the first, and so on; corrected for the demonstrations "
-        "of a method."
+        "Points of VQA accuracy that one more demonstration adds, paired by question: the first "
+        "compared with none, the second with one, and so on. What may be chance is judged for all "
+        "demonstrations of a method together."
     )
     marks = tables.notes(summary["gains"])
     return note(" ".join([text, *marks])) + table(tables.gain_header(summary), rows)
 
 
 def way_section(way: Way | None, methods: Methods) -> str:
-    """Return how much of the way from the best baseline to the oracle each trained method goes."""
+    """Return how far each trained method gets from the best by similarity to the oracle."""
     if way is None:
-        return note("There is no way to measure: the oracle is missing, or not better.")
+        return note("This is not known: the oracle is missing, or not better than similarity.")
     text = (
-        f"At {way.shot} shots, on the oracle's {way.questions} questions: {way.baseline} "
-        f"({methods[way.baseline].label}), the best baseline by similarity, has "
-        f"{100 * way.low:.1f}, the oracle {100 * way.high:.1f}. 100 % "
-        "would be as good as the oracle, which searches with the true answer; below 0 % is worse "
-        "than the baseline. Not bounded: in some resamples the oracle is not better."
+        f"With {way.shot} demonstrations, on the {way.questions} questions of the oracle: the best "
+        f"method by similarity, {explained(methods[way.baseline])}, reaches {100 * way.low:.1f}, "
+        f"the oracle {100 * way.high:.1f}. 100 % is as good as the oracle, which searches with the "
+        "true answer; below 0 % is worse than similarity. The interval is not bounded where the "
+        "oracle is not better in some resamples."
     )
     rows = [
         [
@@ -128,12 +130,12 @@ def ideal_section(numbers: Mapping[str, Any]) -> str:
     if not numbers:
         return ""
     text = (
-        "The ideal reader is a VLM that reads perfectly: it understands plain words, learns a "
-        "house word from the demonstrations that have a house word for the same half of the "
-        "question (attribute or language), and guesses what nothing explains. So its accuracy says "
-        "how much a method's demonstrations explain. Where the measured accuracy is lower, the VLM "
-        "reads badly; where it is higher, the VLM guesses better than by chance, or the method has "
-        "learned or searched what it guesses."
+        "The ideal reader is a VLM that reads perfectly: it understands plain words, learns what a "
+        "house word means from demonstrations that have a house word for the same half of the "
+        "question (attribute or language), and guesses what no demonstration explains. So its "
+        "accuracy is how much the demonstrations of a method explain. Where the measured accuracy "
+        "is lower, the VLM does not read all that is explained. Where it is higher, the VLM "
+        "guesses better than by chance, or the method exploits what the VLM guesses."
     )
     needed = dict(numbers["needed"])
     short, most = needed.pop("none"), max(map(int, needed))
@@ -141,19 +143,19 @@ def ideal_section(numbers: Mapping[str, Any]) -> str:
         f"{row['share']:.1%} need {NUMBERS.get(count, count)}" for count, row in needed.items()
     ]
     sentence = (
-        f"Of the {numbers['questions']:,} test questions, {', '.join(shares)} of their pool; for "
+        f"Of the {numbers['questions']:,} test questions, {', '.join(shares)} from their pool; for "
         f"{short['share']:.1%} even {NUMBERS.get(str(most), most)} are not enough."
     )
-    header = ["demonstrations needed", "questions % [95 %]"]
     shown = {**needed, f"more than {most}": short}
-    counts = table(header, [[count, _share(row)] for count, row in shown.items()])
+    cells = [[count, _share(row)] for count, row in shown.items()]
+    counts = table(["demonstrations needed", "questions % [95 %]"], cells)
     return (
         note(text)
         + f"<p>{sentence}</p>"
         + folded("With intervals", counts)
-        + "<h3>Accuracy</h3>"
+        + "<h4>Accuracy</h4>"
         + _ideal_accuracy(numbers["accuracy"])
-        + "<h3>Picks</h3>"
+        + "<h4>Picks</h4>"
         + _picks(numbers["picks"])
     )
 
@@ -177,7 +179,7 @@ def _ideal_accuracy(rows: Sequence[Row]) -> str:
     ]
     header = ["method", "shots", "measured [95 %]", "ideal reader [95 %]", "n"]
     return (
-        note("VQA accuracy x 100 by number of shots: measured / of the ideal reader.")
+        note("VQA accuracy x 100 by number of demonstrations: measured / ideal reader.")
         + table(["method", *map(str, shots)], cells)
         + folded("With intervals", table(header, whole))
     )
@@ -186,9 +188,10 @@ def _ideal_accuracy(rows: Sequence[Row]) -> str:
 def _picks(rows: Sequence[Row]) -> str:
     kinds = [key for key, value in rows[0].items() if isinstance(value, dict)]
     text = (
-        f"Of every pick, {' / '.join(kinds)}, in %. A complement explains a word that no earlier "
-        "pick explained, a duplicate only what is explained already, a harmful pick has a house "
-        "word of another meaning, and an idle one says nothing about the question's house words."
+        f"What each pick is, in % of the questions: {' / '.join(kinds)}. A complement explains a "
+        "house word that no earlier pick explained, a duplicate only one that is explained "
+        "already. A harmful pick has a house word of another meaning, and an idle one has none "
+        "that matters."
     )
     found: dict[str, dict[int, str]] = {}
     for row in rows:
@@ -220,8 +223,8 @@ def _share(row: Row) -> str:
 def headroom_section(found: Headroom) -> str:
     """Return what the RL data held to be learned."""
     text = (
-        f"RL data: {found.queries} groups of {found.candidates:.1f} candidates; accuracy x 100 at "
-        "the last shot."
+        f"The RL data have {found.queries} queries with {found.candidates:.1f} candidates each, on "
+        "average. Values are VQA accuracy x 100 with the most demonstrations."
     )
     rows = [list(row) for row in headroom_rows(found)]
     return f"<p>{found.verdict}</p>" + note(text) + table(["", "value"], rows)
@@ -232,23 +235,25 @@ def diagnostics_section(diagnostics: Mapping[str, Any]) -> str:
     order, copy = diagnostics["order"], diagnostics["copy"]
     last = max((row["shots"] for row in copy), default=0)
     text = (
-        "copied: answers that equal the answer of a demonstration (or of the last one); shown: "
-        "questions whose true answer stands among the demonstrations'. A method that is right only "
-        "where the answer was shown has learned to retrieve."
+        "copied: answers that equal the answer of a demonstration, or of the last one. shown: "
+        "questions whose true answer is that of a demonstration. A method that is right only where "
+        "the answer was shown has learned to find answers, not to explain questions."
     )
     sentence = (
-        f"Order and choice ({order['questions']} questions): the score of a question varies by "
-        f"{100 * order['order_spread']:.1f} points (standard deviation) over {order['orders']} "
-        f"orders of one set, by {100 * order['set_spread']:.1f} over {order['sets']} random sets."
+        "Order matters beside choice: the score of a question has a standard deviation of "
+        f"{100 * order['order_spread']:.1f} points over {order['orders']} orders of the same "
+        f"demonstrations, and of {100 * order['set_spread']:.1f} points over {order['sets']} "
+        f"random sets of demonstrations ({order['questions']} questions)."
     )
     header = ["method", "copied %", "copied last %", "shown %", "if shown", "if not shown"]
     tables_ = {
         shots: table(header, list(_copy_rows(copy, shots)))
         for shots in sorted({row["shots"] for row in copy})
     }
-    others = "".join(f"<h3>{s}-shot</h3>{html}" for s, html in tables_.items() if s != last)
-    shown = f"<h3>{last}-shot</h3>{tables_[last]}" if copy else ""
-    return f"<p>{sentence}</p>" + note(text) + shown + folded("At the other shots", others)
+    titled = {s: f"<h4>With {s} demonstrations</h4>{html}" for s, html in tables_.items()}
+    shown = titled.pop(last, "")
+    fewer = folded("For fewer demonstrations", "".join(titled.values()))
+    return f"<p>{sentence}</p>" + note(text) + shown + fewer
 
 
 def _copy_rows(copy: Sequence[Row], shots: int) -> Iterator[list[str]]:
@@ -265,7 +270,7 @@ def ablation_section(rows: Sequence[Row], summary: Summary) -> str:
         return ""
     now = {row["method"]: row["accuracy"] for row in [*summary["rows"], *summary["means"]]}
     old = any(r["variant"] == "default" and r["accuracy"] != now.get(r["method"]) for r in rows)
-    warning = "Made before the present results: run `make ablations` again."
+    warning = "These are older than the results above: run `make ablations` again."
     shots = list(dict.fromkeys(shot for row in rows for shot in row["shots"]))
     header = ["variant", "method", *shots, "mean [95 %]", "n", "requests"]
     cells = [
@@ -285,8 +290,8 @@ def ablation_section(rows: Sequence[Row], summary: Summary) -> str:
     html = table([*header, "difference [95 %]", "to", "reward std in groups"], cells)
     told = tables.notes([*rows, *(row["difference"] for row in rows if row["difference"])])
     text = (
-        "Requests are all that the VLM is asked to train what a method is made of. Differences are "
-        "corrected for those that ask the same question."
+        "Requests count all that the VLM was asked to train a method and what it builds on. "
+        "Differences are corrected for all variants that ask the same question."
     )
     html = note(" ".join([text, *told])) + html
     return (f"<p><strong>{warning}</strong></p>" if old else "") + html

@@ -1,4 +1,4 @@
-"""The results table, for the terminal and for Markdown."""
+"""The tables of results, as rows for the page, the terminal and Markdown."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -9,18 +9,25 @@ from rich.table import Table
 
 from lever_plus.config.names import GRPO_STOP
 from lever_plus.evaluation.methods import methods_in
+from lever_plus.evaluation.plain_names import plain_name
 
+ACCURACY_NOTE: Final = (
+    "VQA accuracy x 100 on test questions, by number of demonstrations (1, 2, ...). mean: over "
+    "these numbers, with its 95 % interval. n: questions. seeds: trainings or random draws, with "
+    "their lowest and highest accuracy."
+)
 NUMERALS: Final = {1: "1st", 2: "2nd", 3: "3rd"}
 Summary = dict[str, Any]
 ONCE: Final = "†"
 NOT_SEPARABLE: Final = "n.s."
 ONE_TRAINING: Final = "one training: the interval does not include training."
 CHANCE: Final = (
-    "may be chance, given all that is compared (Holm, 5 %); an interval is that of one comparison."
+    "the difference may be chance, given all that the table compares (Holm's correction, 5 %); its "
+    "interval is that of this comparison alone."
 )
 UNSETTLED: Final = (
-    "Not settled: may be chance too, but so many trainings of each method would show a difference "
-    "of this size on these questions, four times in five."
+    "not settled: the difference may be chance. With as many trainings of each method as the "
+    "brackets say, a difference of this size would be found on these questions four times in five."
 )
 
 
@@ -30,7 +37,7 @@ def shots_of(summary: Summary) -> list[int]:
 
 
 def percent(row: dict[str, Any]) -> str:
-    """Return "66.8 [64.1, 69.4]" from a row of the summary, marked where it was trained once."""
+    """Return "66.8 [64.1, 69.4]" from a row of the summary, marked if trained once."""
     low, high = row["ci95"]
     mark = ONCE if row.get("one_training") else ""
     return f"{100 * row['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]{mark}"
@@ -45,7 +52,7 @@ def points(row: dict[str, Any]) -> str:
 
 
 def doubt(row: dict[str, Any]) -> str:
-    """Return why a difference is none yet: chance, or too few trainings; "" if it is one."""
+    """Return why a difference may be chance: too small, or too few trainings; "" if it may not."""
     if row["separable"]:
         return ""
     if row["trainings_needed"] is None:
@@ -54,7 +61,7 @@ def doubt(row: dict[str, Any]) -> str:
 
 
 def notes(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Return what the marks in a table mean, of those that it has.
+    """Return what the marks of a table mean; only those that it has.
 
     Args:
         rows: Accuracies or differences, as the summary has them.
@@ -151,7 +158,7 @@ def cost_rows(summary: Summary, milliseconds: Mapping[str, float]) -> Iterator[l
     """Yield one line a method: its mean accuracy, and what it costs; "" where that is not known.
 
     Args:
-        summary: One of an older version says nothing about costs, and yields nothing.
+        summary: metrics/summary.json; one that an older version wrote has no costs: no lines.
         milliseconds: {method: time to select}, of this machine.
     """
     means = {row["method"]: row for row in summary["means"]}
@@ -169,7 +176,7 @@ def cost_rows(summary: Summary, milliseconds: Mapping[str, float]) -> Iterator[l
 
 
 def stop_rows(prices: Iterable[dict[str, Any]]) -> list[list[str]]:
-    """Return one line a price: accuracy with at most so many demonstrations, and what it takes.
+    """Return one line a price: accuracy, demonstrations shown, and prompt tokens.
 
     Args:
         prices: Rows of metrics/stop.json.
@@ -193,31 +200,31 @@ def _references(summary: Summary) -> list[str]:
 
 
 def method_rows(summary: Summary) -> Iterator[list[str]]:
-    """Yield one line a method: its name, its kind, and what it is.
+    """Yield one line a method: its name, its plain name, its kind, and how it works.
 
     Raises:
         UserError: The summary is of an older version.
     """
     for method in methods_in(summary):
-        yield [method.name, method.kind, method.label]
+        yield [method.name, plain_name(method), method.kind, method.label]
 
 
 COST_HEADER = ["method", "mean [95 %]", "shown", "prompt tokens", "requests to train", "ms"]
 COST_NOTE: Final = (
-    "Beside the mean accuracy, of the same prompts: demonstrations shown, and prompt tokens, those "
-    "of images included. Requests to train are all that the VLM is asked for what a method is made "
-    "of, as if nothing else were trained and nothing stored; for the fixed pointer and the best "
-    "instruction, to choose them. "
-    "ms: to select the demonstrations of one query, features given, in batches on one core of the "
-    "machine that evaluated; what sees the true answers is not timed."
+    "shown: demonstrations in a prompt, on average. prompt tokens: of the whole prompt, images "
+    "included. requests to train: all that the VLM is asked until the method is trained, with what "
+    "it builds on and with no stored answers; for the fixed demonstrations and the best "
+    "instruction, until they are chosen. ms: to select the demonstrations for one query whose "
+    "features are known, in batches on one core of the machine that evaluated; methods that see "
+    "the true answers are not timed."
 )
 STOP_HEADER = ["price", "accuracy [95 %]", "shown", "prompt tokens", "n", "seeds (range)"]
 STOP_UNITS: Final = {
     "demonstration": "points of reward for each demonstration",
     "token": "points of reward for each token added",
 }
-"""{`pointer.price_per`: what a price is}."""
-METHOD_HEADER = ["method", "kind", "what it is"]
+"""{`pointer.price_per`: what a price is paid for}."""
+METHOD_HEADER = ["method", "in plain words", "kind", "how it works"]
 PAIRED_HEADER = ["methods", "points [95 %]", "wins", "losses", "ties", "p", "p (Holm)", "n"]
 
 
@@ -230,7 +237,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 def print_tables(
     summary: Summary, console: Console, milliseconds: Mapping[str, float], stop: Mapping[str, Any]
 ) -> None:
-    """Print the tables to a terminal: accuracies, differences, costs, prices, what methods are.
+    """Print the tables to a terminal: what methods are, accuracies, differences, costs, prices.
 
     Args:
         summary: metrics/summary.json.
@@ -239,9 +246,11 @@ def print_tables(
         stop: metrics/stop.json.
     """
     unit = STOP_UNITS[stop["price_per"]]
+    named = ([name, plain] for name, plain, *_ in method_rows(summary))
     tables: tuple[tuple[str, list[str], Iterator[list[str]], list[str]], ...] = (
+        ("Methods", METHOD_HEADER[:2], named, []),
         (
-            "VQA accuracy x 100 on test questions, by number of shots",
+            "VQA accuracy x 100 on test questions, by number of demonstrations",
             accuracy_header(summary),
             accuracy_rows(summary),
             notes([*summary["rows"], *summary["means"]]),
@@ -264,7 +273,6 @@ def print_tables(
             iter(stop_rows(stop["rows"])),
             notes(stop["rows"]),
         ),
-        ("Methods", METHOD_HEADER, method_rows(summary), []),
     )
     for title, header, lines, told in tables:
         rows = list(lines)
@@ -281,7 +289,7 @@ def print_tables(
             table.add_column(
                 head,
                 justify="left" if head in METHOD_HEADER else "right",
-                no_wrap=head != METHOD_HEADER[-1],
+                no_wrap=head != METHOD_HEADER[1] and not head.startswith("minus "),
             )
         for row in rows:
             table.add_row(*row)

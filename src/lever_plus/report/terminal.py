@@ -1,4 +1,4 @@
-"""What commands print beside the results: headroom, power, and the decisions about one question."""
+"""What other commands than `results` print: headroom, power, the decisions about a question."""
 
 from collections.abc import Mapping
 from typing import Final, Literal
@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lever_plus.data.examples import Example
-from lever_plus.evaluation.methods import methods_in
+from lever_plus.evaluation.methods import Methods, methods_in
+from lever_plus.evaluation.plain_names import explained
 from lever_plus.evaluation.scored import Row
 from lever_plus.evaluation.trainings import Spread, questions_needed, smallest_difference
 from lever_plus.report.decisions import Answered, Choice, Decision, given_answers, said_needs
@@ -26,7 +27,7 @@ SAID: Final = ("the VLM says", "score")
 
 
 def print_headroom(found: Headroom) -> None:
-    """Print what the RL data hold to be learned."""
+    """Print how much better the best candidates of the RL data are: what there is to learn."""
     table = _table(f"RL data: {found.queries} groups of {found.candidates:.1f} candidates")
     table.add_column("at the last shot")
     table.add_column("", justify="right")
@@ -38,17 +39,17 @@ def print_headroom(found: Headroom) -> None:
 
 
 def print_power(summary: Summary, delta: float) -> None:
-    """Print what shows differences of the mean over shots, with a power of 80 %.
+    """Print how many questions and trainings would show a difference, with a power of 80 %.
 
-    What trained methods need goes by the typical spread of two of them: that of one pair is hardly
-    known from a few trainings.
+    Differences are those of the mean over shots. The plan for two trained methods uses the typical
+    spread of all pairs of them, because a few trainings hardly tell the spread of one pair.
 
     Args:
         summary: metrics/summary.json.
         delta: A true difference, in points.
     """
     rows, console = mean_differences(summary), Console()
-    table = _table(f"Differences of the mean over shots, power 80 %; n for {delta:g} points")
+    table = _table(f"Differences of the mean over shots, power 80 %; n needed for {delta:g} points")
     for head in PAIR_HEADS:
         justify: Literal["left", "right"] = "left" if head == PAIR_HEADS[0] else "right"
         table.add_column(head, justify=justify, no_wrap=head in (PAIR_HEADS[0], PAIR_HEADS[-1]))
@@ -73,7 +74,7 @@ def print_power(summary: Summary, delta: float) -> None:
         if row["trainings"] and all(known[row[m]].kind == "trained" for m in ("method", "versus"))
     ]
     if not trained:
-        console.print("How much trainings differ is not known: no method was trained twice.")
+        console.print("How much trainings differ is unknown: no method was trained more than once.")
         return
     typical = Spread(*np.sqrt(np.mean(np.square(trained), axis=0)))
     console.print(_plan(typical, delta))
@@ -85,7 +86,7 @@ def print_power(summary: Summary, delta: float) -> None:
 
 
 def _plan(spread: Spread, delta: float) -> Table:
-    """Return what numbers of trainings and questions show, and what a difference needs."""
+    """Return the differences that numbers of trainings and questions show, and what one needs."""
     table = _table("Two trained methods: smallest difference that is shown, in points")
     for head in ("trainings", *(f"{n:,} questions" for n in PLANNED_QUESTIONS)):
         table.add_column(head, justify="right")
@@ -105,25 +106,29 @@ def _count(needed: int | None) -> str:
 
 
 def print_decision(
-    decision: Decision, examples: Mapping[int, Example], console: Console | None = None
+    decision: Decision,
+    examples: Mapping[int, Example],
+    methods: Methods,
+    console: Console | None = None,
 ) -> None:
     """Print what every method chose for one question, and what the VLM answered.
 
     Args:
         decision: The question and the choices.
         examples: All examples by id.
+        methods: What the methods are.
         console: Where to; the terminal if none.
     """
     out = console or Console()
     answers = ", ".join(f"{answer} ({count})" for answer, count in given_answers(decision.example))
-    # Text, not str: what a question says is no markup.
+    # Text, not str: nothing in a question is markup of the terminal.
     out.print(Text(f"question {decision.example.question_id}: {decision.example.question}"))
     out.print(Text(f"human answers: {answers}\nimage: {decision.example.image}"))
     out.print(Text("\n".join([*filter(None, [said_needs(decision)]), ""])))
     known = decision.needs is not None
     for choice in decision.choices:
         seed = "" if choice.seed is None else f", seed {choice.seed}"
-        table = _table(choice.method + seed)
+        table = _table(explained(methods[choice.method]) + seed)
         for head in (*HEADS, *(["kind"] if known else []), *SAID):
             right = head in ("shot", "example", "log-prob", "score")
             table.add_column(head, justify="right" if right else "left", overflow="fold")
@@ -139,10 +144,10 @@ def _add_shot(
     examples: Mapping[int, Example],
     known: bool,
 ) -> None:
-    """Add the demonstrations that a shot adds, all of them where it has a pointer of its own.
+    """Add a line for each demonstration that is new at a shot, and the answer to the last one.
 
-    Where it adds none (the selector has stopped), the answer alone is added. Their kinds are in a
-    column of their own where they are `known`.
+    All are new where every shot has another pointer. Where none is new, because the selector has
+    stopped, there is one line with the answer alone. Kinds of picks have a column if `known`.
     """
     said = (
         Text(f"{answered.answer} {'✓' if answered.right else '✗'}"),

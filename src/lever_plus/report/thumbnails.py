@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from PIL import Image
@@ -13,24 +13,33 @@ STEPS: Final = ((96, 75), (96, 40), (64, 40), (48, 30))
 """Longest side in pixels and WebP quality, tried in this order."""
 
 
-def thumbnails(images: Mapping[int, str], budget: int) -> dict[int, str]:
-    """Return {image id: data URI}: as good as fits into `budget` characters, or the smallest."""
-    shrunk = {key: _shrunk(path) for key, path in sorted(images.items())}
+def thumbnails(
+    images: Mapping[int, str], budget: int, steps: Sequence[tuple[int, int]] = STEPS
+) -> dict[int, str]:
+    """Return {image id: data URI}: as good as fits into `budget` characters, or the smallest.
+
+    Args:
+        images: {image id: path}.
+        budget: Characters of all together.
+        steps: Sides and qualities to try, the best first; see `STEPS`.
+    """
+    shrunk = {key: _shrunk(path, steps) for key, path in sorted(images.items())}
     made: dict[int, str] = {}
-    for side, quality in STEPS:
+    for side, quality in steps:
         made = {key: _data_uri(sizes[side], quality) for key, sizes in shrunk.items()}
         if sum(map(len, made.values())) <= budget:
             break
     return made
 
 
-def _shrunk(path: str) -> dict[int, Image.Image]:
-    """Return an image at every side of `STEPS`: opening it takes most of the time, so it is once.
+def _shrunk(path: str, steps: Sequence[tuple[int, int]]) -> dict[int, Image.Image]:
+    """Return an image at every side of `steps`.
 
-    A page has hundreds of them, some of many megapixels.
+    It is opened only once, which takes most of the time: a page has hundreds of images, some of
+    many megapixels.
     """
     whole, sizes = open_image(path), dict[int, Image.Image]()
-    for side, _ in STEPS:
+    for side, _ in steps:
         if side not in sizes:
             sizes[side] = whole.copy()
             sizes[side].thumbnail((side, side))

@@ -1,7 +1,7 @@
 """Whether selectors carry over: policies used where they were not trained, as a matrix.
 
-A row of metrics/ablations.json says whose policies it is of, and which variant names the place
-where they were used: a VLM, and pools.
+A row of metrics/ablations.json names the variant that trained its policies, and the variant that
+has the VLM and the pools with which they were used, here called a place.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,20 +12,20 @@ from lever_plus.report.page import bullets, note, table
 
 Row = dict[str, Any]
 NOTE: Final = (
-    "VQA accuracy x 100, mean over shots, and after it the difference in points to the similarity "
-    "baseline at the same place, paired by question. Down: the variant that trained the policies. "
-    "Across: where they were used, by the variant that names this VLM and these pools."
+    "VQA accuracy x 100, mean over all numbers of demonstrations, followed by the difference in "
+    "points to similarity with the same VLM and pools, paired by question. Rows: the variant that "
+    "trained the policies. Columns: the variant whose VLM and pools they were used with."
 )
 LOST_NOTE: Final = (
-    "Against the same method trained there, paired by question and training seed. Kept: the gain "
-    "over the baseline, as a share of the gain of one trained there; how sure it is, the intervals "
-    "of both differences say."
+    "Compared with the same method trained there, paired by question and training seed. kept: the "
+    "gain over similarity as a share of the gain of the method trained there. The intervals of "
+    "both differences show how certain it is."
 )
 LOST_HEADER: Final = ["method", "trained", "used", "to one trained there [95 %]", "kept", "n"]
 
 
 def transfer_section(rows: Sequence[Row]) -> str:
-    """Return the matrix, in words and numbers; "" if no policies were used elsewhere.
+    """Return the matrix as sentences and tables; "" if no policies were used elsewhere.
 
     Args:
         rows: Of metrics/ablations.json.
@@ -56,7 +56,7 @@ def _questions(rows: Sequence[Row]) -> str:
 def _matrix(rows: Sequence[Row]) -> str:
     places = list(dict.fromkeys(row["used"] for row in rows))
     cells: dict[tuple[str, str], dict[str, str]] = {}
-    for row in sorted(rows, key=lambda row: bool(row["policies"])):  # first what nothing trains
+    for row in sorted(rows, key=lambda row: bool(row["policies"])):  # first the untrained methods
         cells.setdefault((row["method"], row["policies"]), {})[row["used"]] = _cell(row)
     lines = [[*key, *(at.get(place, "") for place in places)] for key, at in cells.items()]
     return table(["method", "trained", *places], lines)
@@ -76,7 +76,7 @@ def _lost(row: Row) -> list[str]:
 
 
 def _kept(row: Row) -> float | None:
-    """Return the share of the gain of one trained there; None if that gains nothing."""
+    """Return the gain as a share of that of a method trained there; None if that gains nothing."""
     if not row["difference"] or not row["to_trained_there"]:
         return None
     gained = row["difference"]["difference"]
@@ -85,13 +85,13 @@ def _kept(row: Row) -> float | None:
 
 
 def _sentence(method: str, carried: Sequence[Row]) -> str:
-    """Return whether a method carries over, how far above the baseline, and what it keeps."""
+    """Return whether a method carries over, how much better it is, and what it keeps."""
     rows = [row for row in carried if row["method"] == method and row["difference"]]
     above = [row for row in rows if _above(row["difference"])]
     baselines = ", ".join(dict.fromkeys(row["versus"].partition("/")[2] for row in rows))
     verdict = "carries over" if rows and len(above) == len(rows) else "carries over in part"
     if not above:
-        return f"{method} does not carry over: where it was not trained, it is nowhere better."
+        return f"{method} does not carry over: it is not better anywhere it was not trained."
     found = [100 * row["difference"]["difference"] for row in above]
     span = " to ".join(f"{value:+.1f}" for value in dict.fromkeys([min(found), max(found)]))
     return (
@@ -108,4 +108,4 @@ def _shares(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         kept = _kept(row)
         if kept is not None:
-            yield f"; of what {row['used']} gains it keeps {kept:.0%} there"
+            yield f"; with {row['used']}, it keeps {kept:.0%} of the gain of one trained there"

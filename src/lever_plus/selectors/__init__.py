@@ -1,1 +1,1 @@
-"""Selectors: what chooses demonstrations for a query, learned or not."""
+"""Selectors, which choose demonstrations for a query: learned ones and baselines."""

@@ -1,4 +1,4 @@
-"""Selectors without a policy: random, by similarity, diverse, and one pointer for all queries."""
+"""Selectors without a policy: random, by similarity, diverse, and one fixed pointer for all."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -16,10 +16,10 @@ FIXED_STREAM: Final = 21
 
 
 class RandomSelector(BatchSelector):
-    """Draws uniform pointers, one query after the other."""
+    """Draws pointers uniformly, for one query after another."""
 
     def __init__(self, seed: int) -> None:
-        """Start the draws; equal seeds and queries give equal pointers."""
+        """Seed the draws: the same seed and the same order of queries give the same pointers."""
         self._rng = np.random.default_rng([seed, RANDOM_STREAM])
 
     def choose(
@@ -37,7 +37,7 @@ class SimilaritySelector(BatchSelector):
         """Keep the features.
 
         Args:
-            features: Unit-length features; similarity is the cosine.
+            features: Where the unit-length features come from, whose cosines are compared.
             similarity: A key of `SIMILARITIES`.
 
         Raises:
@@ -58,14 +58,19 @@ class SimilaritySelector(BatchSelector):
 
 
 class DiverseSelector(BatchSelector):
-    """Takes pointers by maximal marginal relevance of the question text.
+    """Picks by maximal marginal relevance of the question text (Carbonell and Goldstein 1998).
 
-    Each pick maximises  relevance * cos(query, c) - (1 - relevance) * max over picked cos(c, p)
-    (Carbonell and Goldstein 1998).
+    Each pick c maximises relevance * cos(query, c) - (1 - relevance) * max over picks p of
+    cos(c, p).
     """
 
     def __init__(self, features: Features, relevance: float = 0.7) -> None:
-        """Keep the features and the weight of being near the query, in [0, 1]."""
+        """Keep the features.
+
+        Args:
+            features: Where the unit-length features come from.
+            relevance: Weight of nearness to the query, in [0, 1].
+        """
         self._features, self._relevance = features, relevance
 
     def choose(
@@ -77,7 +82,7 @@ class DiverseSelector(BatchSelector):
     def _one(self, query: Query, pool: Sequence[Example], shots: int) -> Selection:
         near = cosine(STTR, self._features, query, pool)
         text = self._features.unit_candidates(pool, "question")
-        closest = np.zeros(len(pool), dtype=np.float32)  # to a picked one
+        closest = np.zeros(len(pool), dtype=np.float32)  # largest cosine to a pick
         picked: list[int] = []
         for _ in range(shots):
             score = self._relevance * near - (1 - self._relevance) * closest
@@ -88,18 +93,18 @@ class DiverseSelector(BatchSelector):
 
 
 class AsManySelector(BatchSelector):
-    """Shows what one selector chooses, but only as many as another one shows."""
+    """Shows the demonstrations of one selector, but only as many as another selector shows."""
 
     stops = True
 
     def __init__(self, chooser: BatchSelector, counter: BatchSelector) -> None:
-        """Keep what chooses, and what says how many."""
+        """Keep the selector that chooses, and the one whose number of demonstrations is used."""
         self._chooser, self._counter = chooser, counter
 
     def choose(
         self, queries: Sequence[Query], pools: Sequence[Sequence[Example]], shots: int
     ) -> list[Selection]:
-        """Return the first demonstrations of the chooser."""
+        """Return the first demonstrations of the chooser, as many as the counter shows."""
         chosen = self._chooser.choose(queries, pools, shots)
         counted = self._counter.choose(queries, pools, shots)
         return [
@@ -109,20 +114,20 @@ class AsManySelector(BatchSelector):
 
 
 class FixedSelector:
-    """Shows the first demonstrations of one pointer to all queries, whatever their pools.
+    """Shows the first demonstrations of one pointer for all queries, whatever their pools are.
 
     Those that show the query's image are left out.
     """
 
     def __init__(self, pointer: Sequence[Example], *, bound_to_pools: bool = False) -> None:
-        """Keep the pointer, and whether every pool must hold it."""
+        """Keep the pointer, and whether each pool must hold it (see `select_all`)."""
         self._pointer, self.bound_to_pools = tuple(pointer), bound_to_pools
 
     def select(self, query: Query, pool: Sequence[Example], shots: int) -> list[Example]:  # noqa: ARG002
         """Return the first `shots` demonstrations with another image than the query's.
 
         Raises:
-            UserError: The pointer has fewer.
+            UserError: The pointer has fewer of them.
         """
         return candidates_for(hashed_query(query), self._pointer, shots)[:shots]
 
@@ -130,10 +135,17 @@ class FixedSelector:
 def fixed_candidates(
     pools: Sequence[Sequence[int]], shots: int, count: int, seed: int
 ) -> list[tuple[int, ...]]:
-    """Draw pointers (ids) that could be shown to all queries: from what all their pools hold.
+    """Draw pointers that could be shown for all queries.
 
-    Where pools differ, they share nothing: then any example of any of the pools may be drawn, and
-    the pointer is not bound to pools.
+    Args:
+        pools: Ids of each query's pool.
+        shots: Length of the pointers.
+        count: Number of pointers.
+        seed: Seed of the draws.
+
+    Returns:
+        Pointers of ids that all pools hold. If these are fewer than `shots`, because each query has
+        its own pool, ids of any pool are drawn, and the pointers are not bound to pools.
     """
     held = [set(pool) for pool in pools]
     common = set.intersection(*held)

@@ -1,4 +1,4 @@
-"""The best of several sampled pointers: what a sampler could reach, were it told the truth."""
+"""The best of several sampled pointers, chosen with the true answers: a ceiling for a sampler."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ from lever_plus.vlm.scorer import Scorer
 
 
 class BestOfSamples:
-    """Samples pointers from a policy, and takes the one whose answer scores best at each shot."""
+    """Samples pointers from a policy, and at each shot takes the one whose answer scores best."""
 
     def __init__(
         self,
@@ -25,7 +25,16 @@ class BestOfSamples:
         seed: int,
         temperature: float = 1.0,
     ) -> None:
-        """Keep what pointers are drawn from, and the examples that know the true answers."""
+        """Keep what is needed to draw and score pointers.
+
+        Args:
+            learned: The selector whose policy is sampled.
+            scorer: Scores the answers with the sampled pointers.
+            answered: The queries with their true answers.
+            count: Number of pointers per query.
+            seed: Seed of the samples.
+            temperature: Temperature of every step.
+        """
         self._learned, self._scorer, self._count = learned, scorer, count
         self._seed, self._temperature = seed, temperature
         self._examples = {example.query: example for example in map(hashed, answered)}
@@ -34,15 +43,15 @@ class BestOfSamples:
         """Return the best sample.
 
         Raises:
-            UserError: The true answers of the query are not known, the pool is too small, or names
-                an example twice, or the policy was not made for so many picks.
+            UserError: The true answers of the query are not known, the pool is too small or holds
+                an example twice, or the policy cannot pick that many.
         """
         return list(self.select_each_shot([query], [pool], shots)[-1][0].examples)
 
     def select_each_shot(
         self, queries: Sequence[Query], pools: Sequence[Sequence[Example]], shots: int
     ) -> list[list[Selection]]:
-        """Return the best samples at 1..shots demonstrations, each chosen apart."""
+        """Return the best samples at 1, ..., `shots` demonstrations, each chosen independently."""
         queries, allowed = allowed_pools(queries, pools, shots)
         unknown = [query for query in queries if query not in self._examples]
         if unknown:

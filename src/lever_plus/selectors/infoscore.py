@@ -1,10 +1,13 @@
 """InfoScore: how much demonstrations raise the probability of the query's true answer.
 
-InfoScore(c | prefix) = P(y | prefix + c, x) - P(y | prefix, x), with P the geometric mean of the
-answer tokens' probabilities by teacher forcing (Yang et al. 2024, "Lever LM", arXiv 2312.10104).
-The gains of a sequence telescope, so beam search ranks sequences by P(y | sequence, x).
-Deviation: a new demonstration is appended after the prefix, so that shot k of a pointer is always
-its first k ICDs; the paper prepends it.
+For a query x with the true answer y, a candidate c after a prefix of demonstrations has
+
+    InfoScore(c | prefix) = P(y | prefix + c, x) - P(y | prefix, x)
+
+where P is the geometric mean of the probabilities of the answer's tokens under teacher forcing
+(Yang et al. 2024, "Lever LM", arXiv 2312.10104). The terms of a sequence telescope, so beam search
+ranks sequences by P(y | sequence, x). Deviation: a new demonstration is appended to the prefix, so
+that shot k of a pointer is always its first k ICDs; the paper prepends it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,12 +32,12 @@ class ScoredSequence:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPrefix:
-    """What each candidate is worth after a prefix.
+    """The InfoScores of all candidates after a prefix.
 
     Attributes:
         prefix: Ids of the demonstrations that are shown first; () for none.
-        candidates: Ids of all others in the pool.
-        info_scores: InfoScore of the prefix followed by each candidate.
+        candidates: Ids of all other examples of the pool.
+        info_scores: For each candidate, P(y | prefix + candidate, x) - P(y | no demonstration, x).
     """
 
     prefix: tuple[int, ...]
@@ -55,7 +58,7 @@ def best_sequences(scored: Sequence[ScoredPrefix], count: int) -> list[ScoredSeq
 
 
 class Found(NamedTuple):
-    """Demonstrations and their InfoScore."""
+    """Demonstrations and their InfoScore, P(y | examples, x) - P(y | no demonstration, x)."""
 
     examples: tuple[Example, ...]
     info_score: float
@@ -64,9 +67,10 @@ class Found(NamedTuple):
 class Searched(NamedTuple):
     """What a beam search found.
 
-    kept: For lengths 1, 2, ..., for each query, its best sequences, best first; scored: for each
-    query, every prefix that the search went on from, shortest first, with the InfoScore of all its
-    continuations: far more than what was kept, at no further request.
+    Attributes:
+        kept: For lengths 1, 2, ..., and each query, the best sequences, best first.
+        scored: For each query, all prefixes that the search extended, shortest first, with the
+            InfoScores of all extensions: far more than it kept, without any further request.
     """
 
     kept: list[list[list[Found]]]
@@ -82,14 +86,14 @@ def beam_search(
     beam: int,
     description: str = "InfoScore",
 ) -> Searched:
-    """Search the sequences of highest InfoScore, all queries side by side.
+    """Search for the sequences of highest InfoScore, for all queries together.
 
     Args:
         vlm: The frozen VLM.
-        queries: Each with the answer that it is scored against.
+        queries: Each query with its true answer.
         pools: Pool of each query.
         shots: Length of the sequences.
-        beam: Sequences kept at every step.
+        beam: Number of sequences that are kept after each step.
         description: Label of the progress bars.
     """
     alone = vlm.log_likelihoods(
@@ -127,15 +131,21 @@ def _ids(examples: Iterable[Example]) -> tuple[int, ...]:
 
 
 def _rank(sequence: Found) -> tuple[float, tuple[int, ...]]:
-    """Ties go to the smaller ids, so that equal data give equal files."""
+    """Return the sorting key, best first; ties go to smaller ids: equal data give equal files."""
     return -sequence.info_score, _ids(sequence.examples)
 
 
 class InfoScoreSearch:
-    """Searches with the true answers: a lower bound on what any policy could reach."""
+    """The oracle, which searches with the true answers: the best possible choice is no worse."""
 
     def __init__(self, vlm: Vlm, answered: Iterable[Example], beam: int) -> None:
-        """Keep the VLM, what the true answers are, and how many sequences a step keeps."""
+        """Keep what a search needs.
+
+        Args:
+            vlm: The frozen VLM.
+            answered: The queries with their true answers.
+            beam: Number of sequences that are kept after each step.
+        """
         self._vlm, self._beam = vlm, beam
         self._answers = {example.query: example.answer for example in map(hashed, answered)}
 
@@ -143,15 +153,18 @@ class InfoScoreSearch:
         """Return the sequence of highest InfoScore that the search finds.
 
         Raises:
-            UserError: The true answer of the query is not known, or the pool is too small, or
-                names an example twice.
+            UserError: The true answer of the query is not known, or the pool is too small or holds
+                an example twice.
         """
         return list(self.select_each_shot([query], [pool], shots)[-1][0].examples)
 
     def select_each_shot(
         self, queries: Sequence[Query], pools: Sequence[Sequence[Example]], shots: int
     ) -> list[list[Selection]]:
-        """Return the best sequences of 1..shots demonstrations; they need not be nested."""
+        """Return the best sequences of 1, ..., `shots` demonstrations.
+
+        A shorter one need not be the beginning of a longer one.
+        """
         queries, allowed = allowed_pools(queries, pools, shots)
         unknown = [query for query in queries if query not in self._answers]
         if unknown:

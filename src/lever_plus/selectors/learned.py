@@ -1,4 +1,4 @@
-"""A trained policy as a selector: for queries that nobody has seen, from any pool."""
+"""A trained policy as a selector: it chooses for any query, from any pool."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,18 +24,18 @@ from lever_plus.selectors.base import BatchSelector, Selection
 
 Decode = Callable[[Policy, Encoded, int], Decoded]
 FILES: Final = (CONFIG, POLICY, SPACE, CARD)
-"""All that a checkpoint is made of."""
+"""The files of a checkpoint."""
 
 
 class LearnedSelector(BatchSelector):
-    """Picks the most probable candidate, one after the other.
+    """Picks the most probable candidate of a policy, again and again.
 
     Attributes:
-        policy: In eval mode.
-        features: Of queries and candidates.
-        price: What a demonstration must be worth to be shown, in points of reward; None: as many
-            are shown as are asked for.
-        folder: The checkpoint that it was loaded from; None: none.
+        policy: The policy, in eval mode.
+        features: Where features of queries and candidates come from.
+        price: The reward that one more demonstration must be expected to bring, else it is not
+            shown; None: as many are shown as are asked for.
+        folder: The checkpoint from which it was loaded; None: it was not loaded.
     """
 
     def __init__(
@@ -45,25 +45,30 @@ class LearnedSelector(BatchSelector):
         price: float | None = None,
         folder: Path | None = None,
     ) -> None:
-        """Keep a policy, and features in the space that it was trained in; all as above.
+        """Keep a policy, and features in the feature space that it was trained in.
+
+        The arguments are the attributes of the class.
 
         Raises:
-            UserError: The policy does not decide when to stop, or has not learned this price.
+            UserError: There is a price, but the policy does not decide when to stop, or the price
+                is outside those of its training.
         """
         highest = policy.config.highest_price
         if price is not None and not highest:
             raise UserError(
-                "this selector shows as many demonstrations as it is asked for: a price has no "
-                "effect. One that decides when to stop is trained as grpo-stop."
+                "this selector shows as many demonstrations as it is asked for, so a price has no "
+                "effect: use one that decides when to stop (grpo-stop), or leave the price out."
             )
         if price is not None and not 0 <= price <= highest:
-            raise UserError(f"this selector knows prices from 0 to {highest:g}, not {price:g}.")
+            raise UserError(
+                f"this selector was trained with prices from 0 to {highest:g}, not {price:g}."
+            )
         self.policy, self.features, self.price = policy.eval(), features, price
         self.folder = folder
 
     @property
     def stops(self) -> bool:
-        """Whether fewer demonstrations than asked for may be chosen."""
+        """Whether it may choose fewer demonstrations than it is asked for."""
         return self.price is not None
 
     def push_to_hub(
@@ -71,23 +76,24 @@ class LearnedSelector(BatchSelector):
     ) -> str:
         """Send the selector's checkpoint to the Hugging Face Hub, where `load_selector` finds it.
 
-        An encoder of your own is not sent: it is a model of its own.
+        The encoder is not sent: unless it is shipped, whoever loads the selector must have it.
 
         Args:
-            name: Such as user/name; made if it is not there.
-            private: Whether it is seen by its owners alone, where it is made.
-            message: Of the commit.
+            name: Hub id of the repository, user/name; it is made if there is none.
+            private: Whether a repository that is made can be seen only by its owners.
+            message: Message of the commit.
 
         Returns:
             The address of the commit.
 
         Raises:
             UserError: The selector was not loaded from a checkpoint, the environment does not
-                allow it (HF_HUB_OFFLINE=0 does), or the Hub refuses.
+                allow sending (HF_HUB_OFFLINE=0 does), or the Hub refuses.
         """
         if self.folder is None:
             raise UserError(
-                "this selector was not loaded from a checkpoint: push what `load_selector` returns."
+                "this selector was not loaded from a checkpoint: push one that `load_selector` "
+                "returns."
             )
         load_checkpoint(self.folder)
         return send(self.folder, name, FILES, private=private, message=message)
@@ -95,13 +101,13 @@ class LearnedSelector(BatchSelector):
     def choose(
         self, queries: Sequence[Query], pools: Sequence[Sequence[Example]], shots: int
     ) -> list[Selection]:
-        """Return the greedy pointers, and the log-probability of each pick."""
+        """Return the greedy pointer of each query, with the log-probability of each pick."""
         return [group[0] for group in self.decode(queries, pools, shots, self._decoded)]
 
     def choose_encoded(
         self, encoded: Encoded, pools: Sequence[Sequence[Example]], shots: int
     ) -> list[Selection]:
-        """Return the same for queries and pools that are encoded; errors as `decode`."""
+        """Return the same for queries and pools that are encoded already; errors as `decode`."""
         self._check_shots(shots)
         return [
             group[0] for group in _selections(self._decoded(self.policy, encoded, shots), pools)
@@ -124,16 +130,17 @@ class LearnedSelector(BatchSelector):
         shots: int,
         how: Decode,
     ) -> list[list[Selection]]:
-        """Return what a decoder finds for each query: a group of pointers.
+        """Return the pointers that a decoder finds for each query.
 
         Args:
-            queries: What is asked.
+            queries: The queries.
             pools: Pool of each query.
             shots: Length of the pointers.
-            how: Such as `decoding.greedy`, given policy, encoded queries and shots.
+            how: The decoder, such as `decoding.greedy`: a function of the policy, the encoded
+                queries and `shots`.
 
         Raises:
-            UserError: The policy was not made for so many picks.
+            UserError: The policy cannot pick that many.
         """
         self._check_shots(shots)
         groups = []
@@ -144,7 +151,7 @@ class LearnedSelector(BatchSelector):
         return groups
 
     def _encode(self, queries: Sequence[Query], pools: Sequence[Sequence[Example]]) -> Encoded:
-        # Pools share their examples: each object is compared with others once, not in every pool.
+        # Pools share examples: so each object is compared with the others once, not in every pool.
         held = {id(example): example for pool in pools for example in pool}
         distinct = list(dict.fromkeys(held.values()))
         number = {example: place for place, example in enumerate(distinct)}
@@ -158,7 +165,7 @@ class LearnedSelector(BatchSelector):
 
 
 def _selections(decoded: Decoded, pools: Sequence[Sequence[Example]]) -> list[list[Selection]]:
-    """Return the examples that pointers name, a group for each pool."""
+    """Return the examples to which pointers point, a group of selections for each pool."""
     return [
         [
             Selection(
@@ -186,20 +193,21 @@ def load_selector(
     """Load a trained selector with its encoder.
 
     Args:
-        checkpoint: Folder that a training wrote; or user/name of one on the Hugging Face Hub, which
-            is taken from the local cache, or fetched with HF_HUB_OFFLINE=0.
-        encoder: Folder of the CLIP; None: where it was when the selector was trained, or the
-            shipped one.
-        device: Where the encoder runs, such as "cpu" or "cuda".
+        checkpoint: Folder that a training wrote; or its id on the Hugging Face Hub, user/name,
+            which is looked up in the local cache, and fetched with HF_HUB_OFFLINE=0.
+        encoder: Folder of the encoder; None: the place from which it was loaded when the selector
+            was trained, which may be the shipped one.
+        device: Device of the encoder, such as "cpu" or "cuda".
         batch_size: Images or texts in one forward pass of the encoder.
-        features: Folder in which encoded images and texts outlive the process; None for nowhere.
-        price: Of a selector that decides when to stop: what a demonstration must be worth to be
-            shown, in points of reward. None: as many are shown as are asked for.
+        features: Folder that keeps features of images and texts for later processes; None: they
+            are kept in memory.
+        price: For a selector that decides when to stop: the reward that one more demonstration must
+            be expected to bring, else it is not shown. None: as many are shown as are asked for.
         revision: Branch, tag or commit on the Hub; None: the newest.
 
     Raises:
-        UserError: The checkpoint or the encoder is missing or damaged, or the encoder is another
-            than the one that the selector was trained with.
+        UserError: The checkpoint or the encoder is missing or damaged, the encoder is not the one
+            that the selector was trained with, or the price does not fit the selector.
     """
     folder = _folder(checkpoint, revision)
     policy, space, config = load_checkpoint(folder)
@@ -212,7 +220,7 @@ def load_selector(
             raise
         raise UserError(
             f"the encoder is not at {path}, where it was when {checkpoint} was trained: name its "
-            f"folder (`encoder=...`, `--encoder`). It is the one with hash {space.encoder[:12]}."
+            f"folder (`encoder=...`, `--encoder`). Its hash begins with {space.encoder[:12]}."
         ) from error
     kept = KeptFeatures(Path(features) if features else None, clip.identity)
     return LearnedSelector(policy, EncodedFeatures(space, clip, kept), price, folder)
@@ -225,9 +233,12 @@ def _folder(checkpoint: str | Path, revision: str | None) -> Path:
             return fetch(checkpoint, revision, FILES)
         except NotFetchedError as error:
             raise UserError(
-                f"{checkpoint} holds no checkpoint: it is no folder, and {error}: name the folder "
-                "that a training wrote, or user/name of one on the Hugging Face Hub."
+                f"{checkpoint} holds no checkpoint: there is no such folder, and it is {error}: "
+                "name the folder that a training wrote, or user/name of one on the Hugging Face "
+                "Hub."
             ) from error
     if revision is not None:
-        raise UserError(f"{checkpoint} is a folder of this machine, which has no revisions.")
+        raise UserError(
+            f"{checkpoint} is a folder on this machine, which has no revisions: leave revision out."
+        )
     return Path(checkpoint)

@@ -1,7 +1,7 @@
-"""A pool that grows and shrinks while a learned selector chooses from it.
+"""A pool that can grow and shrink while a learned selector chooses from it.
 
-What does not depend on the question is computed once, when an example is added. In a large pool the
-policy sees a question's nearest neighbours alone: it is trained on pools of a size like theirs.
+All that does not depend on the query is computed once, when an example is added. From a large pool
+the policy sees only the query's nearest neighbours, because it was trained on small pools.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,17 +27,22 @@ from lever_plus.selectors.base import Selection, too_few
 from lever_plus.selectors.learned import LearnedSelector
 
 CANDIDATES: Final = 256
-"""Neighbours that a policy chooses from; a pool that is not larger is seen whole."""
+"""Number of neighbours that a policy sees; it sees all of a pool that is not larger."""
 LARGEST_BATCH: Final = 2**16
-"""Candidates that are encoded at once."""
+"""Candidates that are encoded in one batch."""
 _Content = tuple[str, str, str]
 
 
 class _Held(NamedTuple):
-    """What a pool holds at one moment; never changed, so that whoever is choosing may go on.
+    """The content of a pool at one moment.
 
-    examples: In order; rows: {question_id: its place}; images: {image's hash: places that show it};
-    projected: Of the policy, [examples, P].
+    A change of the pool makes a new one, so that threads that are choosing are not disturbed.
+
+    Attributes:
+        examples: The examples, in order.
+        rows: {question_id: place in `examples`}.
+        images: {hash of an image: places of the examples that show it}.
+        projected: The policy's projections of the examples, [examples, P].
     """
 
     examples: tuple[Example, ...]
@@ -46,16 +51,18 @@ class _Held(NamedTuple):
     projected: Tensor
 
     def of(self, rows: Rows) -> list[Example]:
-        """Return the examples of places."""
+        """Return the examples at these places."""
         return [self.examples[row] for row in rows.tolist()]
 
 
 class LivePool:
-    """Examples that a learned selector chooses from; several threads may choose, add and remove.
+    """Examples that a learned selector chooses from.
+
+    Several threads may choose, add and remove at the same time.
 
     Attributes:
-        selector: Chooses.
-        candidates: How many neighbours of a question it sees; None: the whole pool, however large.
+        selector: The selector that chooses.
+        candidates: How many neighbours of a query it sees; None: the whole pool, however large.
     """
 
     def __init__(
@@ -71,27 +78,27 @@ class LivePool:
         """Open a pool.
 
         Args:
-            selector: Such as `load_selector` returns; with `features=...`, encoded images and texts
-                outlive the process too.
-            examples: Added to it; those that a folder holds already are passed over.
-            folder: Keeps the pool; None: it goes with the process.
-            candidates: See above.
-            similarity: What neighbours are nearest by, a key of `SIMILARITIES`.
-            search: How neighbours are found: "exact", or "approximate" (faiss; from 10,000
-                examples on).
+            selector: A selector from `load_selector`; with its argument `features`, features of
+                images and texts are kept for later processes, too.
+            examples: Examples to add; those that the folder holds already are ignored.
+            folder: Folder in which the pool is kept; None: it is lost with the process.
+            candidates: How many neighbours of a query the selector sees; None: the whole pool.
+            similarity: The similarity by which neighbours are found, a key of `SIMILARITIES`.
+            search: How neighbours are found: "exact", or "approximate" (faiss), which takes effect
+                from 10,000 examples on.
 
         Raises:
-            UserError: The folder is no pool, an image or a text of an example cannot be shown, or
-                the approximate search is wanted and faiss is not installed.
+            UserError: The folder holds something else than a pool, an image or a text of an example
+                cannot be shown, or faiss is needed but not installed.
         """
         if candidates is not None and candidates < 1:
-            raise UserError(f"candidates is {candidates}: a selector sees 1 or more.")
+            raise UserError(f"candidates is {candidates}: it must be 1 or more, or None for all.")
         self.selector, self.candidates = selector, candidates
         self._folder = None if folder is None else PoolFolder(folder)
         self._index = NearestIndex(selector.features, similarity, search) if candidates else None
         self._changing, self._known = Lock(), dict[_Content, int]()
         self._held = _EMPTY
-        # A list is taken as it is; to a folder, what it does not hold is added.
+        # A list is taken as it is; to a folder, only the examples that it lacks are added.
         kept = self._folder.read() if self._folder else self._numbered(_shown(examples))
         if kept:
             self._take(kept, selector.features.candidates(kept))
@@ -100,24 +107,25 @@ class LivePool:
 
     @property
     def images(self) -> Path | None:
-        """The folder of a kept pool's own images; None where it is not kept."""
+        """The folder for images of a pool that is kept; None if it is not kept."""
         return self._folder.images if self._folder else None
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """What may be chosen, in order."""
+        """The examples of the pool, in order."""
         return self._held.examples
 
     def add(self, examples: Iterable[Example]) -> list[int]:
         """Add examples to the end of the pool.
 
-        An example whose image, question and answer are there already is not added again.
+        An example whose image, question and answer are in the pool already is not added again.
 
         Returns:
-            The `question_id` that each is known by here: its own, where that is free.
+            The `question_id` of each example in this pool: its own if that was free, else a new
+            one.
 
         Raises:
-            UserError: An image does not open, a text cannot be shown, or the folder cannot be
+            UserError: An image cannot be opened, a text cannot be shown, or the folder cannot be
                 written to; then none is added.
         """
         given = _shown(examples)
@@ -126,7 +134,7 @@ class LivePool:
             added = self._numbered(list(fresh.values()))
             if added:
                 seen = self.selector.features.candidates(added)
-                if self._folder is not None:  # what cannot be encoded is not kept
+                if self._folder is not None:  # only now: what cannot be encoded must not be kept
                     self._folder.add(added)
                 self._take(added, seen)
             return [self._known[_content(example)] for example in given]
@@ -146,8 +154,8 @@ class LivePool:
         """Remove examples by their `question_id`.
 
         Raises:
-            UserError: The pool has none of this number (then none is removed), or the folder cannot
-                be written to.
+            UserError: The pool has no example with one of these ids, or the folder cannot be
+                written to; then none is removed.
         """
         gone = set(numbers)
         with self._changing:
@@ -166,22 +174,22 @@ class LivePool:
             self._held = _with_places(_EMPTY, kept, held.projected[stay])
 
     def select(self, query: Query, shots: int) -> list[Example]:
-        """Return demonstrations for a query, in the order they are to be shown in.
+        """Return demonstrations for a query, in the order in which they are shown.
 
         Raises:
-            UserError: The pool is too small, or the image does not open.
+            UserError: The pool is too small, or the query's image cannot be opened.
         """
         return list(self.select_all([query], shots)[0].examples)
 
     def neighbours(self, query: Query) -> list[int]:
-        """Return the numbers of the examples that the policy sees for a query, in their order."""
+        """Return the `question_id`s of the examples that the policy sees for a query, in order."""
         held = self._held
         rows = self._seen(held, hashed_query(query), 1)
         return [example.question_id for example in held.of(rows)]
 
     @torch.no_grad()
     def select_all(self, queries: Sequence[Query], shots: int) -> list[Selection]:
-        """Return a selection for each query; errors as `select`."""
+        """Return the selection for each query; errors as `select`."""
         held, asked = self._held, [hashed_query(query) for query in queries]
         seen = [self._seen(held, query, shots) for query in asked]
         found: list[Selection] = []
@@ -199,12 +207,12 @@ class LivePool:
         policy, asked = self.selector.policy, self.selector.features.queries(queries)
         if len(queries) > 1 or len(seen[0]) < len(held.examples):
             return encode_pools(policy, asked, seen, _not_needed, held.projected)
-        # A large pool that is seen whole is not copied.
+        # One query that sees the whole pool: the projections need not be copied.
         valid = torch.ones(1, len(held.examples), dtype=torch.bool)
         return policy.relate(torch.from_numpy(asked), held.projected[None], valid)
 
     def _seen(self, held: _Held, query: Query, shots: int) -> Rows:
-        """Return the places of what the policy sees for a query, in the order of the pool."""
+        """Return the places of the examples that the policy sees for a query, in pool order."""
         own = held.images.get(query.image_sha256, ())
         size = len(held.examples) - len(own)
         if size < shots:
@@ -216,19 +224,19 @@ class LivePool:
         return rows
 
     def _neighbours(self, held: _Held, query: Query, own: Sequence[int], shots: int) -> Rows | None:
-        """Return the places of a query's neighbours, in order; None where all are seen."""
+        """Return the places of a query's neighbours, in pool order; None if all are seen."""
         wanted = max(self.candidates or 0, shots)
         if self._index is None or len(held.examples) - len(own) <= wanted:
             return None
         found = self._index.nearest(query, wanted + len(own)).tolist()
-        # The index may be a change ahead.
+        # Another thread may have changed the index already.
         near = [held.rows[number] for number in found if number in held.rows]
         rows = [row for row in near if row not in own][:wanted]
         return np.sort(np.array(rows, dtype=np.int64)) if len(rows) >= shots else None
 
     @torch.no_grad()
     def _take(self, added: Sequence[Example], seen: Floats) -> None:
-        """Hold more examples, and the features that the policy sees of them."""
+        """Add examples to what is held, with their features [added, candidate_size]."""
         fresh, held = self.selector.policy.project(torch.from_numpy(seen)), self._held
         projected = torch.cat([held.projected, fresh]) if held.examples else fresh
         if self._index is not None:
@@ -241,19 +249,19 @@ _EMPTY: Final = _Held((), {}, {}, torch.zeros(0, 0))
 
 
 def _shown(examples: Iterable[Example]) -> list[Example]:
-    """Return examples that can be shown, with the hashes of their images; UserError if not."""
+    """Return examples with the hashes of their images; UserError if one cannot be shown."""
     found = [replace(e, image_sha256=e.image_sha256 or opened_sha256(e.image)) for e in examples]
     check_texts(found)
     return found
 
 
 def _content(example: Example) -> _Content:
-    """Return what makes an example another one: its image, question and answer."""
+    """Return what tells an example from others: its image, question and answer."""
     return example.image_sha256, example.question, example.answer
 
 
 def _with_places(held: _Held, added: Sequence[Example], projected: Tensor) -> _Held:
-    """Return what is held with more examples at its end."""
+    """Return new content: `held` with `added` at its end; `projected` is that of all of them."""
     first = len(held.examples)
     rows, images = dict(held.rows), dict(held.images)
     for row, example in enumerate(added, start=first):

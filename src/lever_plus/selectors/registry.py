@@ -1,8 +1,8 @@
-"""Selectors by name: a user's own, beside the methods of an experiment.
+"""Makes the user's own selectors, which are evaluated with the methods of an experiment.
 
-`evaluate.selectors` in params.yaml names factories: an entry point of the group
-"lever_plus.selectors" of an installed package, or "package.module:factory". A factory gets a
-`Context` and returns a selector; its row in the tables has the factory's name.
+`evaluate.selectors` in params.yaml names their factories: each is "package.module:factory", or the
+name of an entry point in the group "lever_plus.selectors". A factory gets a `Context` and returns a
+selector, whose row in the tables has the factory's name.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,10 @@ SETTING: Final = "evaluate.selectors"
 class Context(NamedTuple):
     """What a factory may use.
 
-    features: Of every query and candidate of the experiment; vlm: the frozen VLM, whose answers
-    are kept; seed: that of params.yaml.
+    Attributes:
+        features: Features of all queries and candidates of the experiment.
+        vlm: The frozen VLM; its answers are kept in the answer store.
+        seed: `seed` of params.yaml.
     """
 
     features: Features
@@ -32,6 +34,10 @@ class Context(NamedTuple):
 
 def make_selector(name: str, context: Context) -> Selector:
     """Return the selector that a factory makes.
+
+    Args:
+        name: The factory, as in `evaluate.selectors`.
+        context: What the factory gets.
 
     Raises:
         UserError: There is no such factory, or what it returns has no method `select`.
@@ -46,5 +52,5 @@ def make_selector(name: str, context: Context) -> Selector:
 
 
 def selector_names(factories: Sequence[str]) -> list[str]:
-    """Return the names of the rows: those of the factories, without their modules."""
+    """Return the names of the selectors' rows: those of the factories, without modules."""
     return [factory.rpartition(":")[2] for factory in factories]

@@ -1,1 +1,1 @@
-"""History files, their MLflow projection, and lineage."""
+"""History files of trainings, the MLflow runs made from them, and which code made a result."""

@@ -1,4 +1,4 @@
-"""One at a time: locks on a store, which end with the process that holds them."""
+"""Locks on an MLflow store: one process at a time; a lock ends with the process that holds it."""
 
 import hashlib
 import os
@@ -15,23 +15,24 @@ from lever_plus.tracking.address import scheme, shown, sqlite_file
 from lever_plus.tracking.calls import said
 
 LOOK_S: Final = 0.1
-"""Between two looks at whether a database's lock is free."""
+"""Pause between two attempts to get a database's lock, in seconds."""
 
 
 @contextmanager
 def alone(uri: str, purpose: str, seconds: float) -> Iterator[None]:
-    """Keep other processes out of the block that come with the same store and purpose.
+    """Run the block while no other process holds the lock of the same store and purpose.
 
-    A lock file lies beside a SQLite file; PostgreSQL has locks of its own, which reach as far as
-    the database; of other stores the users of this machine are kept out.
+    For SQLite the lock is a file beside the database. For PostgreSQL it is one of the server's
+    advisory locks, which holds for every machine that uses the database. For any other store it is
+    a file in this machine's temporary folder, which holds only for this user on this machine.
 
     Args:
-        uri: The store's.
-        purpose: A word.
-        seconds: How long to wait for the others.
+        uri: Address of the store.
+        purpose: A word that names the lock.
+        seconds: How long to wait for other processes.
 
     Raises:
-        UserError: The others took longer, or the lock can't be made.
+        UserError: Other processes took longer, or the lock can't be created.
     """
     match scheme(uri):
         case "sqlite":
@@ -58,7 +59,7 @@ def _file_lock(path: Path, uri: str, seconds: float) -> AbstractContextManager[N
 
 @contextmanager
 def _postgres_lock(uri: str, purpose: str, seconds: float) -> Iterator[None]:
-    """Hold an advisory lock; the server ends it with the connection, whatever ends the process."""
+    """Hold an advisory lock; the server releases it when the connection ends, even by a kill."""
     from sqlalchemy import text
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -69,7 +70,7 @@ def _postgres_lock(uri: str, purpose: str, seconds: float) -> Iterator[None]:
             held = stack.enter_context(connection(uri))
             until = time.monotonic() + seconds
             while not held.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
-                # A transaction that stays open would hold back the database's own cleaning.
+                # An open transaction would keep the database from cleaning up old rows (vacuum).
                 held.commit()
                 if time.monotonic() > until:
                     raise UserError(_busy(uri, seconds))
@@ -82,7 +83,7 @@ def _postgres_lock(uri: str, purpose: str, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def connection(uri: str) -> Iterator[Any]:
-    """Connect to a database; a server that is not there is waited for three seconds."""
+    """Connect to a database; give up on PostgreSQL and MySQL after three seconds."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
@@ -94,6 +95,6 @@ def connection(uri: str) -> Iterator[Any]:
 
 def _busy(uri: str, seconds: float) -> str:
     return (
-        f"The MLflow store {shown(uri)} is in use by another `lever-plus` command since "
-        f"{seconds:.0f} s: try again when that has ended."
+        f"The MLflow store {shown(uri)} has been in use by another `lever-plus` command for "
+        f"{seconds:.0f} s: try again when that command has ended."
     )

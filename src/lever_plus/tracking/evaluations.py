@@ -1,4 +1,4 @@
-"""What MLflow shows of an evaluation: read from metrics/summary.json and metrics/ablations.json."""
+"""The part of metrics/summary.json and metrics/ablations.json that MLflow shows."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,7 +12,7 @@ from lever_plus.tracking.history import LONGEST_NAME, NAME
 
 ADVICE: Final = "run `dvc repro`, or `git checkout` the file"
 Label = Annotated[str, Field(pattern=f"^{NAME}$", max_length=LONGEST_NAME)]
-"""A method, or a metric: it becomes part of a metric's name."""
+"""The name of a method or of a metric; it becomes part of a metric's name in MLflow."""
 Shots = Annotated[int, Field(ge=0, le=1000)]
 Figures = dict[Label, Annotated[float, Field(strict=True, allow_inf_nan=False)]]
 Bounds = tuple[float, float]
@@ -21,13 +21,13 @@ Values = dict[tuple[str, int], float]
 
 
 class _Part(BaseModel):
-    """A part of a metrics file, which holds more than is shown here."""
+    """A part of a metrics file; keys of the file that are not read here are ignored."""
 
     model_config = ConfigDict(**{**STRICT, "extra": "ignore"})
 
 
 class Accuracy(_Part):
-    """The accuracy of a method, over its seeds, which are in ascending order."""
+    """The accuracy of a method: its mean over seeds, and that of each seed in ascending order."""
 
     method: Label
     accuracy: float
@@ -35,18 +35,18 @@ class Accuracy(_Part):
     seed_accuracies: tuple[float, ...]
 
     def of(self, seed: int | None) -> float:
-        """Return that of one seed, by its place among them, or of all."""
+        """Return the accuracy of one seed, by its position among the seeds, or (None) the mean."""
         return self.accuracy if seed is None else self.seed_accuracies[seed]
 
 
 class AtShot(Accuracy):
-    """The accuracy with so many demonstrations."""
+    """The accuracy with a given number of demonstrations."""
 
     shots: Shots
 
 
 class Difference(_Part):
-    """A paired difference between two methods, at a shot or over all ("mean")."""
+    """A paired difference between two methods, at one shot or as the mean over all shots."""
 
     method: Label
     shots: Shots | Literal["mean"]
@@ -56,7 +56,7 @@ class Difference(_Part):
 
 
 class Evaluation(_Part):
-    """A summary: accuracies at every shot, means over them, differences."""
+    """The results of an evaluation: accuracies at each shot, their means, and differences."""
 
     rows: tuple[AtShot, ...]
     means: tuple[Accuracy, ...]
@@ -64,14 +64,14 @@ class Evaluation(_Part):
 
     @model_validator(mode="after")
     def _once(self) -> "Evaluation":
-        """Refuse two values for one thing: one of them would be shown."""
+        """Refuse two values of the same figure: MLflow would show only one of them."""
         keys: list[tuple[str, str, int | str]] = []
         keys += [("rows", row.method, row.shots) for row in self.rows]
         keys += [("means", mean.method, "mean") for mean in self.means]
         keys += [("differences", f"{d.method} and {d.versus}", d.shots) for d in self.differences]
         for (part, method, shots), count in Counter(keys).items():
             if count > 1:
-                raise ValueError(f"{part}: {method} at {shots} is there {count} times")
+                raise ValueError(f"{part}: {method} at {shots} occurs {count} times")
         return self
 
     @property
@@ -80,16 +80,17 @@ class Evaluation(_Part):
         return list(dict.fromkeys(row.method for row in (*self.rows, *self.means)))
 
     def seeds(self, method: str) -> set[int]:
-        """Return how many seeds a method's rows have: one number, where the file is right."""
+        """Return the numbers of seeds in a method's rows: one number if the file is correct."""
         found = (*self.rows, *self.means)
         return {len(row.seed_accuracies) for row in found if row.method == method}
 
     def values(self, method: str, seed: int | None) -> Values:
-        """Return a method's metrics, and its curve, whose step is the number of shots.
+        """Return a method's metrics, and its curve over shots (its step is the number of shots).
 
         Args:
-            method: Its name.
-            seed: Place of a seed among the method's, in ascending order; None is all of them.
+            method: The method's name.
+            seed: Position of a seed among the method's seeds in ascending order; None for the mean
+                over all of them.
         """
         found: Values = {}
         for row in (row for row in self.rows if row.method == method):
@@ -118,7 +119,7 @@ class _VariantRow(Accuracy):
     @model_validator(mode="after")
     def _compared(self) -> "_VariantRow":
         if self.difference and not self.versus:
-            raise ValueError("versus is missing, and there is a difference")
+            raise ValueError("there is a difference, but versus is missing")
         return self
 
 
@@ -134,7 +135,10 @@ def read_evaluation(path: Path) -> Evaluation:
 def read_ablations(path: Path) -> Evaluation:
     """Read metrics/ablations.json in the form of a summary; its methods are `<variant>/<method>`.
 
-    The pipeline's own rows, which have no difference, are left out. UserError as `read_evaluation`.
+    The pipeline's own rows, which have no difference, are left out.
+
+    Raises:
+        UserError: The file is missing or damaged.
     """
     means, differences = [], []
     for row in read_json_as(_Ablations, path, ADVICE).rows:
@@ -162,8 +166,8 @@ def read_ablations(path: Path) -> Evaluation:
 
 
 def read_usage(path: Path) -> dict[str, float]:
-    """Read what asking the VLM cost a stage; UserError if the file is damaged."""
-    return read_json_as(Figures, path, "delete it: it is for MLflow alone")
+    """Read the counts of a stage's requests to the VLM; UserError if the file is damaged."""
+    return read_json_as(Figures, path, "delete it: only MLflow shows it")
 
 
 def _with_bounds(name: str, ending: str, value: float, bounds: Bounds) -> Values:

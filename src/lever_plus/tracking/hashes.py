@@ -1,4 +1,4 @@
-"""What DVC knows of the data behind a run: hashes of what its stage reads, from dvc.lock."""
+"""The data behind a run: the hashes that dvc.lock has of the files that its stage reads."""
 
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -7,7 +7,7 @@ from lever_plus.files.yaml_files import read_yaml
 
 DATA = "artifacts/"
 ITEM: Final = "${item.seed}"
-ADVICE: Final = "take it back with `git checkout`, or run `dvc repro`"
+ADVICE: Final = "restore it with `git checkout`, or run `dvc repro`"
 
 
 class DataInput(NamedTuple):
@@ -18,11 +18,11 @@ class DataInput(NamedTuple):
 
 
 def data_inputs(stage: str, seed: int, root: Path) -> list[DataInput]:
-    """Return what a stage reads of earlier stages' outputs; those without a lock are left out.
+    """Return the outputs of earlier stages that a stage reads; those not in dvc.lock are left out.
 
     Args:
-        stage: Name in dvc.yaml, such as "grpo"; of an unknown stage there are none.
-        seed: Training seed, which the paths of a stage's items name.
+        stage: Name in dvc.yaml, such as "grpo"; an unknown stage has no inputs.
+        seed: Training seed, which replaces `${item.seed}` in the stage's paths.
         root: Folder of dvc.yaml and dvc.lock.
     """
     entry = _stages(root / "dvc.yaml").get(stage, {})
@@ -41,7 +41,7 @@ def locked_outputs(root: Path) -> dict[str, str]:
 
 
 def _stages(path: Path) -> dict[str, Any]:
-    """Return the stages of one of DVC's files; none where it is missing or empty."""
+    """Return the stages of dvc.yaml or dvc.lock; none if the file is missing or empty."""
     if not path.is_file() or not path.stat().st_size:
         return {}
     stages = read_yaml(path, ADVICE).get("stages")

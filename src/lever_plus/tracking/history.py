@@ -1,4 +1,4 @@
-"""history.jsonl: one JSON object a row, the record of a training run that everything else reads."""
+"""history.jsonl, the record of a training run: one JSON object per line and dev evaluation."""
 
 import json
 import math
@@ -14,15 +14,15 @@ from lever_plus.files.json_files import json_lines
 
 Row = dict[str, float | int | str]
 NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_ .:-]*(/[A-Za-z0-9_][A-Za-z0-9_ .:-]*)*"
-"""Names of metrics that MLflow takes, and that are no path out of a folder."""
+"""Metric names that MLflow accepts and that can't lead out of a folder when used as a path."""
 LONGEST_NAME: Final = 200
 LARGEST_STEP: Final = 2**63 - 1
-"""Databases keep steps in 64 bits."""
-ADVICE: Final = "run its stage again (`dvc repro`), or take the file back with `dvc checkout`"
+"""Databases store steps in 64 bits."""
+ADVICE: Final = "run its stage again (`dvc repro`), or restore the file with `dvc checkout`"
 
 
 class History:
-    """Writes rows to a file as they come, and hands each on to an observer."""
+    """Writes rows to a file as they come, and passes each to an observer (live logging)."""
 
     def __init__(self, path: Path, observe: Callable[[Row], None]) -> None:
         """Start a new file."""
@@ -48,7 +48,8 @@ class History:
         """Write one row; numbers are rounded to 9 decimals, keys sorted.
 
         Raises:
-            UserError: A number is NaN or infinite: the training has diverged; or the disk is full.
+            UserError: A number is NaN or infinite (the training has diverged), or the file can't be
+                written.
         """
         for key, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -62,8 +63,8 @@ class History:
             self._file.flush()
         except OSError as error:
             raise UserError(
-                f"{self._path} can't be written ({error.strerror}): make room, or let this user "
-                "write there, and run the stage again."
+                f"{self._path} can't be written ({error.strerror}): free some disk space, or "
+                "let this user write there, and run the stage again."
             ) from error
         self._observe(rounded)
 
@@ -74,13 +75,13 @@ def read_history(path: Path) -> list[Row]:
     for where, row in json_lines(path, ADVICE):
         step = row.get("step") if isinstance(row, dict) else None
         if not isinstance(row, dict) or type(step) is not int or not 0 <= step <= LARGEST_STEP:
-            raise UserError(f"{where}: no row with a step: {ADVICE}.")
+            raise UserError(f"{where}: not a row with a step: {ADVICE}.")
         for key, value in row.items():
             if len(key) > LONGEST_NAME or not re.fullmatch(NAME, key):
-                raise UserError(f"{where}: {key!r:.60} is no name of a metric: {ADVICE}.")
+                raise UserError(f"{where}: {key!r:.60} is not a valid metric name: {ADVICE}.")
             if type(value) not in (int, float, str):
-                raise UserError(f"{where}: {key} is {value!r:.60}, no number or text: {ADVICE}.")
+                raise UserError(f"{where}: {key} is {value!r:.60}, not a number or text: {ADVICE}.")
             if not isinstance(value, str) and not abs(value) <= sys.float_info.max:
-                raise UserError(f"{where}: {key} is larger than any number: {ADVICE}.")
+                raise UserError(f"{where}: {key} is too large a number: {ADVICE}.")
         rows.append(row)
     return rows

@@ -22,8 +22,10 @@ CODE = "the code it runs, written by `make deps`"
 MODULES = {RCE: "offline"}
 """Stages whose module has another name: users know the stage by its first method."""
 SHARED_ROOMS = frozenset(
-    ("data", "evaluation", "features", "files", "hub", "metric", "policy", "report")
-    + ("selectors", "vlm")
+    (
+        *("data", "evaluation", "features", "files", "hub", "metric"),
+        *("policy", "report", "selectors", "vlm"),
+    )
 )
 """Rooms that a stage depends on as a whole if it imports anything from them.
 

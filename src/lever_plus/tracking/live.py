@@ -1,8 +1,8 @@
-"""Logging to MLflow while a training runs, which neither ends nor waits because of it.
+"""Logging to MLflow while a training runs; the training never stops or waits because of MLflow.
 
-A thread beside the training does all that has to do with MLflow, from the import on. Where it fails
-or falls behind, it stops with one warning: the history file has everything, and `lever-plus track
-sync` makes the run good.
+A second thread does all that concerns MLflow, even its import. If it fails or falls behind, it
+stops with one warning: the history file has everything, and `lever-plus track sync` completes the
+run later.
 """
 
 import queue
@@ -20,16 +20,16 @@ from lever_plus.tracking.makers import ALIVE_S
 from lever_plus.tracking.run import FLUSH_SECONDS, Run
 
 CALL_S: Final = 8.0
-"""How long one call to MLflow may take before live logging stops."""
+"""How long one call to MLflow may take before live logging stops, in seconds."""
 OPENING_S: Final = 30.0
-"""From its start, a run in a file of this machine has so long to open at least: nobody else is to
-be waited for, but a new store takes seconds to make."""
+"""If a training ends while a local SQLite store is still being opened, it waits for that until so
+many seconds after its start: a new file takes seconds to create."""
 CLOSING_S: Final = 5.0
-"""From the end of the training, all else must be done in so long."""
+"""How long the end of a training waits for the rest to be sent, in seconds."""
 LONGEST: Final = 10_000
-"""Rows that wait to be sent."""
+"""How many rows may wait to be sent."""
 _GIVEN_UP: set[str] = set()
-"""Stores that did not answer in time: this process asks each of them once."""
+"""Addresses of stores that failed or were too slow: this process does not try them again."""
 
 Step = Callable[[Run], None]
 
@@ -41,8 +41,8 @@ class LiveLog:
         """Start the thread.
 
         Args:
-            uri: Of the store.
-            open_run: Makes the run; it is called in the thread.
+            uri: Address of the store.
+            open_run: Creates the run; it is called in the thread.
         """
         self._uri, self._open_run = uri, open_run
         self._steps: queue.Queue[Step | None] = queue.Queue(LONGEST)
@@ -53,11 +53,11 @@ class LiveLog:
             self._thread.start()
 
     def row(self, row: Row) -> None:
-        """Hand on a history row."""
+        """Queue a history row."""
         self._put(lambda run: run.log_row(row))
 
     def end(self, last: Step) -> None:
-        """Hand on what ends the run, and wait a few seconds until all is sent."""
+        """Queue the step that ends the run, and wait a few seconds until all is sent."""
         self._put(last)
         self._put(None)
         if self._thread.is_alive():
@@ -104,15 +104,15 @@ class LiveLog:
             self._why = without_secrets(str(error) or type(error).__name__)
 
     def _warn(self) -> None:
-        """Say once why the run is not live any more."""
+        """Warn once that live logging has stopped, and why."""
         if not self._why or self._warned:
             return
         self._warned = True
         message = (
-            f"{self._why} The training goes on without it: run `lever-plus track sync` later, "
-            "which makes the run from its history."
+            f"{self._why} The training continues without it: run `lever-plus track sync` later, "
+            "which creates the run from its history."
         )
         try:
             warnings.warn(message, stacklevel=4)
-        except Warning:  # warnings are errors here; a training is worth more
+        except Warning:  # warnings are set to be errors; they must not end a training
             sys.stderr.write(f"{message}\n")

@@ -1,7 +1,7 @@
-"""Who makes a run, and whether that process is gone: what a kill leaves is found and cleared.
+"""Which process writes a run, and whether it still lives: runs that a kill left are found so.
 
-A run says from its first moment who makes it; its last tags say that it has ended. Whatever is
-between the two when its process is gone was cut off.
+The first tags of a run name the process that writes it; its last tags say that it has ended. A run
+without the last tags whose process is gone was cut off.
 """
 
 import json
@@ -18,40 +18,41 @@ from lever_plus.errors import needs
 STATE, MAKER, ALIVE, IF_LOST = "run.state", "run.maker", "run.alive", "run.if_lost"
 UNDER_WAY, ENDED = "under way", "ended"
 CLOSE, DELETE = "close", "delete"
-"""What becomes of a run that is cut off: a training's shows how far it came, a projection goes."""
+"""What happens to a run that was cut off. A training's run is closed: it shows how far it came. A
+run made from files is deleted: it will be made again."""
 ALIVE_S: Final = 60.0
-"""Between two signs of life of a run that is under way."""
+"""Seconds between two signs of life of a run that is under way."""
 STALE_S: Final = 900.0
-"""Without a sign of life for so long, a run of another machine is lost."""
+"""A run of another machine without a sign of life for so many seconds is lost."""
 CLOCK_S: Final = 5.0
-"""The system's clock may be set by so much while a process runs."""
+"""How far the system's clock may be adjusted while a process runs, in seconds."""
 
 
 def opening_tags(if_lost: str) -> dict[str, str]:
-    """Return the first tags of a run."""
+    """Return the first tags of a run; `if_lost` is CLOSE or DELETE."""
     maker = json.dumps(name_process())
     return {STATE: UNDER_WAY, MAKER: maker, IF_LOST: if_lost, **alive_tags()}
 
 
 def alive_tags() -> dict[str, str]:
-    """Return a sign of life."""
+    """Return the tag that is a sign of life: the time in seconds since 1970."""
     return {ALIVE: str(int(time.time()))}
 
 
 def name_process(process: int | None = None) -> dict[str, Any]:
-    """Return what tells a process from all others: machine, number, and when it started.
+    """Return what identifies a process: its machine, its number, and when it started.
 
-    Containers may share a host's name and not its processes, and numbers are given again.
+    The number is not enough: numbers are reused, and containers on one host may have equal ones.
     """
     found = _psutil().Process(process)
     return {"machine": machine(), "process": found.pid, "started": found.create_time()}
 
 
 def machine() -> str:
-    """Return what tells the processes that this one can see from those of other machines.
+    """Return what identifies this machine or container, whose processes this one can see.
 
-    Hosts may share a name, and outside of containers all of them number their first set of
-    processes alike; only the id of the kernel's start is a machine's own.
+    Host names are not unique, and neither is the id of the process namespace outside of containers;
+    the kernel's boot id tells machines apart.
     """
     parts = [socket.gethostname()]
     processes, start = Path("/proc/self/ns/pid"), Path("/proc/sys/kernel/random/boot_id")
@@ -62,10 +63,10 @@ def machine() -> str:
 
 
 def is_gone(name: object) -> bool | None:
-    """Whether a process (see `name_process`) has ended; None where that can't be known from here.
+    """Whether a process has ended; None if this machine can't know.
 
     Args:
-        name: What was stored. Somebody else may have written it.
+        name: What `name_process` returned, as the store has it; anybody may have written it.
     """
     try:
         known: Any = name
@@ -78,7 +79,7 @@ def is_gone(name: object) -> bool | None:
 
 
 def _is_running(process: int, started: float) -> bool:
-    """Whether a process of this machine is still the one that it was."""
+    """Whether the process of this machine with this number still is the one that started then."""
     psutil = _psutil()
     with suppress(psutil.NoSuchProcess):
         found = psutil.Process(process)
@@ -88,15 +89,15 @@ def _is_running(process: int, started: float) -> bool:
 
 
 def is_lost(tags: Mapping[str, str]) -> bool:
-    """Whether nobody goes on with a run that is under way.
+    """Whether the process that writes a run under way is gone.
 
-    What is deleted when it is lost is made under a lock: if its maker is this very process, which
-    holds the lock now, it was cut off by an error.
+    Runs that are to be deleted if lost are written under a lock. If such a run names this process,
+    which holds the lock now, an error has cut it off earlier.
     """
     try:
         maker = json.loads(tags[MAKER])
     except (KeyError, ValueError, RecursionError):
-        maker = None  # tags of somebody else: the sign of life decides
+        maker = None  # written by somebody else: the sign of life decides
     gone = is_gone(maker)
     if gone is not None:
         own = int(maker["process"]) == os.getpid() and tags.get(IF_LOST) == DELETE

@@ -1,7 +1,7 @@
-"""Opening the MLflow store: it is there, answers, is whole and no other program's, or a sentence.
+"""Opening the MLflow store, with an error for people if it is missing, damaged or not MLflow's.
 
-MLflow itself makes its tables in whatever database it is given, and brings old ones to its own
-version unasked; both are refused before it sees the store.
+MLflow itself would create its tables in any database, and upgrade old tables without asking. A
+database of another program or of another version is refused before MLflow opens it.
 """
 
 import sqlite3
@@ -16,8 +16,9 @@ from lever_plus.tracking.alone import alone, connection
 from lever_plus.tracking.calls import ask, be_quiet
 
 PROBE_S: Final = 3.0
+"""How long a server or a file may take to answer at all, in seconds."""
 MAKING_S: Final = 120.0
-"""How long others may take to make a store's tables."""
+"""How long it may take to create a store's tables, in seconds."""
 ARTIFACTS: Final = "mlruns"
 PLACES: Final = (
     ("experiments", "artifact_location"),
@@ -30,7 +31,7 @@ PLACES: Final = (
 
 
 class Schema(NamedTuple):
-    """What a database holds: its tables, the version of MLflow's tables, and how many runs."""
+    """What a database holds: its tables, the version of MLflow's tables, and the number of runs."""
 
     tables: Sequence[str]
     version: str | None
@@ -38,7 +39,7 @@ class Schema(NamedTuple):
 
 
 def open_client(uri: str) -> Any:
-    """Return MLflow's client for a store; a SQLite file that is missing is made.
+    """Return MLflow's client for a store; a SQLite file that is missing is created.
 
     Raises:
         UserError: MLflow is not installed, or the store can't be used.
@@ -64,18 +65,18 @@ def open_client(uri: str) -> Any:
             return ask(place, MAKING_S, MlflowClient, uri)
     if kind in DATABASES and not _check_schema(place, kind, ask(place, 10, _schema, uri)):
         with alone(uri, "opening", MAKING_S):
-            # The first call makes the tables.
+            # The first call creates the tables.
             ask(place, MAKING_S, MlflowClient(uri).search_experiments, max_results=1)
     return ask(place, MAKING_S, MlflowClient, uri)
 
 
 def _greet(uri: str) -> None:
-    """Ask a server whether it is there, by the ways (proxies, certificates) that MLflow takes."""
+    """Check that a server answers, through the proxies and certificates that MLflow would use."""
     with needs("tracking", "MLflow tracking"):
         import requests
 
     try:
-        # The answer's body is not read: it may be of any size.
+        # The body of the answer is not read: it may have any size.
         with requests.get(f"{uri.rstrip('/')}/health", timeout=PROBE_S, stream=True) as answer:
             status = answer.status_code
     except (requests.RequestException, ValueError) as error:
@@ -85,18 +86,18 @@ def _greet(uri: str) -> None:
         ) from error
     if status >= 500:
         raise UserError(
-            f"The MLflow server {shown(uri)} answers with status {status}: see to it, and try "
+            f"The MLflow server {shown(uri)} answers with status {status}: repair it, and try "
             "again."
         )
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no file of SQLite's; one that is missing or empty is none yet."""
+    """Refuse a file that is not a SQLite database; a missing or empty one will be created."""
     try:
         if not path.exists():
             return
         if not path.is_file():
-            raise UserError(f"{path} is no file: name a SQLite file in MLFLOW_TRACKING_URI.")
+            raise UserError(f"{path} is not a file: name a SQLite file in MLFLOW_TRACKING_URI.")
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
@@ -106,13 +107,13 @@ def _check_file(path: Path) -> None:
         ) from error
     if start and start != b"SQLite format 3\0":
         raise UserError(
-            f"{path} is no SQLite database: move it away, or set MLFLOW_TRACKING_URI to another "
-            "file."
+            f"{path} is not a SQLite database: move it away, or set MLFLOW_TRACKING_URI to "
+            "another file."
         )
 
 
 def _sqlite_schema(path: Path) -> Schema:
-    """Read a file's schema, and see that this process may write to it now."""
+    """Read a file's schema, and check that this process can write to it now."""
     with closing(sqlite3.connect(path, timeout=PROBE_S)) as opened:
         opened.execute("BEGIN IMMEDIATE")
         tables = [row[0] for row in opened.execute("SELECT name FROM sqlite_master")]
@@ -143,7 +144,7 @@ def _check_schema(place: str, kind: str, schema: Schema) -> bool:
     """Return whether a database has MLflow's tables; False if it has none at all.
 
     Raises:
-        UserError: It is another program's, of another version of MLflow, or half made.
+        UserError: It belongs to another program or another version of MLflow, or is incomplete.
     """
     import mlflow
     from alembic.script import ScriptDirectory
@@ -153,13 +154,13 @@ def _check_schema(place: str, kind: str, schema: Schema) -> bool:
     if not tables:
         return False
     if "experiments" not in tables or not {"runs", "metrics", "tags"} & set(tables):
-        # Tables without a version of their own may lie beside MLflow's on a server.
+        # A server's database may hold other tables beside MLflow's, if they have no version table.
         if kind != "sqlite" and "alembic_version" not in tables:
             return False
         some = ", ".join(sorted(tables)[:3])
         raise UserError(
             f"The MLflow store {place} is another program's database (it holds {some}): set "
-            "MLFLOW_TRACKING_URI to a database of its own."
+            "MLFLOW_TRACKING_URI to a database for MLflow alone."
         )
     folder = Path(mlflow.__file__).parent / "store" / "db_migrations"
     scripts = ScriptDirectory(str(folder))
@@ -167,37 +168,38 @@ def _check_schema(place: str, kind: str, schema: Schema) -> bool:
     if version == scripts.get_current_head() and not missing:
         return True
     if version is None and not runs and kind != "sqlite":
-        return False  # somebody makes it just now, or was killed: a server's database takes it up
+        return False  # incomplete: being created, or its creator was killed; MLflow completes it
     known = [script.revision for script in scripts.walk_revisions()]
     if version is not None and version not in known:
         raise UserError(
             f"The MLflow store {place} was made by a newer MLflow than {mlflow.__version__} "
-            f"(version {version} of its tables): install that one."
+            f"(version {version} of its tables): install that version."
         )
     if runs:
         raise UserError(
             f"The MLflow store {place} was made by an older MLflow than {mlflow.__version__}, or "
-            "lacks tables: keep a copy of it, and run `mlflow db upgrade` with its address."
+            "lacks tables: make a copy of it, and run `mlflow db upgrade` with its address."
         )
     raise UserError(
-        f"The MLflow store {place} is half made (it lacks {', '.join(missing[:3]) or 'versions'}) "
-        "and has no runs: unless another MLflow makes it just now, delete it and try again."
+        f"The MLflow store {place} is only half made (it has no runs and "
+        f"lacks {', '.join(missing[:3]) or 'versions'}): unless another MLflow is creating it now, "
+        "delete it and try again."
     )
 
 
 def _make(path: Path) -> None:
-    """Make a SQLite store beside its place, then put it there: it is whole or not there."""
+    """Create a SQLite store under another name, then rename it, so that it is never incomplete."""
     fresh = path.with_name(f".{path.name}.making")
     try:
-        fresh.unlink(missing_ok=True)  # what a killed process has left; it held the same lock
+        fresh.unlink(missing_ok=True)  # left by a killed process; the lock keeps out others
         ask(shown(f"{SQLITE}{path}"), MAKING_S, _make_tables, fresh)
-        # SQLite would take the journal of a file that is gone for the new one's.
+        # SQLite would apply the journal of a deleted file to the new one.
         for ending in ("-journal", "-wal", "-shm"):
             path.with_name(path.name + ending).unlink(missing_ok=True)
         fresh.replace(path)
     except OSError as error:
         raise UserError(
-            f"{path} can't be made ({error.strerror}): let this user write there, or set "
+            f"{path} can't be created ({error.strerror}): let this user write there, or set "
             "MLFLOW_TRACKING_URI to another store."
         ) from error
     finally:
@@ -210,23 +212,23 @@ def _make_tables(path: Path) -> None:
 
     make: Any = SqlAlchemyStore
     store = make(f"{SQLITE}{path}", str(path.parent / ARTIFACTS))
-    store.engine.dispose()  # else it would keep the file open under a name that ends
+    store.engine.dispose()  # else it keeps the file open under its first name
 
 
 def own_artifacts(uri: str) -> Path | None:
-    """Return the folder for files of a local store's runs; None where a server decides."""
+    """Return the folder for the runs' files, beside a SQLite store; None if a server decides."""
     return sqlite_file(uri).parent / ARTIFACTS if scheme(uri) == "sqlite" else None
 
 
 def _move_artifacts(path: Path) -> None:
-    """Let a store that was copied or moved keep files beside itself, not where it was made."""
+    """Point a copied or moved store to the folder for runs' files beside it, not the old one."""
     here = str(path.parent / ARTIFACTS)
     with closing(sqlite3.connect(path, timeout=PROBE_S)) as opened, opened:
         found = opened.execute("SELECT artifact_location FROM experiments").fetchall()
         for (location,) in found:
             root = str(location or "").rpartition("/")[0]
             if not root.startswith("/") or Path(root).name != ARTIFACTS:
-                continue  # in a place that somebody chose
+                continue  # somebody chose this place
             if Path(root).resolve() != Path(here):
                 for table, column in PLACES:
                     opened.execute(

@@ -1,8 +1,8 @@
-"""MLflow's model registry: every trained selector is a version, known by its checkpoint's md5.
+"""MLflow's model registry: every trained selector is a version, found by its checkpoint's md5.
 
-A logged model is filled first (its files, then READY), then made a version of `lever-plus` by one
-call that carries all its tags. Killed between the two, the same logged model is filled again; a
-version is whole or not there.
+First the files of a logged model are uploaded, and it is marked READY; then one call with all tags
+makes it a version of the registered model `lever-plus`. After a kill between the two, the same
+logged model is filled again. So a version is either complete or does not exist.
 """
 
 import warnings
@@ -20,25 +20,25 @@ from lever_plus.tracking.training_run import TrainingRun
 MODEL: Final = "lever-plus"
 """Name of the registered model."""
 CHAMPION: Final = "champion"
-"""Alias of the version that is to be used."""
+"""Alias of the version to use."""
 CROWNED: Final = "champion"
-"""Tag of a version that has been given the alias: whoever moves it afterwards decides."""
+"""Tag of a version that once got the alias. It is not given again: a user may have moved it."""
 LOGGED: Final = "logged_model"
-"""Tag of a version: id of the logged model that it is, which databases do not keep with it."""
+"""Tag of a version: the id of its logged model, which some stores do not keep with the version."""
 TRIAL: Final = (
-    "The values of a study's best trial, with its figures. It is no selector to load: the next "
-    f"`dvc repro` trains that, and models:/{MODEL}@{CHAMPION} is it."
+    "The values of a study's best trial, with its figures. It can't be loaded as a selector: the "
+    f"next `dvc repro` trains one with these values, which is then models:/{MODEL}@{CHAMPION}."
 )
 
 Save = Callable[[TrainingRun, Path, str, str], None]
-"""Writes the model of a training to a folder, given MLflow's ids of its run and its logged model.
+"""Writes a training's model to a folder: (training, folder, id of its run, id of its logged model).
 
-Raises UserError where what belongs to it is missing.
+Raises UserError if something that belongs to the model is missing.
 """
 
 
 class Selectors(NamedTuple):
-    """What is registered: the trainings, which of them is the champion, and what writes models."""
+    """What to register: the trainings, which of them is the champion, and what writes a model."""
 
     runs: Sequence[TrainingRun]
     champion: TrainingRun | None
@@ -46,10 +46,10 @@ class Selectors(NamedTuple):
 
 
 def register(store: Store, selectors: Selectors) -> int:
-    """Make the selectors that are missing versions of `lever-plus`; return how many became one.
+    """Register the trained selectors that are not yet versions of `lever-plus`; return how many.
 
-    A model that cannot be written (its pool's images are not here) is warned of: `track sync` does
-    the rest.
+    For a model that can't be written (its pool's images are missing, say) there is a warning, and
+    the next one follows.
 
     Raises:
         UserError: The store can't be used.
@@ -72,28 +72,28 @@ def register(store: Store, selectors: Selectors) -> int:
 
 
 class UnsavedError(UserError):
-    """A model cannot be written."""
+    """A model can't be written."""
 
 
 class Registry:
-    """The registered models of a store. Methods raise UserError where a call fails."""
+    """The registered models of a store. Methods raise UserError if a call fails."""
 
     def __init__(self, store: Store) -> None:
         """Keep the store."""
         self._store, self._client = store, store.client
 
     def holds(self, checkpoint: str) -> bool:
-        """Whether the policy with this md5 is a version."""
+        """Whether the policy with this md5 is registered."""
         return bool(self._versions(MODEL, checkpoint))
 
     def register(self, run: TrainingRun, run_id: str, save: Save) -> bool:
-        """Make a training's selector a version; return whether it became one.
+        """Register a training's selector as a version; return whether it was registered.
 
         Args:
-            run: The training. If its policy changes meanwhile, it trains again just now, and
-                nothing is registered.
-            run_id: MLflow's.
-            save: See above.
+            run: The training. If its policy file changes meanwhile, the training is running again,
+                and nothing is registered.
+            run_id: MLflow's id of the training's run.
+            save: Writes the model to a folder.
 
         Raises:
             UnsavedError: The model can't be written.
@@ -115,7 +115,7 @@ class Registry:
             ask(client.log_model_artifacts, model_id, str(path))
         ask(client.finalize_logged_model, model_id, "READY")
         self._make_model(MODEL)
-        # Where its files are: a source of models:/ID is looked for in MLflow's own default store.
+        # The place of the files: MLflow would look up models:/ID in its default store, not here.
         source, tags = model.artifact_location, {**tags, LOGGED: model_id}
         make = partial(client.create_model_version, await_creation_for=0, model_id=model_id)
         ask(make, MODEL, source, run_id, tags)
@@ -123,9 +123,9 @@ class Registry:
         return True
 
     def _logged_model(self, run: TrainingRun, run_id: str, tags: Mapping[str, str]) -> Any:
-        """Return the run's logged model of this very policy, which is made if it is not there.
+        """Return the run's logged model of this policy; create it if it is missing.
 
-        Of two machines that make it at once both go on with the older one, and the other goes.
+        If two machines create one at once, both use the older one and delete the other.
         """
         ask, client = self._store.ask, self._client
         if not self._models(run_id, tags[CHECKPOINT_MD5]):
@@ -151,7 +151,7 @@ class Registry:
         return [model for model in found if model.tags.get(CHECKPOINT_MD5) == checkpoint]
 
     def crown(self, checkpoint: str) -> None:
-        """Give a version the alias champion, once; the policy's md5 names it."""
+        """Give the version with this policy (its md5) the alias champion, unless it once had it."""
         for version in self._versions(MODEL, checkpoint)[:1]:
             if CROWNED not in version.tags:
                 self._set_champion(MODEL, version.version)
@@ -160,11 +160,11 @@ class Registry:
                 )
 
     def crown_trial(self, model: str, study: Mapping[str, str], trial: int) -> None:
-        """Register a trial's run as the newest version of a study's model, and name it champion.
+        """Register a trial's run as the newest version of a study's model and make it the champion.
 
         Args:
             model: Name of the registered model.
-            study: Tags of the study's runs.
+            study: Tags that all runs of the study have.
             trial: Number of the trial.
 
         Raises:
@@ -184,7 +184,7 @@ class Registry:
         self._store.ask(self._client.set_registered_model_alias, model, CHAMPION, version)
 
     def _make_model(self, name: str) -> None:
-        """Make a registered model that is not there yet; another machine may be faster."""
+        """Create a registered model if it is missing; another machine may do the same now."""
         ask, client = self._store.ask, self._client
         if ask(client.search_registered_models, f"name = '{name}'"):
             return
@@ -203,7 +203,8 @@ class Registry:
     def _keep_first(self, checkpoint: str) -> None:
         """Delete all versions of a policy but the oldest.
 
-        Locks do not reach from one machine to another where a server is between.
+        Two machines may register the same policy at once: with a server between them, no lock
+        holds for both.
         """
         for version in self._versions(MODEL, checkpoint)[1:]:
             self._delete(
@@ -215,7 +216,7 @@ class Registry:
     def _delete(
         self, left: Callable[[], list[Any]], which: Any, delete: Callable[..., Any]
     ) -> None:
-        """Delete one of those that are left; another machine may be faster."""
+        """Delete one of the items that are left; another machine may have deleted it already."""
         try:
             self._store.ask(delete, which)
         except UserError:

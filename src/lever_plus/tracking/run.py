@@ -1,4 +1,4 @@
-"""One run of the MLflow store, while it is filled."""
+"""One run of the MLflow store: its parameters, metrics, files and tags are written here."""
 
 import json
 import time
@@ -11,16 +11,18 @@ from lever_plus.tracking.history import Row
 from lever_plus.tracking.makers import ENDED, STATE, alive_tags
 
 FLUSH_SECONDS: Final = 5.0
+"""Metrics are sent at least this often while more of them come."""
 LARGEST_BATCH: Final = 900
+"""Metrics in one call; MLflow accepts at most 1,000."""
 
 
 class Run:
-    """One run; metrics are sent in batches. Methods raise UserError where a call fails."""
+    """One run; metrics are sent in batches. Methods raise UserError if a call fails."""
 
     def __init__(
         self, client: Any, run_id: str, ask: Callable[..., Any], model: str | None = None
     ) -> None:
-        """Keep the client, the run's id, what calls MLflow, and the id of the model it made."""
+        """Take MLflow's client, the run's id, what calls MLflow, and its logged model's id."""
         self._client, self.id, self._ask, self.model = client, run_id, ask, model
         self._buffer: list[Any] = []
         self._flushed = time.monotonic()
@@ -34,7 +36,7 @@ class Run:
             self._ask(self._client.log_batch, self.id, params=entities[start : start + 100])
 
     def log_inputs(self, inputs: Sequence[DataInput]) -> None:
-        """Log the data that a run was made from, by their DVC hashes."""
+        """Log the data that a run was trained on, with their hashes in DVC."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         datasets = [
@@ -53,7 +55,7 @@ class Run:
             self._ask(self._client.log_inputs, self.id, datasets)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add metrics; they are sent when the buffer is full or a few seconds old."""
+        """Add metrics; they are sent once the buffer is full or a few seconds old."""
         now = int(time.time() * 1000)
         for key, value in metrics.items():
             self._add(key, value, step, now)
@@ -61,7 +63,11 @@ class Run:
             self.flush()
 
     def log_row(self, row: Row) -> None:
-        """Log one row of history.jsonl: `train/<key>`, `dev/reward`, and `scoring/...` as it is."""
+        """Log one row of history.jsonl.
+
+        Its key `dev_reward` becomes `dev/reward`, keys with a slash stay as they are, and other
+        keys become `train/<key>`. Texts are left out.
+        """
         metrics = {
             _metric(key): value
             for key, value in row.items()
@@ -70,11 +76,10 @@ class Run:
         self.log(metrics, int(row["step"]))
 
     def log_anew(self, metrics: Mapping[tuple[str, int], float]) -> None:
-        """Log what the run does not hold yet, by (metric, step), in one call: all of it or nothing.
+        """Log the values, {(metric, step): value}, that the run does not hold yet, in one call.
 
-        A run that holds the same values stays as it is, however often this is called, and by
-        however many machines at once: what they would add is the same to the millisecond, which
-        MLflow keeps once.
+        Calling it again with the same values changes nothing, even on several machines at once: all
+        of them would add points with the same time stamp, which MLflow keeps once.
         """
         held: dict[tuple[str, int], Any] = {}
         for key in {key for key, _ in metrics}:
@@ -120,7 +125,7 @@ class Run:
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            tags: What says that the run is whole; it is written last.
+            tags: Tags that mark the run as complete; they are written last.
         """
         self.flush()
         self._ask(self._client.set_terminated, self.id, status)

@@ -1,9 +1,9 @@
-"""MLflow as a projection of the files that DVC keeps.
+"""MLflow runs are made from files that DVC keeps, and can be made again at any time.
 
-A training stage logs to its run while it trains; `sync` makes the runs that are missing (a stage
+A training stage logs to its run while it trains. `sync` creates the runs that are missing (a stage
 that DVC took from its cache, a fresh clone, a server that was down) from the same history files,
-and adds evaluations. Both are idempotent: a run is known by the md5 of its history file, which is
-written when the run is whole.
+and adds evaluations. It can be repeated: a run is found by the md5 of its history file, a tag that
+is written last, when the run is complete.
 """
 
 import warnings
@@ -43,10 +43,10 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]]:
-    """Open a run for a training stage; yields the observer of its history rows.
+    """Open a run for a training stage; yield the function that logs a history row.
 
-    Whatever MLflow does, training goes on and ends as it would without: the history file has
-    everything, and `lever-plus track sync` projects it later.
+    No failure of MLflow affects the training: the history file has everything, and `lever-plus
+    track sync` can create the run later.
     """
     uri = tracking_uri()
 
@@ -59,7 +59,7 @@ def live_run(params: Params, run: TrainingRun) -> Iterator[Callable[[Row], None]
     except BaseException:
         live.end(lambda opened: opened.end("FAILED"))
         raise
-    # Of the files as they are now: the thread may come to them later.
+    # Hash the files as they are now: the thread may run this last step later.
     whole = whole_tags(run) if run.history.is_file() else {}
     live.end(lambda opened: opened.end(tags=whole))
 
@@ -71,7 +71,7 @@ def _create(store: Store, params: Params, run: TrainingRun, if_lost: str) -> Run
 
 
 class Synced(NamedTuple):
-    """How many runs were made, how many got the evaluation, how many selectors became a version."""
+    """The numbers of runs created, of runs that got an evaluation, and of registered selectors."""
 
     made: int
     evaluated: int
@@ -87,23 +87,26 @@ def sync(
     store: Store | None = None,
     selectors: Selectors | None = None,
 ) -> Synced:
-    """Make missing runs from history files, register their selectors, and add the evaluation.
+    """Create missing runs from history files, register their selectors, and add evaluations.
 
-    It can be killed at any moment, and run beside others: each run is made once, and counts when
-    it is whole. Runs that were cut off are ended (trainings) or deleted (what is made here).
+    It can be killed at any moment, and several can run at once: each run is created once, and a run
+    is used only when it is complete. Runs that were cut off are closed (trainings) or deleted (runs
+    that `sync` creates).
 
     Args:
         params: Logged with every new run.
         runs: All training runs of the pipeline and of ablations; those that have not ended are
-            passed over.
-        summary: metrics/summary.json; nothing is added where it is missing.
-        usage: Folder with what asking the VLM cost each stage on this machine, if there is one.
+            skipped.
+        summary: metrics/summary.json; no evaluation is added if it is missing.
+        usage: Folder with the files that count each stage's requests to the VLM on this machine; it
+            may be missing.
         ablations: metrics/ablations.json, if the variants are evaluated.
-        store: Where the runs are kept; None is what `tracking_uri` says.
+        store: Where the runs are kept; None is the store at `tracking_uri`.
         selectors: Which of the trainings are registered as models; None for none.
 
     Raises:
-        UserError: The store can't be used, others are busy in it for long, or a file is damaged.
+        UserError: The store can't be used, other processes use it for too long, or a file is
+            damaged.
     """
     evaluations = [(read_evaluation(summary), md5(summary))] if summary.is_file() else []
     if ablations and ablations.is_file():
@@ -116,7 +119,7 @@ def sync(
         for path in sorted(usage.rglob("*.json")):
             _project_usage(store, params, path, usage)
         made = sum(_project_history(store, params, run) for run in runs)
-        # Before the evaluation, whose figures then go to the model too.
+        # Before the evaluation, so that its figures are logged with the model too.
         registered = 0 if selectors is None else register(store, selectors)
         evaluated = sum(
             _project_method(store, method, runs, evaluation, key)
@@ -127,9 +130,9 @@ def sync(
 
 
 def _project_usage(store: Store, params: Params, path: Path, usage: Path) -> None:
-    """Log what asking the VLM cost a stage that has no training run of its own.
+    """Log the requests to the VLM of a stage that has no training run of its own.
 
-    Its file is `<stage>.json`, or `<stage>/seed<k>.json` where it runs once a training seed.
+    The file is `<stage>.json`, or `<stage>/seed<k>.json` if the stage runs once per training seed.
     """
     parts = path.relative_to(usage).with_suffix("").parts
     stage, *item = (check_name(part, f"{path}: the stage, or its seed,") for part in parts)
@@ -147,14 +150,14 @@ def _project_usage(store: Store, params: Params, path: Path, usage: Path) -> Non
 
 
 def _project_history(store: Store, params: Params, run: TrainingRun) -> bool:
-    """Make a training's run if it is missing; return whether it was."""
-    # A training that is under way logs to a run of its own.
+    """Create a training's run if it is missing; return whether it was."""
+    # A training that is under way logs to its run itself.
     if not run.is_whole or store.find(run.key()) or store.is_under_way(run.tags):
         return False
     key, whole = run.key(), whole_tags(run)
     rows = read_history(run.history)
     if whole_tags(run) != whole:
-        return False  # it trains again just now
+        return False  # the training has started again
     opened = _create(store, params, run, DELETE)
     for row in rows:
         opened.log_row(row)
@@ -172,13 +175,13 @@ def _project_method(
     if trained and evaluation.seeds(method) != {len(trained)}:
         warnings.warn(
             f"{method} was evaluated with other seeds than it is trained with now: run `dvc repro` "
-            "before its accuracies can go to MLflow.",
+            "first, so that its accuracies can be logged to MLflow.",
             stacklevel=2,
         )
         return 0
     for place, run in enumerate(trained):
         run_id = store.find(run.key()) if run.is_whole else None
-        # Of trainings that gave the same bytes, the last one.
+        # If several trainings gave the same history, `find` returns the newest run.
         if run_id and store.find({**run.key(), **whole}) != run_id:
             opened = store.open(run_id)
             opened.log_anew(evaluation.values(method, place))
@@ -195,11 +198,12 @@ def _project_method(
 
 
 def pages(server: str, compared: Sequence[TrainingRun]) -> dict[str, str]:
-    """Return {what it shows: address} of pages in the MLflow UI.
+    """Return pages of the MLflow UI as {what the page shows: address}.
 
     Args:
         server: Address of the UI.
-        compared: Runs that are looked at side by side, once the store has them all.
+        compared: Runs to compare side by side; their pages are left out until the store has all of
+            them.
     """
     store = Store()
     found = {"Accuracy of every method": results_address(server, store.experiment)}

@@ -1,4 +1,4 @@
-"""The MLflow store: runs are made in it, found, and cleared away where a kill cut them off."""
+"""The MLflow store: creating runs, finding them, and clearing away those that a kill cut off."""
 
 import os
 import time
@@ -31,22 +31,23 @@ DVC_TAGS: Final = {
     "dvc.exp_name": "DVC_EXP_NAME",
     "dvc.baseline_rev": "DVC_EXP_BASELINE_REV",
 }
-"""Tags that say which stage and experiment of DVC a run belongs to, and what exports them."""
+"""{tag: environment variable} for the stage and experiment of DVC that a run belongs to."""
 OTHERS_S: Final = 600.0
-"""How long other processes may take that make runs in the same store."""
+"""How long to wait for other processes that create runs in the same store, in seconds."""
 Answer = TypeVar("Answer")
 
 
 class Store:
-    """Creates, finds and fills runs. Every call ends: with an answer, or as a UserError."""
+    """Creates, finds and opens runs. Every call ends in time, with an answer or a UserError."""
 
     def __init__(
         self, uri: str | None = None, *, seconds: float = 60.0, budget: float | None = None
     ) -> None:
-        """Connect; a SQLite file that is missing is made, by one process alone.
+        """Connect; a SQLite file that is missing is created, by one process at a time.
 
         Args:
-            uri: Its address; None is what MLFLOW_TRACKING_URI says, else the project's own file.
+            uri: Address of the store; None is MLFLOW_TRACKING_URI, or else mlflow.db in the
+                project's root.
             seconds: How long one call may take.
             budget: How long all calls may take together; None is as long as they need.
 
@@ -62,13 +63,13 @@ class Store:
         self._experiment = self._experiment_id()
 
     def ask(self, call: Callable[..., Answer], *args: Any, **named: Any) -> Answer:
-        """Return what a call of MLflow's client gives; UserError if it fails or takes too long."""
+        """Return the result of a call of MLflow's client; UserError if it fails or is too slow."""
         if self._until is not None and time.monotonic() > self._until:
             raise UserError(f"The MLflow store {self.place} is too slow to wait for.")
         return ask(self.place, self._seconds, call, *args, **named)
 
     def alone(self, seconds: float = OTHERS_S) -> AbstractContextManager[None]:
-        """Keep others from making runs after the fact, in the block that this returns."""
+        """Return a block in which no other process creates runs from files (`track sync`)."""
         return alone(self.uri, "sync", seconds)
 
     def _experiment_id(self) -> str:
@@ -80,19 +81,19 @@ class Store:
                 return str(self.ask(self._client.create_experiment, EXPERIMENT, place))
             except UserError:
                 found = self.ask(self._client.get_experiment_by_name, EXPERIMENT)
-                if not found:  # nobody else was faster
+                if not found:  # no other process has created it meanwhile
                     raise
         if found.lifecycle_stage == "deleted":
             raise UserError(
                 f"The MLflow store {self.place}: its experiment {EXPERIMENT} was deleted: `mlflow "
-                f"experiments restore --experiment-id {found.experiment_id}` brings it back (with "
+                f"experiments restore --experiment-id {found.experiment_id}` restores it (with "
                 "MLFLOW_TRACKING_URI set to the store), `mlflow gc` removes it for good."
             )
         return str(found.experiment_id)
 
     @property
     def client(self) -> Any:
-        """Return MLflow's client, whose calls go through `ask`."""
+        """Return MLflow's client; call its methods through `ask`."""
         return self._client
 
     @property
@@ -101,23 +102,23 @@ class Store:
         return self._experiment
 
     def share_view(self, tag: str, state: str) -> None:
-        """Keep a view of the experiment, if it is not kept yet."""
+        """Save a shared view of the experiment as its tag, unless it is saved already."""
         experiment = self.ask(self._client.get_experiment, self._experiment)
         if experiment.tags.get(tag) != state:
             self.ask(self._client.set_experiment_tag, self._experiment, tag, state)
 
     def find(self, tags: Mapping[str, str]) -> str | None:
-        """Return the newest run with all these tags that is whole, or None."""
+        """Return the id of the newest complete run with all these tags, or None."""
         found = (str(run.info.run_id) for run in self.runs(_having(tags)) if _is_whole(run))
         return next(found, None)
 
     def is_under_way(self, tags: Mapping[str, str]) -> bool:
-        """Whether a process that lives makes a run with these tags."""
+        """Whether a living process is writing a run with these tags."""
         runs = self.runs(_having({**tags, STATE: UNDER_WAY}))
         return any(not is_lost(run.data.tags) for run in runs)
 
     def runs(self, wanted: str, page: int = 50) -> Iterator[Any]:
-        """Yield the experiment's runs that MLflow's filter lets through, the newest first."""
+        """Yield the experiment's runs that match a filter of MLflow, the newest first."""
         token = None
         while True:
             found = self.ask(
@@ -145,13 +146,13 @@ class Store:
     ) -> Run:
         """Start a run with lineage tags and flattened params.
 
-        What says that the run is whole, such as a hash of what it shows, goes to `Run.end`.
+        Tags that mark the run as complete, such as the hash of its history, go to `Run.end`.
 
         Args:
-            name: Its name.
-            tags: What finds it.
-            params: Logged without passwords and keys.
-            if_lost: What becomes of it if this process is killed before it has ended: CLOSE or
+            name: Name of the run.
+            tags: Tags by which the run is found.
+            params: Parameters to log; passwords and keys are removed.
+            if_lost: What happens to the run if this process is killed before it has ended: CLOSE or
                 DELETE.
         """
         commit, dirty = git_commit()
@@ -167,12 +168,12 @@ class Store:
         return run
 
     def open(self, run_id: str) -> Run:
-        """Go on with an existing run, and with the model that was made of it."""
+        """Return an existing run, to add to it and to its logged model."""
         found = self.models(run_id)
         return Run(self._client, run_id, self.ask, found[0].model_id if found else None)
 
     def models(self, run_id: str) -> list[Any]:
-        """Return the logged models of a run, the oldest first: that is the one that stays."""
+        """Return the logged models of a run, the oldest first; of several the oldest is kept."""
         found = self.ask(
             self._client.search_logged_models,
             [self._experiment],
@@ -181,7 +182,7 @@ class Store:
         return sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
 
     def clear_lost(self) -> None:
-        """End or delete the runs whose makers are gone; see `alone`."""
+        """Close or delete the runs whose processes are gone; call it inside `alone`."""
         for run in list(self.runs(_having({STATE: UNDER_WAY}))):
             if is_lost(run.data.tags):
                 if run.data.tags.get(IF_LOST) == CLOSE:
@@ -190,10 +191,10 @@ class Store:
                     self.ask(self._client.delete_run, run.info.run_id)
 
     def keep_first(self, tags: Mapping[str, str]) -> None:
-        """Of runs after the fact with the same tags keep the first that was whole, and no other.
+        """Of runs created from files with the same tags, delete all but the first complete one.
 
-        Locks do not reach from one machine to another where a server is between. Whoever was first
-        goes on with its run already.
+        Two machines may create the same run at once: with a server between them, no lock holds for
+        both. The first is kept because its machine may be using it already.
         """
         found = [run for run in self.runs(_having({**tags, IF_LOST: DELETE})) if _is_whole(run)]
         found.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
@@ -208,6 +209,6 @@ def _having(tags: Mapping[str, str]) -> str:
 
 
 def _is_whole(run: Any) -> bool:
-    """Whether a run has ended; runs of before they said so are known by their status."""
+    """Whether a run has ended; older runs do not have the tag, so their status decides."""
     state = run.data.tags.get(STATE)
     return state == ENDED or (state is None and run.info.status != "RUNNING")

@@ -1,4 +1,4 @@
-"""A training run: who it is, where its history and its policy lie."""
+"""A training run: its stage, method and seed, and where its history and policy file are."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ HISTORY_MD5: Final = "history.md5"
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A training run: who it is and where its history lies."""
+    """A training run: its stage, method and seed, and the file of its history."""
 
     stage: str
     method: str
@@ -33,22 +33,22 @@ class TrainingRun:
 
     @property
     def evaluated_as(self) -> str:
-        """Return its name in evaluations: the method, or `<variant>/<method>` of an ablation."""
+        """Return its name in evaluations: the method, or `<variant>/<method>` for an ablation."""
         _, _, variant = self.stage.partition("/")
         return f"{variant}/{self.method}" if variant else self.method
 
     @property
     def checkpoint(self) -> Path:
-        """Return the policy that the run made."""
+        """Return the path of the policy that the run trained."""
         return self.history.with_name("policy.safetensors")
 
     @property
     def is_whole(self) -> bool:
-        """Whether the training has ended: a stage writes the policy after the last history row."""
+        """Whether the training has ended: its stage writes the policy after the last row."""
         return self.history.is_file() and self.checkpoint.is_file()
 
     def key(self) -> dict[str, str]:
-        """Return the tags that find this very run, with this very history."""
+        """Return the tags that find this run with its current history."""
         return {**self.tags, HISTORY_MD5: md5(self.history)}
 
 

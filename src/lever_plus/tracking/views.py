@@ -1,7 +1,7 @@
-"""Pages of the MLflow UI that answer the usual questions, as addresses.
+"""Addresses of pages in the MLflow UI: the table of results, and runs side by side.
 
-The table of results is a shared view: its columns and order are kept as a tag of the experiment, in
-the form in which the UI itself shares one.
+The table of results is a shared view: its columns and order are a tag of the experiment, in the
+same form as the UI itself saves a view that a user shares.
 """
 
 import json
@@ -15,13 +15,13 @@ MEAN: Final = "metrics.`eval/acc/mean`"
 
 
 def results_view(shots: int, versus: str) -> str:
-    """Return the state of the table of results: per-shot accuracies, the best method first.
+    """Return the table of results as MLflow's JSON: accuracies at each shot, best method first.
 
-    Ablations have a mean alone; they would hide the methods of the pipeline, and are filtered out.
+    Ablations are filtered out: they have no accuracies at single shots, and would crowd the table.
 
     Args:
-        shots: Of a pointer.
-        versus: Method whose paired differences are shown.
+        shots: Length of a pointer; the table has a column for each shot 1..shots.
+        versus: Method that the others are compared with; their differences are a column.
     """
     accuracies = [f"metrics.`eval/acc/shot_{shot:02d}`" for shot in range(1, shots + 1)]
     state = {
@@ -61,7 +61,7 @@ def results_address(server: str, experiment: str) -> str:
 
 
 def compare_address(server: str, experiment: str, run_ids: Sequence[str], metric: str) -> str:
-    """Return the address where runs are compared by one metric over its steps."""
+    """Return the address of the page that compares runs by one metric over its steps."""
     plain = {"x_axis": "step", "y_axis_scale": "linear"}
     parts: dict[str, Any] = {
         "runs": list(run_ids),

@@ -1,1 +1,1 @@
-"""Environment, rewards, returns, losses and the training loops; what they learn from."""
+"""Training: the environment, rewards, returns, losses, training loops and the RL data."""

@@ -1,16 +1,18 @@
-"""AGRO: group-variance regression on the RL data; the best founded off-line objective.
+"""AGRO: group-variance regression on the RL data.
 
-loss = mean Var_group[R - beta log(pi / reference)] / (2 beta), see `losses.agro`. The reference is
-the policy at the start, frozen. With `credit: total` its optimum is reference exp(R / beta), the
-solution of the KL-regularised problem, for any list that holds more than one pointer: so beams,
-samples and random candidates may stand in it together, and those of later rounds too (`rounds`).
-With `credit: reward_to_go` there is such a term for every pick, with the rewards that it can
-change: less noise, and no longer exactly that optimum. All log-probs come from eval mode.
+Of the off-line objectives, this one has the firmest theory:
+    loss = mean Var_group[R - beta log(pi / reference)] / (2 beta)    (see `losses.agro`)
+The reference is a frozen copy of the policy before training. With `credit: total` the optimum is
+proportional to reference * exp(R / beta), the solution of the KL-regularised problem. This holds
+for any list of more than one pointer, so a list may mix beams, samples, random candidates and those
+of later rounds (`rounds`). With `credit: reward_to_go` every pick has a term of its own, which
+counts only the rewards that this pick can change: there is less noise, but the optimum is no longer
+exactly the same. All log-probs are computed in eval mode.
 
-`log_ratio` in the
-history is the mean of log(pi / reference) over a query's list, and over queries: where it falls
-without end, beta is too small. `list_ess` is the effective sample size of the list under the policy
-as a share of its candidates: below about .3, fresh candidates teach more than further epochs.
+The history has two more keys. `log_ratio` is the mean of log(pi / reference) over a query's list,
+and over queries: if it keeps falling, beta is too small. `list_ess` is the effective sample size of
+the list under the policy, as a share of its candidates: below about 0.3, fresh candidates teach
+more than further epochs.
 """
 
 from collections.abc import Sequence
@@ -39,7 +41,17 @@ def train_agro(
     run: Run,
     constant_groups: ConstantGroups = "drop",
 ) -> Trained:
-    """Train a policy on groups of scored candidates."""
+    """Train a policy on groups of scored candidates.
+
+    Args:
+        policy: Trained in place; a frozen copy of it is the reference.
+        environment: Pools, features and rewards.
+        groups: Scored candidates of the training queries.
+        dev: Queries on which the best epoch is chosen.
+        params: Beta, credit, rounds, epochs and optimiser.
+        run: Seed, observer, and the file that keeps the state.
+        constant_groups: Whether groups that are constant at every step are left out ("drop").
+    """
     start = deepcopy(policy)
 
     def objective(informative: Groups) -> Objective:
@@ -80,7 +92,14 @@ def train_agro(
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
-    """Return (sum w)^2 / sum w^2 of weights given by their logarithms, [...] from [..., G]."""
+    """Return (sum w)^2 / sum w^2 of weights that are given as logarithms.
+
+    Args:
+        log_weights: Natural logarithms of the weights, [..., G].
+
+    Returns:
+        A number between 1 and G for every list, [...].
+    """
     scaled = (log_weights - log_weights.amax(-1, keepdim=True)).exp()
     return scaled.sum(-1).square() / scaled.square().sum(-1)
 

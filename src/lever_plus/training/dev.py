@@ -1,12 +1,15 @@
-"""What a policy does on the dev queries, and how far it has moved since before training.
+"""What a policy does on the dev queries, and how far it has moved from where training began.
 
-Keys of a history row that come from a dev evaluation:
-`dev_reward` realised reward of the greedy pointers; `dev_accuracy` their official accuracy, mean
-over shots; `dev_changed` share of greedy pointers that differ from those before training;
-`dev_distinct_icds` how many different ICDs they use; `entropy`, `entropy_step_<t>` of the step
-distributions along them, nats; `kl`, `kl_step_<t>` exact KL along them to the policy before
-training, nats (a pointer's is the sum of its steps'); `alarm` where training has done nothing, or
-all selections have become the same.
+A dev evaluation writes these keys into a history row; all are about the policy's greedy pointers:
+    dev_reward           their realised reward
+    dev_accuracy         their official accuracy, mean over shots
+    dev_changed          share of them that differ from those before training
+    dev_distinct_icds    how many different ICDs they use
+    entropy              entropy of the step distributions along them, nats, mean over steps
+    entropy_step_<t>     the same at step t
+    kl                   exact KL to the policy before training along them, nats, sum over steps
+    kl_step_<t>          the same at step t
+    alarm                a sentence, if training has changed no selection or all have become equal
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,26 +34,27 @@ class DevEvaluator:
     def __init__(
         self, environment: Environment, dev: Sequence[int], reference: Frozen | None
     ) -> None:
-        """Keep what it evaluates with.
+        """Keep what is needed to evaluate a policy.
 
         Args:
             environment: Pools, features and rewards.
-            dev: Queries that the epoch is chosen on.
-            reference: The policy before training; None if that is random, so that a KL to it would
-                say nothing.
+            dev: Queries on which the best epoch is chosen.
+            reference: The policy before training; None if that policy is random, because a KL to
+                it would say nothing.
         """
         self._environment, self._dev, self._reference = environment, dev, reference
         self._before: Pointers | None = None
 
     @property
     def requests(self) -> int:
-        """How many requests the VLM had so far, whatever they were for."""
+        """Number of requests to the VLM so far, whatever they were for."""
         return self._environment.scorer.requests
 
     def evaluate(self, policy: Policy) -> Row:
         """Return what a history row says about a policy on dev.
 
-        The first policy is the one before training, whose selections later ones are compared with.
+        The first call must be with the policy before training: the selections of later calls are
+        compared with its selections.
         """
         realised = self._environment.realised(policy, self._dev)
         distributions = self._distributions(policy, realised.pointers)
@@ -64,7 +68,7 @@ class DevEvaluator:
         }
 
     def figures(self, policy: Policy, realised: Realised) -> Row:  # noqa: ARG002
-        """Return what the selections of a policy are worth."""
+        """Return the accuracy and the reward of a policy's selections."""
         weights = torch.tensor(self._environment.shot_weights)
         return {
             "dev_accuracy": float(realised.accuracies.mean()),
@@ -76,11 +80,11 @@ class DevEvaluator:
         return {"before": self._before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Compare with the selections before training that another evaluator saw."""
+        """Take over the selections before training from another evaluator."""
         self._before = [tuple(pointer) for pointer in state["before"]]
 
     def _alarm(self, pointers: Pointers, before: Pointers) -> Row:
-        """Return what a person should look at: selections that did not move, or all collapsed."""
+        """Return a warning if no selection has changed, or if all queries get the same one."""
         places = {
             tuple(self._environment.pools.positions(query, pointer))
             for query, pointer in zip(self._dev, pointers, strict=True)
@@ -93,7 +97,7 @@ class DevEvaluator:
 
     @torch.no_grad()
     def _distributions(self, policy: Policy, pointers: Pointers) -> Row:
-        """Return entropy, and KL to the policy before training, of the steps of dev pointers."""
+        """Return the entropy of the dev pointers' steps, and the KL if there is a reference."""
         policy.eval()
         entropies, kls = [], []
         for begin in range(0, len(self._dev), DECODE_BATCH):
@@ -120,7 +124,7 @@ def _selections(pointers: Pointers, before: Pointers) -> Row:
 
 
 def _by_step(name: str, parts: Sequence[Tensor], *, sum_up: bool) -> Row:
-    """Return the mean of values [B, 1, T] at every step, and over (or summed over) the steps."""
+    """Return the mean of values [B, 1, T] at every step, and the sum or mean of these means."""
     steps = torch.cat([part.flatten(0, 1) for part in parts]).mean(0)
     whole = steps.sum() if sum_up else steps.mean()
     numbered = {f"{name}_step_{t}": v for t, v in enumerate(steps.tolist(), start=1)}

@@ -1,4 +1,4 @@
-"""What a policy acts in: features of queries and pools, and the VLM that scores its pointers."""
+"""The environment of a policy: features of queries and pools, and rewards from the frozen VLM."""
 
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
@@ -28,21 +28,21 @@ PROJECT_BATCH = 8192
 
 
 class Scored(NamedTuple):
-    """Answers of pointers at shots 1..T, and the same as arrays [pointers, T]."""
+    """The VLM's answers to pointers at shots 1..T, and their scores as arrays [pointers, T]."""
 
     answers: list[list[ShotScore]]
     scores: Scores
 
 
 class Picked(NamedTuple):
-    """Pointers, and the log-probabilities of their picks."""
+    """Pointers (example ids), and the log-probability of each of their picks."""
 
     pointers: list[tuple[int, ...]]
     log_probs: list[list[float]]
 
 
 class Realised(NamedTuple):
-    """What the greedy pointers of a policy give: themselves, and their scores [queries, T]."""
+    """The greedy pointers of a policy, with their rewards and accuracies [queries, T]."""
 
     pointers: list[tuple[int, ...]]
     rewards: Floats
@@ -56,11 +56,11 @@ class Environment:
     Attributes:
         pools: Pool of every query.
         examples: Queries and candidates by id.
-        embeddings: Their features.
+        embeddings: Features of these examples.
         scorer: The frozen VLM and the metric.
         shots: Length T of a pointer.
-        reward: What an answer at one shot is worth, and the weight of every shot; None where
-            nothing is trained.
+        reward: What an answer at one shot is worth, and the weight of every shot; None if nothing
+            is trained.
     """
 
     pools: Pools
@@ -75,18 +75,18 @@ class Environment:
 
     @cached_property
     def features(self) -> StoredFeatures:
-        """The features by content, as selectors ask for them."""
+        """The same features, found by an example's content instead of its id, for selectors."""
         return StoredFeatures(self.embeddings, self.examples)
 
     @property
     def shot_weights(self) -> tuple[float, ...]:
-        """Return the weights of shots 1..T; they sum to 1, so that rewards keep their unit."""
+        """Return the weights of shots 1..T, scaled to sum to 1 so that rewards keep their unit."""
         weights = self._rewarded().shot_weights
         return tuple(weight / sum(weights) for weight in weights)
 
     @property
     def trained_weights(self) -> tuple[float, ...]:
-        """Return the weights up to the last shot that has one: later picks change no reward."""
+        """Return the weights up to the last one above 0: later picks change no reward."""
         return self.shot_weights[: self._rewarded().trained_shots]
 
     def _rewarded(self) -> RewardParams:
@@ -99,16 +99,16 @@ class Environment:
         return self._encode(policy, queries, None)
 
     def frozen(self, policy: Policy) -> "Frozen":
-        """Return a frozen copy of a policy that projects every example once and for all."""
+        """Return a frozen copy of a policy; it projects every example only once."""
         return Frozen(self, policy)
 
     def _encode(self, policy: Policy, queries: Sequence[int], projected: Tensor | None) -> Encoded:
-        """Encode; `projected` are all examples projected, None where it trains."""
+        """Encode; `projected` holds the projections of all examples, None if the policy trains."""
         features, pools = self.embeddings.queries(queries), [self._pool(q) for q in queries]
         return encode_pools(policy, features, pools, self.embeddings.candidates, projected)
 
     def _pool(self, query: int) -> NDArray[np.int64]:
-        """Return the rows of a pool's features; looked up once."""
+        """Return the rows of a pool's features; each pool is looked up only once."""
         if query not in self._rows:
             self._rows[query] = self.embeddings.rows_of(self.pools.of(query))
         return self._rows[query]
@@ -152,12 +152,12 @@ class Environment:
         wanted: Collection[str],
         description: str,
     ) -> Scored:
-        """Ask the VLM about equally long pointers at every shot.
+        """Ask the VLM about pointers of equal length, at every shot.
 
         Args:
             queries: Query id of each pointer.
-            pointers: Example ids.
-            wanted: Scores beside hard and soft: "gt_prob", "relevance".
+            pointers: Pointers, as example ids.
+            wanted: Scores that are needed in addition to hard and soft: "gt_prob", "relevance".
             description: Label of the progress bars.
         """
         asked = [self.examples[query] for query in queries]
@@ -199,10 +199,10 @@ class Environment:
         return shot_rewards(scores, reward)[:, 0]
 
     def added_tokens(self, queries: Sequence[int], pointers: Sequence[Sequence[int]]) -> Tensor:
-        """Return by how many tokens the first 0..T ICDs lengthen a prompt, [pointers, T + 1].
+        """Return how many tokens the first 0..T ICDs add to a prompt, float [pointers, T + 1].
 
         Raises:
-            UserError: The VLM does not say how long prompts are.
+            UserError: The VLM does not say how long its prompts are.
         """
         asked = [
             Asked(tuple(shown[:count]), self.examples[query])
@@ -219,7 +219,7 @@ class Environment:
         return table - table[:, :1]
 
     def realised(self, policy: Policy, queries: Sequence[int]) -> Realised:
-        """Decode greedily and score what comes out."""
+        """Decode greedily, and score the pointers."""
         pointers = self.greedy_pointers(policy, queries)
         reward = self._rewarded()
         scored = self.score(queries, pointers, needed_scores(reward), "dev reward")
@@ -230,7 +230,7 @@ class Frozen:
     """A frozen policy in eval mode in its environment."""
 
     def __init__(self, environment: Environment, policy: Policy) -> None:
-        """Copy the policy and project all examples."""
+        """Copy a policy, and project all examples with it."""
         self._environment, self.policy = environment, deepcopy(policy).eval()
         rows = np.arange(len(environment.embeddings.rows)).reshape(-1)
         with torch.no_grad():
@@ -242,6 +242,6 @@ class Frozen:
 
     @torch.no_grad()
     def steps(self, queries: Sequence[int], pointers: Tensor) -> Steps:
-        """Return the distributions of the picks of pointers [B, G, T]."""
+        """Return the step distributions along pointers [B, G, T] (positions in the pools)."""
         encoded = self._environment._encode(self.policy, queries, self._projected)
         return self.policy.steps(encoded, pointers)

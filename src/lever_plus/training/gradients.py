@@ -1,9 +1,9 @@
-"""The gradient of a batch, in parts that are computed side by side.
+"""The gradient of a batch, from parts that are computed in parallel.
 
-A policy is small: two torch threads inside each of its operations mostly wait for each other, and
-where another process takes a core they slow everything down. Whole parts of a batch in threads of
-their own meet once a step. Parts are summed in their order, so results depend on how many there
-are, but not on the machine's cores.
+A policy is small: if torch uses two threads inside each operation, they mostly wait for each other,
+and they slow everything down when another process needs a core. Here each thread computes a whole
+part of the batch, and the threads wait for each other only once per step. The parts are summed in
+a fixed order, so results depend on the number of parts, but not on the machine's cores.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ from lever_plus.policy.dropout import masks_from
 
 
 class Part(NamedTuple):
-    """What some queries of a batch give: means over them. `loss` has a gradient."""
+    """Loss and figures of some queries of a batch, as means over them; `loss` has a gradient."""
 
     loss: Tensor
     figures: dict[str, float]
@@ -32,9 +32,9 @@ class Gradients:
     """Sets the gradient of parameters to that of a batch's mean loss."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], parts: int) -> None:
-        """Cut every batch into so many parts, where it has as many rows."""
+        """Cut every batch into `parts` parts, or into fewer if it has fewer rows."""
         self._parameters, self._parts = [p for p in parameters if p.requires_grad], parts
-        # In a new thread torch's number of threads holds only from when it is asked for.
+        # A new thread takes over torch's number of threads only when it asks for that number.
         self._beside = (
             ThreadPoolExecutor(parts - 1, initializer=torch.get_num_threads) if parts > 1 else None
         )
@@ -44,14 +44,14 @@ class Gradients:
     ) -> dict[str, float]:
         """Set the gradients; return the means of loss and figures over the rows [n].
 
-        A parameter that does not count gets none: Adam would take one of 0 for a quiet parameter,
-        and its steps would be too large by far once it counts.
+        A parameter that the loss does not use gets the gradient None, not 0: zeros would shrink
+        Adam's running means, and its first steps with a real gradient would be far too large.
 
         Args:
             rows: Row numbers of the batch.
-            part: Computes some of them.
-            draws: Gives each part a generator of its own for the masks of dropout; None: none is
-                needed.
+            part: Computes loss and figures of some of the rows.
+            draws: Seeds a separate generator of dropout masks for each part; None if there is no
+                dropout.
         """
         shares = [some for some in rows.tensor_split(self._parts) if len(some)]
         masks = [_branch(draws) for _ in shares]
@@ -63,7 +63,7 @@ class Gradients:
         found = [work[0]()]
         found += [other.result() for other in submitted]
         for parameter, *parts in zip(self._parameters, *(g for g, _ in found), strict=True):
-            # Its own memory: gradients of a graph may be views, or the same for two parameters.
+            # Summed into new memory: autograd may return views, or one tensor for two parameters.
             summands = [gradient for gradient in parts if gradient is not None]
             start = torch.zeros_like(parameter)
             parameter.grad = sum(summands, start=start) if summands else None
@@ -81,7 +81,7 @@ class Gradients:
 
 
 def _branch(draws: torch.Generator | None) -> torch.Generator | None:
-    """Return a generator whose seed another one draws."""
+    """Return a generator with a seed that `draws` draws; None without `draws`."""
     if draws is None:
         return None
     seed = torch.randint(2**62, (), generator=draws)

@@ -1,4 +1,4 @@
-"""Groups: all candidates of a query as tensors, duplicates marked, rewards per shot."""
+"""Groups: all candidates of each query as tensors, with a reward per shot and repeats marked."""
 
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from lever_plus.training.rl_data.records import Candidate, QueryRecord, Shot
 from lever_plus.training.state import StateDict
 
 LARGEST_COMPARISON: Final = 10_000_000
-"""Numbers that are compared at once when repeats are looked for."""
+"""How many numbers are compared at once in the search for repeats; this bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,16 @@ class Groups:
     keep: Tensor
 
     def rows(self, index: Tensor) -> "Groups":
-        """Return some of the groups, their pointers as int64: what tensors are indexed with."""
+        """Return the groups of these rows, with pointers as int64 for use as tensor indices."""
         ids = tuple(self.queries[i] for i in index.tolist())
         return Groups(ids, self.pointers[index].long(), self.rewards[index], self.keep[index])
 
     def with_candidates(self, more: "Groups") -> "Groups":
-        """Return the groups with further candidates of the same queries; repeats are not kept."""
+        """Return the groups with further candidates added; repeats are marked as not kept.
+
+        Raises:
+            ValueError: The candidates are of other queries.
+        """
         if self.queries != more.queries:
             raise ValueError("candidates of other queries")
         pointers = torch.cat([self.pointers, more.pointers], dim=1)
@@ -56,25 +60,25 @@ class Groups:
 
 @dataclass
 class Candidates:
-    """What a training learns from at the moment: rounds of fresh candidates change it.
+    """The candidates that a training currently learns from; a round of fresh ones changes them.
 
     Attributes:
-        groups: Of the same queries all the time.
-        log_probs: Of the picks, under the policy that drew all of them, [n, G, T]; None where they
-            have other origins.
+        groups: The candidates; their queries stay the same.
+        log_probs: Log-probs of the picks under the policy that drew all candidates, [n, G, T];
+            None if they came from elsewhere.
     """
 
     groups: Groups
     log_probs: Tensor | None = None
 
     def state_dict(self) -> StateDict:
-        """Return all but the query ids."""
+        """Return everything except the query ids."""
         groups = self.groups
         tensors = {"pointers": groups.pointers, "rewards": groups.rewards, "keep": groups.keep}
         return tensors if self.log_probs is None else {**tensors, "log_probs": self.log_probs}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the candidates of another training of the same queries."""
+        """Take over the candidates of another training on the same queries."""
         tensors = state["pointers"], state["rewards"], state["keep"]
         self.groups = Groups(self.groups.queries, *tensors)
         self.log_probs = state.get("log_probs")
@@ -89,18 +93,18 @@ def groups_from_records(
     """Build groups from RL data.
 
     Args:
-        records: The RL data; of each, only what is trained on is kept.
-        pools: Pools that the pointers are positions in.
-        reward: What the scores are worth, and the weights of the shots; pointers are cut after the
-            last shot T that has one, because no later pick changes a reward. Imported data may lack
-            scores at shots that weigh nothing (they count as 0).
-        methods: Generators whose candidates are taken (`gen_method`); None takes all. Queries
+        records: The RL data; they are read one at a time, and only what training needs is kept.
+        pools: The pool of every query; the groups hold positions in them.
+        reward: What the scores are worth, and the weights of the shots. Pointers are cut after the
+            last shot T with a weight above 0, because no later pick changes a reward. Imported data
+            may lack scores at shots of weight 0.
+        methods: The generators (`gen_method`) whose candidates are used; None uses all. Queries
             without such a candidate are left out.
 
     Raises:
-        PointerError: A pointer leaves its pool.
-        UserError: A pointer has another length than the weights, a score that the reward needs is
-            missing, or no candidate is left.
+        PointerError: A pointer names an example outside its query's pool.
+        UserError: The length of a pointer is not the number of weights, a score that the reward
+            needs is missing, or no candidate is left.
     """
     queries, sizes, shots = list[int](), list[int](), reward.trained_shots
     flat, rewards = array("i"), array("f")
@@ -117,7 +121,7 @@ def groups_from_records(
     if not queries:
         raise UserError(
             f"the RL data have no candidate from {', '.join(sorted(methods or []))}: change "
-            "rl.filter_gen_methods, or generate some (rl_data)."
+            "rl.filter_gen_methods, or generate such candidates (section rl_data)."
         )
     counts = np.array(sizes)[:, None]
     numbers = np.arange(counts.max())
@@ -141,7 +145,7 @@ def _chosen(
 
 
 def _scores(query: int, candidates: Sequence[Candidate], reward: RewardParams) -> Scores:
-    """Return the scores [G, T] that a reward is made of."""
+    """Return the scores [G, T] that a reward is computed from."""
     rows = [_shots(query, candidate, reward.shot_weights) for candidate in candidates]
     wanted = needed_scores(reward)
     return Scores(
@@ -154,11 +158,12 @@ def _scores(query: int, candidates: Sequence[Candidate], reward: RewardParams) -
 
 
 def _shots(query: int, candidate: Candidate, weights: Sequence[float]) -> list[Shot | None]:
-    """Return the scored shots 1..T; None where a shot has no weight and no score."""
+    """Return the scored shots 1..T; None for a shot without a score, whose weight must be 0."""
     if len(candidate.pointer) != len(weights):
         raise UserError(
             f"query {query}: a pointer of the RL data has {len(candidate.pointer)} ICDs, but "
-            f"reward.shot_weights has {len(weights)} weights: set pointer.shots to the data's."
+            f"reward.shot_weights has {len(weights)} weights: set pointer.shots to "
+            f"{len(candidate.pointer)}, and give as many weights."
         )
     scored = {shot.shot: shot for shot in candidate.shots}
     lacking = [k for k, w in enumerate(weights, start=1) if w > 0 and k not in scored]
@@ -182,18 +187,19 @@ def _optional(query: int, rows: Sequence[Sequence[Shot | None]], field: str) -> 
 
 
 def _log_probs(query: int, candidates: Sequence[Candidate]) -> Floats:
-    """Return the log-probability of every pointer under its generator, [G, 1]."""
+    """Return the log-probability of every pointer under what generated it, [G, 1]."""
     values = [candidate.total_log_prob for candidate in candidates]
     if any(value is None for value in values):
         raise UserError(
             f"query {query}: a candidate has no log-probability, which this reward needs: "
-            "leave such generators out with rl.filter_gen_methods, or choose another reward."
+            "let rl.filter_gen_methods name only generators that have one, or choose another "
+            "reward."
         )
     return np.array(values, "f4")[:, None]
 
 
 def first_occurrences(pointers: Tensor) -> Tensor:
-    """Return bool [n, G]: False where an equal pointer stands earlier in the group [n, G, T]."""
+    """Return bool [n, G]: False if an equal pointer comes earlier in its group, from [n, G, T]."""
     _, group, shots = pointers.shape
     block = max(1, LARGEST_COMPARISON // max(1, group * group * shots))
     return torch.cat([_first_occurrences(part) for part in pointers.split(block)])

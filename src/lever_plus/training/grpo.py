@@ -1,21 +1,23 @@
 """GRPO: rounds of fresh candidates, credit per step, exact KL to a frozen reference.
 
-One round: sample G pointers a query from the policy, score every prefix with the VLM, then train
-on them for a few epochs:
-    loss = -mean min(rho_t A_t, clip(rho_t) A_t) + beta * mean sum_t KL(pi_t || reference_t)
+One round: sample `group_size` pointers per query from the policy, score every prefix with the VLM,
+then train on them for a few epochs:
+    loss = -mean sum_t min(rho_t A_t, clip(rho_t) A_t) + beta * mean sum_t KL(pi_t || reference_t)
     A_t  = G_t - leave-one-out mean of the group's G_t,  G_t = sum_{k>=t} w_k R_k
-Deviations from Shao et al. 2024: reward-to-go per step instead of one advantage a sequence, no
-division by the group's standard deviation, clip-higher, and the KL is exact because the pool is
-small enough for whole step distributions. Only the newest round is trained on. With `rounds: 0` the
-RL data take the place of fresh candidates, and the policy at the start that of the sampler. All
-log-probs come from eval mode.
+This deviates from Shao et al. 2024 (arXiv 2402.03300): each step has its reward-to-go instead of
+one advantage per sequence, nothing is divided by the group's standard deviation, the upper clip
+distance may be larger than the lower one (clip-higher), and the KL is exact, because a pool is
+small enough to compute whole step distributions. Only the newest round is trained on. With
+`rounds: 0` the policy trains on the RL data instead of fresh candidates, and the policy before
+training takes the sampler's place in the ratio. All log-probs are computed in eval mode.
 
-The older system's choices can be had for comparison (`presets/seed-v3.yaml`): total credit,
-z-scored advantages, a sequence ratio, k3 as penalty, and a beta that is moved by half after an
-epoch whose KL to the reference is outside `kl_target`, within [0.001, 10].
+The choices of the older system are available for comparison (`presets/seed-v3.yaml`): total credit,
+z-scored advantages, a sequence ratio, k3 as the penalty, and a beta that is multiplied or divided
+by 1.5 after an epoch whose KL to the reference is outside `kl_target`, and stays in [0.001, 10].
 
-Beside what every history says: `surrogate`, `kl_penalty` (before beta) and `kl_share`, its share of
-the loss's absolute parts; `kl_beta`; `clip_ratio`, the share of clipped steps (or pointers).
+The history has these further keys: `surrogate`; `kl_penalty`, the KL before it is multiplied by
+beta; `kl_share`, the penalty's share of the loss when both parts are taken as absolute values;
+`kl_beta`; `clip_ratio`, the share of clipped steps (or of pointers, with a sequence ratio).
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,11 +69,11 @@ def train_grpo(
         policy: The policy to start from; a frozen copy of it is the reference.
         environment: Pools, features and rewards.
         offline: Groups of the RL data; their queries are the training queries.
-        dev: Queries that the epoch is chosen on.
-        params: Rounds, group size, clip, beta.
-        run: Seed, observer, kept state.
-        constant_groups: Whether groups that are constant at every step are left out. In training,
-            they have advantage 0: the KL alone moves the policy there.
+        dev: Queries on which the best epoch is chosen.
+        params: Rounds, group size, clip distances, beta.
+        run: Seed, observer, and the file that keeps the state.
+        constant_groups: Whether groups that are constant at every step are left out ("drop"). If
+            they are kept, their advantages are 0, so that only the KL moves the policy there.
     """
     policy.eval()
     reference = environment.frozen(policy)
@@ -108,8 +110,12 @@ def train_grpo(
 class Round(NamedTuple):
     """The trained groups of a round, with what training on them needs.
 
-    groups: Candidates; advantages: [n, G, T]; old: log-probs [n, G, T] under the policy that drew
-    them, None: under the reference; statistics: what the history says about the whole round.
+    Attributes:
+        groups: The candidates.
+        advantages: Advantage of every pick, [n, G, T].
+        old: Log-probs [n, G, T] under the policy that drew the candidates; None: the reference
+            takes that policy's place.
+        statistics: What the history says about all candidates of the round.
     """
 
     groups: Groups
@@ -129,7 +135,7 @@ def _prepared(
     credit = reward_to_go if params.credit == "reward_to_go" else total
     scaled = leave_one_out if params.advantage == "leave_one_out" else z_score
     returns = credit(groups.rewards, torch.tensor(environment.trained_weights))
-    # What rounding leaves of a constant group must not push.
+    # In a constant group the advantages are rounding errors: they must not move the policy.
     useful = informative(returns, groups.keep)[:, None, None]
     advantages = scaled(returns, groups.keep) * useful
     figures = statistics(returns, advantages, groups.keep)
@@ -175,7 +181,7 @@ def _part(
 def _surrogate(
     log_probs: Tensor, old: Tensor, advantages: Tensor, part: Groups, params: GrpoParams
 ) -> tuple[Tensor, Tensor]:
-    """Return the clipped surrogate and the share of clipped ratios, of steps or of pointers."""
+    """Return the clipped surrogate, and the share of ratios (of steps or pointers) it clips."""
     if params.ratio == "sequence":
         log_probs, old = log_probs.sum(-1, keepdim=True), old.sum(-1, keepdim=True)
         advantages = advantages[..., :1]
@@ -183,20 +189,20 @@ def _surrogate(
 
 
 def _share(penalty: float, surrogate: float) -> float:
-    """Return the share of the penalty in the absolute parts of a loss."""
+    """Return |penalty| / (|surrogate| + |penalty|), 0 if both are 0."""
     whole = abs(surrogate) + abs(penalty)
     return abs(penalty) / whole if whole else 0.0
 
 
 class Penalty:
-    """The weight beta of the KL to the reference, which a target may move."""
+    """The weight beta of the KL to the reference; a target range of the KL may adapt it."""
 
     def __init__(self, beta: float, target: Sequence[float] | None) -> None:
-        """Start with a beta; a target is [min, max] of the KL in nats a pointer."""
+        """Start with a beta; `target` is the [min, max] of the KL in nats per pointer, or None."""
         self.beta, self._target = beta, target
 
     def move(self, kl: float) -> None:
-        """Raise beta after an epoch whose KL is over its target; lower it after one under it."""
+        """Raise beta after an epoch with a KL above the target, lower it after one below."""
         if self._target is None:
             return
         low, high = self._target
@@ -208,5 +214,5 @@ class Penalty:
         return {"beta": self.beta}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take another's beta."""
+        """Take over beta from another penalty."""
         self.beta = state["beta"]

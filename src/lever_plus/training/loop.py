@@ -1,4 +1,4 @@
-"""The epochs of a training, whatever its loss: history, patience, and going on after a kill."""
+"""The epochs of a training, whatever its loss: history, patience, and resuming after a kill."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -32,11 +32,11 @@ class Trained:
     Attributes:
         policy: The policy, with the weights of its last step.
         step: Optimiser steps taken.
-        best_epoch: The epoch that won on dev.
-        best_reward: Its realised reward there.
-        requests: What the training asked the VLM, those epochs included that an earlier process did
-            before it was killed, and what the store answered.
-        weights: Its weights, by name.
+        best_epoch: The epoch with the highest realised reward on dev.
+        best_reward: That reward.
+        requests: Requests to the VLM, including those that the store answered and those of an
+            earlier process that was killed.
+        weights: Weights of the best epoch, by name.
     """
 
     policy: Policy
@@ -55,7 +55,8 @@ class Trained:
 class Loop:
     """Counts the epochs of a training, writes its history and keeps its state.
 
-    The state is the union of those of the training's parts, and can be kept after every epoch.
+    The state combines the states of all parts of the training; it is saved after every epoch if
+    `run.kept` names a file.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class Loop:
         """Put the parts of a training together.
 
         Args:
-            run: Observer, and the file of the state.
-            trainer: Takes the steps.
+            run: Observer, and the file that keeps the state.
+            trainer: Takes the optimiser steps.
             evaluator: Scores the policy on dev.
             best: Remembers the best epoch.
-            **own: What else the method needs to go on from, such as the candidates of a round.
+            **own: What else the method needs in order to resume, such as a round's candidates.
         """
         self._run, self._trainer, self._evaluator, self._best = run, trainer, evaluator, best
         self._parts: dict[str, Stateful] = {
@@ -83,11 +84,15 @@ class Loop:
             **own,
         }
         self._epoch, self._rows = 0, list[Row]()
-        # What others asked before; less than 0 where epochs of another process are taken over.
+        # Requests that others made before; below 0 after resuming epochs of another process.
         self._asked_before = evaluator.requests
 
     def begin(self) -> None:
-        """Go on where an interrupted training was, or else score the policy as it is: epoch 0."""
+        """Resume an interrupted training, or score the policy before training (epoch 0).
+
+        Raises:
+            UserError: The kept state does not fit this training.
+        """
         state = read_state(self._run.kept) if self._run.kept else None
         if state is None:
             self.evaluate(0, {})
@@ -96,14 +101,14 @@ class Loop:
             self.load_state_dict(state)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(
-                f"{self._run.kept} is a state that this training can't resume from ({error}): "
-                "remove it, and the training starts anew."
+                f"{self._run.kept} holds a state that this training can't resume from ({error}): "
+                "remove the file, and the training starts from the beginning."
             ) from error
         for row in self._rows:
             self._run.observe(row)
 
     def epochs(self, count: int, name: str) -> Iterator[int]:
-        """Yield the epochs up to `count` that are still to do, until patience is at its end."""
+        """Yield the numbers of the remaining epochs up to `count`, until patience runs out."""
         bar = tqdm(
             range(self._epoch + 1, count + 1),
             desc=f"{name} epochs",
@@ -117,7 +122,7 @@ class Loop:
             yield epoch
 
     def evaluate(self, epoch: int, row: Mapping[str, float | int | str]) -> None:
-        """Score the policy on dev, remember it if it is the best, and finish the epoch."""
+        """Score the policy on dev, remember it if it is the best so far, and finish the epoch."""
         policy = self._trainer.policy
         figures = self._evaluator.evaluate(policy)
         self._best.offer(policy, epoch, float(figures["dev_reward"]))
@@ -140,7 +145,7 @@ class Loop:
             save_state(self._run.kept, self.state_dict())
 
     def trained(self) -> Trained:
-        """Return what the training has come to."""
+        """Return the result of the training."""
         best, trainer = self._best, self._trainer
         step, requests = trainer.step, self._requests
         return Trained(trainer.policy, step, best.epoch, best.reward, requests, best.weights)
@@ -158,7 +163,7 @@ class Loop:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put all parts where those of another loop of the same training were."""
+        """Continue from the state of another loop of the same training."""
         for name, part in self._parts.items():
             part.load_state_dict(unprefixed(name, state))
         self._epoch, self._rows = state["epoch"], state["rows"]

@@ -1,11 +1,11 @@
 """Training on lists of scored candidates: what RCE and AGRO share.
 
-Full groups in a batch, a return a step, repeats not kept; groups that are constant at every step
-are counted, and left out unless they are asked for. The objective is a function; see `rce.py` and
-`agro.py`. Log-probs come from eval mode, unless the objective compares them with nobody else's.
-With `fresh`, rounds of candidates from the policy as it then is join the lists; their numbers in
-the history are those of the whole lists. `uniform_loss` is what a policy that picks at random would
-have, on the same batches.
+A batch consists of whole groups, every step has a return, and repeats are not kept. Groups that are
+constant at every step are counted, and left out unless `constant_groups` keeps them. The objective
+is a function; see `rce.py` and `agro.py`. Log-probs are computed in eval mode, unless the objective
+does not compare them with those of another policy. With `fresh`, the current policy adds candidates
+to the lists in rounds; from then on the history describes the lists as a whole. The history's
+`uniform_loss` is the loss of a policy that picks at random, on the same batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,11 +37,14 @@ from lever_plus.training.trainer import Means, Run, Trainer, shuffled_batches
 
 
 class Batch(NamedTuple):
-    """Groups of a step, or a part of them.
+    """The groups of an optimiser step, or some of them.
 
-    log_probs: [B, G, T] under the policy, with gradient; returns: of every step [B, G, T]; keep:
-    bool [B, G]; rows: which of the trained groups these are; progress: share of all steps taken,
-    in [0, 1].
+    Attributes:
+        log_probs: Of every pick under the policy, [B, G, T], with gradient.
+        returns: Of every pick, [B, G, T].
+        keep: Bool [B, G].
+        rows: Row numbers of these groups among the trained groups, [B].
+        progress: Share of all optimiser steps that has been taken, in [0, 1].
     """
 
     log_probs: Tensor
@@ -52,14 +55,14 @@ class Batch(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """A loss of a batch, with what the history says about it (means over its queries)."""
+    """The loss of a batch, and figures for the history (means over the batch's queries)."""
 
     loss: Callable[[Batch], Tensor]
     figures: Callable[[Batch], dict[str, float]]
 
 
 class Fresh(NamedTuple):
-    """Rounds of fresh candidates after the first pass over the lists, and their number a query."""
+    """How many rounds add fresh candidates, and how many candidates per query each round adds."""
 
     rounds: int
     size: int
@@ -69,7 +72,7 @@ NONE = Fresh(0, 0)
 
 
 class Lists(NamedTuple):
-    """The trained groups of a round with their returns [n, G, T], and figures about all."""
+    """The trained groups of a round, their returns [n, G, T], and figures about all groups."""
 
     groups: Groups
     returns: Tensor
@@ -96,14 +99,15 @@ def train_offline(
         policy: Trained in place.
         environment: Pools, features and rewards.
         groups: Scored candidates.
-        dev: Queries that the epoch is chosen on.
-        params: Epochs (of every round), batch, optimiser.
-        credit: Returns of every step from the rewards at shots and their weights.
+        dev: Queries on which the best epoch is chosen.
+        params: Epochs per round, batch size, optimiser.
+        credit: Computes the return of every step from the rewards at all shots and their weights.
         objective: Makes the objective for the trained groups.
-        run: Seed, observer, kept state.
-        constant_groups: Whether groups that are constant at every step are left out.
-        fresh: Rounds of candidates that are added.
-        dropout: Train with the network's dropout: where log-probs are compared, it must not be on.
+        run: Seed, observer, and the file that keeps the state.
+        constant_groups: Whether groups that are constant at every step are left out ("drop").
+        fresh: Rounds of fresh candidates to add to the lists.
+        dropout: Whether to train with the network's dropout; it must be off if the objective
+            compares log-probs with those of another policy.
     """
     policy.eval()
     rounds, candidates = 1 + fresh.rounds, Candidates(groups)
@@ -154,14 +158,14 @@ def _lists(
     returns = credit(groups.rewards, weights)
     rows = trained_rows(returns, groups.keep, constant_groups)
     figures = statistics(returns, leave_one_out(returns, groups.keep), groups.keep)
-    # What a constant group scores teaches nothing, and what rounding leaves of it must not push.
+    # The returns of a constant group differ by rounding errors at most: these must teach nothing.
     useful = informative(returns[rows], groups.keep[rows])[:, None, None]
     return Lists(groups.rows(rows), returns[rows] * useful, figures)
 
 
 @torch.no_grad()
 def pointer_log_probs(policy: Policy, environment: Environment, groups: Groups) -> Tensor:
-    """Return the log-probs of all listed picks under a policy in eval mode, [n, G, T]."""
+    """Return the log-probs of all candidates' picks under a policy in eval mode, [n, G, T]."""
     policy.eval()
     found = [
         policy.log_probs(environment.encode(policy, part.queries), part.pointers)

@@ -1,10 +1,11 @@
 """RCE: reward-weighted cross-entropy on the RL data; the baseline that GRPO starts from.
 
-Weights are softmax(R_t / tau) over a group, with tau falling linearly over the optimiser steps. R_t
-is the mean reward of the shots that a step can change, or with `credit: total` that of all shots.
-What tau means depends on the range of R: with R in [0, 2] and tau 2 the best candidate weighs only
-e times as much as the worst. Nothing is compared with another policy's log-probs, so dropout may be
-on: `rce.dropout`, whatever the network had before.
+The candidates of a group have the weights softmax(R_t / tau); tau changes linearly over the
+optimiser steps, from its start to its end value. R_t is the weighted mean reward of the shots that
+step t can change, or of all shots with `credit: total`. What tau means depends on the range of R:
+with R in [0, 2] and tau 2, the best candidate's weight is at most e times that of the worst. The
+loss is not compared with another policy's log-probs, so dropout may be on: `rce.dropout` replaces
+the network's own.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,18 @@ def train_rce(
     run: Run,
     constant_groups: ConstantGroups = "drop",
 ) -> Trained:
-    """Train a copy of a policy on groups of scored candidates."""
+    """Train a copy of a policy on groups of scored candidates.
+
+    Args:
+        policy: The policy to start from; it is not changed.
+        environment: Pools, features and rewards.
+        groups: Scored candidates of the training queries.
+        dev: Queries on which the best epoch is chosen.
+        params: Credit, dropout, epochs and optimiser.
+        tau: Temperature at the first and at the last optimiser step, in units of the reward.
+        run: Seed, observer, and the file that keeps the state.
+        constant_groups: Whether groups that are constant at every step are left out ("drop").
+    """
 
     def now(batch: Batch) -> float:
         return tau.start + (tau.end - tau.start) * batch.progress

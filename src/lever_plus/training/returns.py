@@ -1,9 +1,10 @@
 """Returns and advantages of groups.
 
-With R_tot = sum_k w_k R_k, the return of step t is its reward-to-go G_t = sum_{k>=t} w_k R_k:
-rewards at earlier shots are functions of earlier picks, so their terms vanish in expectation.
-The baseline is the leave-one-out mean over the group (Kool et al. 2019, RLOO): unbiased, and there
-is no division by a standard deviation. `z_score` is there for comparison with the older system.
+The reward of a pointer is R_tot = sum_k w_k R_k. The return of step t is its reward-to-go
+G_t = sum_{k>=t} w_k R_k: rewards at earlier shots depend only on earlier picks, so their terms in
+the gradient vanish in expectation. The baseline is the leave-one-out mean over the group (Kool et
+al. 2019, RLOO); it is unbiased, and nothing is divided by a standard deviation. `z_score` serves
+for comparison with the older system.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from lever_plus.config.offline import ConstantGroups
 Credit = Callable[[Tensor, Tensor], Tensor]
 """Turns the rewards [..., T] at shots 1..T and their weights [T] into returns of the steps."""
 CONSTANT = 1e-6
-"""Groups whose returns differ by less are constant: float residue must not push a policy."""
+"""Groups whose returns differ by no more than this are constant: the rest is rounding errors."""
 
 
 def reward_to_go(rewards: Tensor, shot_weights: Tensor) -> Tensor:
@@ -25,27 +26,27 @@ def reward_to_go(rewards: Tensor, shot_weights: Tensor) -> Tensor:
 
 
 def mean_to_go(rewards: Tensor, shot_weights: Tensor) -> Tensor:
-    """Return the weighted mean of the rewards at shots t..T, [..., T]: G_t in units of a reward.
+    """Return the weighted mean of the rewards at shots t..T, [..., T]: G_t in a reward's units.
 
     Args:
         rewards: At shots 1..T, [..., T].
-        shot_weights: [T]; the last one is above 0.
+        shot_weights: [T]; the last one must be above 0.
     """
     remaining = shot_weights.flip(-1).cumsum(-1).flip(-1)
     return reward_to_go(rewards, shot_weights) / remaining
 
 
 def total(rewards: Tensor, shot_weights: Tensor) -> Tensor:
-    """Return R_tot for every step, [..., T]: credit that does not know which shot it came from."""
+    """Return R_tot for every step, [..., T], whichever shots the step can change."""
     return (rewards * shot_weights).sum(-1, keepdim=True).expand_as(rewards)
 
 
 def going_on(log_odds: Tensor, values: Tensor) -> Tensor:
-    """Return what going on after 0..T-1 picks is worth, exactly, [..., T].
+    """Return the exact expected value of continuing after 0..T-1 picks, [..., T].
 
     Args:
-        log_odds: Of stopping after 0..T-1 picks, [..., T].
-        values: What ending with 0..T demonstrations is worth, [..., T + 1].
+        log_odds: Log-odds of stopping after 0..T-1 picks, [..., T].
+        values: Value of ending with 0..T demonstrations, [..., T + 1].
     """
     stop = torch.sigmoid(log_odds)
     worth = [values[..., -1]]
@@ -55,10 +56,10 @@ def going_on(log_odds: Tensor, values: Tensor) -> Tensor:
 
 
 def informative(returns: Tensor, keep: Tensor) -> Tensor:
-    """Return bool [n]: groups whose kept candidates differ in their return at any step.
+    """Return bool [n]: True for groups whose kept candidates differ in their return at some step.
 
     Args:
-        returns: [n, G, T]; equal totals (step 1) may still differ at later steps.
+        returns: [n, G, T]; candidates with equal returns at step 1 may differ at later steps.
         keep: Bool [n, G].
     """
     drop = ~keep.unsqueeze(-1)
@@ -73,7 +74,7 @@ def trained_rows(returns: Tensor, keep: Tensor, constant_groups: ConstantGroups)
     Args:
         returns: [n, G, T].
         keep: Bool [n, G].
-        constant_groups: Whether those that are not informative are left out.
+        constant_groups: "drop" leaves out groups that are not informative, "keep" keeps all.
     """
     if constant_groups == "keep":
         return torch.arange(len(returns))
@@ -83,7 +84,11 @@ def trained_rows(returns: Tensor, keep: Tensor, constant_groups: ConstantGroups)
 def leave_one_out(returns: Tensor, keep: Tensor) -> Tensor:
     """Return advantages: returns [n, G, T] minus the mean of the group's other kept candidates.
 
-    Candidates that are not kept, and groups of one, have advantage 0.
+    Candidates that are not kept, and groups of one, have an advantage of 0.
+
+    Args:
+        returns: [n, G, T].
+        keep: Bool [n, G].
     """
     kept = keep.unsqueeze(-1).to(returns.dtype)
     count = kept.sum(1, keepdim=True)
@@ -95,8 +100,12 @@ def leave_one_out(returns: Tensor, keep: Tensor) -> Tensor:
 def z_score(returns: Tensor, keep: Tensor) -> Tensor:
     """Return advantages (returns - mean) / standard deviation of the group's kept candidates.
 
-    The deviation is floored, and groups without spread have advantage 0: what is left of a constant
-    group are rounding errors, which a bare division would blow up.
+    If a group's standard deviation is not above `CONSTANT`, its advantages are 0: otherwise the
+    division would magnify rounding errors.
+
+    Args:
+        returns: [n, G, T].
+        keep: Bool [n, G].
     """
     kept = keep.unsqueeze(-1).to(returns.dtype)
     count = kept.sum(1, keepdim=True).clamp(min=1)
@@ -107,12 +116,17 @@ def z_score(returns: Tensor, keep: Tensor) -> Tensor:
 
 
 def statistics(returns: Tensor, advantages: Tensor, keep: Tensor) -> dict[str, float]:
-    """Return what a history says about candidates: reward, its spread, constant groups, repeats.
+    """Return what a history says about candidates.
 
     Args:
-        returns: [n, G, T]; the first step's is the whole reward.
+        returns: [n, G, T]; that of the first step is the whole reward.
         advantages: [n, G, T].
         keep: Bool [n, G].
+
+    Returns:
+        reward: mean over kept candidates; reward_std: standard deviation inside groups, mean over
+        groups; frac_reward_zero_std: share of constant groups; advantage_std: standard deviation of
+        the advantages in all other groups; distinct_share: share of candidates that are kept.
     """
     kept = keep.to(returns.dtype)
     count = kept.sum(-1).clamp(min=1)

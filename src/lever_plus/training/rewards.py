@@ -1,7 +1,7 @@
 """Rewards: what an answer at one shot is worth, by the formula of `config/reward.py`.
 
-The reward of a pointer is the sum over its shots of `shot_weights` times these (`returns.py`);
-weights [0, 1] count shot 2 alone.
+The reward of a pointer is the sum of these over its shots, weighted by `shot_weights`
+(`returns.py`); with weights [0, 1] only shot 2 counts.
 """
 
 from typing import Any, NamedTuple
@@ -16,10 +16,10 @@ Floats = NDArray[np.float32]
 
 
 class Scores(NamedTuple):
-    """Scores of answers, arrays [pointers, T]; None where a score was not asked for.
+    """Scores of answers, arrays [pointers, T]; None if a score was not asked for.
 
-    `log_prob` belongs to a pointer, [pointers, 1]; None where no generator but the policy itself
-    proposed it.
+    `log_prob` is that of a whole pointer under what generated it, [pointers, 1]; it exists in RL
+    data only, not for what a policy draws during training.
     """
 
     hard: Floats
@@ -30,11 +30,11 @@ class Scores(NamedTuple):
 
 
 def shot_rewards(scores: Scores, params: RewardParams) -> Floats:
-    """Return the reward of every answer, float of the scores' shape.
+    """Return the reward of every answer, clipped, as a float array of the scores' shape.
 
     Args:
-        scores: Those that the reward needs; without `log_prob`, there is no term for it.
-        params: Weights, or the name of a function of the scores.
+        scores: Those that the reward needs; the term of `log_prob` is left out if that is None.
+        params: Weights of the scores, or the name of a function that takes the scores.
 
     Raises:
         ValueError: A score that the reward needs is missing.
@@ -62,11 +62,13 @@ def _own_function(scores: Scores, name: str) -> NDArray[Any]:
     reward = np.asarray(reward_function(name)(scores))
     if reward.shape != scores.hard.shape or reward.dtype.kind not in "biuf":
         raise UserError(
-            f"reward.function: {name} returned {reward.dtype} of shape {list(reward.shape)}: "
-            f"return one number for every answer, shape {list(scores.hard.shape)}."
+            f"reward.function: {name} returned {reward.dtype} of shape {list(reward.shape)}: it "
+            f"must return one number for every answer, in the shape {list(scores.hard.shape)}."
         )
     if np.isnan(reward).any():
-        raise UserError(f"reward.function: {name} returned NaN: give every answer a number.")
+        raise UserError(
+            f"reward.function: {name} returned NaN: it must return a number for every answer."
+        )
     return reward
 
 

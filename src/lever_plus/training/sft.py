@@ -1,14 +1,14 @@
 """SFT: imitate the InfoScore search.
 
-Listwise (`sft`), after every prefix that the search went on from:
-    loss = -sum over lengths t of mean over the prefixes p of length t - 1 of
+Listwise (`sft`), with p for the prefixes that the search extended and i for an example of the pool:
+    loss = -sum over steps t of the mean over prefixes p of length t - 1 of
            sum_i softmax(InfoScore(p + i) / temperature)_i log pi_t(i | p)
-The search has scored every candidate after every such prefix, so all of that teaches, at no further
-request. Imitating the sequences that the search kept (`sft-beams`, for comparison) uses one in some
-hundred of these scores:
+The search has scored every candidate after every such prefix, so all these scores teach, without
+any further request to the VLM. The alternative, for comparison, imitates only the sequences that
+the search kept (`sft-beams`), and so uses about one in a hundred of these scores:
     loss = -sum_b softmax(InfoScore / temperature)_b log pi(sequence_b)
 Both are means over queries. `uniform_loss` in the history is the loss of a policy that picks at
-random: what a trained one must be under.
+random; a trained policy must be below it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ Loss = Callable[[Policy, Encoded, Tensor], Tensor]
 
 
 class Targets(NamedTuple):
-    """What is imitated: the loss, and what it is for a policy that picks at random."""
+    """The loss against what is imitated, and its value for a policy that picks at random."""
 
     loss: Loss
     uniform: float
@@ -50,7 +50,16 @@ def train_sft(
     params: SftParams,
     run: Run,
 ) -> Trained:
-    """Train a policy on all scores of the InfoScore search."""
+    """Train a policy on all scores of the InfoScore search.
+
+    Args:
+        policy: Trained in place.
+        environment: Pools, features and rewards.
+        searches: What the InfoScore search scored for each training query.
+        dev: Queries on which the best epoch is chosen.
+        params: Temperature (in units of the InfoScore), epochs, patience and optimiser.
+        run: Seed, observer, and the file that keeps the state.
+    """
     targets = _listwise(searches, environment.pools, params.temperature)
     return _imitate(policy, environment, list(searches), targets, dev, params, run)
 
@@ -64,7 +73,7 @@ def train_sft_beams(
     params: SftParams,
     run: Run,
 ) -> Trained:
-    """Train a policy on the `beam` best sequences of the InfoScore search."""
+    """Train a policy on the `beam` best sequences of the InfoScore search; see `train_sft`."""
     found = {query: best_sequences(scored, beam) for query, scored in searches.items()}
     targets = _sequences(found, environment.pools, params.temperature)
     return _imitate(policy, environment, list(searches), targets, dev, params, run)
@@ -103,7 +112,7 @@ def _imitate(
 
 
 class _Step(NamedTuple):
-    """Prefixes of one length with the weights of what follows: [n, G, T] and [n, G, K]."""
+    """Prefixes of one length [n, G, T], with the weights of the next pick [n, G, K]."""
 
     prefixes: Tensor
     weights: Tensor
@@ -112,7 +121,7 @@ class _Step(NamedTuple):
 def _listwise(searches: Searches, pools: Pools, temperature: float) -> Targets:
     lengths = sorted({len(each.prefix) for scored in searches.values() for each in scored})
     steps = [_step(searches, pools, length, temperature) for length in lengths]
-    # As many candidates are left after each prefix of a length.
+    # After any prefix of a given length, the same number of candidates is left.
     uniform = sum(
         torch.tensor([len(pools.of(query)) - length for query in searches]).float().log().mean()
         for length in lengths
@@ -130,7 +139,7 @@ def _listwise(searches: Searches, pools: Pools, temperature: float) -> Targets:
 
 
 def _step(searches: Searches, pools: Pools, length: int, temperature: float) -> _Step:
-    """Return the prefixes of one length; smaller pools have candidates of weight 0."""
+    """Return the prefixes of one length; smaller pools are padded with candidates of weight 0."""
     largest = max(len(pools.of(query)) for query in searches)
     prefixes, weights = [], []
     for query, scored in searches.items():

@@ -1,8 +1,8 @@
-"""Where an interrupted training goes on: its whole state after an epoch, in one file.
+"""The state from which an interrupted training resumes: one file, written after every epoch.
 
-Tensors and a JSON header as safetensors: nothing is unpickled. The file is replaced in one step, so
-that it is whole whenever the process is killed. Whoever names the file sees to it that another
-training (other settings, data or code) has another name; a hash of name and content tells whether a
+It is a safetensors file of tensors with a JSON header; nothing is unpickled. The file is replaced
+in one step, so it is complete even if the process is killed. The caller must give each training
+(its settings, data and code) a file name of its own; a hash of name and content shows whether a
 file is what was saved under that name.
 """
 
@@ -23,23 +23,23 @@ from lever_plus.files.writing import replacing
 
 LOG = logging.getLogger("lever_plus")
 StateDict = dict[str, Any]
-"""Tensors, and what JSON can hold, by name."""
+"""Tensors and JSON values by name."""
 
 
 class Stateful(Protocol):
-    """A part of a training that it cannot go on without."""
+    """A part of a training whose state is needed in order to resume."""
 
     def state_dict(self) -> StateDict:
-        """Return what the part has come to."""
+        """Return the current state of the part."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put the part where another one was."""
+        """Continue from a state that `state_dict` returned."""
         ...
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state; a reader finds the old one or the new one, never half of one."""
+    """Write a state; a reader finds either the whole old state or the whole new one."""
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     facts = json.dumps({name: value for name, value in state.items() if name not in tensors})
     # Clones: safetensors refuses tensors that share memory.
@@ -50,20 +50,25 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path) -> StateDict | None:
-    """Return the state of an interrupted training; None if there is none that is whole.
+    """Return the state of an interrupted training; None if there is none.
 
-    A file that is not what `save_state` left is named in a warning: the training starts anew.
+    A file that is damaged or was saved under another name is ignored with a warning; the training
+    then starts from the beginning.
     """
     if not path.exists():
         return None
     try:
-        tensors, metadata = read_tensors(path, "the training starts anew", finite=False)
+        tensors, metadata = read_tensors(
+            path, "the training starts from the beginning", finite=False
+        )
     except UserError as error:
         LOG.warning("%s", error)
         return None
     facts = metadata.get("facts", "")
     if metadata.get("sha256") != _hash(path, tensors, facts):
-        LOG.warning("%s is not the state of this training: the training starts anew.", path)
+        LOG.warning(
+            "%s is not the state of this training: the training starts from the beginning.", path
+        )
         return None
     return {**tensors, **json.loads(facts)}
 
@@ -79,19 +84,19 @@ def prefixed(prefix: str, state: Mapping[str, Any]) -> StateDict:
 
 
 def unprefixed(prefix: str, state: Mapping[str, Any]) -> StateDict:
-    """Return the part of a state whose names have a prefix, without it."""
+    """Return the part of a state whose names begin with a prefix, and remove the prefix."""
     start = f"{prefix}."
     return {n.removeprefix(start): v for n, v in state.items() if n.startswith(start)}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the moments and step counts of an optimiser, by number of the parameter."""
+    """Return an optimiser's moments and step counts as {"<parameter number>.<key>": tensor}."""
     states = optimizer.state_dict()["state"]
     return {f"{n}.{key}": value for n, state in states.items() for key, value in state.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser the tensors of `optimizer_tensors`."""
+    """Put the tensors from `optimizer_tensors` into an optimiser of the same parameters."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         number, key = name.split(".")

@@ -1,23 +1,27 @@
-"""GRPO with STOP: picks and the decision to show another demonstration, learned together.
+"""GRPO with STOP: the policy learns its picks together with the decision to stop.
 
-With p_k the probability that a policy ends a pointer after k = 0..T picks, R_k the reward with k
-demonstrations and c_k what they cost, the return of the pointer is, exactly and for all k at once,
+Let p_k be the probability that the policy ends a pointer after k = 0..T picks, R_k the reward with
+k demonstrations, and c_k their cost. The expected return of the pointer is then known exactly, for
+all k at once, and no stop is ever sampled:
     J = sum_k p_k U_k,  U_k = R_k - price c_k
-No stop is ever sampled. After s picks, stopping is worth A_s = U_s - V_s more than going on, with
-V_s = stop_{s+1} U_{s+1} + (1 - stop_{s+1}) V_{s+1} under the policy's own later decisions. The
-gradient of J for a decision is reach_s stop_s (1 - stop_s) A_s: it vanishes where a decision is
-sure or seldom reached, and a head that has learned to go on never learns to stop. So the decision
-is learned as a classification by the sign of A_s that weighs |A_s|: its optimum stops where the
-expected A_s is positive, as that of J, and a wrong decision has a gradient however sure it is.
+After s picks, stopping is worth A_s = U_s - V_s more than continuing, where
+V_s = stop_{s+1} U_{s+1} + (1 - stop_{s+1}) V_{s+1} follows from the policy's own later decisions.
+The gradient of J for a decision is reach_s stop_s (1 - stop_s) A_s, where reach_s is the
+probability that the policy reaches this decision. It vanishes if a decision is certain or rarely
+reached, so a head that has learned to continue would never learn to stop. Therefore the decision is
+learned as a classification of the sign of A_s, weighted by |A_s|. Its optimum is that of J, to stop
+if the expected A_s is positive, and a wrong decision has a gradient however certain it is:
     loss = mean_{B,G} sum_s |A_s| cross-entropy(stop_s, A_s > 0)
            + GRPO's surrogate with rewards-to-go sum_{k >= t} w_k U_k, w_k = (1 - f) p_k + f w'_k
            + beta * mean sum_t KL(pi_t || reference_t)
-with w' the fixed shot weights and f `fixed_share`, so that what is shown without stops stays good.
-A price is drawn for every query and epoch: one policy serves all prices. `passes` over the first
-candidates train the head alone, the picks being what they were before.
+Here w' are the fixed shot weights, and f is `fixed_share`: it keeps pointers good for a user who
+never stops. A price is drawn for every query and epoch, so that one policy serves all prices. The
+first `passes` epochs train only the head that decides to stop, on candidates of the policy before
+training.
 
-Beside what every history says: `stop_loss`; `dev_demonstrations`, their mean number on dev at the
-price of params.yaml. `dev_reward` is the return there, the price paid.
+The history has these further keys: `stop_loss`; `dev_demonstrations`, the mean number of
+demonstrations shown on dev at the price in params.yaml. `dev_reward` is the return on dev, with
+this price subtracted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,17 +60,17 @@ def train_stop(
     pointer: PointerParams,
     run: Run,
 ) -> Trained:
-    """Train a policy, and when it stops.
+    """Train a policy to pick, and to decide when to stop.
 
     Args:
-        policy: Without a stop head; it is the reference, too.
+        policy: The policy to start from, without a stop head; a frozen copy is the reference.
         environment: Pools, features and rewards.
         queries: Training queries.
-        dev: Queries that the epoch is chosen on.
-        params: Rounds, prices.
-        grpo: Group size, clip and weight of the KL.
-        pointer: The price that the epoch is chosen at, and its unit.
-        run: Seed, observer, kept state.
+        dev: Queries on which the best epoch is chosen.
+        params: Rounds, passes, prices and optimiser.
+        grpo: Group size, clip distances and weight of the KL.
+        pointer: The price at which the best epoch is chosen, and its unit.
+        run: Seed, observer, and the file that keeps the state.
     """
     reference = environment.frozen(policy)
     torch.manual_seed(run.seed)
@@ -89,7 +93,7 @@ def train_stop(
                 policy, environment, queries, grpo.group_size, trainer.generator
             )
         alone = bill.alone("train", queries)
-        # Drawn here: the parts of a batch run side by side, in no fixed order.
+        # Drawn here, because the parts of a batch run in parallel, in no fixed order.
         drawn = torch.randint(len(params.prices), (len(queries),), generator=trainer.generator)
         prices = torch.tensor(params.prices)[drawn]
         costs = bill.costs(candidates.groups)
@@ -105,30 +109,33 @@ def train_stop(
 
 
 class Bill:
-    """What demonstrations cost, what is paid for them, and what there is without them."""
+    """The cost of demonstrations, their price on dev, and the rewards without demonstrations."""
 
     def __init__(self, environment: Environment, pointer: PointerParams) -> None:
-        """Keep the unit, and the price on dev."""
+        """Keep the unit of the cost, and the price on dev."""
         self._environment, self._per, self.price = environment, pointer.price_per, pointer.price
         self._alone: dict[str, Tensor] = {}
 
     def alone(self, split: str, queries: Sequence[int]) -> Tensor:
-        """Return the rewards of a split's queries without demonstrations, [n, 1, 1]; asked once."""
+        """Return the rewards of a split's queries without demonstrations, [n, 1, 1].
+
+        The VLM is asked only the first time.
+        """
         if split not in self._alone:
             found = self._environment.rewards_alone(queries)
             self._alone[split] = torch.from_numpy(found).view(-1, 1, 1)
         return self._alone[split]
 
     def state_dict(self) -> StateDict:
-        """Return the rewards that were asked for."""
+        """Return the rewards without demonstrations that are known so far."""
         return dict(self._alone)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the rewards that another training asked for."""
+        """Take over the rewards from another bill."""
         self._alone = dict(state)
 
     def costs(self, groups: Groups) -> Tensor:
-        """Return the units of 0, 1, ..., T demonstrations, [n, G, T + 1]."""
+        """Return the cost of 0..T demonstrations in units of `price_per`, [n, G, T + 1]."""
         count, size, shots = groups.pointers.shape
         numbers = torch.arange(shots + 1.0).expand(count, size, -1)
         if self._per == "demonstration":
@@ -140,18 +147,18 @@ class Bill:
 
 
 class StopEvaluator(DevEvaluator):
-    """Scores a policy on dev by what it shows, the price paid."""
+    """Scores a policy on dev by what it shows when it may stop, with the price subtracted."""
 
     def __init__(
         self, environment: Environment, dev: Sequence[int], reference: Frozen, bill: Bill
     ) -> None:
-        """Keep what it evaluates with."""
+        """Keep what is needed to evaluate a policy."""
         super().__init__(environment, dev, reference)
         self._bill = bill
 
     @torch.no_grad()
     def figures(self, policy: Policy, realised: Realised) -> Row:
-        """Return the return at the price of params.yaml, and how much is shown."""
+        """Return the figures of every training, the return at the price, and how many are shown."""
         environment, dev = self._environment, self._dev
         places = map(environment.pools.positions, dev, realised.pointers)
         pointers = torch.tensor([[place] for place in places])
@@ -173,7 +180,7 @@ class StopEvaluator(DevEvaluator):
 
 
 class _Round:
-    """Candidates, and what they are worth at 0..T demonstrations, each query's price paid."""
+    """Candidates, and their values at 0..T demonstrations, with each query's price subtracted."""
 
     def __init__(
         self,
@@ -209,7 +216,7 @@ def _part(
     with torch.set_grad_enabled(round_.picks_learn):
         encoded = environment.encode(policy, part.queries)
         steps = policy.steps(encoded, part.pointers)
-    # The head learns from what picks are, and does not push them.
+    # Detached: the loss of the head must not change the picks.
     seen = encoded._replace(keys=encoded.keys.detach())
     odds = policy.stop_log_odds(seen, part.pointers, steps.joined().detach(), prices)
     stop_loss = losses.stop(odds, values)

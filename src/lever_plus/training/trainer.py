@@ -37,10 +37,10 @@ class Run:
     """A training run as the caller sees it.
 
     Attributes:
-        seed: Order of the batches, and sampling.
-        observe: Gets every history row; after a kill, those from before it once more.
-        kept: File for the state after every epoch, to go on from; None keeps nothing.
-        threads: Parts of a batch that are computed side by side.
+        seed: Seed of the batches' order, of dropout and of sampling.
+        observe: Gets every history row; after a kill, also the earlier rows once more.
+        kept: File that keeps the state after every epoch, to resume from; None keeps nothing.
+        threads: Number of parts of a batch that are computed in parallel.
     """
 
     seed: int
@@ -54,7 +54,7 @@ class Trainer:
 
     Attributes:
         policy: Trained in place.
-        generator: Draws the batches, and what a method samples.
+        generator: Draws the order of the batches, and what a method samples.
         step: Optimiser steps taken.
     """
 
@@ -71,14 +71,14 @@ class Trainer:
         Args:
             policy: Trained in place.
             params: Optimiser and schedule.
-            run: Seed, and parts of a batch.
+            run: Seed, and the number of parts of a batch.
             steps: Optimiser steps of the whole training, for the schedule.
-            rates: {first part of parameters' names: multiple of the learning rate} for those that
-                learn at another rate.
+            rates: {prefix of parameter names: factor of the learning rate} for parameters that
+                learn at a rate of their own.
         """
         self.policy, self.step = policy, 0
         self.generator = torch.Generator().manual_seed(run.seed)
-        # Apart, so that batches are the same with and without dropout.
+        # A generator of its own, so that batches are the same with and without dropout.
         self._masks = torch.Generator().manual_seed(run.seed)
         self._grad_clip, self._steps = params.grad_clip, steps
         self._optimizer = torch.optim.AdamW(
@@ -92,7 +92,7 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """Return the share of all optimiser steps that is done, in [0, 1]."""
+        """Return the share of all optimiser steps that has been taken, in [0, 1]."""
         return min(1.0, self.step / max(1, self._steps - 1))
 
     def update(self, rows: Tensor, part: PartOf, *, dropout: bool = False) -> dict[str, float]:
@@ -101,22 +101,22 @@ class Trainer:
         Args:
             rows: Row numbers of the batch.
             part: Computes loss and figures of some of the rows.
-            dropout: Whether it does so with dropout; the masks depend on the number of parts.
+            dropout: Whether dropout is on; its masks depend on the number of parts.
 
         Returns:
-            The figures, `loss`, and `grad_norm` before clipping.
+            The figures of the parts, `loss`, and `grad_norm` (the gradient's norm before clipping).
         """
         figures = self._gradients.of(rows, part, self._masks if dropout else None)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self._grad_clip)
         self._optimizer.step()
         self.step += 1
-        # Fresh candidates may make more steps than were counted on: a cosine would rise again.
+        # Fresh candidates may add steps that were not expected; a cosine would then rise again.
         if self.step <= self._steps:
             self._schedule.step()
         return {**figures, "grad_norm": float(norm)}
 
     def state_dict(self) -> StateDict:
-        """Return weights, optimiser, schedule, and random numbers."""
+        """Return the states of the weights, the optimiser, the schedule and the generators."""
         return {
             **prefixed("policy", self.policy.state_dict()),
             **prefixed("optimizer", optimizer_tensors(self._optimizer)),
@@ -128,7 +128,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another trainer of the same training was."""
+        """Continue from the state of another trainer of the same training."""
         self.policy.load_state_dict(unprefixed("policy", state), strict=True)
         restore_optimizer(self._optimizer, unprefixed("optimizer", state))
         for group, rate in zip(self._optimizer.param_groups, state["learning_rates"], strict=True):
@@ -142,7 +142,7 @@ class Trainer:
 def _parameter_groups(
     policy: Policy, learning_rate: float, rates: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Return the parameters by their learning rate."""
+    """Return the parameters, grouped by their learning rate."""
     groups: dict[float, list[Tensor]] = {}
     for name, parameter in policy.named_parameters():
         factor = next((rates[start] for start in rates if name.startswith(start)), 1.0)
@@ -151,7 +151,7 @@ def _parameter_groups(
 
 
 def _schedule(optimizer: torch.optim.Optimizer, params: OptimParams, steps: int) -> LRScheduler:
-    """Return the schedule of the learning rate: up to its highest value, then as it is named."""
+    """Return the schedule of the learning rate: a linear warm-up, then the schedule of `params`."""
     rest = max(1, steps - params.warmup)
     after: LRScheduler
     match params.schedule:
@@ -163,7 +163,7 @@ def _schedule(optimizer: torch.optim.Optimizer, params: OptimParams, steps: int)
             after = CosineAnnealingLR(optimizer, T_max=rest)
     if not params.warmup:
         return after
-    # From one part of the way: a first step with a rate of 0 would be none.
+    # The rise does not begin at 0: a first step with a learning rate of 0 would change nothing.
     first = 1 / (params.warmup + 1)
     rise = LinearLR(optimizer, start_factor=first, total_iters=params.warmup)
     return SequentialLR(optimizer, [rise, after], milestones=[params.warmup])
@@ -179,7 +179,7 @@ class Means:
     """Running means of what an epoch logs."""
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Start without any value."""
         self._sums: dict[str, float] = {}
         self._count = 0
 

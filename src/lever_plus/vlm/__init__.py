@@ -1,1 +1,1 @@
-"""Everything that talks to the frozen VLM: prompt, backend, prefix engine, scorer."""
+"""Everything that talks to the frozen VLM: prompts, back ends, the prefix engine, the scorer."""

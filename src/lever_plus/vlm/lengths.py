@@ -1,8 +1,8 @@
-"""How many tokens a prompt has, image tokens included: counted without running a model.
+"""How many tokens a prompt has, image tokens included, without running the model.
 
-A prompt's length is that of its head, its demonstrations and its query, each cut into tokens once;
-an image adds a number that depends on its size alone. That this holds is seen with the first prompt
-of every number of demonstrations: it must be as long as the processor makes the whole of it.
+The length of a prompt is the sum of its parts: the head, each demonstration and the query, each
+tokenized once; the number of tokens of an image depends on its size alone. Whether this is true is
+checked, for each number of demonstrations, with the first such prompt, which is processed whole.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ from lever_plus.vlm.request import Request
 from lever_plus.vlm.turns import text_ids
 
 Size = tuple[int, int]
+"""Width and height of an image, in pixels."""
 
 
 class Lengths:
-    """The lengths of prompts of one processor, in tokens."""
+    """Counts the tokens of prompts, for one processor and prompt format."""
 
     def __init__(self, processor: Any, prompt: PromptFormat) -> None:
-        """Keep what prompts are made from."""
+        """Take what prompts are made with, and measure the head that all prompts begin with."""
         self._processor, self._prompt = processor, prompt
         one, two = (self._text([Sample()] * shots, None) for shots in (1, 2))
         self._head = 2 * one - two
@@ -32,7 +33,7 @@ class Lengths:
         self._exact: dict[int, bool] = {}
 
     def of(self, requests: Sequence[Request]) -> list[int] | None:
-        """Return the tokens of each prompt; None where they are not the sum of their parts.
+        """Return the number of tokens of each prompt; None if it is not the sum of the parts.
 
         Raises:
             UserError: A text cannot be in a prompt, or an image cannot be read.
@@ -50,14 +51,14 @@ class Lengths:
         return self._head + shown + self._turn(request.query)
 
     def _turn(self, shown: Example | Query) -> int:
-        """Return what a demonstration or a query adds to a prompt."""
+        """Return how many tokens a demonstration or a query adds to a prompt."""
         if shown not in self._turns:
             parts = ([], shown) if isinstance(shown, Query) else ([shown], None)
             self._turns[shown] = self._text(*parts) - self._head + self._image(shown)
         return self._turns[shown]
 
     def _image(self, shown: Example | Query) -> int:
-        """Return what an image adds to the tokens of its placeholder."""
+        """Return how many tokens an image has beyond those of its placeholder."""
         if shown.image not in self._sizes:
             check_images([shown])
             image = open_image(shown.image)
@@ -69,12 +70,12 @@ class Lengths:
         return self._added[self._sizes[shown.image]]
 
     def _text(self, demonstrations: Sequence[Any], query: Any) -> int:
-        """Return the tokens of a prompt whose images are placeholders."""
+        """Return the number of tokens of a prompt in which images are placeholders."""
         text = render(self._processor, demonstrations, query, self._prompt)
         return len(text_ids(self._processor, text))
 
     def _whole(self, request: Request) -> int:
-        """Return the tokens that the processor makes of a whole prompt."""
+        """Return the number of tokens that the processor makes of a whole prompt."""
         text = render(self._processor, request.demonstrations, request.query, self._prompt)
         images = [open_image(path) for path in request.images]
         return int(process(self._processor, [text], [images], "left")["input_ids"].shape[1])

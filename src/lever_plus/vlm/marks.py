@@ -1,8 +1,9 @@
-"""Marks of a processor: what it reads as an image, the end of a turn, a token with a meaning.
+"""Marks of a processor: texts that it reads as an image, the end of a turn or a special token.
 
-A prompt has exactly the marks that its template writes. A text that would add one, take one away or
-end a turn is found by comparing its prompt with that of a neutral text: in words, in tokens and,
-where a sign of it could begin a mark, in what the processor makes of the prompt and its images.
+A prompt must have exactly the marks that its template writes. A question or answer that would add
+or remove a mark, or end a turn, is found by comparing its prompt with that of a neutral text: first
+the text, then the tokens and, if it has characters that could begin a mark, also what the processor
+makes of the prompt with images.
 """
 
 import re
@@ -14,15 +15,16 @@ from lever_plus.data.texts import folded, is_a_mark, shortened, why_no_prompt
 from lever_plus.vlm.template import broken, check_answers_at_once
 
 PLAIN: Final = re.compile(r"[\w\s.,;:!?'\"()/&%$#@+=*-]*")
-"""Signs of which no mark is made that is not found by its letters."""
+"""Texts of these characters alone can only hold marks that a search for the mark itself finds."""
 BRACKETS: Final = re.compile(r"[<>\[\]{}|]")
 KEPT: Final = 100_000
+"""How many results of checks are kept in memory."""
 SIDE: Final = 64
-"""Pixels of the image that prompts are tried with."""
+"""Width and height of the image in prompts that are tried, in pixels."""
 
 
 class Shown(NamedTuple):
-    """What a prompt shows of an example."""
+    """The texts of an example that a prompt shows."""
 
     question: str
     answer: str
@@ -31,7 +33,7 @@ class Shown(NamedTuple):
 NEUTRAL: Final = Shown("What is shown?", "sample")
 ASKED: Final = Shown("Who is there?", "nobody")
 SHOWN: Final = re.compile(".*".join(map(re.escape, (*NEUTRAL, ASKED.question))), re.DOTALL)
-"""What the prompt of a neutral example and such a query shows."""
+"""The texts that a prompt with `NEUTRAL` as demonstration and `ASKED` as query must show."""
 Draw = Callable[[Sequence[Shown], Shown], str]
 
 
@@ -39,15 +41,15 @@ class Marks:
     """The marks of one processor and one style of prompts."""
 
     def __init__(self, processor: Any, draw: Draw) -> None:
-        """Find the marks.
+        """Collect the marks, and try a prompt of neutral texts.
 
         Args:
             processor: A Hugging Face processor.
             draw: Renders demonstrations and a query as text, whatever they hold.
 
         Raises:
-            UserError: No prompt of this processor shows every image, question and answer, or its
-                answers begin with a thought.
+            UserError: The processor makes no prompt that shows every image, question and answer, or
+                its prompts let answers begin with a thought.
         """
         self._processor, self._draw = processor, draw
         added = getattr(processor.tokenizer, "added_tokens_decoder", {})
@@ -56,7 +58,7 @@ class Marks:
         tokenizer = processor.tokenizer
         named = tokenizer.convert_tokens_to_ids(sorted(texts))
         self._ids = {*special, *tokenizer.all_special_ids, *named}
-        # Words that a tokenizer does not know are no marks; some have no other token for the end.
+        # The token for unknown words is not a mark, unless it also begins or ends texts.
         if tokenizer.unk_token_id not in {tokenizer.bos_token_id, tokenizer.eos_token_id}:
             self._ids.discard(tokenizer.unk_token_id)
         self._plain = {text for text in texts if text and not _mark(text)}
@@ -76,7 +78,7 @@ class Marks:
         self.why = lru_cache(KEPT)(self._why)
 
     def _why(self, question: str, answer: str | None) -> str:
-        """Return why a question (and its answer) cannot be in a prompt, "" if they can."""
+        """Return why a question (and its answer) cannot be in a prompt, or ""."""
         if why := why_no_prompt(question, answer):
             return why
         for kind, text in (("question", question), ("answer", answer or NEUTRAL.answer)):
@@ -90,24 +92,24 @@ class Marks:
         return f"its question {shortened(question)} {both}{why}" if why else ""
 
     def _held(self, text: str) -> str:
-        """Return which mark a text holds, letter by letter."""
+        """Return the complaint about a mark that is part of the text itself, or ""."""
         if found := next((mark for mark in self._plain if mark in text), ""):
             return is_a_mark(found)
         read = folded(text)
         if self._headers and (begun := self._headers.search(read)):
-            return f"holds {begun[0]!r}, with which a turn of this VLM begins"
+            return f"holds {begun[0]!r}, which begins a turn in this VLM's prompts"
         marks = self._bracketed if BRACKETS.search(read) else ()
         found = next((mark for mark in marks if mark in read), "")
         return is_a_mark(found) if found else ""
 
     def _changed(self, shown: Shown) -> str:
-        """Return what is different about the tokens of a prompt that shows these texts."""
+        """Return how a prompt with these texts differs from a neutral one in its tokens, or ""."""
         text = self._draw([shown], shown)
         marks = "changes the marks of the prompt: this VLM reads a part of it as a token of its own"
         if self._marks(text) != self._neutral:
             return marks
         if any(not _ids(self._processor, part) for part in shown):
-            return "has a text of which this VLM's tokenizer leaves nothing"
+            return "has a text that this VLM's tokenizer drops altogether"
         if not any(BRACKETS.search(part) for part in shown):
             return ""
         if any(part.strip() not in text for part in shown):
@@ -122,7 +124,7 @@ class Marks:
         return [i for i in _ids(self._processor, text) if i in self._ids]
 
     def _processed(self, text: str) -> list[int]:
-        """Return the marks of a prompt with two images, placeholders expanded."""
+        """Return the marks of a prompt with two images, after the processor has expanded them."""
         from PIL import Image
 
         from lever_plus.hub.processing import process
@@ -146,13 +148,13 @@ def _mark(text: str) -> bool:
 
 
 def _named(processor: Any) -> Collection[str]:
-    """Return the texts that a processor replaces or counts: its image token and the like."""
+    """Return texts that a processor replaces or counts, such as its image token."""
     values = [v for k, v in vars(processor).items() if k.endswith(("_token", "_tag", "_thumbnail"))]
     return {str(getattr(value, "content", value)) for value in values if value is not None}
 
 
 def _headers(drawn: str) -> re.Pattern[str] | None:
-    """Return what finds the words with which turns begin: "USER:", "Assistant:", "### Human:".
+    """Return a pattern for the words that begin turns, such as "USER:" or "### Human:".
 
     Args:
         drawn: A rendered prompt of neutral texts.

@@ -1,4 +1,4 @@
-"""A frozen VLM for one's own code: by folder or by server, with or without an answer store."""
+"""`open_vlm`: a frozen VLM for your own code, from a folder or a server, maybe with a store."""
 
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,7 +17,7 @@ from lever_plus.vlm.store.answers import Store
 from lever_plus.vlm.store.cached import StoredVlm
 
 ARGUMENTS: Final = {"path": "model"}
-"""{setting: the argument that gives it}, where the names differ."""
+"""{name of the setting: name of the argument}, if they differ."""
 Settings = TypeVar("Settings", bound=Section)
 
 
@@ -34,25 +34,28 @@ def open_vlm(
     max_new_tokens: int = 10,
     workers: int = 1,
 ) -> StoredVlm:
-    """Open a frozen VLM; its weights are loaded when it is first asked.
+    """Open a frozen VLM; its weights are loaded at the first request.
 
     Args:
-        model: Hugging Face folder, hub id or "shipped:vlm"; with `url`, the name that the server
-            offers it under; or a back end of your own, for which `store` is the only setting.
-        url: Base URL of an OpenAI-compatible server, such as "http://127.0.0.1:8000/v1", or those
-            of several that offer the same model.
-        store: SQLite file in which answers are kept, so that nothing is asked twice.
-        revision: Commit of a hub id; with `url`, what identifies the weights.
-        device: Such as "cpu" or "cuda".
-        dtype: "float32", "float16" or "bfloat16".
-        style: "chat" (the model's own chat template) or "flat".
+        model: Hugging Face folder, hub id or "shipped:vlm"; with `url`, the model's name on the
+            server; or a back end of your own (`Backend`), for which only `store` is used.
+        url: Base URL of an OpenAI-compatible server, such as "http://127.0.0.1:8000/v1", or a list
+            of URLs of several servers that offer the same model.
+        store: SQLite file in which answers are kept, so that no request is computed twice.
+        revision: Commit of a hub id; with `url`, a text of yours that identifies the weights.
+        device: Device of PyTorch, such as "cpu" or "cuda".
+        dtype: Precision of the weights: "float32", "float16" or "bfloat16".
+        style: Prompt style: "chat" (the model's own chat template) or "flat".
         instruction: Text after every question, such as "Answer in one word.".
-        max_new_tokens: Longest answer.
-        workers: Forward passes side by side on a CPU.
+        max_new_tokens: Largest number of tokens in an answer.
+        workers: How many forward passes run at the same time on a CPU.
+
+    Returns:
+        The VLM; call its `answers` or `log_likelihoods` with requests.
 
     Raises:
-        UserError: There is no such model, a package that it needs is missing, an argument is none
-            of the values that it may have, or a back end lacks something that `Backend` asks for.
+        UserError: There is no such model, a package that it needs is missing, an argument has a
+            value that it may not have, or the back end lacks a part of `Backend`.
     """
     scoring = _made(
         ScoringParams,
@@ -102,7 +105,7 @@ def open_vlm(
 
 
 def _made(made: type[Settings], /, **values: Any) -> Settings:
-    """Return settings; UserError names the argument that none can have."""
+    """Return settings; the UserError for a wrong value names the argument."""
     try:
         return made(**values)
     except ValidationError as error:

@@ -1,12 +1,12 @@
-"""The one module that renders prompts: SFT data, RL data, evaluation and the tiny VLMs use it.
+"""The only module that renders prompts: all stages use it, and so did the shipped VLMs' training.
 
-Style `chat`: demonstrations are real turns of the model's own chat template (user: image and
-question, assistant: answer); the query is the last user turn, followed by the generation prompt.
-Style `flat`: the template of OpenFlamingo and the system this project grew out of,
-`<image>Question:<Q> Short answer:<A>`, a line each; base models without a chat template need it.
+Style `chat`: demonstrations are turns of the model's own chat template (user: image and question,
+assistant: answer). The query is the last user turn, followed by the generation prompt.
+Style `flat`: `<image>Question:<Q> Short answer:<A>`, one line per demonstration, as in OpenFlamingo
+and the system that this project grew out of; base models without a chat template need it.
 
-Texts are data: one that would add, remove or end an image, a turn or a special token is refused
-before anything is rendered.
+Texts are only data: a text that would add, remove or end an image, a turn or a special token is
+refused before anything is rendered.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ Style = Literal["chat", "flat"]
 FLAT_QUESTION: Final = "{image}Question:{question} Short answer:"
 FLAT_END: Final = "\n"
 PROCESSORS: Final = 8
-"""Processors whose marks are remembered."""
+"""For how many processors the marks are kept in memory."""
 
 
 class HasQuestion(Protocol):
-    """Anything with a question: a `Query`, an `Example`, a training item in memory."""
+    """Anything with a question: a `Query`, an `Example`, or an item of training data."""
 
     @property
     def question(self) -> str:
@@ -51,7 +51,7 @@ class PromptFormat:
     """How prompts look.
 
     Attributes:
-        style: "chat" or "flat", see the module.
+        style: "chat" or "flat", see the module's docstring.
         instruction: Text after every question, such as "Answer in one word."; may be empty.
     """
 
@@ -63,7 +63,7 @@ CHAT: Final = PromptFormat()
 
 
 def asked_text(question: str, prompt: PromptFormat = CHAT) -> str:
-    """Return what the user says about the image: the question, then the instruction."""
+    """Return the text of a user turn: the question, then the instruction."""
     text = f"{question} {prompt.instruction}".strip()
     return one_line(text) if prompt.style == "flat" else text
 
@@ -74,7 +74,7 @@ def answer_text(answer: str, prompt: PromptFormat = CHAT) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text without line breaks: in a flat prompt, a line break ends a demonstration."""
+    """Return a text without line breaks, which would end a demonstration in a flat prompt."""
     return " ".join(text.splitlines())
 
 
@@ -84,7 +84,7 @@ def messages(
     """Return a prompt as chat messages; images are in the order of the examples.
 
     Raises:
-        UserError: A text holds a mark that VLMs of known families read as more than text.
+        UserError: A text holds a mark of a known model family, such as an image placeholder.
     """
     check_examples(_all(demonstrations, query), prompt)
     return _turns(demonstrations, query, prompt)
@@ -108,13 +108,13 @@ def _user_turn(example: HasQuestion, prompt: PromptFormat) -> Message:
 def _all(
     demonstrations: Sequence[HasAnswer], query: HasQuestion | None
 ) -> list[HasAnswer | HasQuestion]:
-    """Return what a prompt shows; a query's answer is not part of it."""
+    """Return the demonstrations and the query, without an answer that the query may have."""
     asked = [] if query is None else [_Asked(query)]
     return [*demonstrations, *asked]
 
 
 class _Asked:
-    """An example or a query, without the answer that it may have; errors name it alike."""
+    """A query without the answer that it may have; errors name it like the original."""
 
     def __init__(self, example: HasQuestion) -> None:
         self.question, self.image = example.question, getattr(example, "image", "")
@@ -128,12 +128,12 @@ def check_examples(
 
     Args:
         examples: Examples, whose answers are checked too, or queries.
-        prompt: How they are shown.
-        processor: Of the VLM; None where it is not at hand: then the marks of known families are
-            refused, and no others.
+        prompt: Style and instruction of the prompts.
+        processor: The VLM's processor; None if it is not known: then only the marks of known model
+            families are refused.
 
     Raises:
-        UserError: There are such; the first are named by their ids.
+        UserError: There are such texts; the message names the first of the examples.
     """
     marks = None if processor is None else _marks(processor, prompt.style)
     if prompt.instruction:
@@ -142,8 +142,8 @@ def check_examples(
         if why:
             raise UserError(
                 f"the instruction {shortened(prompt.instruction)} cannot be in a prompt: {why}. "
-                "Change vlm.prompt.instruction (of a server: vlm.instruction), or take it out of "
-                "evaluate.instructions."
+                "Change vlm.prompt.instruction (with a server: vlm.instruction), or remove it "
+                "from evaluate.instructions."
             )
 
     def why_not(question: str, answer: str | None) -> str:
@@ -165,11 +165,11 @@ def render(
     query: HasQuestion | None,
     prompt: PromptFormat = CHAT,
 ) -> str:
-    """Render a prompt as text, image placeholders unexpanded.
+    """Render a prompt as text, with one placeholder per image.
 
     Args:
         processor: A Hugging Face processor; its chat template decides the format of style "chat".
-        demonstrations: In the order in which they stand in the prompt.
+        demonstrations: The ICDs, in prompt order.
         query: What is to be answered; None renders the demonstrations alone.
         prompt: Style and instruction.
 
@@ -187,7 +187,7 @@ def _rendered(
     query: HasQuestion | None,
     prompt: PromptFormat,
 ) -> str:
-    """Render whatever the texts hold."""
+    """Render without checking the texts."""
     if prompt.style == "flat":
         return _flat(processor, demonstrations, query, prompt)
     if getattr(processor, "chat_template", None) is None:
@@ -219,7 +219,7 @@ def _flat(
 
 
 def image_placeholder(processor: Any) -> str:
-    """Return the text that stands for an image: what the chat template writes, else its token."""
+    """Return the placeholder of an image: as the chat template writes it, or its token."""
     if getattr(processor, "chat_template", None) is None:
         token = getattr(processor, "boi_token", None) or processor.image_token
         return str(getattr(token, "content", token))
@@ -232,8 +232,8 @@ def image_placeholder(processor: Any) -> str:
 def extract_answer(generation: str, style: Style) -> str:
     """Return the answer in a raw generation, the same way for every method and shot.
 
-    A flat prompt has no end-of-turn token: the answer ends with its line, or where the model goes
-    on to ask itself the next question.
+    A flat prompt has no end-of-turn token: the answer ends with its line, or where the model begins
+    to write the next question.
     """
     if style == "flat":
         generation = generation.strip().split("\n")[0].split("Question:")[0]
@@ -241,7 +241,7 @@ def extract_answer(generation: str, style: Style) -> str:
 
 
 class Sample:
-    """Fixed text that the prompt hash is computed over, and that prompts are tried with."""
+    """Fixed texts over which the prompt hash is computed, and with which prompts are tried."""
 
     question = "What is shown? Answer in one word."
     answer = "sample"
@@ -262,6 +262,6 @@ def prompt_hash(processor: Any, prompt: PromptFormat = CHAT) -> str:
 
 
 def message_hash(prompt: PromptFormat) -> str:
-    """Return the same for a server, which renders messages with a template of its own."""
+    """Return the hash of the messages, for a server, which renders them with its own template."""
     rendered = repr([messages([Sample()] * shots, Sample(), prompt) for shots in (0, 1, 2)])
     return hashlib.sha256(rendered.encode()).hexdigest()

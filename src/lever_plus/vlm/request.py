@@ -1,4 +1,4 @@
-"""A question to the VLM, what is known about the VLM that answers it, and what a VLM can do."""
+"""Requests to a VLM, the identity of a VLM, and the protocols of back ends."""
 
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -14,15 +14,15 @@ from lever_plus.vlm.usage import Usage
 Given = TypeVar("Given", contravariant=True)
 Both = TypeVar("Both")
 Kind = Literal["answer", "log_likelihood"]
-"""What a VLM is asked for."""
+"""What a request asks for: a generated answer, or the log-likelihood of a given answer."""
 HIGHEST: Final = 1e-3
-"""A mean log-probability is at most 0, but for rounding."""
+"""The largest mean log-probability that is accepted: 0, and a little for rounding."""
 
 
 class Request(NamedTuple):
     """One prompt: demonstrations in prompt order, and the query.
 
-    answer: For likelihoods, the answer that is scored after the prompt; None asks for one.
+    answer: The answer whose likelihood is computed; None if the VLM is to generate an answer.
     """
 
     demonstrations: tuple[Example, ...]
@@ -31,7 +31,7 @@ class Request(NamedTuple):
 
     @property
     def images(self) -> list[str]:
-        """Return the paths of its images, in prompt order."""
+        """Return the paths of the request's images, in prompt order."""
         return [*(example.image for example in self.demonstrations), self.query.image]
 
 
@@ -39,7 +39,7 @@ def scored_answer(request: Request) -> str:
     """Return the answer that a request scores.
 
     Raises:
-        ValueError: It has none: likelihoods need one.
+        ValueError: The request has no answer.
     """
     if request.answer is None:
         raise ValueError(f"no answer to score for {request.query.question!r}")
@@ -47,11 +47,12 @@ def scored_answer(request: Request) -> str:
 
 
 def prefix_order(requests: Sequence[Request]) -> list[int]:
-    """Return the positions of requests, those that begin with the same ICDs beside one another.
+    """Return the positions of the requests in an order that puts equal beginnings side by side.
 
-    Requests with the same demonstrations keep their order.
+    Requests that begin with the same ICDs are neighbours; those with the same demonstrations keep
+    their order.
     """
-    # Not a set: what the order below leaves open must be the same in every process.
+    # Not a set: where the sort below leaves ties, the order must be the same in every process.
     examples = dict.fromkeys(e for request in requests for e in request.demonstrations)
     order = sorted(examples, key=lambda e: (e.question_id, e.image_sha256, e.question, e.answer))
     rank = {example: number for number, example in enumerate(order)}
@@ -63,8 +64,9 @@ def prefix_order(requests: Sequence[Request]) -> list[int]:
 class VlmIdentity(TypedDict):
     """Everything that an answer depends on besides the request; written into every record.
 
-    model: Class or name of the model; revision: sha256 of its weights and configuration (or the
-    server's word); prompt_hash: see `prompt.prompt_hash`; generation: decoding and its limits.
+    model: Class or name of the model; revision: sha256 of its weights and configuration, or what
+    the settings or the server say; prompt_hash: see `prompt.prompt_hash`; generation: how answers
+    are decoded, and how long they may be.
     """
 
     model: str
@@ -75,7 +77,7 @@ class VlmIdentity(TypedDict):
 
 
 class Done(Protocol[Given]):
-    """Gets answers as soon as they are there, so that they can be stored."""
+    """A function that gets answers as soon as they are computed, so that they can be stored."""
 
     def __call__(self, indices: Sequence[int], answers: Sequence[Given], /) -> None:
         """Take the answers to the requests at `indices`."""
@@ -83,7 +85,7 @@ class Done(Protocol[Given]):
 
 
 class Ask(Protocol[Both]):
-    """A way to ask a VLM: all requests at once, answers reported on the way."""
+    """A function that asks a VLM all requests at once, and reports answers on the way."""
 
     def __call__(self, requests: Sequence[Request], done: Done[Both], /) -> list[Both]:
         """Return the answer to each request."""
@@ -95,25 +97,25 @@ def ignore(_indices: Sequence[int], _answers: Sequence[object], /) -> None:
 
 
 class Backend(Protocol):
-    """A frozen VLM that computes: a model on this machine, on several, or a server."""
+    """A frozen VLM that computes answers: a model on one machine or several, or a server."""
 
     @property
     def identity(self) -> VlmIdentity:
-        """What its answers depend on."""
+        """Everything that its answers depend on."""
         ...
 
     @property
     def prompt(self) -> PromptFormat:
-        """How its prompts look, and so where an answer ends."""
+        """The format of its prompts, which also says where an answer ends."""
         ...
 
     @property
     def usage(self) -> Usage:
-        """What asking it cost so far."""
+        """Counts of its requests so far."""
         ...
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
-        """Return the text generated for each request, as it is."""
+        """Return the text generated for each request, unchanged."""
         ...
 
     def log_likelihoods(
@@ -128,29 +130,29 @@ class Instructable(Protocol):
     """A back end that can be asked with another instruction."""
 
     def instructed(self, instruction: str) -> Backend:
-        """Return it with another instruction; weights and usage are shared."""
+        """Return the same back end with another instruction; weights and usage are shared."""
         ...
 
 
 @runtime_checkable
 class Told(Protocol):
-    """A back end that is somebody else's program, whose identity is partly what it tells."""
+    """A back end whose identity depends on what another program, such as a server, says."""
 
     def identify(self, known: Sequence[VlmIdentity]) -> VlmIdentity:
-        """Return its identity, after asking; `known`: under which answers are stored, in order."""
+        """Ask, and return the identity; `known` are those of stored answers, newest last."""
         ...
 
     def recorded(self, kind: Kind) -> VlmIdentity:
-        """Return what is written beside results of a kind: the identity, and how they were made."""
+        """Return the identity under which results of a kind are stored, and how they were made."""
         ...
 
 
 class Vlm(Protocol):
-    """A frozen VLM as everything above asks it; `StoredVlm` puts a store before a backend."""
+    """A frozen VLM as the other rooms use it; `StoredVlm` is a back end with a store."""
 
     @property
     def identity(self) -> VlmIdentity:
-        """What its answers depend on."""
+        """Everything that its answers depend on."""
         ...
 
     def answers(self, requests: Sequence[Request], *, description: str) -> list[str]:
@@ -162,5 +164,5 @@ class Vlm(Protocol):
         ...
 
     def prompt_tokens(self, requests: Sequence[Request]) -> list[int] | None:
-        """Return how many tokens each prompt has; None where that is not known."""
+        """Return how many tokens each prompt has; None if that is not known."""
         ...

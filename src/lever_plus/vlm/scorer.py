@@ -1,4 +1,4 @@
-"""Scores of pointers: every distinct request is asked once, then scored by the official metric."""
+"""Scores of pointers: each distinct request is asked once and scored by the official metric."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lever_plus.metric.vqa import normalize_answer, vqa_accuracy
 from lever_plus.vlm.request import Request, Vlm
 
 METRIC: Final = "VQA accuracy, convention community"
-"""Convention of every score; records that are exact matches instead say so one by one."""
+"""The metric behind scores in records; a record scored by exact match instead says so itself."""
 
 
 class Asked(NamedTuple):
@@ -31,7 +31,7 @@ class ShotScore:
         answer: The generated answer.
         vqa_correct: 1 if any human gave this answer (accuracy above 0), else 0.
         vqa_acc_score: Official VQA accuracy in [0, 1], convention "community".
-        fallback: Whether it is an exact match instead, see `Example.fallback`.
+        fallback: Whether the score is an exact match instead, see `Example.fallback`.
     """
 
     answer: str
@@ -44,9 +44,9 @@ class Scorer:
     """Asks a VLM and scores its answers.
 
     Attributes:
-        vlm: It remembers answers if there is a store before it.
-        requests: How many the VLM was asked so far, equal ones of one call once; those that a store
-            answered count like others, so that equal settings give equal numbers.
+        vlm: The VLM.
+        requests: How many requests were made so far; equal requests in one call count once.
+            Requests that a store answered count too, so that equal settings give equal numbers.
     """
 
     def __init__(self, vlm: Vlm) -> None:
@@ -54,7 +54,7 @@ class Scorer:
         self.vlm, self.requests = vlm, 0
 
     def score(self, asked: Sequence[Asked], description: str = "answers") -> list[ShotScore]:
-        """Score prompts; those that are here twice are asked once."""
+        """Return the score of each prompt; equal prompts are asked once."""
         distinct, places = _distinct(asked)
         queries = _queries(distinct)
         requests = [Request(one.demonstrations, queries[one.example]) for one in distinct]
@@ -66,7 +66,7 @@ class Scorer:
         return [scores[place] for place in places]
 
     def prompt_tokens(self, asked: Sequence[Asked]) -> list[int] | None:
-        """Return how many tokens each prompt has; None where the VLM does not say. Asks nothing."""
+        """Return how many tokens each prompt has, without asking; None if that is not known."""
         queries = _queries(asked)
         requests = [Request(one.demonstrations, queries[one.example]) for one in asked]
         return self.vlm.prompt_tokens(requests)
@@ -80,8 +80,8 @@ class Scorer:
         """Score every pointer at every shot 1..K.
 
         Args:
-            examples: What each pointer is shown before.
-            pointers: Demonstrations, in their order in the prompt.
+            examples: For each pointer, the example that is asked after its demonstrations.
+            pointers: For each example, its demonstrations in prompt order.
             description: Label of the progress bar.
 
         Returns:
@@ -98,7 +98,8 @@ class Scorer:
     ) -> NDArray[np.float32]:
         """Return the probability of each example's answer at shots 1..K, float [pointers, K].
 
-        The geometric mean of its tokens' probabilities, so that long answers are not punished.
+        This is the geometric mean of the probabilities of the answer's tokens, so that long answers
+        are not at a disadvantage.
         """
         flat = self._gt_probs(_prefixes(examples, pointers), description)
         return flat.reshape(len(pointers), -1)
@@ -120,14 +121,14 @@ class Scorer:
 
 
 def _distinct(asked: Sequence[Asked]) -> tuple[list[Asked], list[int]]:
-    """Return the distinct prompts, and for each prompt which of them it is."""
+    """Return the distinct prompts, and for each prompt its index among them."""
     numbers: dict[Asked, int] = {}
     places = [numbers.setdefault(one, len(numbers)) for one in asked]
     return list(numbers), places
 
 
 def _queries(asked: Sequence[Asked]) -> dict[Example, Query]:
-    """Return what each example asks, made once."""
+    """Return the query of each example, one object per example."""
     return {example: example.query for example in {one.example for one in asked}}
 
 
@@ -141,7 +142,7 @@ def _prefixes(examples: Sequence[Example], pointers: Sequence[Sequence[Example]]
 
 
 def score_answer(answer: str, example: Example) -> ShotScore:
-    """Score an answer by the official metric; by exact match only where the example says so.
+    """Score an answer by the official metric, or by exact match if `example.fallback` is set.
 
     Raises:
         UserError: The example has no human answers.

@@ -1,4 +1,4 @@
-"""A processor's chat template: a program of the model's folder, which may fail or never end."""
+"""A processor's chat template: code from the model's folder, which may fail or never end."""
 
 import re
 import sys
@@ -12,39 +12,40 @@ from typing import Any, Final
 from lever_plus.errors import UserError
 
 SECONDS: Final = 5.0
+"""How long a template may run while it is tried."""
 TEMPLATE: Final = "<template>"
-"""Where Jinja says that a template's code stands."""
+"""The file name that Jinja gives to a template's code."""
 LONGEST: Final = 10_000_000
-"""Characters of a prompt: what is longer would fill the memory when it is cut into tokens."""
+"""Largest number of characters in a prompt: tokenizing a longer one would fill the memory."""
 AT_ONCE: Final = {"enable_thinking": False, "thinking": False}
-"""The switches of templates that can think, and what those are told, here or on a server: answers
-are short, and a thought would take their place."""
+"""{switch of a template: the value it gets, here or on a server}. They turn off thinking: answers
+are short, and a thought would use up their tokens."""
 THOUGHT: Final = re.compile(r"[<\[\u25c1]\|?(/?)[\w:]*(?:think|thought)\w*\|?[>\]\u25b7]", re.I)
-"""A mark with which a thought begins or, with the slash, ends."""
+"""A mark that begins a thought or, with the slash, ends one."""
 
 
 def name_of(processor: Any) -> str:
-    """Return how errors name the model of a processor: its folder, where that is known."""
+    """Return the model's name in errors: its folder, if that is known."""
     name = getattr(processor.tokenizer, "name_or_path", "")
     return str(name or type(processor).__name__)
 
 
 def applied(processor: Any, turns: Sequence[dict[str, Any]], *, generation: bool) -> str:
-    """Return what a chat template makes of messages.
+    """Return the prompt that a chat template makes of messages.
 
     Args:
         processor: A Hugging Face processor with a chat template.
-        turns: Messages, their contents in parts.
-        generation: Whether the beginning of the answer follows.
+        turns: Messages whose contents are lists of parts (text, image).
+        generation: Whether the beginning of the answer's turn is added.
 
     Raises:
-        UserError: The template fails, or makes no text, or too long a one.
+        UserError: The template fails, or its result is too long or not a text.
     """
     try:
         text = processor.apply_chat_template(
             list(turns), tokenize=False, add_generation_prompt=generation, **told(processor)
         )
-    except Exception as error:  # Jinja's own errors, and all that Python code raises
+    except Exception as error:  # errors of Jinja, and any that Python code raises
         lines = str(error).splitlines() or [type(error).__name__]
         raise broken(processor, f"fails ({lines[0]})") from error
     if not isinstance(text, str) or len(text) > LONGEST:
@@ -53,7 +54,7 @@ def applied(processor: Any, turns: Sequence[dict[str, Any]], *, generation: bool
 
 
 def told(processor: Any) -> dict[str, bool]:
-    """Return what a chat template is told besides the messages: not to think, if it can."""
+    """Return the switches that a chat template gets: not to think, if it knows such a switch."""
     return _told(str(processor.chat_template))
 
 
@@ -64,11 +65,11 @@ def _told(template: str) -> dict[str, bool]:
 
 
 def check_answers_at_once(processor: Any, end: str) -> None:
-    """Refuse a model that would spend the few tokens of its answer on thinking.
+    """Refuse a model that would use the few tokens of its answer for thinking.
 
     Args:
         processor: A Hugging Face processor.
-        end: The end of a prompt, after the question: what an answer begins with.
+        end: The end of a prompt, after the question, where the answer begins.
 
     Raises:
         UserError: A thought begins there and does not end.
@@ -83,16 +84,16 @@ def check_answers_at_once(processor: Any, end: str) -> None:
 
 
 def broken(processor: Any, why: str) -> UserError:
-    """Return the error for a chat template that no prompt can be made with."""
+    """Return the error for a chat template that cannot be used; `why` follows the name."""
     return UserError(
-        f"the chat template of {name_of(processor)} {why}: mend chat_template.jinja in the model's "
-        "folder, or set vlm.prompt.style to flat and take the template away."
+        f"the chat template of {name_of(processor)} {why}: correct chat_template.jinja in the "
+        "model's folder, or set vlm.prompt.style to flat and remove the template."
     )
 
 
 @contextmanager
 def in_time() -> Iterator[None]:
-    """Let templates fail that run longer than `SECONDS`, in this thread, while this lasts."""
+    """In this block and thread, make templates fail that run longer than `SECONDS`."""
     end, before = time.monotonic() + SECONDS, sys.gettrace()
 
     def watch(frame: FrameType, _event: str, _argument: Any) -> Any:
@@ -108,7 +109,7 @@ def in_time() -> Iterator[None]:
 
 
 def _of_a_template(frame: FrameType | None) -> bool:
-    """Return whether a frame belongs to a template that runs, or is made ready."""
+    """Return whether a frame is part of running or compiling a template."""
     while frame is not None and _file_of(frame) != TEMPLATE and "jinja2" not in _file_of(frame):
         frame = frame.f_back
     return frame is not None

@@ -1,9 +1,8 @@
 """Where an answer begins: the token ids of a query's turn, and those of its answer.
 
-Text is counted nowhere: ids come from the processor's own tokenizer. An answer's ids are the tail
-of the ids of the turn with its answer, less end-of-turn marks; where the tokenizer merges the
-answer with what stands before it, they are those of the answer alone, because a model continues
-from the prompt's own tokens.
+All ids come from the processor's own tokenizer. The ids of an answer are the end of the ids of its
+turn, without end-of-turn marks. If the tokenizer merges the answer with the text before it, they
+are the ids of the answer alone, because a model continues from the prompt's own tokens.
 """
 
 from typing import Any, NamedTuple
@@ -13,11 +12,11 @@ from lever_plus.vlm.prompt import HasAnswer, HasQuestion, PromptFormat, answer_t
 
 
 class Turn(NamedTuple):
-    """One example as a query, and with its answer; image placeholders are not expanded.
+    """One example as a query, and with its answer; each image is one placeholder.
 
-    query, whole: token ids of the prompt without demonstrations, and of one demonstration alone;
-    text: what `whole` are the ids of; answer: ids of the answer; follows: whether `whole` is
-    `query`, then `answer`, then end-of-turn marks.
+    query: token ids of the example as a query without demonstrations; whole: token ids of the
+    example as a demonstration; text: the text of `whole`; answer: token ids of the answer; follows:
+    whether `whole` is `query`, then `answer`, then end-of-turn marks.
     """
 
     query: list[int]
@@ -35,10 +34,10 @@ def asked_turn(processor: Any, query: HasQuestion, prompt: PromptFormat) -> Turn
 
 
 def turn(processor: Any, example: HasAnswer, prompt: PromptFormat) -> Turn:
-    """Return where the answer of one example begins and ends.
+    """Return the turn of an example with its answer.
 
     Raises:
-        UserError: The answer has no token of its own.
+        UserError: No token is left for the answer.
     """
     text = render(processor, [example], None, prompt)
     query = text_ids(processor, render(processor, [], example, prompt))
@@ -53,7 +52,7 @@ def turn(processor: Any, example: HasAnswer, prompt: PromptFormat) -> Turn:
     if not answer:
         raise UserError(
             f"the answer {example.answer!r} has no token of its own, so its likelihood is not "
-            "defined: mend the answer, or use another tokenizer."
+            "defined: correct the answer, or use another tokenizer."
         )
     return Turn(query, whole, text, answer, follows)
 
@@ -69,5 +68,5 @@ def without_end(processor: Any, ids: list[int]) -> list[int]:
 
 
 def text_ids(processor: Any, text: str) -> list[int]:
-    """Return the token ids of a text that has all its marks already."""
+    """Return the token ids of a text; no special tokens are added."""
     return list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,21 +1,21 @@
-"""What asking the VLM cost so far: the figures of the progress bar, and of MLflow."""
+"""Counts of a stage's requests to the VLM, for the progress bar and for MLflow."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Usage:
-    """Counts of one stage.
+    """Counts of one stage's requests to the VLM.
 
     Attributes:
-        requests: Distinct requests, those that the store answered included.
+        requests: Distinct requests, including those that the store answered.
         hits: Requests that the store answered.
-        empty: Answers without a letter; see `scoring/empty_answers` in the glossary.
-        seconds: Time spent waiting for the VLM and the store.
-        tokens_whole: Prompt tokens of the requests that were asked, each prompt counted whole.
-        tokens_run: Tokens that were really run; the difference was saved by sharing prefixes, here
-            or in a server's cache.
-        likelihoods: How a server was asked for likelihoods; "" if it was not.
+        empty: Answers that are empty or white space; see `scoring/empty_answers` in the glossary.
+        seconds: Time spent on requests, in the VLM and in the store.
+        tokens_whole: Prompt tokens of the requests to the VLM, each prompt counted whole.
+        tokens_run: Prompt tokens that were computed; sharing prefixes, here or in a server's cache,
+            saved the others.
+        likelihoods: The way in which a server computed likelihoods; "" if it did not.
     """
 
     requests: int = 0
@@ -32,7 +32,7 @@ class Usage:
         return 1 - self.tokens_run / self.tokens_whole if self.tokens_whole else 0.0
 
     def figures(self) -> dict[str, float]:
-        """Return what is logged: names as in MLflow."""
+        """Return the figures by their names in MLflow."""
         rate = self.requests / self.seconds if self.seconds else 0.0
         return {
             "scoring/requests": self.requests,

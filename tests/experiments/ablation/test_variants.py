@@ -66,12 +66,12 @@ def test_it_runs_from_the_first_stage_it_changes_to_the_last_it_needs(
 def test_what_it_changes_must_train_something(
     methods: list[str], params: dict[str, object]
 ) -> None:
-    with pytest.raises(UserError, match="changes nothing that is trained"):
+    with pytest.raises(UserError, match="changes nothing that affects the training"):
         stages(variant(methods=methods, params=params))
 
 
 def test_something_in_it_must_be_trained() -> None:
-    with pytest.raises(ValidationError, match="nothing trains any of them"):
+    with pytest.raises(ValidationError, match="none of them is trained"):
         variant(methods=["sttr", "zero-shot"])
 
 
@@ -147,12 +147,12 @@ def test_a_place_belongs_to_one_question() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"policies": "nobody"}, "no variant of this name trains any"),
-        ({"policies": "carried"}, "no variant of this name trains any"),
+        ({"policies": "nobody"}, "there is no variant of this name that"),
+        ({"policies": "carried"}, "there is no variant of this name that"),
         ({"policies": "there"}, "it has no policies of grpo"),
-        ({"policies": "there", "methods": ["sft"]}, "they were trained with these params"),
+        ({"policies": "there", "methods": ["sft"]}, "these were trained with the same params"),
         ({"versus": "there/grpo"}, r"transfers\.carried\.versus: .*there does not evaluate grpo"),
-        ({"versus": "carried"}, "sft of the variant itself"),
+        ({"versus": "carried"}, "compares the variant with itself"),
     ],
 )
 def test_a_transfer_uses_policies_that_there_are_elsewhere(
@@ -169,7 +169,7 @@ def test_a_transfer_uses_policies_that_there_are_elsewhere(
 def test_a_transfer_changes_vlm_and_pools_alone(params: dict[str, object]) -> None:
     transfer = Transfer.model_validate({**CARRIED, "params": params})
     base = load_params(ROOT / "params.yaml")
-    with pytest.raises(UserError, match="but trains nothing"):
+    with pytest.raises(UserError, match="but a transfer trains nothing"):
         place_of(transfer, base, ROOT)
 
 
@@ -188,7 +188,7 @@ def test_the_curve_is_of_a_question_that_a_variant_asks(tmp_path: Path) -> None:
     path.write_text(f"seeds: [1]\ncurve: this\n{variants}")
     assert read_variants(tmp_path).curve == "this"
     path.write_text(f"seeds: [1]\ncurve: that\n{variants}")
-    with pytest.raises(UserError, match=r"variants.yaml: .*curve: no variant asks 'that'"):
+    with pytest.raises(UserError, match=r"variants.yaml: .*curve: no variant has 'that'"):
         read_variants(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A study goes on where nothing changes its trials, and stops by name where something does."""
+"""A study continues if nothing changes its trials, and stops and names it if something does."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -68,7 +68,7 @@ def test_what_changes_no_trial_is_free(params: dict[str, Any]) -> None:
 def test_what_changes_trials_is_named(tmp_path: Path, params: dict[str, Any], name: str) -> None:
     study = open_study(settings(str(tmp_path / "study.journal")))
     study.set_user_attr(MADE_WITH, kept())
-    with pytest.raises(UserError, match=rf"{name} was .* and is .*Undo that, or give"):
+    with pytest.raises(UserError, match=rf"{name} was .* and is now .*Undo that, or give"):
         check_made_with(study, kept(params))
 
 
@@ -126,7 +126,7 @@ def test_a_study_of_unknown_origin_is_not_joined(tmp_path: Path) -> None:
 
 
 def test_a_worker_stops_once_the_study_is_another_one(tmp_path: Path) -> None:
-    """Two that begin a study at once with different settings do not both go on."""
+    """Of two workers that begin a study at once with different settings, only one continues."""
     found = settings(str(tmp_path / "study.journal"), trials=4)
 
     class Overtaken(FormulaTrials):
@@ -134,5 +134,5 @@ def test_a_worker_stops_once_the_study_is_another_one(tmp_path: Path) -> None:
             open_study(found).set_user_attr(MADE_WITH, {**kept(), "seeds": [5]})
             return super().measure(*arguments)
 
-    with pytest.raises(UserError, match="seeds was \\[5\\] and is \\[1, 2\\]"):
+    with pytest.raises(UserError, match="seeds was \\[5\\] and is now \\[1, 2\\]"):
         run_worker(PARAMS, found, cast(Trials, Overtaken()))

@@ -1,4 +1,4 @@
-"""The journal: repaired where a writer was killed, refused where it is damaged, never stuck."""
+"""The journal: repaired after a killed writer, refused if it is damaged, never stuck."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ def test_a_torn_last_line_is_moved_aside_before_the_next_one_is_added(
     assert path.read_bytes().startswith(whole + b'{"op_code":')
     (kept,) = tmp_path.glob("study.journal.torn-*")
     assert kept.read_bytes() == torn
-    assert "half a line" in caplog.text
+    assert "an incomplete line" in caplog.text
     states = [trial.state for trial in open_study(settings(str(path))).trials]
     assert states == [TrialState.COMPLETE] * 3
 
@@ -93,7 +93,7 @@ def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
 
 
 def test_a_lock_of_a_process_that_is_gone_is_removed_at_once(tmp_path: Path) -> None:
-    """Whichever folder the command is run in."""
+    """This holds whichever folder the command is run in."""
     path = tmp_path / "study.journal"
     small(path)
     code = (
@@ -113,7 +113,7 @@ def test_a_lock_of_a_process_that_is_gone_is_removed_at_once(tmp_path: Path) -> 
 def test_a_lock_of_unknown_origin_is_waited_for_without_haste(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
-    """Another program's, another machine's, or one that was copied with its folder."""
+    """It may be another program's or machine's, or have been copied with its folder."""
     path = tmp_path / "study.journal"
     path.touch()
     Path(f"{path}.lock").symlink_to(target)
@@ -128,7 +128,7 @@ def test_a_lock_of_unknown_origin_is_waited_for_without_haste(
 
 
 def test_a_link_beside_the_journal_is_not_written_through(tmp_path: Path) -> None:
-    """A folder of somebody else may hold one that leads out of it."""
+    """Somebody else's folder may hold a link that leads out of it."""
     other = tmp_path / "other"
     other.write_text("of somebody")
     (tmp_path / "study.journal.holder").symlink_to(other)
@@ -161,7 +161,7 @@ def test_a_file_of_something_else_is_refused_and_stays_as_it_is(
     path = tmp_path / "study.journal"
     path.write_bytes(content)
     for use in (open_study, find_study):
-        with pytest.raises(UserError, match=r"study\.journal is no journal of a study"):
+        with pytest.raises(UserError, match=r"study\.journal is not the journal of a study"):
             use(settings(str(path)))
     assert path.read_bytes() == content
 
@@ -180,7 +180,7 @@ def test_two_journals_put_together_are_refused(tmp_path: Path) -> None:
     small(one)
     small(two)
     one.write_bytes(one.read_bytes() + two.read_bytes())
-    with pytest.raises(UserError, match=r"one\.journal, line \d+ .*two journals were put into one"):
+    with pytest.raises(UserError, match=r"one\.journal, line \d+ .*two journals were joined"):
         find_study(settings(str(one)))
 
 
@@ -191,7 +191,7 @@ def test_a_missing_line_does_not_give_one_trial_s_values_to_another(tmp_path: Pa
     begun = [n for n, line in enumerate(lines) if json.loads(line)["op_code"] == 4]
     del lines[begun[0]]
     path.write_bytes(b"".join(lines))
-    with pytest.raises(UserError, match="lines are missing before it"):
+    with pytest.raises(UserError, match="lines before it are missing"):
         find_study(settings(str(path)))
 
 
@@ -201,7 +201,9 @@ def test_an_operation_of_a_newer_optuna_is_named(tmp_path: Path) -> None:
     lines = len(path.read_bytes().splitlines())
     with path.open("ab") as file:
         file.write(b'{"op_code":99,"worker_id":"a-1"}\n')
-    with pytest.raises(UserError, match=rf"line {lines + 1} was written by a newer Optuna"):
+    with pytest.raises(
+        UserError, match=rf"line {lines + 1} was written by a newer version of Optuna"
+    ):
         find_study(settings(str(path)))
 
 
@@ -209,7 +211,7 @@ def test_a_study_of_another_kind_is_not_joined(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     storage = optuna.storages.JournalStorage(Journal(path))
     optuna.create_study(storage=storage, study_name="grpo", direction="minimize")
-    with pytest.raises(UserError, match="is of another kind"):
+    with pytest.raises(UserError, match="is another kind of study"):
         open_study(settings(str(path)))
 
 

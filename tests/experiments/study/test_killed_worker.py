@@ -1,4 +1,4 @@
-"""Workers that are killed at any moment: the study ends as if nobody had been."""
+"""Workers may be killed at any moment: the study ends as if none had been killed."""
 
 import os
 import random
@@ -23,7 +23,7 @@ TRIALS = 7
 
 
 def quick(path: Path) -> StudySettings:
-    """Return settings by which a worker of this machine that has no name yet is soon missed."""
+    """Return settings with which a nameless worker of this machine soon counts as lost."""
     update = {"stale_seconds": 0.5, "seeds": [1], "startup_trials": 3}
     return settings(str(path), TRIALS).model_copy(update=update)
 
@@ -42,7 +42,7 @@ def start(found: StudySettings) -> int:
 
 
 def results(study: optuna.Study) -> dict[int, Any]:
-    """Return what every place of a study gave, and that it gave it once."""
+    """Return what every numbered place of a study gave; each gave it once."""
     trials = study.get_trials()
     assert all(trial.state.is_finished() for trial in trials)
     given: dict[int, Any] = {}

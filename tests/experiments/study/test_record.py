@@ -1,4 +1,4 @@
-"""A study in MLflow: one parent, one child a trial, nothing twice, and a champion."""
+"""A study in MLflow: one parent run, one child per trial, nothing twice, and a champion."""
 
 import random
 import shutil
@@ -65,7 +65,7 @@ def test_trials_are_children_of_one_parent_and_none_is_logged_twice(
 def test_a_projection_that_is_cut_off_anywhere_is_made_good(
     tmp_path: Path, fresh_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the calls to MLflow, one after another is the last."""
+    """Each call to MLflow in turn is the last one that is made."""
     shutil.copy(fresh_store, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The space of the study: the baseline lies in it, and values become params."""
+"""The space of the study: the baseline is part of it, and values become params."""
 
 import difflib
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_values_become_params_and_weights_keep_their_sum() -> None:
 
 
 def test_a_trial_is_rewarded_for_hard_and_soft_alone() -> None:
-    """Whatever params.yaml rewards beside them: the space has no value for it."""
+    """Whatever else params.yaml rewards, the space has no value for it."""
     other = changed_params(PARAMS, {"reward": {"soft": 0.0, "bias": 0.5}})
     values = {**baseline(PARAMS, SETTINGS.space), "hard_share": 0.25}
     for params in (PARAMS, other):

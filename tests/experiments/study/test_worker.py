@@ -1,4 +1,4 @@
-"""Workers: the baseline first, no trial twice, nothing lost but what was running."""
+"""Workers run the baseline first and no trial twice, and lose nothing but what was running."""
 
 import os
 import signal
@@ -134,7 +134,7 @@ def test_a_sign_of_life_that_is_no_time_is_named(journal: str) -> None:
 
 
 def test_hosts_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process of the other one that has a number of ours is none of ours, gone or not."""
+    """A process number of another host says nothing about this host's processes."""
     here = name_process()
     real = Path.read_text
 
@@ -191,7 +191,7 @@ def test_a_worker_takes_over_the_last_trial_of_a_machine_that_falls_silent(journ
 
 
 class SilentTrials(FormulaTrials):
-    """They report nothing until there were three signs of life."""
+    """Trials that report nothing until their worker has given three signs of life."""
 
     def __init__(self, study: optuna.Study) -> None:
         """Look at this study."""
@@ -217,7 +217,7 @@ def test_a_trial_that_reports_nothing_gives_signs_of_life(journal: str) -> None:
 
 
 class TakenTrials(FormulaTrials):
-    """Other workers take the trial with this number for lost while it runs."""
+    """Trials of which one, by its number, is taken for lost by other workers while it runs."""
 
     def __init__(self, study: optuna.Study, number: int) -> None:
         """Take trial `number` of the study."""
@@ -247,7 +247,7 @@ def test_a_worker_whose_trial_is_taken_for_lost_leaves_it_and_goes_on(
     study = open_study(found)
     run_worker(PARAMS, found, cast(Trials, TakenTrials(study, number=2)))
     assert study.trials[2].state == TrialState.FAIL
-    assert "trial 2 was taken for lost" in caplog.text
+    assert "trial 2 was counted as lost" in caplog.text
     again = [t for t in study.trials if t.user_attrs.get("again") == 2]
     assert [t.state for t in again] == [TrialState.COMPLETE]
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -285,7 +285,7 @@ def test_trials_on_other_data_are_not_mixed(journal: str) -> None:
     work(journal, trials=2)
     other = FormulaTrials()
     other.made_of = {"objective": "other data"}
-    with pytest.raises(UserError, match="objective was formula and is other data"):
+    with pytest.raises(UserError, match="objective was formula and is now other data"):
         run_worker(PARAMS, settings(journal), cast(Trials, other))
 
 
@@ -306,7 +306,7 @@ def kill_and_go_on(storage: str) -> None:
         victim.send_signal(signal.SIGSTOP)
         running = study.get_trials(states=(TrialState.RUNNING,))
         in_trial = any(t.user_attrs.get(WORKER) == name for t in running)
-        # Killed with the journal's lock in its hands, all others wait for half a minute.
+        # If it is killed while it holds the journal's lock, all others wait for half a minute.
         if in_trial and len(study.trials) > 4 and not os.path.lexists(f"{storage}.lock"):
             break
         victim.send_signal(signal.SIGCONT)

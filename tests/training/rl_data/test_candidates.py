@@ -1,4 +1,4 @@
-"""Proposals: as many of each kind as asked for, with the log-probs they were drawn with."""
+"""Candidates: as many of each kind as asked for, with the log-probs they were drawn with."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Headroom: shares, expected best of n, and a stop where there is nothing to learn."""
+"""Headroom: shares, the expected best of n, and a refusal if there is nothing to learn."""
 
 from itertools import combinations
 

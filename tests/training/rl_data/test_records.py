@@ -1,4 +1,4 @@
-"""RL data come back as they were written, and damage or another pool is noticed and named."""
+"""RL data are read as they were written; damage or another pool is noticed and named."""
 
 import json
 import tracemalloc
@@ -188,7 +188,7 @@ def test_a_missing_file_is_refused(folder: Path, name: str) -> None:
 
 def test_data_for_other_pools_are_refused(folder: Path) -> None:
     other = Pools(ids=POOLS.ids, sha256="q" * 64)
-    with pytest.raises(UserError, match="made for pools pppppppppppp, not qqqqqqqqqqqq"):
+    with pytest.raises(UserError, match="made for pools pppppppppppp, but .* is qqqqqqqqqqqq"):
         read_rl_data(folder, other)
 
 
@@ -202,7 +202,7 @@ def test_a_line_cut_off_in_the_middle_is_named(folder: Path) -> None:
 def test_missing_lines_are_noticed(folder: Path) -> None:
     path = folder / "records.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
-    with pytest.raises(UserError, match=r"holds 2 records, .*meta.json promises 3"):
+    with pytest.raises(UserError, match=r"holds 2 records, .*meta.json says 3"):
         read(folder)
 
 
@@ -325,18 +325,24 @@ def first(row: Line) -> Line:
         (lambda row: first(row)["shots"][1].update(answer=2), "answer: .* not 2"),
         (
             lambda row: first(row).update(step_log_probs=[-1.0, 0.5]),
-            "a log-probability is not within",
+            "a log-probability is not between",
         ),
-        (lambda row: first(row).update(log_prob=-1.375), "log_prob stands beside"),
-        (lambda row: first(row).update(temperature=0), "temperature is 0.0, it must be above 0"),
+        (lambda row: first(row).update(log_prob=-1.375), "both log_prob and step_log_probs"),
+        (
+            lambda row: first(row).update(temperature=0),
+            "temperature is 0.0, but it must be",
+        ),
         (lambda row: first(row).update(temperature="1.0"), "temperature: .* not '1.0'"),
         (lambda row: first(row).update(pointer=[11.0, 10]), r"pointer\.0: .* not 11\.0"),
         (lambda row: first(row).update(pointer=["11", 10]), r"pointer\.0: .* not '11'"),
-        (lambda row: first(row).update(pointer=[11, 10, 12]), "but the pointer has 3 ICDs"),
+        (
+            lambda row: first(row).update(pointer=[11, 10, 12]),
+            "must rise to 3, the pointer's length",
+        ),
         (lambda row: first(row).update(pointer=[11, 99]), "query 2: example 99"),
         (lambda row: row.update(query_id=True), "query_id: .* not True"),
-        (lambda row: row.update(query_id=1), "query 1 is in an earlier line"),
-        (lambda row: row.update(pool=[11, 10, 12, 13]), "pool of query 2 is another"),
+        (lambda row: row.update(query_id=1), "query 1 is already in an earlier line"),
+        (lambda row: row.update(pool=[11, 10, 12, 13]), "query 2 has a different pool"),
         (
             lambda row: row["candidates"][1].update(pointer=[11, 10]),
             "is there twice",
@@ -382,13 +388,13 @@ def test_the_same_candidate_twice_is_no_harm(tmp_path: Path) -> None:
 
 def test_what_can_not_be_written_whole_leaves_what_was_there(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ValueError, match="2 records, but 3 are promised"):
+    with pytest.raises(ValueError, match="2 records, but meta says 3"):
         write_rl_data(folder, META, RECORDS[:2])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_records_are_read_one_at_a_time(tmp_path: Path) -> None:
-    """Ten times as many take no more memory than a few of them."""
+    """Ten times as many records take no more memory."""
 
     def peak(count: int) -> int:
         ids = range(1, count + 1)

@@ -1,6 +1,6 @@
-"""What every variant leaves: scores on the test questions, and facts.
+"""The results of a variant: its scores on the test questions, and facts about its training.
 
-Nothing is chosen on the test questions.
+The test questions choose nothing.
 """
 
 import shutil
@@ -26,30 +26,30 @@ from lever_plus.selectors.base import Selector
 from lever_plus.selectors.baselines import SimilaritySelector
 
 Checkpoints = Callable[[str, int], Path]
-"""Returns the checkpoint of a method that a training seed made."""
+"""Returns the checkpoint folder of a method and a training seed."""
 
 
 @contextmanager
 def renewed(name: str, paths: Paths) -> Iterator[Path]:
-    """Open a folder for what a variant leaves; it replaces what an earlier run left at the end.
+    """Open a folder for a variant's results; at the end it replaces those of an earlier run.
 
     Args:
-        name: Of the variant.
-        paths: The pipeline's.
+        name: Name of the variant.
+        paths: Paths of the pipeline.
 
     Yields:
         An empty folder.
 
     Raises:
-        UserError: Another process is running the variant just now.
+        UserError: Another process is running the same variant.
     """
     lock = paths.cache / "ablations" / f"{name}.lock"
-    busy = f"{name} is being run by another `lever-plus ablate` here: wait until that has ended."
+    busy = f"another `lever-plus ablate` is running {name} here: wait until it has ended."
     with locked(lock, busy, "let this user write there"):
         fresh, out = working(name, paths) / "out", paths.variant(name)
         shutil.rmtree(fresh, ignore_errors=True)
         yield fresh
-        # Only now: what an earlier run gave is there until this one is whole.
+        # Only now, so that the earlier results stay until the new ones are complete.
         if out.is_dir():
             shutil.rmtree(out)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -57,28 +57,32 @@ def renewed(name: str, paths: Paths) -> Iterator[Path]:
 
 
 def working(name: str, paths: Paths) -> Path:
-    """Return the folder that a variant works in."""
+    """Return the folder for a variant's temporary files."""
     return paths.cache / "ablations" / name
 
 
 def seeds_of(base: Params, root: Path) -> list[int]:
-    """Return the seeds of all variants; UserError if the pipeline has not trained with each."""
+    """Return the seeds of all variants.
+
+    Raises:
+        UserError: A seed is not a training seed of the pipeline.
+    """
     seeds = read_variants(root).seeds
     other = [seed for seed in seeds if seed not in base.training_seeds]
     if other:
         raise UserError(
             f"{VARIANTS}: seeds: {other[0]} is not one of training_seeds in params.yaml "
-            f"({', '.join(map(str, base.training_seeds))}), and a variant starts from what the "
-            "pipeline trained with its seed: add it there, or leave it out here."
+            f"({', '.join(map(str, base.training_seeds))}), but a variant starts from what the "
+            "pipeline trained with the same seed: add it there, or remove it here."
         )
     return seeds
 
 
 class Place:
-    """Where a variant's methods are scored: the test questions, before a VLM and with pools."""
+    """Where a variant's methods are scored: on the test questions, with one VLM and its pools."""
 
     def __init__(self, workspace: Workspace, pointer: PointerParams) -> None:
-        """Keep VLM, pools and features, and how many demonstrations are shown at what price."""
+        """Keep VLM, pools and features, and the number of demonstrations and their price."""
         self._workspace, self._pointer = workspace, pointer
         self._questions = workspace.of_split("test")
         self._pools = workspace.pools_of(self._questions)
@@ -91,16 +95,17 @@ class Place:
         *,
         allow_other_pool: bool = False,
     ) -> list[pd.DataFrame]:
-        """Return what policies of a training seed score.
+        """Return the score tables of a training seed's policies, one per method.
 
         Args:
-            methods: Which.
+            methods: The trained methods.
             seed: Training seed.
-            checkpoint: Where their checkpoints are.
-            allow_other_pool: Use them on other pools than they were trained with, on purpose.
+            checkpoint: Returns the checkpoint of a method and a seed.
+            allow_other_pool: Whether to use policies on other pools than they were trained on.
 
         Raises:
-            UserError: A checkpoint cannot be loaded, or is of other pools or another feature space.
+            UserError: A checkpoint can't be loaded, or its policy was trained on other pools or in
+                another feature space.
         """
         tables = []
         for method in methods:
@@ -111,7 +116,7 @@ class Place:
         return tables
 
     def baselines(self, methods: Sequence[str]) -> list[pd.DataFrame]:
-        """Return what methods score that nothing trains, as stage `evaluate` has them."""
+        """Return the score tables of untrained methods, computed as in the stage `evaluate`."""
         features, scorer = self._workspace.features, self._workspace.scorer
         return [
             evaluate_zero_shot(scorer, method, self._questions)
@@ -128,7 +133,7 @@ class Place:
 
 
 def write_results(folder: Path, scores: Sequence[pd.DataFrame], facts: dict[str, Any]) -> None:
-    """Write score table and facts into what `renewed` opened."""
+    """Write the score table and the facts into a folder that `renewed` opened."""
     with replacing(folder / SCORES) as file:
         pd.concat(scores, ignore_index=True).to_parquet(file, index=False)
     write_json(folder / FACTS, facts)

@@ -1,6 +1,6 @@
-"""What variants and transfers left, and the pipeline beside them: scores and facts, read strictly.
+"""The results of variants, of transfers and of the pipeline itself, checked while they are read.
 
-The pipeline is variant `default`.
+The pipeline counts as the variant `default`.
 """
 
 from collections.abc import Collection, Mapping
@@ -35,14 +35,16 @@ COLUMNS: Final = {
     **{"method": "OTU", "seed": "iu", "query_id": "iu", "image_id": "iu", "shot": "iu"},
     "vqa_acc_score": "f",
 }
-"""Columns of a score table that are read here, and the kinds of numbers or texts in them."""
+"""Columns of a score table that are read here, with the NumPy kinds that each may have."""
 
 
 class Made(NamedTuple):
     """How a variant's methods were made.
 
-    requests: {method: VLM requests to train all that it is made from, mean over seeds}.
-    spread: Mean standard deviation of rewards inside groups; None where it is not known.
+    Attributes:
+        requests: {method: VLM requests that training it took, together with everything that it
+            starts from}, mean over seeds.
+        spread: Mean standard deviation of rewards inside groups; None if it is not known.
     """
 
     requests: Mapping[str, float]
@@ -58,7 +60,7 @@ class Tables:
         made: Mapping[str, Made],
         untrained: Collection[str],
     ) -> None:
-        """Keep both by variant, and the names of the methods that nothing trains."""
+        """Keep scores and facts by variant, and the names of the untrained methods."""
         self._scores, self.made, self._untrained = scores, made, untrained
 
     def __contains__(self, key: str) -> bool:
@@ -67,9 +69,15 @@ class Tables:
         return name in self._scores and method in set(self._scores[name]["method"])
 
     def of(self, key: str) -> tuple[Table, Clusters]:
-        """Return what <variant>/<method> scored, and the image of every question."""
+        """Return the scores of <variant>/<method>, and the image of every question.
+
+        Raises:
+            UserError: It is not evaluated.
+        """
         if key not in self:
-            raise UserError(f"ablations/variants.yaml compares with {key}, which is not evaluated.")
+            raise UserError(
+                f"ablations/variants.yaml compares with {key}, but that is not evaluated."
+            )
         name, _, method = key.partition("/")
         scores = self._scores[name]
         table = Table(scores[scores["method"] == method], trained=method not in self._untrained)
@@ -77,10 +85,10 @@ class Tables:
 
 
 def read_tables(paths: Paths, variants: Variants) -> Tables:
-    """Read what the pipeline and all variants and transfers left.
+    """Read the results of the pipeline and of all variants and transfers.
 
     Raises:
-        UserError: Something is missing, damaged or not complete.
+        UserError: A file is missing, damaged or not complete.
     """
     summary = read_summary(paths.summary)
     untrained = {m.name for m in methods_in(summary) if m.kind != "trained"}
@@ -94,13 +102,13 @@ def read_tables(paths: Paths, variants: Variants) -> Tables:
 
 
 def _scores(paths: Paths, name: str) -> pd.DataFrame:
-    """Read a score table; UserError says what is wrong with it."""
+    """Read a score table; raise UserError if it is missing, damaged or not complete."""
     path = paths.scores if name == DEFAULT else paths.variant(name) / SCORES
     advice = "run `make ablations` again" if name != DEFAULT else "run `dvc repro evaluate`"
     check_file(path, advice)
     try:
         table = pd.read_parquet(path, columns=list(COLUMNS))
-    # pyarrow has errors of many kinds for damaged files.
+    # pyarrow raises many kinds of errors for damaged files.
     except Exception as error:
         said = str(error).partition("\n")[0][:200]
         raise UserError(f"{path} is damaged ({said}): {advice}.") from error
@@ -108,7 +116,7 @@ def _scores(paths: Paths, name: str) -> pd.DataFrame:
         if table[column].dtype.kind not in kinds or table[column].isna().any():
             raise UserError(f"{path}: column {column} is damaged: {advice}.")
     if not len(table) or not table["vqa_acc_score"].between(0, 1).all():
-        raise UserError(f"{path} has no scores, or some outside 0..1: {advice}.")
+        raise UserError(f"{path} has no scores, or scores outside 0..1: {advice}.")
     try:
         check_complete(table)
     except UserError as error:
@@ -117,13 +125,13 @@ def _scores(paths: Paths, name: str) -> pd.DataFrame:
 
 
 def _made_by_default(summary: Summary) -> Made:
-    """Return what the summary says about the pipeline's methods."""
+    """Return how the pipeline's methods were made, from its summary."""
     rows = [*summary["rows"], *summary["means"]]
     return Made({r["method"]: r["vlm_requests"] for r in rows if "vlm_requests" in r}, None)
 
 
 def _made(paths: Paths, name: str, variant: Variant) -> Made:
-    """Return what a variant's facts say; UserError if they lack a method."""
+    """Return how a variant's methods were made; raise UserError if its facts lack a method."""
     path, advice = paths.variant(name) / FACTS, "run `make ablations` again"
     seeds = list((read_json_as(_Facts, path, advice).model_extra or {}).values())
     requests = dict.fromkeys(variant.baselines, 0.0)
@@ -136,13 +144,13 @@ def _made(paths: Paths, name: str, variant: Variant) -> Made:
 
 
 def _made_elsewhere(transfer: Transfer, source: Made) -> Made:
-    """Return how a transfer's methods were made: its policies are those of a variant."""
+    """Return how a transfer's methods were made; its policies come from a variant."""
     requests = {method: source.requests[method] for method in transfer.trained}
     return Made({**dict.fromkeys(transfer.baselines, 0.0), **requests}, None)
 
 
 class _Seed(BaseModel):
-    """What is known of one seed of a variant; other facts are not shown."""
+    """The facts about one seed of a variant that are read here; others are ignored."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -151,7 +159,7 @@ class _Seed(BaseModel):
 
 
 class _Facts(BaseModel):
-    """A variant's facts: its stages, and a section a seed."""
+    """A variant's facts: the stages that it ran, and a section for each seed."""
 
     model_config = ConfigDict(strict=True, extra="allow")
     __pydantic_extra__: dict[str, _Seed]

@@ -1,7 +1,7 @@
-"""What the variants gave: accuracies, paired differences, requests, spread of rewards in groups.
+"""The tables of the ablations: accuracies, paired differences, requests, spread of rewards.
 
-Computed from the score tables and what the variants' trainings said. The pipeline's own rows stand
-in as variant `default`.
+They are computed from the variants' score tables and facts. The pipeline's own rows have the
+variant name `default`.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,20 @@ from lever_plus.report.tables import known, markdown, notes, percent, points
 
 Row = dict[str, Any]
 DIFFERENCES: Final = ("difference", "to_trained_there")
-"""Differences of a row: to what its variant is compared with, and to the same method trained where
-a transfer uses it."""
+"""Differences of a row: to what its variant is compared with, and, for a transfer, to the same
+method trained at the place where the transfer uses it."""
 
 
 def run(paths: Paths, resamples: int) -> Outcome:
-    """Write metrics/ablations.json and the curve over requests, and print the tables."""
+    """Write metrics/ablations.json and the data of the curve over requests; print the tables.
+
+    Args:
+        paths: Paths of the project.
+        resamples: Number of bootstrap resamples.
+
+    Raises:
+        UserError: A result is missing, damaged, or can't be compared.
+    """
     variants = read_variants(paths.root)
     tables, curve = read_tables(paths, variants), variants.curve
     asked = dict.fromkeys(variant.asks for variant in variants.whole.values())
@@ -53,7 +61,10 @@ def run(paths: Paths, resamples: int) -> Outcome:
 
 
 def _answers(variants: Variants, question: str, tables: Tables, resamples: int) -> list[Row]:
-    """Return the rows of the variants that ask a question; they are one table, and one family."""
+    """Return the rows of the variants that ask a question.
+
+    They form one table, and one family of comparisons for the correction.
+    """
     asking = {n: variant for n, variant in variants.whole.items() if variant.asks == question}
     rows = [
         _row(name, method, variants, tables, resamples)
@@ -68,7 +79,7 @@ def _answers(variants: Variants, question: str, tables: Tables, resamples: int) 
 
 
 def as_markdown(rows: list[Row], question: str) -> str:
-    """Return the table of one question: what answers it, and what that is compared with."""
+    """Return the table of one question in Markdown: its rows, and those they are compared with."""
     shown = [row for row in rows if row["asks"] == question]
     versus = {row["versus"] for row in shown}
     shown += [row for row in rows if f"{row['variant']}/{row['method']}" in versus]
@@ -130,14 +141,14 @@ def _difference(tables: Tables, key: str, versus: str, resamples: int) -> Row:
 
 
 def _check_pairs(table: Table, other: Table, key: str, versus: str) -> None:
-    """Refuse to compare what was asked other questions, or with other demonstrations."""
+    """Refuse to compare methods on different questions or at different shots."""
     if set(table.questions) != set(other.questions):
         raise UserError(
-            f"{key} was evaluated on {len(table.questions)} questions and {versus} on "
-            f"{len(other.questions)}, not the same ones: run `make ablations` again."
+            f"{key} was evaluated on {len(table.questions)} questions, and {versus} on "
+            f"{len(other.questions)} that are not the same: run `make ablations` again."
         )
     if table.shots != other.shots and not (table.zero_shot or other.zero_shot):
         raise UserError(
-            f"{key} was evaluated at shots {table.shots} and {versus} at {other.shots}: a variant "
-            "that changes pointer.shots can be compared with one that does too (versus)."
+            f"{key} was evaluated at shots {table.shots}, but {versus} at {other.shots}: let "
+            "`versus` name a variant with the same pointer.shots."
         )

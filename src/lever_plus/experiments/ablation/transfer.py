@@ -1,4 +1,4 @@
-"""A transfer: policies that a variant trained, used before another VLM or with other pools."""
+"""Transfers: policies that a variant trained, used with another VLM or other pools."""
 
 import shutil
 from dataclasses import replace
@@ -39,17 +39,17 @@ PLACE: Final = ("vlm", POOL)
 def run(name: str, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
     """Use the policies of a variant elsewhere, with every seed of `ablations/variants.yaml`.
 
-    Pools are drawn anew where they are others than the pipeline's. What a policy saw in training
-    does not matter: it gets queries that it has not seen, and a pool.
+    Pools are drawn anew if the transfer changes how. The policies get queries that they have not
+    seen, as always, so it does not matter what they saw in training.
 
     Args:
-        name: Of the transfer.
-        paths: The pipeline's.
-        vlm: The VLM, where it is open already.
+        name: Name of the transfer.
+        paths: Paths of the pipeline.
+        vlm: The VLM, if it is already open.
 
     Raises:
         UserError: The transfer is not valid, the policies are missing or of another feature space,
-            or another process is running it just now.
+            or another process is running the same transfer.
     """
     root, transfer = paths.root, find_transfer(name, paths.root)
     base = load_params(root / "params.yaml")
@@ -58,7 +58,7 @@ def run(name: str, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
     with renewed(name, paths) as fresh:
         work, moved = working(name, paths) / POOL, paths
         if params.pool != base.pool:
-            shutil.rmtree(work, ignore_errors=True)  # what a killed run has left
+            shutil.rmtree(work, ignore_errors=True)  # leftovers of a killed run
             moved = replace(paths, moved={POOL: work})
             pool.run(settings_of(pool.Settings, params), moved)
         workspace = Workspace(moved, params.vlm, params.scoring, vlm)
@@ -78,17 +78,17 @@ def run(name: str, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
 
 
 def place_of(transfer: Transfer, base: Params, root: Path) -> Params:
-    """Return params.yaml with a transfer's changes: where it uses policies.
+    """Return params.yaml with a transfer's changes, which say where it uses policies.
 
     Raises:
-        UserError: They are not valid together, or change how policies are trained.
+        UserError: The changes are not valid together, or change how policies are trained.
     """
     params = changed_by(transfer, root)
     before, after = base.model_dump(), params.model_dump()
     other = [key for key, value in after.items() if key not in PLACE and value != before[key]]
     if other:
         raise UserError(
-            f"{VARIANTS}, a transfer that asks {transfer.asks!r}: it changes {other[0]}, but "
-            f"trains nothing: change {' or '.join(PLACE)}, or make it a variant."
+            f"{VARIANTS}: a transfer that asks {transfer.asks!r} changes {other[0]}, but a "
+            f"transfer trains nothing: change only {' or '.join(PLACE)}, or make it a variant."
         )
     return params

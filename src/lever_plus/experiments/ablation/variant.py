@@ -1,9 +1,9 @@
-"""One variant with one seed after another: trained into a folder of its own, then evaluated.
+"""One variant: trained with each seed in a folder of its own, then evaluated.
 
-Everything that the variant does not change is read from the pipeline's outputs, so that variants
-share data, features, pools, and the answer store; the very stage functions run. A seed's SFT
-policy, RL data and off-line policies are those that the pipeline made with the same seed, so the
-seeds of variants are training seeds, and intervals over them hold the whole training.
+The variant runs the pipeline's own stage functions. Everything that it does not change is read from
+the pipeline's outputs, so variants share data, features, pools and the answer store. The SFT
+policy, RL data and off-line policies of a seed are those that the pipeline made with the same seed.
+So the seeds of variants must be training seeds, and intervals over them cover the whole training.
 """
 
 import os
@@ -37,21 +37,21 @@ from lever_plus.training.returns import leave_one_out, statistics, total
 from lever_plus.vlm.store.cached import StoredVlm
 
 Tracks = Callable[[str, Paths, int], Track]
-"""Opens the tracked runs of a variant's seed, given the variant, where it trains, and the seed."""
+"""Opens tracked runs, given the variant's name, the paths where it trains, and the seed."""
 
 
 def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -> Outcome:
     """Run a variant with every seed of `ablations/variants.yaml`.
 
     Args:
-        name: Of the variant.
-        paths: The pipeline's.
+        name: Name of the variant.
+        paths: Paths of the pipeline.
         tracks: Opens the tracked runs.
-        vlm: The VLM, where it is open already.
+        vlm: The VLM, if it is already open.
 
     Raises:
-        UserError: The variant is not valid, a seed of it is no training seed, or another process
-            is running it just now.
+        UserError: The variant is not valid, one of its seeds is not a training seed, or another
+            process is running the same variant.
     """
     root, variant = paths.root, find_variant(name, paths.root)
     with renewed(name, paths) as fresh:
@@ -62,7 +62,7 @@ def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -
         facts: dict[str, dict[str, Any]] = {}
         for seed in seeds:
             work = working(name, paths) / f"seed{seed}"
-            shutil.rmtree(work, ignore_errors=True)  # what a killed run has left
+            shutil.rmtree(work, ignore_errors=True)  # leftovers of a killed run
             moved = replace(
                 paths, moved={stage: work / stage for stage in stages}, metrics_in=work / "metrics"
             )
@@ -83,7 +83,7 @@ def run(name: str, paths: Paths, tracks: Tracks, vlm: StoredVlm | None = None) -
             shutil.rmtree(work, ignore_errors=True)
         write_results(fresh, scores, {"stages": stages, **facts})
     ran, out = ", ".join(stages) or "nothing", paths.variant(name)
-    return Outcome(f"{name}: {ran} run anew; {len(facts)} seeds in {out}")
+    return Outcome(f"{name}: stages run again: {ran}; {len(facts)} seeds in {out}")
 
 
 def _train(
@@ -95,7 +95,7 @@ def _train(
     track: Track,
     vlm: StoredVlm | None,
 ) -> None:
-    """Run stages."""
+    """Run the stages in their order, for one seed."""
     needed = {*methods, params.grpo.start} if GRPO in stages else set(methods)
     imitations = methods if stages[-1:] == [SFT] else {*methods, SFT}
     calls: dict[str, Callable[[], Outcome]] = {
@@ -117,7 +117,7 @@ def _train(
 
 
 def _describe(params: Params, workspace: Workspace, seed: int) -> dict[str, float]:
-    """Return what the candidates of the RL data give: reward and its spread inside groups."""
+    """Return statistics of the RL data's candidates, such as the spread of rewards in groups."""
     groups = workspace.groups(workspace.paths.rl_data(seed), params.reward, params.rl)
     weights = workspace.environment(params.pointer.shots, params.reward).trained_weights
     returns = total(groups.rewards, torch.tensor(weights))

@@ -1,7 +1,7 @@
 """The variants of `ablations/variants.yaml`: what each changes in params.yaml, and what it asks.
 
-A transfer is a variant that trains nothing: it uses the policies of another one before another VLM,
-or with other pools.
+A transfer is a variant that trains nothing: it uses the policies of another variant with another
+VLM or with other pools.
 """
 
 from collections.abc import Mapping
@@ -24,21 +24,21 @@ from lever_plus.files.yaml_files import read_yaml
 VARIANTS: Final = Path("ablations") / "variants.yaml"
 SCORES: Final = "scores.parquet"
 FACTS: Final = "facts.json"
-"""Files of a variant's results."""
+"""Names of a variant's result files: the score table, and facts about its training."""
 DEFAULT: Final = "default"
-"""The pipeline, where variants are compared with it."""
+"""The name of the pipeline itself in comparisons with variants."""
 POOL: Final = "pool"
 CHAIN: Final = (POOL, "sft_data", SFT, "rl_data", RCE, GRPO)
-"""Stages that a variant may run anew, each after those before it."""
+"""Stages that a variant may run again, in their order."""
 MEASURING: Final = ("in_context", "evaluate", "report")
-"""Stages whose outputs no other stage is made from: variants need none of them."""
+"""Stages that only measure: no policy is made from their outputs, so variants never run them."""
 BASELINES: Final = (ZERO_SHOT, *SIMILARITIES)
-"""Methods that nothing trains, for a variant before another VLM or with pools of its own."""
-ADVICE: Final = "write it as ablations/variants.yaml of the project has it"
+"""Untrained methods that a variant with another VLM or other pools may evaluate again."""
+ADVICE: Final = "compare it with the ablations/variants.yaml that came with the project"
 
 
 def _comparison(text: str) -> str:
-    """Refuse what names no variant, or more than a method of one."""
+    """Refuse what is not the name of a variant, or <variant>/<method>."""
     for name in text.split("/", 1):
         try:
             check_name(name, "the name")
@@ -53,15 +53,17 @@ def _apart(names: list[str]) -> list[str]:
 
 
 class Variant(Section):
-    """A variant."""
+    """One variant of the pipeline."""
 
-    asks: Text = Field(description="the table that it stands in: what is compared there")
+    asks: Text = Field(
+        description="question that the variant answers; variants with the same one share a table"
+    )
     methods: Annotated[list[Name], Field(min_length=1), AfterValidator(_apart)] = Field(
-        description="methods that are evaluated: trained ones, and similarities or zero-shot beside"
+        description="methods to evaluate: trained ones, and also similarities or zero-shot"
     )
     versus: Annotated[str, AfterValidator(_comparison)] = Field(
-        description="what differences are paired with: <variant>/<method>, or <variant> for the "
-        "same method there; `default` is the pipeline; what it names is the baseline itself"
+        description="what the variant is compared with: <variant>/<method>, or <variant> for the "
+        "same method there; `default` is the pipeline; a row that it names itself is the baseline"
     )
     preset: Name | None = Field(default=None, description="file in presets/, applied first")
     params: dict[str, Any] = Field(default_factory=dict, description="changes to params.yaml")
@@ -69,26 +71,26 @@ class Variant(Section):
     @model_validator(mode="after")
     def _trains(self) -> "Variant":
         if not self.trained:
-            raise ValueError("methods: nothing trains any of them: add one that is trained")
+            raise ValueError("methods: none of them is trained: add one that is")
         return self
 
     @property
     def trained(self) -> list[str]:
-        """Names of its methods that are trained."""
+        """Names of the trained methods."""
         return [method for method in self.methods if method not in BASELINES]
 
     @property
     def baselines(self) -> list[str]:
-        """Names of its methods that nothing trains."""
+        """Names of the untrained methods."""
         return [method for method in self.methods if method in BASELINES]
 
     def compared(self, method: str) -> str:
-        """Return the <variant>/<method> that one of its methods is compared with."""
+        """Return the <variant>/<method> that a method of this variant is compared with."""
         return self.versus if "/" in self.versus else f"{self.versus}/{method}"
 
 
 class Transfer(Variant):
-    """A variant that trains nothing: policies of another one, used elsewhere."""
+    """A variant that trains nothing: it uses another variant's policies with other VLM or pools."""
 
     policies: Name = Field(description="the variant whose policies are used")
 
@@ -97,15 +99,15 @@ Found = TypeVar("Found", bound=Variant)
 
 
 class Variants(Section):
-    """The whole file."""
+    """The whole file `ablations/variants.yaml`."""
 
     seeds: Annotated[list[Seed], Field(min_length=1), Distinct] = Field(
-        description="training seeds of every variant, some of those of params.yaml"
+        description="training seeds of every variant; each must be in params.yaml"
     )
     curve: Text | None = Field(
         default=None,
-        description="what variants ask that are drawn, the pipeline beside them: accuracy over the "
-        "VLM requests to train",
+        description="the `asks` of the variants whose accuracy is drawn over the VLM requests that "
+        "training took, together with the pipeline's",
     )
     variants: dict[Name, Variant] = Field(min_length=1)
     transfers: dict[Name, Transfer] = Field(default_factory=dict)
@@ -123,7 +125,7 @@ class Variants(Section):
     @model_validator(mode="after")
     def _drawn(self) -> "Variants":
         if self.curve is not None and all(v.asks != self.curve for v in self.variants.values()):
-            raise ValueError(f"curve: no variant asks {self.curve!r}")
+            raise ValueError(f"curve: no variant has {self.curve!r} as its `asks`")
         return self
 
     @property
@@ -132,9 +134,10 @@ class Variants(Section):
         return {**self.variants, **self.transfers}
 
     def place(self, name: str) -> str:
-        """Return the first variant of the same question that changes the same: it names the place.
+        """Return the name of the place where a variant's selectors are used.
 
-        Selectors are used at the same place where VLM and pools are the same.
+        Selectors are used at the same place if VLM and pools are the same. The place is named after
+        the first variant with the same question and the same changes.
         """
         own = self.whole[name]
         changes = (own.asks, own.preset, own.params)
@@ -142,7 +145,7 @@ class Variants(Section):
         return next(same)
 
     def trained_there(self, name: str, method: str) -> str:
-        """Return the <variant>/<method> trained where a transfer uses it; "" if there is none."""
+        """Return the <variant>/<method> that was trained at a transfer's place; "" if none was."""
         there = self.place(name)
         known = name in self.transfers and there in self.variants
         return f"{there}/{method}" if known and method in self.variants[there].trained else ""
@@ -153,7 +156,7 @@ class Variants(Section):
         return "" if versus == f"{name}/{method}" else versus
 
     def policies_of(self, name: str, method: str) -> str:
-        """Return the variant whose policies a row is of; "" if nothing trains its method."""
+        """Return the variant whose policies a row shows; "" if its method is untrained."""
         if method in BASELINES:
             return ""
         return self.transfers[name].policies if name in self.transfers else name
@@ -168,17 +171,19 @@ class Variants(Section):
         own = self.whole[name]
         alone = "/" not in own.versus or len(own.methods) == 1
         if (other, compared) == (name, method) and alone:
-            raise ValueError(f"{place} is {method} of the variant itself")
+            raise ValueError(f"{place} compares the variant with itself")
 
     def _check_policies(self, place: str, transfer: Transfer) -> None:
         if transfer.policies not in self.variants:
-            raise ValueError(f"{place}: no variant of this name trains any")
+            raise ValueError(f"{place}: there is no variant of this name that trains policies")
         source = self.variants[transfer.policies]
         missing = [method for method in transfer.trained if method not in source.trained]
         if missing:
             raise ValueError(f"{place}: it has no policies of {missing[0]}")
         if (source.preset, source.params) == (transfer.preset, transfer.params):
-            raise ValueError(f"{place}: they were trained with these params: change vlm or pool")
+            raise ValueError(
+                f"{place}: these were trained with the same params: change vlm or pool"
+            )
 
 
 def has_variants(root: Path) -> bool:
@@ -187,9 +192,9 @@ def has_variants(root: Path) -> bool:
 
 
 def read_variants(root: Path) -> Variants:
-    """Read the file of a project; UserError says what is wrong with it."""
+    """Read the variants of a project; raise UserError if the file is missing or wrong."""
     path = root / VARIANTS
-    content = read_yaml(path, "run from the project's root folder, or write it as the README says")
+    content = read_yaml(path, f"run from the project's root folder, or {ADVICE}")
     try:
         return Variants.model_validate(content)
     except ValidationError as error:
@@ -197,12 +202,12 @@ def read_variants(root: Path) -> Variants:
 
 
 def find_variant(name: str, root: Path) -> Variant:
-    """Return a variant that trains; UserError says which there are."""
+    """Return a variant that trains; raise UserError, which names all, if there is none."""
     return _found(name, read_variants(root).variants)
 
 
 def find_transfer(name: str, root: Path) -> Transfer:
-    """Return a transfer; UserError says which there are."""
+    """Return a transfer; raise UserError, which names all, if there is none."""
     return _found(name, read_variants(root).transfers)
 
 
@@ -216,7 +221,7 @@ def params_of(variant: Variant, root: Path) -> Params:
     """Return params.yaml with a variant's changes.
 
     Raises:
-        UserError: They are not valid together, or do not train what the variant evaluates.
+        UserError: The changes are not valid together, or do not train what the variant evaluates.
     """
     params = changed_by(variant, root)
     stops = params.stop is not None
@@ -224,22 +229,22 @@ def params_of(variant: Variant, root: Path) -> Params:
     for method in variant.trained:
         if method not in known:
             raise UserError(
-                f"{VARIANTS}: methods: nothing trains {method}: choose of {', '.join(known)}."
+                f"{VARIANTS}: methods: {method} is not trained: choose from {', '.join(known)}."
             )
     return params
 
 
 def changed_by(variant: Variant, root: Path) -> Params:
-    """Return params.yaml with a variant's changes; UserError if they are not valid together."""
+    """Return params.yaml with a variant's changes; raise UserError if they do not fit together."""
     preset = root / "presets" / f"{variant.preset}.yaml" if variant.preset else None
     try:
         return merged_params(root / "params.yaml", preset, variant.params)
     except UserError as error:
-        raise UserError(f"{VARIANTS}, a variant that asks {variant.asks!r}: {error}") from error
+        raise UserError(f"{VARIANTS}: a variant that asks {variant.asks!r}: {error}") from error
 
 
 class _Stage(BaseModel):
-    """What a variant needs to know of a stage of dvc.yaml."""
+    """The part of a stage in dvc.yaml that is read here."""
 
     params: tuple[str, ...]
 
@@ -249,14 +254,14 @@ class _Pipeline(BaseModel):
 
 
 def stages_to_run(variant: Variant, base: Params, changed: Params, root: Path) -> list[str]:
-    """Return the stages that a variant runs anew: those that DVC would, up to what is evaluated.
+    """Return the stages that a variant runs again: those that DVC would run, up to its methods.
 
-    A stage runs if a parameter that dvc.yaml names for it differs, or if one before it runs. None
-    does for a variant without changes: it is the pipeline, under another name.
+    A stage runs if one of the parameters that dvc.yaml names for it differs, or if a stage before
+    it runs. A variant without changes runs none: it is the pipeline under another name.
 
     Raises:
-        UserError: A stage before the training chain would have to run: data and features are the
-            same for all variants. Or it changes what trains nothing.
+        UserError: The variant changes data or features, which all variants share, or it changes
+            nothing that affects training.
     """
     path, advice = root / "dvc.yaml", "restore it (`git checkout dvc.yaml`)"
     pipeline = checked(_Pipeline, read_yaml(path, advice), str(path), advice)
@@ -273,7 +278,7 @@ def stages_to_run(variant: Variant, base: Params, changed: Params, root: Path) -
         return []
     last = max(CHAIN.index(stage_of(method)) for method in variant.trained)
     if not firsts or min(firsts) > last:
-        raise UserError("this variant changes nothing that is trained.")
+        raise UserError("this variant changes nothing that affects the training of its methods.")
     return list(CHAIN[min(firsts) : last + 1])
 
 

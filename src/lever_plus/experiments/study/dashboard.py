@@ -1,9 +1,9 @@
-"""optuna-dashboard on this machine, behind a check of who asks.
+"""optuna-dashboard on this machine, with a check where requests come from.
 
-The dashboard has no password and deletes studies. A page of another site that is open in the same
-browser could ask it to, or reach it under a name that leads to this machine (DNS rebinding). So
-requests must name this machine as their host, and those that change something must come from the
-dashboard's own pages.
+The dashboard has no password and can delete studies. A page of another site that is open in the
+same browser could tell it to, or could reach it under a host name that leads to this machine (DNS
+rebinding). So every request must name this machine as its host, and a request that changes
+something must come from the dashboard's own pages.
 """
 
 import re
@@ -24,7 +24,7 @@ Application = Callable[[Environ, Any], Iterable[bytes]]
 
 
 class Guarded:
-    """A WSGI application that answers requests of this machine's own pages alone."""
+    """A WSGI application that answers only requests from this machine's own pages."""
 
     def __init__(self, app: Application, port: int) -> None:
         """Keep the application and the port that its pages are on."""
@@ -42,21 +42,21 @@ class Guarded:
 
 
 def refusal(environ: Environ, port: int) -> str:
-    """Return why a request is refused; nothing if it is this machine's own.
+    """Return why a request is refused; "" if it is allowed.
 
     Args:
-        environ: The request, as WSGI gives it.
-        port: The port that the dashboard is on.
+        environ: The WSGI environment of the request.
+        port: The port of the dashboard.
     """
     host = environ.get("HTTP_HOST", "")
     if not _is_own(host, port):
         return "this host is not served"
     came = [environ[name] for name in ("HTTP_ORIGIN", "HTTP_REFERER") if environ.get(name)]
     changes = environ.get("REQUEST_METHOD") not in SAFE
-    # A link from elsewhere may lead here; what a page elsewhere asks for has an origin.
+    # A link on another site may lead here, but a request by that site's scripts has an Origin.
     checked = came if changes else came[:1] if environ.get("HTTP_ORIGIN") else []
     if not all(_is_from(address, host) for address in checked) or (changes and not came):
-        return "requests of other pages are refused"
+        return "requests from other pages are refused"
     return ""
 
 
@@ -82,7 +82,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Quiet(WSGIRequestHandler):
-    """Writes no line for every request, and does not wait for ever for one."""
+    """Logs no requests, and waits only a limited time for each."""
 
     timeout = IDLE_SECONDS
 
@@ -91,15 +91,15 @@ class _Quiet(WSGIRequestHandler):
 
 
 def dashboard_server(storage: Any, host: str, port: int) -> WSGIServer:
-    """Return a server of the dashboard that listens already; `serve_forever` answers.
+    """Return a server of the dashboard that already listens; call `serve_forever` to answer.
 
     Args:
         storage: Optuna's storage of the studies.
-        host: Address that it listens on; requests must name this machine whatever it is.
-        port: Its port; 0 for a free one.
+        host: Address to listen on; whatever it is, requests must name this machine as their host.
+        port: Port to listen on; 0 for a free one.
 
     Raises:
-        UserError: A package is missing, or something else listens there.
+        UserError: A package is missing, or the address can't be used.
     """
     with needs("dashboard", "lever-plus study dashboard"):
         from optuna_dashboard import wsgi

@@ -1,8 +1,9 @@
-"""What a study was made with: all that changes what a trial gives, and nothing else.
+"""The fingerprint of a study: everything that changes the result of a trial, and nothing else.
 
-Trials are compared with each other, so they must differ in their values alone. How fast they are
-computed, where answers and the study are kept, how values are proposed, how many trials there are
-and what other stages and methods do changes no trial, and may change while a study is under way.
+Trials are compared with each other, so they may differ only in the values that were proposed for
+them. Other things do not affect a trial's result and may change while a study runs: how fast trials
+are computed, where answers and the study are kept, how values are proposed, how many trials there
+are, and what other stages and methods do.
 """
 
 import json
@@ -20,9 +21,9 @@ from lever_plus.experiments.study.space import first_tau
 
 MADE_WITH: Final = "made_with"
 PROPOSED: Final = {"epochs", "learning_rate", "kl_beta", "rounds", "start"}
-"""Settings of GRPO that every trial has of its own."""
+"""Settings of GRPO that differ from trial to trial, or that all trials set themselves."""
 UNUSED: Final = {"group_size"}
-"""Of fresh candidates, which no trial draws."""
+"""Settings of GRPO for fresh candidates, which trials do not draw."""
 SHOWN: Final = 3
 RESULTS: Final = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -30,11 +31,11 @@ RESULTS: Final = (TrialState.COMPLETE, TrialState.PRUNED)
 def made_with(
     params: Params, settings: StudySettings, sources: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return {setting or source: value} of all that a trial's result depends on.
+    """Return {setting or source: value} for everything that a trial's result depends on.
 
     Args:
-        params: params.yaml.
-        settings: search/params.yaml.
+        params: Content of params.yaml.
+        settings: Content of search/params.yaml.
         sources: What the trials are computed from, see `Trials.sources`.
     """
     space = settings.space.model_dump()
@@ -44,7 +45,7 @@ def made_with(
         "rl": params.rl.model_dump(include={"filter_gen_methods"}),
         RCE: {**params.rce.model_dump(exclude={"tau"}), "tau": first_tau(params)[1].model_dump()},
         GRPO: params.grpo.model_dump(exclude=PROPOSED | UNUSED),
-        # The order of choices is part of what Optuna knows them by.
+        # A list, because for Optuna the order of the choices is part of the distribution.
         "space": {**space, "gen_methods": list(space["gen_methods"].items())},
     }
     found = {"seeds": settings.seeds, "kl_budget": settings.kl_budget}
@@ -55,12 +56,12 @@ def made_with(
 
 
 def check_made_with(study: optuna.Study, now: Mapping[str, Any]) -> None:
-    """Refuse to mix trials that are not comparable; a study without results takes what is now.
+    """Refuse to mix trials that are not comparable; a study without results takes over `now`.
 
-    What an earlier version remembered beside what counts today is passed over.
+    Entries that an earlier version stored, but that no longer count, are ignored.
 
     Raises:
-        UserError: Names what differs.
+        UserError: The study was made with other settings or data; the message names what differs.
     """
     known = study.user_attrs.get(MADE_WITH)
     if known is None and not study.get_trials(deepcopy=False, states=RESULTS):
@@ -69,21 +70,21 @@ def check_made_with(study: optuna.Study, now: Mapping[str, Any]) -> None:
     advice = "give the new one another name (search/params.yaml)"
     if not isinstance(known, dict):
         raise UserError(
-            f"study {study.study_name} was made by another program or an earlier version, so what "
-            f"its trials were made with is not known: {advice}."
+            f"study {study.study_name} was made by another program or an earlier version, so it is "
+            f"not known what its trials were made with: {advice}."
         )
     other = [name for name, value in now.items() if name not in known or known[name] != value]
     if other:
         shown = _listed([_difference(name, known, now) for name in other])
         raise UserError(
-            f"study {study.study_name} was made with other settings or data, and its trials could "
-            f"not be compared with new ones: {shown}. Undo that, or {advice}."
+            f"study {study.study_name} was made with other settings or data, so its trials can't "
+            f"be compared with new ones: {shown}. Undo that, or {advice}."
         )
 
 
 def _difference(name: str, known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     before = _short(known[name]) if name in known else "not there"
-    return f"{name} was {before} and is {_short(now[name])}"
+    return f"{name} was {before} and is now {_short(now[name])}"
 
 
 def _short(value: Any) -> str:

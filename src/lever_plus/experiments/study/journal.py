@@ -1,8 +1,9 @@
-"""The journal file of a study: repaired where a writer was killed, refused where it is damaged.
+"""The journal file of a study: repaired after a writer was killed, refused if it is damaged.
 
-A journal is one JSON object a line, an operation each. A line that was not finished when its
-writer was killed, or the disk was full, is moved to a file beside the journal before the next one
-is added. Whatever else is wrong is said by line, and the file stays as it is.
+Each line of a journal is a JSON object, and describes one operation. If the last line is
+incomplete, because its writer was killed or the disk was full, it is moved to a file next to the
+journal before the next line is added. For any other damage the error names the line, and the file
+is not changed.
 """
 
 import json
@@ -28,22 +29,22 @@ ADVICE: Final = (
     "changed"
 )
 START: Final = b'{"op_code":'
-"""How every line begins."""
+"""The first bytes of every line."""
 CHUNK: Final = 65_536
 
 
 class Journal(BaseJournalBackend):
-    """Reads and appends the operations of a journal; every process has one of its own."""
+    """Reads and appends the operations of a journal; every process has its own `Journal`."""
 
     def __init__(self, path: Path, grace_s: float = GRACE_S) -> None:
         """Make the file if it is missing.
 
         Args:
             path: An absolute path.
-            grace_s: How long a lock of unknown origin is waited for.
+            grace_s: How many seconds to wait for a lock whose holder is not known.
 
         Raises:
-            UserError: It is no file, no journal, or can't be made.
+            UserError: The path is not a file, not a journal, or can't be made.
         """
         self._path, self._lock = path, JournalLock(path, grace_s)
         self._begin()
@@ -57,12 +58,12 @@ class Journal(BaseJournalBackend):
         self._check_start()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the operations from a number on, as far as their lines are whole.
+        """Yield the operations from a number on; an incomplete last line is left out.
 
         Raises:
             UserError: A line is damaged, or the file was replaced.
         """
-        if log_number_from != self._count:  # a storage that begins anew, not after its last one
+        if log_number_from != self._count:  # the storage does not continue after its last one
             self._begin()
         try:
             with self._path.open("rb") as file:
@@ -74,7 +75,7 @@ class Journal(BaseJournalBackend):
                 file.seek(self._end)
                 for line in file:
                     if not line.endswith(b"\n"):
-                        return  # being written, or torn
+                        return  # still being written, or left incomplete
                     where = f"{self._path}, line {self._count + 1}"
                     operation = parse_json(line, where, ADVICE)
                     self._operations.check(operation, where, ADVICE)
@@ -86,7 +87,7 @@ class Journal(BaseJournalBackend):
             raise UserError(f"{self._path} can't be read ({error.strerror}): {ADVICE}.") from error
 
     def _begin(self) -> None:
-        """Read from the first line on."""
+        """Start again from the first line."""
         self._count, self._end, self._operations = 0, 0, Operations()
 
     def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
@@ -98,7 +99,7 @@ class Journal(BaseJournalBackend):
         lines = [json.dumps(log, separators=(",", ":"), allow_nan=False) + "\n" for log in logs]
         self._lock.acquire()
         try:
-            # Not made anew: without its first lines a journal means nothing.
+            # Without O_CREAT: a new journal without the first lines would be useless.
             file = os.open(self._path, os.O_RDWR | os.O_APPEND)
             try:
                 _append(file, "".join(lines).encode(), self._repaired(file))
@@ -106,14 +107,14 @@ class Journal(BaseJournalBackend):
                 os.close(file)
         except OSError as error:
             raise UserError(
-                f"{self._path} can't be written ({error.strerror}); what it holds is as it was. "
-                "Make room, or let this user write there, and run the command again."
+                f"{self._path} can't be written to ({error.strerror}); its content is unchanged. "
+                "Free some space, or let this user write there, and run the command again."
             ) from error
         finally:
             self._lock.release()
 
     def _repaired(self, file: int) -> int:
-        """Move an unfinished last line to a file of its own; return the size of what is whole."""
+        """Move an incomplete last line to a file of its own; return the size of the rest."""
         size = os.fstat(file).st_size
         whole, torn = size, b""
         while whole and not torn.startswith(b"\n"):
@@ -130,8 +131,8 @@ class Journal(BaseJournalBackend):
                 fresh.write_bytes(torn)
             os.ftruncate(file, whole)
             LOG.warning(
-                "%s ended with half a line, which a process that was killed or a full disk left: "
-                "its %d bytes are now in %s, and the study goes on without them",
+                "%s ended with an incomplete line, because a process was killed or the disk was "
+                "full: its %d bytes are now in %s, and the study continues without them",
                 self._path,
                 len(torn),
                 kept,
@@ -139,11 +140,11 @@ class Journal(BaseJournalBackend):
         return whole
 
     def _check_start(self) -> None:
-        """Refuse a file of something else, which may have no line at all."""
+        """Refuse a file that is not a journal, even one without any line."""
         with self._path.open("rb") as file:
             start = file.read(len(START))
         if start != START[: len(start)]:
-            raise UserError(f"{self._path} is no journal of a study: {ADVICE}.")
+            raise UserError(f"{self._path} is not the journal of a study: {ADVICE}.")
 
 
 def _append(file: int, content: bytes, size: int) -> None:

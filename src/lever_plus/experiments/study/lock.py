@@ -1,9 +1,10 @@
-"""The lock of a study's journal: no killed process keeps it, and whoever waits for it says so.
+"""The lock of a study's journal: a killed process does not keep it, and waiting for it is logged.
 
-Two locks, one inside the other. The outer one is the kernel's, on a file beside the journal: it
-ends with its process. The inner one is the link that Optuna's own programs and other machines know.
-Whoever has the outer lock writes there which link it made, so that a link of a process that is gone
-is removed at once; any other link has the time that Optuna gives it.
+There are two locks, one inside the other. The outer one is a kernel lock on a file next to the
+journal; it ends with its process. The inner one is a link, the lock that Optuna's own programs and
+other machines use. The holder of the outer lock writes into its file which link it made, so that
+the link of a process that is gone can be removed at once. Any other link is respected for as long
+as Optuna respects it.
 """
 
 import errno
@@ -20,25 +21,25 @@ from lever_plus.tracking.makers import is_gone, name_process
 
 LOG = logging.getLogger("lever_plus")
 GRACE_S: Final = 30.0
-"""Optuna's time after which a link that nobody renews is taken away."""
+"""Seconds after which Optuna removes a link that nobody renews."""
 QUIET_S: Final = 2.0
 SAY_EVERY_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 0.25
 LONGEST_NAME: Final = 1024
-"""Bytes of the file that names a holder."""
+"""Size in bytes of the file that names the holder."""
 Link = tuple[int, int]
-"""What tells a link from others of the same name: inode and time."""
+"""Identifies a link among others of the same name: its inode and its modification time in ns."""
 
 
 class JournalLock:
-    """Excludes all other writers of one journal, those of other machines included."""
+    """Excludes all other writers of a journal, including those on other machines."""
 
     def __init__(self, journal: Path, grace_s: float = GRACE_S) -> None:
         """Lock nothing yet.
 
         Args:
-            journal: The file, as an absolute path: the link points to it.
-            grace_s: How long an unknown holder may keep the lock.
+            journal: The journal as an absolute path; the link points to it.
+            grace_s: How many seconds an unknown holder may keep the lock.
         """
         self._journal, self._grace_s = journal, grace_s
         self._link = journal.with_name(f"{journal.name}.lock")
@@ -69,14 +70,14 @@ class JournalLock:
             raise
 
     def release(self) -> None:
-        """Give the lock back, unless it was taken away: this process was stopped for too long."""
+        """Release the lock, unless others removed it because this process had stopped too long."""
         if self._mine is not None and _identity(self._link) == self._mine:
             self._link.unlink(missing_ok=True)
         self._mine = None
         self._unlock_file()
 
     def _lock_file(self) -> None:
-        """Take the kernel's lock; go on without it where there is none, or a holder is stopped."""
+        """Take the kernel's lock; continue without it if locking fails or its holder hangs."""
         file = os.open(self._holder, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         waiting = _Waiting(self._journal, self._grace_s)
         while True:
@@ -99,7 +100,7 @@ class JournalLock:
     def _make_link(self) -> None:
         waiting, worker = _Waiting(self._journal, self._grace_s), name_process()
         before = {} if self._file is None else _read(self._file)
-        # Made under another name first: its holder is known before it is the lock.
+        # Made under another name first, so that its holder is known before it becomes the lock.
         self._fresh.unlink(missing_ok=True)
         self._fresh.symlink_to(self._journal)
         try:
@@ -113,16 +114,16 @@ class JournalLock:
                 known = before.get("link") == list(found)
                 gone = known and is_gone(before.get("worker"))
                 if gone or not waiting.goes_on(_described(before if known else {})):
-                    LOG.warning("%s: left by a process that is gone, and removed", self._link)
+                    LOG.warning("%s was left by a process that is gone; removed it", self._link)
                     if _identity(self._link) == found:
                         self._link.unlink(missing_ok=True)
         finally:
             self._fresh.unlink(missing_ok=True)
 
     def _take_link(self, worker: dict[str, Any]) -> bool:
-        """Make the link that was prepared the lock; return False if somebody was faster."""
+        """Turn the prepared link into the lock; return False if another process was faster."""
         mine = _identity(self._fresh)
-        if mine is None:  # a worker of another machine cleaned up
+        if mine is None:  # a worker on another machine removed it
             self._fresh.symlink_to(self._journal)
             return False
         if self._file is not None:
@@ -131,7 +132,7 @@ class JournalLock:
             os.link(self._fresh, self._link, follow_symlinks=False)
         except FileExistsError:
             return False
-        except OSError:  # a file system on which links have one name
+        except OSError:  # the file system has no hard links to symbolic links
             try:
                 self._link.symlink_to(self._journal)
             except FileExistsError:
@@ -142,7 +143,7 @@ class JournalLock:
 
 
 class _Waiting:
-    """Pauses, and says from time to time what is waited for and how long it may take."""
+    """Pauses, and logs from time to time what it waits for and how long it may take."""
 
     def __init__(self, journal: Path, longest_s: float) -> None:
         self._journal, self._longest_s, self._pause = journal, longest_s, 0.001
@@ -151,12 +152,12 @@ class _Waiting:
         self._seen: Link | None = None
 
     def see(self, link: Link) -> None:
-        """Count anew if the lock has changed hands."""
+        """Restart the clock if the lock has a new holder."""
         if link != self._seen:
             self._seen, self._since = link, time.monotonic()
 
     def goes_on(self, holder: str) -> bool:
-        """Pause; return False once one holder had it for too long."""
+        """Pause; return False once the same holder has had the lock for too long."""
         now = time.monotonic()
         left = self._since + self._longest_s - now
         if left <= 0:
@@ -190,7 +191,7 @@ def _identity(link: Path) -> Link | None:
 
 
 def _read(file: int) -> dict[str, Any]:
-    """Return what a holder wrote; {} if nothing, or another program did."""
+    """Return what the holder wrote; {} if that is nothing, or another program wrote it."""
     try:
         name = json.loads(os.pread(file, LONGEST_NAME, 0))
     except (ValueError, RecursionError):
@@ -199,5 +200,5 @@ def _read(file: int) -> dict[str, Any]:
 
 
 def _write(file: int, name: dict[str, Any]) -> None:
-    """Write a name over the last one, in one call."""
+    """Overwrite the last name with a new one, in one call."""
     os.pwrite(file, json.dumps(name).encode().ljust(LONGEST_NAME), 0)

@@ -1,14 +1,14 @@
 """One trial: train off-line on the RL data, and compare with the RCE-only policy on dev.
 
-Objective: paired difference of dev accuracy (mean over shots), trial minus baseline, averaged over
-the same training seeds. The KL to the RCE policy is a constraint. All seeds' epochs are reported,
-those of RCE too where a trial trains it, so that a pruner may end a trial between epochs and
-between seeds. Test questions are not read.
+The objective is the paired difference of dev accuracy (mean over shots), trial minus baseline,
+averaged over the same training seeds. The KL to the RCE policy is a constraint. A trial reports the
+epochs of all seeds, including those of RCE if it trains RCE, so that a pruner may end it between
+epochs or seeds. Test questions are not read.
 
-All trials stand on one SFT policy and one set of RL data, those of the first training seed. A seed
-of a trial, or of promotion, is that of RCE and GRPO alone, so what the study says of training runs
-leaves out how much SFT and the RL data differ from seed to seed; the pipeline's evaluation has
-that. The pipeline's RCE policy of another seed is another training, and no trial starts from it.
+All trials start from one SFT policy and one set of RL data, those of the first training seed. The
+seed of a trial, or of promotion, is that of RCE and GRPO only. So the study does not see how much
+SFT and the RL data vary from seed to seed; the pipeline's evaluation does. The pipeline's RCE
+policies of other seeds come from other SFT policies, so no trial starts from them.
 """
 
 import hashlib
@@ -44,25 +44,28 @@ from lever_plus.vlm.store.cached import StoredVlm
 
 Accuracies = NDArray[np.float64]
 Report = Callable[[int, Row], None]
-"""Gets a number and a history row; may raise to end the trial.
+"""Gets the number of an epoch and its history row; may raise to end the trial.
 
-Epoch e of RCE has number e, epoch e of GRPO comes e + 1 after the last one of RCE.
+The epochs of RCE are numbered from 0; those of GRPO, also from its epoch 0, follow them.
 """
 
 
 OBJECTIVE: Final = 4
-"""Raised with every change of the code that gives a trial another result: studies do not mix."""
+"""Increased with every code change that alters a trial's result, so that studies do not mix."""
 
 
 class DivergedError(Exception):
-    """The loss is no number any more."""
+    """The trial has no usable result, for example because its loss is not finite."""
 
 
 class Measured(NamedTuple):
-    """What a seed of a trial gave on dev.
+    """The result of one seed of a trial on dev.
 
-    difference: paired difference to the baseline, [questions]; accuracies: by shot; kl: nats a
-    pointer; reward: best realised reward.
+    Attributes:
+        difference: Paired difference to the baseline, mean over shots, [questions].
+        accuracies: Mean accuracy at each shot.
+        kl: KL to the RCE policy, nats per pointer.
+        reward: Best realised reward; NaN if nothing was trained after RCE.
     """
 
     difference: Accuracies
@@ -75,12 +78,12 @@ class Trials:
     """Data and policies that all trials of a process share."""
 
     def __init__(self, params: Params, paths: Paths, vlm: StoredVlm | None = None) -> None:
-        """Read nothing yet.
+        """Keep where everything is; files are read when they are first needed.
 
         Args:
-            params: params.yaml.
-            paths: The pipeline's outputs.
-            vlm: The VLM, where it is open already.
+            params: Content of params.yaml.
+            paths: Paths of the pipeline.
+            vlm: The VLM, if it is already open.
         """
         self.params, self.paths = params, paths
         self.workspace = Workspace(paths, params.vlm, params.scoring, vlm)
@@ -90,24 +93,27 @@ class Trials:
 
     @property
     def first_seed(self) -> int:
-        """Training seed of the SFT policy and the RL data that all trials stand on."""
+        """Training seed of the SFT policy and the RL data that all trials start from."""
         return self.params.training_seeds[0]
 
     @cached_property
     def dev(self) -> list[int]:
-        """Dev queries."""
+        """Ids of the dev queries."""
         return self.workspace.queries("dev")
 
     @property
     def dev_images(self) -> Clusters:
-        """The image of each dev query, int [questions]: questions of one image belong together."""
+        """A number for the image of each dev query, int [questions]; equal images are equal."""
         images = [example.image_sha256 for example in self.workspace.of_split("dev")]
         return np.unique(images, return_inverse=True)[1].astype(np.int64)
 
     def sources(self, seeds: Sequence[int]) -> dict[str, Any]:
-        """Return {what: its hash or name} of all that trials with these seeds are computed from.
+        """Return {what: its hash or name} for everything that trials are computed from.
 
-        No paths: a project that was copied elsewhere computes the same.
+        Paths do not count: a copy of the project in another place computes the same.
+
+        Args:
+            seeds: Seeds of the trials.
         """
         workspace, paths, (name, _) = self.workspace, self.paths, first_tau(self.params)
         examples = [workspace.of_split(split) for split in ("train", "dev")]
@@ -130,16 +136,16 @@ class Trials:
         }
 
     def measure(self, params: Params, epochs: int, seed: int, report: Report) -> Measured:
-        """Train with changed params and compare on dev.
+        """Train with changed params, and compare with the baseline on dev.
 
         Args:
             params: params.yaml with a trial's changes.
-            epochs: Of GRPO; 0 stops at the RCE policy.
-            seed: Of RCE and GRPO.
-            report: Sees every epoch.
+            epochs: Epochs of GRPO; 0 stops at the RCE policy.
+            seed: Seed of RCE and GRPO.
+            report: Gets every epoch.
 
         Raises:
-            DivergedError: A loss became nan or infinite.
+            DivergedError: A loss became NaN or infinite.
         """
         policy = self._rce(params, seed, partial(_report, report, 0))
         kl, reward = 0.0, math.nan
@@ -173,7 +179,10 @@ class Trials:
         return self._baselines[seed]
 
     def _accuracies(self, params: Params, policy: Policy) -> Accuracies:
-        """Return the dev accuracies of a policy in double precision: equal ones differ by 0."""
+        """Return the dev accuracies of a policy in double precision, [questions, shots].
+
+        So the difference between equal policies is exactly 0.
+        """
         realised = self._environment(params).realised(policy, self.dev)
         return np.asarray(realised.accuracies, dtype=np.float64)
 
@@ -181,7 +190,7 @@ class Trials:
         return self.workspace.environment(params.pointer.shots, params.reward)
 
     def _groups(self, params: Params) -> Groups:
-        """Return the RL data as a trial sees them; all its trainings see the same."""
+        """Return the RL data as a trial sees them; its seeds share one copy."""
         key = repr((params.reward, params.rl))
         if self._newest is None or self._newest[0] != key:
             rl_data = self.paths.rl_data(self.first_seed)
@@ -191,7 +200,7 @@ class Trials:
     def _rce(
         self, params: Params, seed: int, observe: Callable[[Row], None] = lambda _row: None
     ) -> Policy:
-        """Return the RCE policy: the pipeline's where nothing differs, else trained, once."""
+        """Return the pipeline's RCE policy if nothing differs, else one that is trained once."""
         workspace, name = self.workspace, first_tau(params)[0]
         pipelines = self.paths.trained(name, seed)
         same = seed == self.first_seed and all(
@@ -215,14 +224,18 @@ class Trials:
 
 
 def _report(report: Report, first: int, row: Row) -> None:
-    """Report an epoch, the number of whose epoch 0 is `first`; DivergedError if it has no loss."""
+    """Report an epoch of a training whose epoch 0 has the number `first`.
+
+    Raises:
+        DivergedError: The epoch's loss is NaN or infinite.
+    """
     if not math.isfinite(float(row.get("loss", 0.0))):
         raise DivergedError(f"loss {row['loss']} in epoch {row['epoch']}")
     report(first + int(row["epoch"]), row)
 
 
 def _facts(example: Example) -> tuple[Any, ...]:
-    """Return all of an example but where its image lies."""
+    """Return all fields of an example except the path of its image."""
     return tuple(value for name, value in sorted(asdict(example).items()) if name != "image")
 
 
@@ -234,7 +247,7 @@ def _digest(*contents: bytes) -> str:
 
 
 def _policy(folder: Path) -> str:
-    """Return the hash of a checkpoint's network and weights; "missing" where it is not trained."""
+    """Return the hash of a checkpoint's network and weights; "missing" if there is none."""
     if not weights_of(folder).is_file():
         return "missing"
     weights = read_bytes(weights_of(folder), "train it again (`dvc repro`)")

@@ -1,7 +1,7 @@
-"""The operations of a journal, checked one by one: Optuna itself would fail on them, or mix trials.
+"""Checks of a journal's operations: damaged ones would make Optuna fail, or mix up trials.
 
-Optuna passes over what it does not understand of other workers, so a missing line would give one
-trial's values to another. Here every operation must belong to what was there before it.
+Optuna ignores what it does not understand from other workers, so after a missing line it would give
+one trial's values to another. Here every operation must fit those before it.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def _worked(made: Callable[[str], object]) -> Callable[[str], str]:
 
 
 def _check_value(distribution: str, value: float) -> None:
-    """Refuse what stands for none of the choices."""
+    """Refuse a value that the distribution can't have."""
     _worked(lambda text: json_to_distribution(text).to_external_repr(value))(distribution)
 
 
@@ -41,7 +41,7 @@ One = Annotated[dict[str, Any], Field(min_length=1, max_length=1)]
 
 
 class _Operation(BaseModel):
-    """What all have; later versions of Optuna may add to it."""
+    """The keys that all operations have; other keys are allowed, for later versions of Optuna."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -84,7 +84,7 @@ class _NewTrial(_OfStudy):
     def _whole(self) -> "_NewTrial":
         for name, value in self.params.items():
             if name not in self.distributions:
-                raise ValueError(f"{name} has a value and no distribution")
+                raise ValueError(f"{name} has a value but no distribution")
             _check_value(self.distributions[name], value)
         return self
 
@@ -136,60 +136,62 @@ KINDS: Final[tuple[type[_Operation], ...]] = (
     *(_NewStudy, _OfStudy, _StudyNote, _StudySystemNote, _NewTrial),
     *(_Proposal, _NewState, _Report, _TrialNote, _TrialSystemNote, _Operation),
 )
-"""By Optuna's number of the operation; the last one is passed over."""
+"""Models of the operations, by Optuna's number of the operation."""
 REMOVAL: Final = 1
+"""Optuna's number of the operation that deletes a study."""
 
 
 class Operations:
-    """What the operations so far have made."""
+    """The studies and trials that the operations so far have made."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Start without studies and trials."""
         self._names: dict[int, str] = {}
         self._made = 0
         self._owners: list[str] = []
 
     def check(self, content: Any, where: str, advice: str) -> None:
-        """Take the next operation.
+        """Check the next operation, and apply it.
 
         Args:
-            content: What a line says.
-            where: File and line.
-            advice: What to do if it is no operation, or belongs to nothing before it.
+            content: The JSON content of a line.
+            where: File and line, for errors.
+            advice: What the user can do if the line is wrong.
 
         Raises:
-            UserError: What is wrong with the line.
+            UserError: The line is not an operation, or does not fit the lines before it.
         """
         code = content.get("op_code") if isinstance(content, dict) else None
         if type(code) is not int or code < 0:
-            raise UserError(f"{where} is no operation of a study: {advice}.")
+            raise UserError(f"{where} is not an operation of a study: {advice}.")
         if code >= len(KINDS):
             raise UserError(
-                f"{where} was written by a newer Optuna (operation {code}): update this one "
-                "(`pip install --upgrade optuna`), or name another storage in search/params.yaml."
+                f"{where} was written by a newer version of Optuna (operation {code}): update "
+                "yours (`pip install --upgrade optuna`), or name another storage in "
+                "search/params.yaml."
             )
         operation = checked(KINDS[code], content, where, advice)
         if why := self._applied(operation):
             raise UserError(
-                f"{where} {why}: lines are missing before it, or two journals were put into one "
-                f"file: {advice}."
+                f"{where} {why}: lines before it are missing, or two journals were joined into "
+                f"one file: {advice}."
             )
 
     def _applied(self, operation: _Operation) -> str:
-        """Take an operation; return why it can't be one that was written at this place."""
+        """Apply an operation; return why it can't be at this place, "" if it can."""
         match operation:
             case _NewStudy(study_name=name):
-                # Two processes that make a study at once both write this; the second joins it.
+                # If two processes make a study at once, both write this; the second then joins it.
                 if name not in self._names.values():
                     self._names[self._made] = name
                     self._made += 1
             case _OfStudy(study_id=study):
                 if study >= self._made:
-                    return f"belongs to study {study}, which was not made"
+                    return f"belongs to study {study}, which does not exist"
                 self._apply_to_study(operation, study)
             case _OfTrial(trial_id=trial):
                 if trial >= len(self._owners):
-                    return f"belongs to trial {trial}, which was not begun"
+                    return f"belongs to trial {trial}, which does not exist"
                 return self._applied_to_trial(operation, trial)
         return ""
 
@@ -203,7 +205,7 @@ class Operations:
     def _applied_to_trial(self, operation: _OfTrial, trial: int) -> str:
         owner, mine = self._owners[trial], _process(operation)
         if isinstance(operation, _NewState) and operation.state == TrialState.RUNNING:
-            # Of several that want a waiting trial the first one gets it.
+            # If several processes want a waiting trial, the first one gets it.
             self._owners[trial] = owner or mine
         measured = isinstance(operation, _NewState) and operation.state == TrialState.COMPLETE
         if (measured or isinstance(operation, _Proposal | _Report)) and owner != mine:
@@ -212,5 +214,5 @@ class Operations:
 
 
 def _process(operation: _Operation) -> str:
-    """Return which process wrote an operation: a worker's id ends with that of a thread."""
+    """Return which process wrote an operation: the worker's id without its thread at the end."""
     return operation.worker_id.rpartition("-")[0]

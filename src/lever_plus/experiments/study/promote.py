@@ -1,13 +1,14 @@
-"""Promotion: the best trials are trained again on fresh seeds, and one is taken if it holds up.
+"""Promotion: train the best trials again on fresh seeds, and accept one of them if it holds up.
 
-The best of many trials is an optimistic choice on dev: of training runs that went well, and of dev
-questions that suit it. Fresh training seeds, which no trial has seen, take the first away. The
-second stays, for the questions are the same. The interval of each repeated trial covers questions,
-images taken whole, and runs of RCE and GRPO from the one SFT policy and RL data that all trials
-share (see `objective`). Its part of questions is widened for the number of all trials that the
-choice was made among, its part of training runs for those that are repeated (Bonferroni; Dunn
-1961). The best repeated trial is accepted if its KL keeps the budget and its interval is above
-zero. Otherwise the baseline stands. Test questions are read by the pipeline afterwards, once.
+The best of many trials looks better on dev than it is, for two reasons: its training runs went
+well, and the dev questions suit it. Fresh training seeds, which no trial has seen, remove the first
+reason. The second remains, because the questions are the same. The interval of each repeated trial
+covers questions (whole images are resampled) and runs of RCE and GRPO from the one SFT policy and
+RL data that all trials share (see `objective`). The questions' part of the interval is widened for
+the number of all trials that compete, the training runs' part for the number of repeated trials
+(Bonferroni; Dunn 1961). The best repeated trial is accepted if its KL is within the budget and its
+interval is above zero. Otherwise the baseline is kept. The pipeline reads the test questions only
+once, afterwards.
 """
 
 from pathlib import Path
@@ -33,9 +34,12 @@ from lever_plus.files.yaml_files import dump_yaml
 
 
 class Candidate(NamedTuple):
-    """A trial on fresh seeds.
+    """A trial that was trained again on fresh seeds.
 
-    difference: paired difference to RCE-only with its corrected interval; kl: nats a pointer.
+    Attributes:
+        trial: The trial.
+        difference: Paired difference to the RCE-only policy, with its corrected interval.
+        kl: KL to the RCE policy, nats per pointer, mean over seeds.
     """
 
     trial: FrozenTrial
@@ -43,7 +47,7 @@ class Candidate(NamedTuple):
     kl: float
 
     def accepted(self, settings: StudySettings) -> bool:
-        """Whether it is better for sure, and near enough."""
+        """Whether its interval is above zero and its KL is within the budget."""
         return self.difference.low > 0 and self.kl <= settings.kl_budget
 
 
@@ -61,8 +65,8 @@ def repeat_best(
     found = best_trials(study, settings.top)
     if not found:
         raise UserError(
-            "no finished trial keeps the KL budget: run more trials (`lever-plus study run`), or "
-            "raise kl_budget in search/params.yaml."
+            "no finished trial with GRPO is within the KL budget: run more trials (`lever-plus "
+            "study run`), or raise kl_budget in search/params.yaml."
         )
     among = len(competing(study))
     return [_repeat(trial, params, settings, trials, among, len(found)) for trial in found]
@@ -90,7 +94,7 @@ def _repeat(
 def accept(
     candidate: Candidate, params: Params, settings: StudySettings, path: Path
 ) -> dict[str, Any]:
-    """Write a trial's values into params.yaml, keeping its comments; return what was changed."""
+    """Write a trial's values into params.yaml, whose comments are kept; return the changes."""
     changed = changes(candidate.trial.params, params, settings.space)
     preset = path.with_name(".promoted.yaml")
     try:

@@ -1,6 +1,6 @@
-"""What is proposed for a trial: by its place in the study and what is known by then, nothing else.
+"""Proposals: the values of a trial depend only on its place in the study and on earlier results.
 
-Neither the process that asks nor how often a worker was killed changes a proposal.
+They do not depend on which process asks, or on how often a worker was killed.
 """
 
 from hashlib import sha256
@@ -16,22 +16,22 @@ from lever_plus.experiments.study.settings import StudySettings
 
 
 class Proposals(BaseSampler):
-    """Optuna's TPE, begun anew for every trial with a seed of its own."""
+    """Optuna's TPE sampler, made again for every trial with a seed for this trial."""
 
     def __init__(self, settings: StudySettings) -> None:
-        """Keep the seed, and how many trials are random."""
+        """Keep the seed, and the number of random trials at the start."""
         self._seed, self._random = settings.sampler_seed, settings.startup_trials
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return which values are proposed together."""
+        """Return the distributions of the values that are proposed together."""
         return self._of(study, trial, "space").infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose values together; those that were queued come before them."""
+        """Propose values together; Optuna prefers values that were queued."""
         return self._of(study, trial, "all").sample_relative(study, trial, search_space)
 
     def sample_independent(
@@ -41,7 +41,7 @@ class Proposals(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Propose one value: a trial that was killed after others of it gets the same one."""
+        """Propose one value; a trial that is repeated after a kill gets the same value again."""
         sampler = self._of(study, trial, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 

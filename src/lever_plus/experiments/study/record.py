@@ -1,6 +1,7 @@
-"""A study as files and in MLflow: the table of trials, plots, one parent run, one child a trial.
+"""A study as files (the table of trials, plots) and in MLflow (a parent run, a child per trial).
 
-The study's storage is the record; everything here is made from it, as often as one likes.
+The study's storage is the record. Everything here is made from it, and can be made again at any
+time.
 """
 
 import warnings
@@ -30,7 +31,7 @@ STATES: Final = {
 
 
 def table(study: optuna.Study) -> pd.DataFrame:
-    """Return a row a trial that has ended: number, state, role, difference, KL, values."""
+    """Return one row per trial that has ended: number, state, role, difference, KL, values."""
     rows = [
         {
             "trial": trial.number,
@@ -47,29 +48,29 @@ def table(study: optuna.Study) -> pd.DataFrame:
 
 
 def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that are complete, pruned or failed."""
+    """Return the trials that have ended: they are complete, pruned or failed."""
     return study.get_trials(deepcopy=False, states=tuple(STATES))
 
 
 def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether a complete trial kept the KL budget."""
+    """Whether a trial is complete and within the KL budget."""
     kept = all(value <= 0 for value in trial.constraints.values())
     return trial.state == TrialState.COMPLETE and kept
 
 
 def best_trials(study: optuna.Study, count: int) -> list[FrozenTrial]:
-    """Return the best feasible trials with GRPO, best first; those without are the baseline's."""
+    """Return the best feasible trials with GRPO, best first; others only repeat the baseline."""
     found = [t for t in ended(study) if is_feasible(t) and t.params["epochs"] > 0]
     return sorted(found, key=lambda trial: (-float(trial.value or 0.0), trial.number))[:count]
 
 
 def competing(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that the best one was chosen among: with GRPO, and not failed."""
+    """Return the trials among which the best one was chosen: those with GRPO that did not fail."""
     return [t for t in ended(study) if t.state != TrialState.FAIL and t.params["epochs"] > 0]
 
 
 def write_results(study: optuna.Study, folder: Path) -> list[Path]:
-    """Write trials.csv and the plots that the trials so far allow; return the files."""
+    """Write trials.csv, and plots once there are enough trials; return the files."""
     mpl.use("Agg")
     frame = table(study)
     files = [folder / "trials.csv"]
@@ -81,7 +82,7 @@ def write_results(study: optuna.Study, folder: Path) -> list[Path]:
         "parallel_coordinates": lambda: draw.plot_parallel_coordinate(study),
         "contour": lambda: draw.plot_contour(study, params=CONTOUR),
     }
-    # Importances need trials that differ in value.
+    # Parameter importances need trials with different results.
     complete = frame[frame["state"] == "complete"] if len(frame) else frame
     if len(complete) < 3 or complete["difference"].nunique() < 2:
         return files
@@ -98,12 +99,12 @@ def write_results(study: optuna.Study, folder: Path) -> list[Path]:
 
 
 def study_tags(study: optuna.Study) -> dict[str, str]:
-    """Return what tells a study from others, one of the same name that was removed included."""
+    """Return tags that identify a study, even against a deleted one of the same name."""
     return {"optuna.study": study.study_name, "optuna.uid": str(study.user_attrs.get(UID, ""))}
 
 
 def log_study(study: optuna.Study, settings: StudySettings, files: list[Path]) -> tuple[str, int]:
-    """Project the study into MLflow; return the parent's run id and how many trials were new."""
+    """Log the study to MLflow; return the parent's run id and how many trials were new."""
     store = Store()
     with store.alone():
         store.clear_lost()
@@ -117,11 +118,11 @@ def _project(
     parent_tags = {**tags, "pipeline.scope": "parent"}
     known = store.find(parent_tags)
     if known is None:
-        # It ends before it has children: the study may go on for days.
+        # The parent run ends before it has children, because the study may run for days.
         opened = store.create(f"study/{settings.name}", parent_tags, {})
         opened.end()
         store.keep_first(parent_tags)
-        # Another machine may have been faster; children of the run that is deleted are adopted.
+        # Another machine may have been faster; its run then adopts the children of this one.
         known = store.find(parent_tags) or opened.id
     parent = store.open(known)
     made = 0

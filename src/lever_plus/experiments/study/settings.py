@@ -1,4 +1,4 @@
-"""search/params.yaml: what is searched, how long, and when a trial may become the default."""
+"""The settings of the study in search/params.yaml: what is searched, how long, and what may win."""
 
 import difflib
 import os
@@ -18,21 +18,26 @@ from lever_plus.files.names import Name
 from lever_plus.files.yaml_files import read_yaml
 
 STORAGE_VARIABLE: Final = "LEVER_PLUS_STUDY_STORAGE"
-ADVICE: Final = "run from the project's root folder, or write it as search/params.yaml has it"
+ADVICE: Final = (
+    "run from the project's root folder, or compare it with the search/params.yaml that came with "
+    "the project"
+)
 DATABASES: Final = ("postgresql", "mysql", "sqlite")
-"""What Optuna keeps studies in, beside journal files."""
+"""Databases in which Optuna can keep studies, besides journal files."""
 MOST_EPOCHS: Final = 1000
-"""A seed reports its epochs, of RCE and of GRPO, at steps of its own, so many more than RCE has
-epochs, and its end at the last of them."""
+"""Number of report steps that each seed has besides the epochs of RCE.
+
+Every seed reports its epochs of RCE and GRPO at its own steps, and its end at the last of them.
+"""
 STEEPEST: Final = 40.0
-"""Slope of the shot weights: from here on one shot has all the weight."""
+"""Steepest slope of the shot weights: beyond it, one shot has all the weight."""
 Values = Mapping[str, Any]
 """Values of a trial, by the names of `Space`."""
 Each = TypeVar("Each", bound=Sequence[Hashable] | Mapping[str, Any])
 
 
 def _different(values: Each) -> Each:
-    """Refuse a list with the same value twice, and a mapping with two names for one."""
+    """Refuse a list with the same value twice, or a mapping with two names for the same value."""
     given = [*values.values()] if isinstance(values, Mapping) else [*values]
     keys = [sorted(each) if isinstance(each, list) else each for each in given]
     for number, key in enumerate(keys):
@@ -46,14 +51,14 @@ class Span(Section):
 
     low: float
     high: float
-    log: bool = Field(default=False, description="search in orders of magnitude")
+    log: bool = Field(default=False, description="whether to search on a logarithmic scale")
 
     @model_validator(mode="after")
     def _wide(self) -> "Span":
         if self.low >= self.high:
             raise ValueError(f"low ({self.low}) must be smaller than high ({self.high})")
         if self.log and self.low <= 0:
-            raise ValueError(f"low is {self.low}: orders of magnitude begin above 0")
+            raise ValueError(f"low is {self.low}: it must be above 0 on a logarithmic scale")
         return self
 
 
@@ -61,7 +66,7 @@ def _within(low: float, high: float) -> Callable[[Span], Span]:
     def check(span: Span) -> Span:
         for name, value in (("low", span.low), ("high", span.high)):
             if not low <= value <= high:
-                raise ValueError(f"{name} is {value}, which is not in {low:g}..{high:g}")
+                raise ValueError(f"{name} is {value}, but must be in {low:g}..{high:g}")
         return span
 
     return check
@@ -78,49 +83,55 @@ Methods = Annotated[list[GenMethod], Field(min_length=1), AfterValidator(_differ
 
 
 class Space(Section):
-    """What is searched."""
+    """The search space of the study."""
 
     learning_rate: Rates = Field(description="grpo.learning_rate")
     kl_beta: Weights = Field(description="grpo.kl_beta")
     epochs: Annotated[int, Field(ge=1, lt=MOST_EPOCHS - 2)] = Field(
-        description="largest grpo.epochs; 0 is the RCE-only policy"
+        description="largest grpo.epochs; trials may also have 0, which is the RCE-only policy"
     )
-    hard_share: Shares = Field(description="hard weight / (hard + soft weight); their sum stays 2")
-    shot_slope: Slopes = Field(description="shot weights grow as exp(slope * shot); 0: equal")
+    hard_share: Shares = Field(
+        description="reward.hard / (reward.hard + reward.soft); the sum is always 2"
+    )
+    shot_slope: Slopes = Field(
+        description="shot weights are proportional to exp(slope * shot); 0 makes them equal"
+    )
     tau_start: Annotated[list[Temperature], Field(min_length=1), AfterValidator(_different)] = (
-        Field(description="rce.tau start; it ends at a quarter")
+        Field(description="first value of rce.tau; its last value is a quarter of it")
     )
     gen_methods: Annotated[
         dict[Label, Methods | None], Field(min_length=1), AfterValidator(_different)
-    ] = Field(description="{name: rl.filter_gen_methods}")
+    ] = Field(description="choices of rl.filter_gen_methods, by name")
 
 
 class StudySettings(Section):
-    """The whole file."""
+    """The whole file search/params.yaml."""
 
     name: Name
     trials: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
-        description="trials in the study, the baseline included"
+        description="number of trials in the study, including the baseline"
     )
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
         description="processes that `make study` starts"
     )
     seeds: Seeds = Field(min_length=1, description="seeds of RCE and GRPO in every trial")
     sampler_seed: Seed
-    startup_trials: Count = Field(description="random trials before TPE")
-    kl_budget: Positive = Field(description="largest KL to RCE, nats a pointer: a constraint")
+    startup_trials: Count = Field(description="random trials before TPE begins")
+    kl_budget: Positive = Field(
+        description="largest KL to the RCE policy, nats per pointer; a constraint"
+    )
     stale_seconds: Annotated[float, Field(ge=1, le=1e6)] = Field(
-        description="a trial of another machine is lost after this"
+        description="a trial on another machine counts as lost after this silence"
     )
     storage: str = Field(description="journal file, or the URL of a database")
-    top: Count = Field(description="trials that promotion trains again")
+    top: Count = Field(description="number of trials that promotion trains again")
     fresh_seeds: Seeds = Field(min_length=2, description="seeds of RCE and GRPO in promotion")
     space: Space
 
     @model_validator(mode="after")
     def _possible(self) -> "StudySettings":
         if self.top > self.trials:
-            raise ValueError(f"top: the best {self.top} of {self.trials} trials")
+            raise ValueError(f"top is {self.top}, but there are only {self.trials} trials")
         seen = sorted(set(self.seeds) & set(self.fresh_seeds))
         if seen:
             raise ValueError(f"fresh_seeds: {seen[0]} is one of seeds, so it is not fresh")
@@ -128,10 +139,13 @@ class StudySettings(Section):
 
 
 def read_settings(path: Path) -> StudySettings:
-    """Read the file; UserError says what is wrong with it.
+    """Read the settings of the study.
 
-    LEVER_PLUS_STUDY_STORAGE of the environment comes before `storage`: a database's password has no
-    place in a file that git keeps.
+    The environment variable LEVER_PLUS_STUDY_STORAGE takes precedence over `storage`, because a
+    database's password must not be in a file that git keeps.
+
+    Raises:
+        UserError: The file is missing, a setting is wrong, or the storage can't be used.
     """
     content = read_yaml(path, ADVICE)
     origin = f"{path}: storage"
@@ -146,7 +160,7 @@ def read_settings(path: Path) -> StudySettings:
 
 
 def scheme_of(storage: str) -> str | None:
-    """Return the kind of database of a URL, such as "postgresql"; None for a journal file."""
+    """Return the kind of database in a URL, such as "postgresql"; None for a journal file."""
     found = re.match(r"([A-Za-z][A-Za-z0-9.-]+)(\+[A-Za-z0-9_.-]+)?:", storage)
     return found[1].lower() if found else None
 
@@ -155,18 +169,21 @@ def _check_storage(storage: str, origin: str) -> None:
     scheme = scheme_of(storage)
     if scheme is not None and (scheme not in DATABASES or "://" not in storage):
         raise UserError(
-            f"{origin}: {scheme} is no kind of storage: name a journal file, or a database as "
-            f"{', '.join(f'{name}://...' for name in DATABASES)}."
+            f"{origin}: {scheme} is not a known kind of storage: name a journal file, or a "
+            f"database as {', '.join(f'{name}://...' for name in DATABASES)}."
         )
     if scheme == "sqlite" and (":memory:" in storage or storage.partition("://")[2] in ("", "/")):
         raise UserError(
-            f"{origin}: a database in memory ends with its process: name a file, as "
+            f"{origin}: a database in memory is lost when its process ends: name a file, such as "
             "sqlite:///search/study.db."
         )
     if storage.startswith("~"):
-        raise UserError(f"{origin}: ~ means nothing here: write the whole path of the file.")
+        raise UserError(f"{origin}: ~ is not expanded here: write the whole path of the file.")
     if not storage.strip() or not storage.isprintable() or storage.endswith(("/", "\\")):
-        raise UserError(f"{origin} names no file and no database: write search/study.journal.")
+        raise UserError(
+            f"{origin} names neither a file nor a database: write, for example, "
+            "search/study.journal."
+        )
 
 
 def _explain(error: ErrorDetails) -> str:

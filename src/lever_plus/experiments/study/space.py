@@ -1,4 +1,4 @@
-"""The search space and params.yaml: the baseline's values, and what values change in the file."""
+"""The search space and params.yaml: the baseline's values, and what a trial's values change."""
 
 import math
 from collections.abc import Iterator
@@ -19,17 +19,21 @@ SPANS: Final = ("learning_rate", "kl_beta", "hard_share", "shot_slope")
 
 
 def first_tau(params: Params) -> tuple[str, TauSchedule]:
-    """Return name and schedule of the RCE method that trials start from; UserError if none."""
+    """Return the name and schedule of the RCE method that trials start from.
+
+    Raises:
+        UserError: params.yaml has no schedule.
+    """
     for name, schedule in params.rce.tau.items():
         return name, schedule
-    raise UserError("params.yaml: rce.tau names no schedule, and a study starts from the first.")
+    raise UserError("params.yaml: rce.tau has no schedule, but a study starts from the first one.")
 
 
 def baseline(params: Params, space: Space) -> dict[str, Any]:
     """Return the values of the RCE-only baseline: params.yaml without GRPO.
 
-    Where params.yaml lies outside the space these are the nearest ones; the baseline is measured
-    with params.yaml itself.
+    If a value of params.yaml is outside the space, the nearest one is returned; the baseline is
+    measured with params.yaml itself.
 
     Raises:
         UserError: The space lacks a choice that params.yaml makes.
@@ -42,9 +46,9 @@ def baseline(params: Params, space: Space) -> dict[str, Any]:
     )
     if tau.start not in space.tau_start or named is None:
         raise UserError(
-            "search/params.yaml: space.tau_start and space.gen_methods must hold params.yaml's own "
-            f"rce.tau start ({tau.start}) and rl.filter_gen_methods ({methods}): the baseline is "
-            "trial 0."
+            "search/params.yaml: space.tau_start and space.gen_methods must contain the rce.tau "
+            f"start ({tau.start}) and the rl.filter_gen_methods ({methods}) of params.yaml: the "
+            "baseline is trial 0."
         )
     reward, shots = params.reward, params.reward.shot_weights
     share = reward.hard / (reward.hard + reward.soft) if reward.hard + reward.soft else 0.5
@@ -61,12 +65,13 @@ def baseline(params: Params, space: Space) -> dict[str, Any]:
 
 
 def check_space(params: Params, space: Space) -> None:
-    """Refuse a space that has no baseline, or values that params.yaml could not have.
+    """Refuse a space without the baseline, or with values that params.yaml can't have.
 
-    What is proposed lies between the corners, and every setting's limits are a range.
+    It is enough to check the corners: proposals lie between them, and every setting's limits form a
+    range.
 
     Raises:
-        UserError: Names the values.
+        UserError: The space is refused; the message names the values.
     """
     baseline(params, space)
     for values in _corners(space):
@@ -75,12 +80,12 @@ def check_space(params: Params, space: Space) -> None:
         except UserError as error:
             named = ", ".join(f"{name} {value}" for name, value in values.items())
             raise UserError(
-                f"search/params.yaml: space: no trial could have {named}: {error}"
+                f"search/params.yaml: space: no trial can have {named}: {error}"
             ) from error
 
 
 def _corners(space: Space) -> Iterator[dict[str, Any]]:
-    """Yield every extreme value, the others being lowest, and all of the highest ones."""
+    """Yield all highest values together, then each one together with the others' lowest values."""
     lowest = {name: getattr(space, name).low for name in SPANS}
     highest = {name: getattr(space, name).high for name in SPANS}
     methods = list(space.gen_methods)
@@ -94,8 +99,8 @@ def _corners(space: Space) -> Iterator[dict[str, Any]]:
 def changes(values: Values, params: Params, space: Space) -> dict[str, Any]:
     """Return what a trial's values change in params.yaml.
 
-    Only the ratio of hard and soft weight is searched: under leave-one-out advantages and AdamW a
-    common factor changes next to nothing, and importances would lie.
+    Only the ratio of hard and soft weight is searched: with leave-one-out advantages and AdamW, a
+    common factor changes almost nothing, and parameter importances would be misleading.
     """
     steps = np.exp(values["shot_slope"] * np.arange(params.pointer.shots))
     weights = [round(float(weight), 4) for weight in steps / steps.sum()]
@@ -120,7 +125,7 @@ def changes(values: Values, params: Params, space: Space) -> dict[str, Any]:
 
 
 def _rounded(value: float) -> float:
-    """Return a value with three significant digits; more would claim too much."""
+    """Return a value rounded to three significant digits."""
     return float(f"{value:.3g}")
 
 

@@ -1,7 +1,7 @@
-"""Where a study lives: a journal file, or a database.
+"""The storage of a study: a journal file, or a database.
 
-Both are opened with care: a file or database of another program is refused and stays as it is, and
-what goes wrong is said without the password of the URL.
+A file or database of another program is refused and not changed. Errors never show the password in
+a database's URL.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def open_study(settings: StudySettings) -> optuna.Study:
     """Create or join the study.
 
     Raises:
-        UserError: Its storage can't be used, or something else has its name.
+        UserError: Its storage can't be used, or another kind of study has its name.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = open_storage(settings.storage)
@@ -42,10 +42,10 @@ def open_study(settings: StudySettings) -> optuna.Study:
 
 
 def find_study(settings: StudySettings) -> optuna.Study:
-    """Return the study; nothing is made.
+    """Return an existing study.
 
     Raises:
-        UserError: As `open_study`, or there is none.
+        UserError: There is no study of this name, or see `open_study`.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     where = without_secrets(settings.storage)
@@ -66,13 +66,13 @@ def _load(settings: StudySettings, storage: BaseStorage) -> optuna.Study:
     study = optuna.load_study(
         study_name=settings.name,
         storage=storage,
-        # How fast RCE begins depends on its temperature; later epochs tell more.
+        # Warm-up: the first epochs of RCE say little, because they depend on its temperature.
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=4),
     )
     if study.directions != [StudyDirection.MAXIMIZE]:
         raise UserError(
-            f"study {settings.name} in {without_secrets(settings.storage)} is of another kind: "
-            "give yours another name (search/params.yaml)."
+            f"study {settings.name} in {without_secrets(settings.storage)} is another kind of "
+            "study: give yours another name (search/params.yaml)."
         )
     return study
 
@@ -81,11 +81,11 @@ def open_storage(place: str) -> BaseStorage:
     """Open a journal file, or a database by its URL.
 
     Raises:
-        UserError: The file is no journal or is damaged, the database can't be reached or belongs to
-            another program, or its driver is not installed.
+        UserError: The file is not a journal or is damaged, the database can't be reached or belongs
+            to another program, or its driver is not installed.
     """
     if scheme_of(place) is None:
-        # The link that Optuna locks with must not depend on where a command is run.
+        # Absolute: the link that Optuna locks with must not depend on the current folder.
         return JournalStorage(Journal(Path(place).absolute()))
     where = without_secrets(place)
     try:
@@ -112,13 +112,13 @@ def open_storage(place: str) -> BaseStorage:
 
 @contextmanager
 def explained(settings: StudySettings) -> Iterator[None]:
-    """Turn what a database says in the middle of a study into a sentence."""
+    """Turn a database's errors during a study into a UserError with advice."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         raise UserError(
             f"{without_secrets(settings.storage)}: {_said(error)}. Is the server running? Run the "
-            "command again: no trial that has ended is lost."
+            "command again: trials that have ended are not lost."
         ) from error
 
 
@@ -132,13 +132,13 @@ def _check_database(url: str, where: str) -> None:
     if tables and not tables >= TABLES:
         raise UserError(
             f"{where} is the database of another program (its tables: "
-            f"{', '.join(sorted(tables)[:3])}, ...), and was not changed: give the study one of "
-            "its own."
+            f"{', '.join(sorted(tables)[:3])}, ...); it was not changed. Give the study a database "
+            "of its own."
         )
 
 
 def _limits(url: str) -> dict[str, Any]:
-    """Return how long a driver may wait for its server."""
+    """Return the driver's setting of how many seconds it may wait for its server."""
     return {"timeout" if scheme_of(url) == "sqlite" else "connect_timeout": CONNECT_S}
 
 

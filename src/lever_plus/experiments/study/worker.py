@@ -1,9 +1,10 @@
-"""Workers: any number of processes, on any number of machines, join one study.
+"""Workers of a study: any number of processes, on any number of machines, can join.
 
-A study lives in a journal file (default; safe for several processes of one machine and on shared
-folders) or in a database. A worker that is killed loses its running trial at most: the next worker
-that looks marks it failed and queues its values again. A worker whose trial was taken for lost (it
-was stopped for too long, or cut off) leaves it and goes on.
+A study is kept in a journal file (the default; safe for several processes on one machine or on a
+shared folder) or in a database. A worker that is killed loses its running trial at most: another
+worker marks that trial as failed, and queues its values again. If a worker's own trial was counted
+as lost, because the worker was stopped or cut off for too long, it drops the trial and continues
+with the next.
 """
 
 import logging
@@ -49,16 +50,16 @@ SAY_EVERY_S = 10.0
 
 
 def run_worker(params: Params, settings: StudySettings, trials: Trials | None = None) -> int:
-    """Run trials until the study has as many as asked for; return how many this worker ran.
+    """Run trials until the study has as many as it should; return how many this worker ran.
 
     Args:
-        params: params.yaml.
-        settings: Space, number of trials, seeds.
-        trials: Data and policies; None: those of the pipeline.
+        params: Content of params.yaml.
+        settings: Settings of the study.
+        trials: Data and policies; None uses those of the pipeline.
 
     Raises:
-        UserError: The space has values that params.yaml could not have, the study was made with
-            other settings or data, or its storage is damaged or out of reach.
+        UserError: The space has values that params.yaml can't have, the study was made with other
+            settings or data, or its storage is damaged or can't be reached.
     """
     check_space(params, settings.space)
     study, stale = open_study(settings), settings.stale_seconds
@@ -74,14 +75,14 @@ def run_worker(params: Params, settings: StudySettings, trials: Trials | None = 
             requeue_lost(study, stale)
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             if any(map(is_nameless, running)):
-                # It comes first, or proposals would depend on when a worker was killed.
+                # Wait until it has a worker or is lost: its place counts for the next proposal.
                 said = _say_waiting(running, min(stale, NAMELESS_S), said)
                 time.sleep(SHORT_S)
             elif _wants_trials(study, settings.trials):
                 _run_trial(study, run, settings)
                 finished += 1
             elif running:
-                # Should their workers be killed, someone must go on.
+                # This worker stays, to take over if the others are killed.
                 said = _say_waiting(running, stale, said)
                 time.sleep(POLL_S)
             else:
@@ -89,7 +90,7 @@ def run_worker(params: Params, settings: StudySettings, trials: Trials | None = 
 
 
 def _begin(study: optuna.Study, params: Params, space: Space, now: dict[str, Any]) -> None:
-    """Check what is there, and prepare a study that is new."""
+    """Check the study's trials, and prepare a new study."""
     check_trials(study, space)
     check_made_with(study, now)
     if UID not in study.user_attrs:
@@ -98,13 +99,13 @@ def _begin(study: optuna.Study, params: Params, space: Space, now: dict[str, Any
 
 
 def _say_waiting(running: Sequence[FrozenTrial], stale_seconds: float, said: float) -> float:
-    """Say what is waited for, and how long at most, from time to time; return when it was said."""
+    """Log from time to time what this worker waits for; return when it was last logged."""
     if time.monotonic() - said < SAY_EVERY_S:
         return said
     for trial in running:
         LOG.warning(
-            "waiting for trial %d, which another worker runs; it is taken over once that worker is "
-            "gone, or silent for %.0f seconds (now for %.0f)",
+            "waiting for trial %d, which another worker runs; it will be taken over if that worker "
+            "is gone, or silent for %.0f seconds (so far %.0f)",
             trial.number,
             stale_seconds,
             silent_for(trial),
@@ -113,9 +114,10 @@ def _say_waiting(running: Sequence[FrozenTrial], stale_seconds: float, said: flo
 
 
 def _run_trial(study: optuna.Study, run: Callable[[Trial], float], settings: StudySettings) -> None:
-    """Run one trial and tell how it ended.
+    """Run one trial, and record how it ended.
 
-    `Study.optimize` ends the process where another worker has failed the trial in the meantime.
+    `Study.optimize` is not used, because it ends the process if another worker has marked the trial
+    as failed in the meantime.
     """
     trial = study.ask()
     value: float | None = None
@@ -128,16 +130,16 @@ def _run_trial(study: optuna.Study, run: Callable[[Trial], float], settings: Stu
                 state = TrialState.PRUNED
             except (DivergedError, FloatingPointError) as error:
                 LOG.warning("trial %d failed: %s; values: %s", trial.number, error, trial.params)
-                # What fails without a word was cut off, and is tried again.
+                # With a reason: trials that failed without one were cut off, and are tried again.
                 trial.set_user_attr(FAILED, str(error))
     except UpdateFinishedTrialError:
-        LOG.warning("trial %d was taken for lost and is left to another worker", trial.number)
+        LOG.warning("trial %d was counted as lost, and is left to another worker", trial.number)
     finally:
         tell(study, trial.number, value, state)
 
 
 def _wants_trials(study: optuna.Study, trials: int) -> bool:
-    """Whether the study has too few trials, failed ones not counted, or queued ones."""
+    """Whether the study has queued trials, or too few (failed ones do not count)."""
     counted = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     return TrialState.WAITING in states or sum(state in counted for state in states) < trials
@@ -150,14 +152,14 @@ def queue_baseline(study: optuna.Study, params: Params, space: Space) -> None:
 
 
 def objective(trials: Trials, params: Params, settings: StudySettings) -> Callable[[Trial], float]:
-    """Return the function that Optuna calls."""
+    """Return the function that runs a trial and returns its objective."""
 
     def run(trial: Trial) -> float:
         before = trial.study.get_trials(deepcopy=False)
         if repeats(before[trial.number], before):
-            raise DivergedError("another trial is the same, because two workers queued it at once")
+            raise DivergedError("it repeats another trial, because two workers queued it at once")
         values = suggest(trial, settings.space)
-        # The baseline is params.yaml as it is, whether the space has values for that or not.
+        # The baseline is params.yaml as it is, even if the space lacks some of its values.
         own = {} if _is_baseline(trial) else changes(values, params, settings.space)
         changed = changed_params(params, own)
         measured: list[Measured] = []
@@ -179,21 +181,21 @@ def _is_baseline(trial: Trial) -> bool:
 
 
 def _finite(measured: Measured) -> Measured:
-    """Refuse a policy whose figures are no numbers: it would pass every comparison, or none."""
+    """Refuse results that are not finite: comparisons with them mean nothing."""
     if not np.isfinite([*measured.difference, *measured.accuracies, measured.kl]).all():
         raise DivergedError(f"KL {measured.kl}, dev accuracy {measured.accuracies}")
     return measured
 
 
 def _mean(measured: list[Measured]) -> float:
-    """Return the mean difference; what float rounding leaves of nothing is nothing."""
+    """Return the mean difference, rounded so that rounding errors around 0 become exactly 0."""
     return round(float(np.mean([m.difference.mean() for m in measured])), 9) + 0.0
 
 
 def _reporter(
     trial: Trial, first_step: int, measured: list[Measured], baseline: Accuracies
 ) -> Callable[[int, Row], None]:
-    """Return what reports every epoch: the mean over finished seeds and the one under way."""
+    """Return a function that reports every epoch: the mean over finished seeds and this one."""
     base = float(baseline.mean())
 
     def report(number: int, row: Row) -> None:
@@ -209,7 +211,7 @@ def _reporter(
 
 
 def _remember(trial: Trial, measured: list[Measured], settings: StudySettings) -> None:
-    """Keep what is shown about a trial, and its constraint."""
+    """Store the constraint of a trial, and the figures that are shown about it."""
     kl = float(np.mean([m.kl for m in measured]))
     trial.set_constraint(KL, kl - settings.kl_budget)
     trial.set_user_attr(KL, kl)

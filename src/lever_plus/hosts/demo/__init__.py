@@ -1,1 +1,1 @@
-"""A page to play with: what each method shows the VLM for a question, why, and what it answers."""
+"""The demo page: what each method shows the VLM for a question, why, and what the VLM answers."""

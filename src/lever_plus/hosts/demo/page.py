@@ -1,4 +1,4 @@
-"""The page itself, in Gradio: what can be pressed, and what happens then."""
+"""The page itself, in Gradio: its layout, its buttons, and what they do."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from lever_plus.evaluation.methods import ZERO_SHOT
 from lever_plus.hosts.demo.play import LEARNED, STOPPING, Playground, Round
 from lever_plus.hosts.demo.show import TITLES, View, options, problem
 
-# Gradio reads it when it is imported: nothing is reported to anybody.
+# Gradio reads this when it is imported; without it, Gradio would report usage to its makers.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 with needs("demo", "lever-plus demo"):
     import gradio as gr
@@ -26,15 +26,15 @@ HAND: Final = (
     "shown, or their order, and ask the VLM again.</p></div>"
 )
 AT_ONCE: Final[dict[str, Any]] = {"queue": False}
-"""Every event is one request. Gradio's queue answers over a stream, and where a browser closes it
-just as it asks the next thing, no answer ever comes: the page would stand still."""
+"""Every event is one request. Gradio's queue would answer over a stream; if a browser closes the
+stream just as it sends the next event, no answer comes, and the page hangs."""
 INSIDE: Final[dict[str, Any]] = {**AT_ONCE, "api_visibility": "private"}
 QUIET: Final[dict[str, Any]] = {**INSIDE, "show_progress": "hidden"}
 STYLE: Final = files("lever_plus.hosts.demo").joinpath("page.css")
 
 
 def theme() -> Any:
-    """Return how the page looks: with the fonts of the reader's own system."""
+    """Return the page's theme; it uses the fonts of the visitor's own system."""
     return gr.themes.Base(
         primary_hue="emerald",
         neutral_hue="slate",
@@ -52,8 +52,8 @@ def build(play: Playground, price: float | None = None) -> Any:
     """Return the page.
 
     Args:
-        play: What it is about.
-        price: At which the policy stops at first; None: it shows as many as it is asked for.
+        play: Answers the questions that are asked on the page.
+        price: Price of a demonstration at first; None: the policy never stops early.
     """
     actions = Actions(play)
     first = play.gallery[0] if play.gallery else None
@@ -87,7 +87,7 @@ def build(play: Playground, price: float | None = None) -> Any:
                     price or 0,
                     step=(play.highest_price or 1) / 40,
                     label=f"Price: what a {play.price_per} must be worth",
-                    info="In points of reward; the policy stops where another is not worth it.",
+                    info="In units of reward; the policy stops when no further one is worth it.",
                     visible=price is not None,
                 )
                 ask = gr.Button("Ask", variant="primary")
@@ -98,7 +98,7 @@ def build(play: Playground, price: float | None = None) -> Any:
                 start = gr.Dropdown([], label="Start with the demonstrations of")
                 more = gr.Dropdown(
                     [],
-                    label=f"Add one of the pool ({play.most} at most)",
+                    label=f"Add one from the pool (at most {play.most})",
                     value=None,
                     filterable=True,
                 )
@@ -111,7 +111,7 @@ def build(play: Playground, price: float | None = None) -> Any:
         held = [hand, *(part for row in rows for part in row.shown)]
         outputs = [shown, found, start, more, by_hand, said, *held]
         gr.on([ask.click, text.submit], actions.ask, asked, outputs, api_name="ask", **AT_ONCE)
-        # The first question is answered when the page opens: show first, explain later.
+        # The first question is answered when the page opens, so that there is something to see.
         if first:
             page.load(actions.ask, asked, outputs, **INSIDE)
         gallery.select(_picked(actions), None, [asked_image, text, preview], **INSIDE).then(
@@ -131,21 +131,21 @@ def build(play: Playground, price: float | None = None) -> Any:
 
 
 class Actions:
-    """What happens when something is pressed; whatever goes wrong becomes a sentence."""
+    """What the page's buttons and fields do; whatever goes wrong becomes a sentence."""
 
     def __init__(self, play: Playground) -> None:
-        """Keep what is played with."""
+        """Keep the playground, which answers questions."""
         self.play, self.view = play, View(play)
 
     def preview(self, image: str | None, question: str) -> str:
-        """Return the picture that is asked about."""
+        """Return the image of the question as HTML."""
         try:
             return self.view.question(image, question)
         except UserError as error:
             return problem(error)
 
     def upload(self, file: str, question: str) -> tuple[str | None, str]:
-        """Take an image of the user's own: its file, and how it looks."""
+        """Take a user's own image; return its file, and its preview as HTML."""
         try:
             open_image(file)
         except UserError as error:
@@ -153,7 +153,7 @@ class Actions:
         return file, self.preview(file, question)
 
     def ask(self, image: str | None, question: str, price: float) -> tuple[Any, ...]:
-        """Ask with every method; the demonstrations of the policy are where a hand begins."""
+        """Ask with every method; the choice by hand begins with the policy's demonstrations."""
         try:
             query = self.play.query(image, question)
             found = self.play.ask(query, price if self.play.highest_price else None)
@@ -176,15 +176,15 @@ class Actions:
         )
 
     def start(self, found: Round | None, method: str) -> list[Any]:
-        """Take the demonstrations of a method, to be changed by hand; return `held`."""
+        """Start the choice by hand with a method's demonstrations; return as `held` does."""
         shown = found.of(method) if found else None
         return self.held([e.question_id for e in shown.examples] if shown else [], found)
 
     def add(self, numbers: list[int], found: Round | None, number: int | None) -> list[Any]:
-        """Show one more, the last; one that is shown already moves there.
+        """Show one more demonstration, as the last; one that is already shown moves there.
 
         Returns:
-            What the list to choose from shows next, nothing; then `held`.
+            The new value of the list to choose from, which is empty again; then as `held`.
         """
         others = [each for each in numbers if each != number]
         changed = numbers if number is None else [*others, number][: self.play.most]
@@ -204,7 +204,7 @@ class Actions:
         return [*numbers[:place], *numbers[place + 1 :]]
 
     def held(self, numbers: list[int], found: Round | None) -> list[Any]:
-        """Return a hand, and what each of its places shows: row, card and "later"."""
+        """Return the numbers chosen by hand, and updates for each place: row, card and "later"."""
         known = {e.question_id: e for e in self.play.pool(found.query)} if found else {}
         shown = [known[number] for number in numbers if number in known]
         updates: list[Any] = [numbers]
@@ -219,10 +219,10 @@ class Actions:
         return updates
 
     def again(self, found: Round | None, numbers: list[int]) -> str:
-        """Ask the VLM once more, with the demonstrations of a hand."""
+        """Ask the VLM again, with the demonstrations chosen by hand."""
         try:
             if found is None:
-                raise UserError("nothing was asked yet: ask a question first.")
+                raise UserError("no question was asked yet: ask one first.")
             shown = self.play.ask_by_hand(found.query, numbers)
             return f'<div class="lp-methods">{self.view.column(shown)}</div>'
         except UserError as error:
@@ -230,7 +230,7 @@ class Actions:
 
 
 def _picked(actions: Actions) -> Callable[..., tuple[str, str, str]]:
-    """Return what happens when a question of the gallery is picked."""
+    """Return the function that is called when a question of the gallery is picked."""
 
     def pick(event: gr.SelectData) -> tuple[str, str, str]:
         example = actions.play.gallery[event.index]
@@ -240,14 +240,14 @@ def _picked(actions: Actions) -> Callable[..., tuple[str, str, str]]:
 
 
 class _Row(NamedTuple):
-    """The place of one demonstration of a hand: what is changed on it, and what can be pressed."""
+    """The place of one demonstration chosen by hand: the parts that change, and its buttons."""
 
     shown: tuple[Any, Any, Any]
     buttons: tuple[Any, Any, Any]
 
 
 def _row(place: int) -> _Row:
-    """Make the place of one demonstration of a hand."""
+    """Make the place of one demonstration chosen by hand."""
     with gr.Row(visible=False, elem_classes="lp-moves") as row:
         card = gr.HTML(min_width=260)
         earlier = gr.Button("earlier", size="sm", scale=0, min_width=84, interactive=place > 0)
@@ -257,7 +257,7 @@ def _row(place: int) -> _Row:
 
 
 def _changes(actions: Actions, place: int) -> tuple[Change, Change, Change]:
-    """Return what the buttons of a place do: earlier, later, remove."""
+    """Return the functions of a place's buttons: earlier, later, remove."""
     return (
         lambda numbers, found: actions.held(actions.moved(numbers, place, -1), found),
         lambda numbers, found: actions.held(actions.moved(numbers, place, 1), found),
@@ -270,8 +270,8 @@ def _intro(play: Playground) -> str:
     return (
         '<div class="lp-intro"><h1>Lever-Plus</h1><p>A frozen vision-language model answers a '
         "question about an image better or worse depending on which worked examples "
-        "(demonstrations) it is shown first. Pick a question and see what each method shows it, "
-        "and what comes of it.</p>"
+        "(demonstrations) it is shown first. Pick a question, and see what each method shows the "
+        "model and what the model then answers.</p>"
         f'<p class="lp-note">{escape(facts)}</p></div>'
     )
 

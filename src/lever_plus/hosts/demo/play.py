@@ -1,4 +1,4 @@
-"""What the page is about: a question, what each method shows for it, and what the VLM answers."""
+"""Answers the questions of the page: what each method shows, and what the VLM then answers."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,22 +26,28 @@ LEARNED: Final = "learned"
 STOPPING: Final = "learned, stops"
 BY_HAND: Final = "by hand"
 MOST: Final = 8
-"""Demonstrations that may be shown by hand, or as many as the methods show if that is more."""
+"""Most demonstrations that may be chosen by hand, unless the methods show even more."""
 USUAL: Final = 0.3
-"""Of the highest price that a policy has learned: where the page begins."""
+"""The price at first, as a share of the highest price that the policy has learned."""
 LABELS: Final = {method.name: method.label for method in (WITHOUT, *BASELINES)} | {
-    LEARNED: "picked by the trained policy, one after the other",
-    STOPPING: "the same picks, until another is not worth its price",
+    LEARNED: "picked by the trained policy, one after another",
+    STOPPING: "the same picks, until a further one is not worth its price",
     BY_HAND: "chosen by you",
 }
 """{method: what it does, for somebody who does not know its name}."""
 
 
 class Shown(NamedTuple):
-    """What one method showed the VLM, and what came of it.
+    """What one method showed the VLM, and what the VLM answered.
 
-    notes: On each demonstration, such as its similarity; may be empty. steps: of a policy, see
-    `why.Why`. price: at which it may stop. score: None where the true answer is not known.
+    Attributes:
+        method: Name of the method.
+        examples: The demonstrations, in order.
+        answer: The VLM's answer.
+        score: Score of the answer; None if the true answer is not known.
+        notes: A note on each demonstration, such as its similarity; may be empty.
+        steps: The steps of a policy, see `why.Why`; empty for other methods.
+        price: The price at which a policy may stop; None if it does not.
     """
 
     method: str
@@ -54,14 +60,17 @@ class Shown(NamedTuple):
 
 
 class Round(NamedTuple):
-    """A question and what all methods made of it; truth: the example that asks it, if known."""
+    """A question with the results of all methods.
+
+    `truth` is the example that asks the question, with its true answer; None if it is not known.
+    """
 
     query: Query
     truth: Example | None
     shown: tuple[Shown, ...]
 
     def of(self, method: str) -> Shown | None:
-        """Return what a method showed; None if it was not asked."""
+        """Return the result of a method; None if it did not take part."""
         return next((shown for shown in self.shown if shown.method == method), None)
 
 
@@ -74,13 +83,13 @@ class _Chosen(NamedTuple):
 
 
 class Playground:
-    """Answers questions with every method; several threads may ask.
+    """Answers questions with every method; several threads may use it.
 
     Attributes:
-        selector: The trained one, without a price.
-        vlm: Answers.
-        world: What there is.
-        shots: Demonstrations that each method shows at most.
+        selector: The trained selector, without a price.
+        vlm: The VLM that answers.
+        world: The questions to pick from, and the pools.
+        shots: Most demonstrations that each method shows.
     """
 
     def __init__(
@@ -91,19 +100,18 @@ class Playground:
         shots: int,
         seed: int = 1,
     ) -> None:
-        """Keep all of it.
+        """Open the VLM.
 
         Args:
-            selector: See above.
-            open_vlm: Opens the VLM, in the one thread that will ask it: an answer store belongs to
-                its thread.
-            world: See above.
-            shots: See above.
-            seed: Of the random demonstrations: one question always gets the same.
+            selector: The trained selector, without a price.
+            open_vlm: Opens the VLM; it is called in the only thread that will use the VLM.
+            world: The questions to pick from, and the pools.
+            shots: Most demonstrations that each method shows.
+            seed: Seed of the random demonstrations; the same question always gets the same.
 
         Raises:
-            UserError: An image of the gallery cannot be read, the selector does not show so many
-                demonstrations, or the VLM does not open.
+            UserError: An image of the gallery can't be read, the selector can't show as many
+                demonstrations, or the VLM can't be opened.
         """
         most = selector.policy.config.shots
         if not 1 <= shots <= most:
@@ -111,32 +119,33 @@ class Playground:
         self.selector, self.world, self.shots = selector, world, shots
         self.gallery = [hashed(example) for example in world.gallery]
         self._seed, self._pictures = seed, Pictures()
-        self._worker = ThreadPoolExecutor(1)  # one question after the other
+        self._worker = ThreadPoolExecutor(1)  # one question after another
         self.vlm = self._worker.submit(open_vlm).result()
 
     @property
     def highest_price(self) -> float:
-        """Up to which price the policy can decide when to stop; 0: it cannot."""
+        """Highest price at which the policy can decide when to stop; 0 if it can't decide that."""
         return self.selector.policy.config.highest_price
 
     @property
     def most(self) -> int:
-        """How many demonstrations may be shown by hand."""
+        """Most demonstrations that may be chosen by hand."""
         return max(MOST, self.shots)
 
     @property
     def price_per(self) -> str:
-        """What costs the price: a demonstration, or a token."""
+        """The unit that has the price: "demonstration" or "token"."""
         return self.selector.policy.config.price_per
 
     def first_price(self, price: float | None = None) -> float | None:
-        """Return the price that the page begins with; None: the policy does not decide to stop.
+        """Return the price at first; None if the policy does not decide when to stop.
 
         Args:
-            price: The wanted one; None: some way up to the highest that the policy has learned.
+            price: The price that is asked for; None: a share of the highest price that the policy
+                has learned.
 
         Raises:
-            UserError: The policy has not learned this price, or none.
+            UserError: The policy has not learned this price, or has not learned to stop.
         """
         if price is not None:
             LearnedSelector(self.selector.policy, self.selector.features, price)
@@ -144,14 +153,14 @@ class Playground:
         return USUAL * self.highest_price if self.highest_price else None
 
     def query(self, image: object, question: object) -> Query:
-        """Return what is asked.
+        """Return the query for an image and a question.
 
         Args:
-            image: A path, a data URL or the bytes of a file.
-            question: A text.
+            image: A path, a data URL, or the bytes of an image file.
+            question: The question about the image, a string.
 
         Raises:
-            UserError: There is no image or no question, or one of them cannot be shown to a VLM.
+            UserError: The image or the question is missing, or can't be shown to a VLM.
         """
         if not image:
             raise UserError("there is no image yet: pick a question, or upload an image.")
@@ -162,24 +171,26 @@ class Playground:
         return {(e.image_sha256, e.question): e for e in self.gallery}
 
     def truth(self, query: Query) -> Example | None:
-        """Return the gallery's example that asks a question about this very image, if one does."""
+        """Return the example of the gallery with the same image and question, if there is one."""
         return self._asked_there.get((query.image_sha256, query.question))
 
     def meaning(self, example: Example | None) -> str:
-        """Return what an example really asks; "" where nobody knows."""
+        """Return the hidden meaning of an example's question; "" if it is not known."""
         return "" if example is None else self.world.meanings.get(example.question_id, "")
 
     def pool(self, query: Query) -> Sequence[Example]:
-        """Return what may be shown before a question."""
+        """Return the pool of a query."""
         truth = self.truth(query)
         number = None if truth is None else truth.question_id
         return self.world.pools.get(number, self.world.pool) if number else self.world.pool
 
     def candidates(self, query: Query) -> list[Example]:
-        """Return what the policy chooses from: all, or of many those nearest by question text.
+        """Return the examples from which the policy chooses.
+
+        These are all that may be shown, or, of a large pool, those with the most similar questions.
 
         Raises:
-            UserError: The pool is too small, or an image does not open.
+            UserError: The pool is too small, or an image can't be opened.
         """
         (asked,), (allowed,) = allowed_pools([query], [self.pool(query)], self.shots)
         if len(allowed) <= CANDIDATES:
@@ -188,15 +199,15 @@ class Playground:
         return [allowed[place] for place in sorted(near)]
 
     def ask(self, query: Query, price: float | None = None) -> Round:
-        """Return what every method shows for a question, and what the VLM says.
+        """Return what every method shows for a query, and what the VLM answers.
 
         Args:
-            query: See `query`.
-            price: At which a policy that decides when to stop does so; None: without that method.
+            query: The query, made by `query`.
+            price: Price at which the policy may stop; None leaves out the method that stops.
 
         Raises:
-            UserError: The pool is too small, the price is not one that the policy has learned, or
-                the VLM does not answer.
+            UserError: The pool is too small, the policy has not learned this price, or the VLM does
+                not answer.
         """
         return self._worker.submit(self._ask, query, price).result()
 
@@ -211,27 +222,28 @@ class Playground:
         return Round(query, truth, tuple(shown))
 
     def ask_by_hand(self, query: Query, numbers: Sequence[int]) -> Shown:
-        """Return what the VLM says after demonstrations that a person chose.
+        """Return what the VLM answers after demonstrations that a person chose.
 
         Args:
-            query: See `query`.
-            numbers: `question_id` of each, in the order in which they are shown.
+            query: The query, made by `query`.
+            numbers: `question_id` of each demonstration, in the order in which they are shown.
 
         Raises:
-            PointerError: One is not in the question's pool, is named twice, or shows its image.
-            UserError: There are too many, or the VLM does not answer.
+            PointerError: A demonstration is not in the query's pool, is there twice, or has the
+                query's image.
+            UserError: There are too many demonstrations, or the VLM does not answer.
         """
         if len(numbers) > self.most:
             raise UserError(
-                f"{len(numbers)} demonstrations are too many: show {self.most} at most."
+                f"{len(numbers)} demonstrations are too many: choose at most {self.most}."
             )
         known = {e.question_id: e for e in map(hashed, self.pool(query))}
         for number in numbers:
             example = known.get(number)
             if example is None or example.image_sha256 == query.image_sha256:
                 raise PointerError(
-                    f"example {number} may not be shown before this question: choose one of its "
-                    "pool, with another image."
+                    f"example {number} can't be shown before this question: choose one from the "
+                    "question's pool that has another image."
                 )
         if len(set(numbers)) < len(numbers):
             raise PointerError("a demonstration is there twice: remove one of the two.")
@@ -268,6 +280,6 @@ class Playground:
 
 
 def _score(answer: str, truth: Example | None) -> ShotScore | None:
-    """Return what an answer is worth; None where the answers that the metric needs are unknown."""
+    """Return the score of an answer; None if the human answers that it needs are not known."""
     known = truth is not None and (len(truth.answers) == HUMANS or truth.fallback)
     return score_answer(answer, truth) if known and truth is not None else None

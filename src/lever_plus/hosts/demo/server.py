@@ -1,4 +1,4 @@
-"""Serves the page: on loopback unless told, and nothing of it comes from another host."""
+"""The server of the page: by default on loopback, and the page loads nothing from other hosts."""
 
 import os
 import socket
@@ -23,19 +23,19 @@ POLICY: Final = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'"
 )
-"""What the browser may load: Gradio's own scripts are inline, nothing is from elsewhere."""
+"""What the browser may load: inline scripts, which Gradio needs, but nothing from other hosts."""
 LARGEST_UPLOAD: Final = "64mb"
 PATIENCE_S: Final = 10
-"""How long a question that is being answered may keep a server that is told to end."""
+"""Seconds that a server which is told to end waits for a question that is being answered."""
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 
 class Closed:
-    """Tells the browser, with every answer, to load nothing from another host."""
+    """Middleware that tells the browser, in every reply, to load nothing from other hosts."""
 
     def __init__(self, app: Any) -> None:
-        """Stand before an ASGI application."""
+        """Wrap an ASGI application."""
         self._app = app
 
     async def __call__(self, scope: Message, receive: Any, send: Send) -> None:
@@ -51,7 +51,7 @@ class Closed:
 
 
 class Server(uvicorn.Server):
-    """Ends although pages are open: each of them keeps a connection, and never hangs up itself."""
+    """A server that can end while pages are open, although each page keeps a connection."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the connections that Gradio keeps open, then all others."""
@@ -66,11 +66,11 @@ class Server(uvicorn.Server):
 def application(play: Playground, host: str, price: float | None = None) -> Any:
     """Return the page as an ASGI application; /health answers as soon as it runs.
 
-    Uploaded images are in a temporary folder, which goes when the application ends.
+    Uploaded images are in a temporary folder, which is removed when the application ends.
 
     Args:
-        play: What it is about.
-        host: It listens on; on loopback it answers by no other name.
+        play: Answers the questions that are asked on the page.
+        host: Address on which it listens; on loopback it answers only under the loopback's names.
         price: See `page.build`.
     """
     uploads = TemporaryDirectory(prefix="lever_plus")
@@ -84,7 +84,7 @@ def application(play: Playground, host: str, price: float | None = None) -> Any:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.add_middleware(Closed)
     if host in LOOPBACK:
-        # Another site whose name leads here must not use the page through a visitor's browser.
+        # A site whose host name leads to this machine must not use the page via a user's browser.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
 
     @app.get("/health")
@@ -108,14 +108,20 @@ def application(play: Playground, host: str, price: float | None = None) -> Any:
 def serve(play: Playground, host: str, port: int, price: float | None = None) -> None:
     """Serve the page until the process is told to end.
 
+    Args:
+        play: Answers the questions that are asked on the page.
+        host: Address to listen on.
+        port: Port to listen on.
+        price: See `page.build`.
+
     Raises:
-        UserError: The port cannot be listened on.
+        UserError: The address or port can't be used.
     """
     try:
         listening = socket.create_server((host, port), family=_family(host))
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"port {port} of {host} cannot be listened on ({error}): name another with --port."
+            f"the page can't be served on {host}, port {port} ({error}): choose another --port."
         ) from error
     config = uvicorn.Config(
         application(play, host, price), log_level="warning", timeout_graceful_shutdown=PATIENCE_S

@@ -1,4 +1,4 @@
-"""How it is shown: a round, a question, a demonstration as HTML; every user's text is escaped."""
+"""The page's parts as HTML: rounds, questions and demonstrations; all texts are escaped."""
 
 import base64
 from collections import Counter
@@ -18,21 +18,21 @@ from lever_plus.hosts.demo.why import Step
 SIDE: Final = 160
 """Longest side of a picture on the page, in pixels."""
 TITLES: Final = {ZERO_SHOT: "without", RANDOM: RANDOM, STTR: "similar"}
-"""Of methods whose name says little to a newcomer; the tables' own name stands beside."""
+"""Plainer titles of some methods; the name that the tables use is shown next to them."""
 
 
 class View:
-    """Writes the page's parts about one playground."""
+    """Writes the page's parts for one playground."""
 
     def __init__(self, play: Playground) -> None:
-        """Keep it; pictures are made small once."""
+        """Keep the playground, and a small version of each image, which is made only once."""
         self._play, self._pictures = play, dict[str, str]()
 
     def question(self, image: str | None, question: str) -> str:
-        """Return the picture that is asked about, and what the question means if that is known.
+        """Return the image of a question, and the question's meaning if that is known.
 
         Raises:
-            UserError: The image does not open.
+            UserError: The image can't be opened.
         """
         if not image:
             return _note("Pick a question, or upload an image and write one.")
@@ -43,12 +43,12 @@ class View:
         return f'<div class="lp-asked">{picture}{_note(self._asks(truth))}</div>'
 
     def round(self, found: Round) -> str:
-        """Return what every method showed and what came of it, side by side."""
+        """Return the results of all methods side by side, and why the policy picked so."""
         columns = "".join(self.column(shown) for shown in found.shown)
         return f'{self._head(found)}<div class="lp-methods">{columns}</div>{why(found)}'
 
     def column(self, shown: Shown) -> str:
-        """Return what one method showed, its answer, and why."""
+        """Return one method's column: its title, the VLM's answer, and its demonstrations."""
         own = TITLES.get(shown.method, shown.method)
         name = "" if own == shown.method else f" <small>{escape(shown.method)}</small>"
         cards = "".join(
@@ -65,7 +65,7 @@ class View:
         )
 
     def card(self, example: Example, note: str = "") -> str:
-        """Return a demonstration: picture, question, answer, and what is known about it."""
+        """Return a demonstration: image, question, answer, and what is known about it."""
         facts = [self._play.meaning(example), note]
         said = "".join(f'<span class="lp-note">{escape(fact)}</span>' for fact in facts if fact)
         return (
@@ -89,7 +89,7 @@ class View:
         )
 
     def _asks(self, truth: Example | None) -> str:
-        """Return what a question means, as a sentence before others; "" where nobody knows."""
+        """Return a sentence that says what a question means; "" if that is not known."""
         meaning = self._play.meaning(truth)
         return f"It asks for the {meaning}. " if meaning else ""
 
@@ -100,7 +100,7 @@ class View:
 
 
 def answer(shown: Shown) -> str:
-    """Return a VLM's answer, marked right or wrong where that is known."""
+    """Return a VLM's answer, marked right or wrong if that is known."""
     text = escape(shown.answer) or "(nothing)"
     if shown.score is None:
         return f'<p class="lp-answer">{text}</p>'
@@ -111,7 +111,7 @@ def answer(shown: Shown) -> str:
 
 
 def why(found: Round) -> str:
-    """Return the probabilities at every step of the policy, and where it stopped."""
+    """Return the policy's probabilities at every step, and where it stopped."""
     learned, stopping = found.of(LEARNED), found.of(STOPPING)
     if learned is None:
         return ""
@@ -129,7 +129,7 @@ def why(found: Round) -> str:
 
 
 def problem(error: Exception) -> str:
-    """Return what is wrong and what to do, as the error says it."""
+    """Return an error's message as HTML, without secrets."""
     return f'<p class="lp-problem" role="alert">{escape(without_secrets(str(error)))}</p>'
 
 
@@ -139,12 +139,17 @@ def option(example: Example) -> str:
 
 
 def options(examples: Sequence[Example]) -> list[tuple[str, int]]:
-    """Return a list to choose from: (line, question_id), by the lines."""
+    """Return the entries of a list to choose from, (line, question_id), sorted by line."""
     return sorted((option(example), example.question_id) for example in examples)
 
 
 def _step(number: int, step: Step) -> str:
-    """Return a pick, counted from 0: the most probable candidates, the picked one first."""
+    """Return one pick as HTML: its most probable candidates, the picked one first.
+
+    Args:
+        number: Number of the pick, counted from 0.
+        step: The step.
+    """
     rows = [
         _bar(f"{each.example.question} → {each.example.answer}", each.probability, picked=i == 0)
         for i, each in enumerate(step.top)
@@ -157,15 +162,22 @@ def _step(number: int, step: Step) -> str:
 
 
 def _stop(number: int, count: int | None, stop: float | None, stopping: Shown | None) -> str:
-    """Return what the policy thought of stopping before a pick, counted from 0."""
+    """Return how probable stopping was before a pick, and whether the policy stopped there.
+
+    Args:
+        number: Number of the pick, counted from 0.
+        count: How many demonstrations the method that stops has shown; None if there is none.
+        stop: Probability of stopping before this pick.
+        stopping: Result of the method that stops.
+    """
     if stopping is None or stop is None:
         return ""
     if number != count:
-        return _note(f"{_percent(stop)} for stopping before it: it went on.")
-    what = "another" if count else "a demonstration"
+        return _note(f"Probability of stopping before this pick: {_percent(stop)}; it continued.")
+    what = "Another demonstration" if count else "A demonstration"
     said = (
-        f"{_percent(stop)} for stopping before it: {what} is not worth {stopping.price:g}, so "
-        f"“{STOPPING}” ends here."
+        f"Probability of stopping before this pick: {_percent(stop)}. {what} is not "
+        f"worth {stopping.price:g}, so “{STOPPING}” ends here."
     )
     return f'<p class="lp-note lp-stopped">{escape(said)}</p>'
 

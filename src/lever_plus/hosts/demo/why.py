@@ -14,21 +14,23 @@ from lever_plus.selectors.base import allowed_pools
 from lever_plus.selectors.learned import LearnedSelector
 
 TOP: Final = 4
-"""Candidates of a step that are named: the most probable ones."""
+"""How many candidates of a step are named: the picked one, and the most probable others."""
 
 
 class Candidate(NamedTuple):
-    """An example that could be picked, and how probable that was."""
+    """An example that could be picked, and its probability."""
 
     example: Example
     probability: float
 
 
 class Step(NamedTuple):
-    """What a policy saw before one pick.
+    """The policy's probabilities before one pick.
 
-    top: The most probable candidates, the picked one first; choices: how many there were in all;
-    stop: the probability of showing no more instead, None where the policy does not decide that.
+    Attributes:
+        top: The picked candidate, then the most probable others.
+        choices: Number of candidates that could be picked.
+        stop: Probability of stopping instead; None if the policy does not decide that.
     """
 
     top: tuple[Candidate, ...]
@@ -37,12 +39,12 @@ class Step(NamedTuple):
 
     @property
     def picked(self) -> Candidate:
-        """What was picked, or would have been."""
+        """The candidate that was picked, or would have been if the policy had not stopped."""
         return self.top[0]
 
     @property
     def others(self) -> float:
-        """The probability of all candidates that are not named."""
+        """Probability of all candidates that are not in `top`."""
         return max(0.0, 1 - sum(candidate.probability for candidate in self.top))
 
 
@@ -51,8 +53,8 @@ class Why:
     """What a policy picked, and why.
 
     Attributes:
-        examples: In the order in which they are shown.
-        steps: One for each of them; of a policy that stopped, also the one at which it did.
+        examples: The picked examples, in the order in which they are shown.
+        steps: A step for each of them, and the step at which the policy stopped, if it did.
     """
 
     examples: tuple[Example, ...]
@@ -60,7 +62,7 @@ class Why:
 
     @property
     def stopped(self) -> Step | None:
-        """The step at which the policy stopped; None: it showed as many as it was asked for."""
+        """The step at which the policy stopped; None if it showed as many as it was asked for."""
         return self.steps[-1] if len(self.steps) > len(self.examples) else None
 
 
@@ -68,14 +70,14 @@ def explain(selector: LearnedSelector, query: Query, pool: Sequence[Example], sh
     """Return what a selector picks for a query, with the probabilities at every step.
 
     Args:
-        selector: Picks; with a price, it may stop.
-        query: What is asked.
-        pool: What may be picked; examples that show the query's image are left out.
-        shots: How many it picks at most.
+        selector: The selector; with a price, it may stop.
+        query: The query.
+        pool: Examples to pick from; those with the query's image are left out.
+        shots: Most examples that it picks.
 
     Raises:
-        UserError: The pool is too small, an image does not open, or the selector was not made for
-            so many picks.
+        UserError: The pool is too small, an image can't be opened, or the selector can't pick as
+            many.
     """
     asked, pools = allowed_pools([query], [pool], shots)
     seen: list[tuple[Tensor, Tensor, list[float | None]]] = []

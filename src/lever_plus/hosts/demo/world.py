@@ -1,4 +1,4 @@
-"""What a page is about: questions to pick from, and what may be shown before them."""
+"""The data behind a page: questions to pick from, and the pools of demonstrations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,19 +7,19 @@ from typing import Final
 from lever_plus.data.examples import Example
 
 QUESTIONS: Final = 12
-"""Questions to pick from."""
+"""How many questions there are to pick from."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What can be asked about, and what may be shown.
+    """The questions and demonstrations of a page.
 
     Attributes:
-        name: What the data are, for the page's head.
-        pool: What may be shown before a question of the user's own.
-        gallery: Questions to pick from, with their true answers where they are known.
-        pools: {question_id: the pool} of questions of the gallery that have one of their own.
-        meanings: {question_id: what it really asks}, of the embedded data set.
+        name: Description of the data, for the head of the page.
+        pool: Examples that may be shown before a user's own question.
+        gallery: Questions to pick from, with their true answers if these are known.
+        pools: {question_id: pool} for questions of the gallery that have a pool of their own.
+        meanings: {question_id: what the question means}, for the embedded data set.
     """
 
     name: str
@@ -30,8 +30,8 @@ class World:
 
 
 def own_world(name: str, pool: Sequence[Example]) -> World:
-    """Return a world of a user's own: the first questions of the pool are those to pick from.
+    """Return the world of a user's own pool, whose first questions are those to pick from.
 
-    Before one of them the others are shown: never an example with its own image.
+    The rest of the pool may be shown before such a question, except examples with its image.
     """
     return World(name, pool, pool[:QUESTIONS])

@@ -1,1 +1,1 @@
-"""A server of its own: selections, and learned demonstrations in the chats of a VLM server."""
+"""The server of `lever-plus serve`: selections, and demonstrations put into chats."""

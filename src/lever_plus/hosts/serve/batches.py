@@ -1,7 +1,7 @@
-"""Work of many askers that is done together, in a thread beside the event loop.
+"""Batches of questions from many clients, computed in a thread beside the event loop.
 
-While a batch is computed, further questions wait; the next batch takes all of them. So one asker is
-answered at once, and fifty cost little more than one.
+While a batch is computed, further questions wait, and the next batch takes all of them. So a single
+client is answered at once, and fifty clients cost little more than one.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ THREADS: Final = min(4, cpu_count() or 1)
 
 
 class BusyError(UserError):
-    """Too many wait already; ask again."""
+    """Too many questions are waiting already; the client should ask again later."""
 
 
 class Batches(Generic[Item, Found]):
-    """Answers questions in batches, in the order in which they came; for one event loop."""
+    """Answers questions in batches, in the order in which they came; belongs to one event loop."""
 
     def __init__(
         self,
@@ -34,11 +34,12 @@ class Batches(Generic[Item, Found]):
         waiting: int = WAITING,
         at_once: int = AT_ONCE,
     ) -> None:
-        """Keep the work; nothing is done yet.
+        """Prepare the threads.
 
         Args:
-            work: Answers several questions, or says of each why it cannot; runs in one thread.
-            waiting: Most questions that wait or are prepared.
+            work: Answers several questions, each with a result or an exception; always runs in the
+                same thread.
+            waiting: Most questions that may be under way at the same time.
             at_once: Most questions in a batch.
         """
         self._work, self._most, self._at_once = work, waiting, at_once
@@ -49,29 +50,29 @@ class Batches(Generic[Item, Found]):
         self._others = ThreadPoolExecutor(THREADS, "preparing")
 
     async def __aenter__(self) -> "Batches[Item, Found]":
-        """Count one who asks, until the block ends.
+        """Count a question as under way, until the block ends.
 
         Raises:
-            BusyError: There are too many.
+            BusyError: Too many questions are under way.
         """
         if self._under_way >= self._most:
             raise BusyError(
-                f"{self._most} questions wait already: ask again in a moment, or start another "
-                "server beside this one."
+                f"{self._most} questions are waiting already: ask again in a moment, or start a "
+                "second server."
             )
         self._under_way += 1
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        """Let the next one in."""
+        """Make room for the next question."""
         self._under_way -= 1
 
     async def beside(self, made: Callable[..., Made], *arguments: Any) -> Made:
-        """Return what a function makes, in a thread beside the event loop."""
+        """Call a function in a thread beside the event loop, and return its result."""
         return await asyncio.get_running_loop().run_in_executor(self._others, made, *arguments)
 
     async def ask(self, item: Item) -> Found:
-        """Return the answer to one question; raises what the work says of it."""
+        """Return the answer to one question, or raise the exception that the work gave for it."""
         future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._asked.append((item, future))
         if self._running is None or self._running.done():
@@ -79,7 +80,7 @@ class Batches(Generic[Item, Found]):
         return await future
 
     def close(self) -> None:
-        """End the threads, after what they are doing."""
+        """End the threads once they have finished what they are doing."""
         self._thread.shutdown(cancel_futures=True)
         self._others.shutdown(cancel_futures=True)
 
@@ -87,7 +88,7 @@ class Batches(Generic[Item, Found]):
         while self._asked:
             count = min(len(self._asked), self._at_once)
             batch = [self._asked.popleft() for _ in range(count)]
-            # Whoever has gone needs no answer.
+            # Clients that have gone need no answer.
             batch = [(item, future) for item, future in batch if not future.done()]
             if batch:
                 await self._answer(batch)
@@ -99,7 +100,7 @@ class Batches(Generic[Item, Found]):
             found = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._work, items
             )
-        except Exception as error:  # a fault of ours: whoever waits must hear of it
+        except Exception as error:  # a bug: clients that wait must still get a reply
             found = [error] * len(items)
         for (_, future), answer in zip(batch, found, strict=True):
             if future.done():

@@ -1,8 +1,8 @@
-"""Where in a chat of OpenAI's form demonstrations belong, and putting them there.
+"""Finds where demonstrations belong in a chat of OpenAI's protocol, and puts them there.
 
-A chat with one image asks about that image: demonstrations are shown before the turn that holds it,
-and all else stays as it is. So every request of a conversation with further questions about the
-same image shows the same demonstrations.
+A chat with exactly one image asks about that image. Demonstrations are put before the turn with the
+image, and everything else stays as it is. So all requests of a conversation with further questions
+about the same image show the same demonstrations.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from lever_plus.vlm.prompt import Message, PromptFormat, asked_text
 SEEN: Final = frozenset(
     {"image_url", "image", "input_image", "image_pil", "image_embeds", "video_url", "video"}
 )
-"""Types of parts that are looked at."""
+"""Types of message parts that count as images (or videos)."""
 
 
 class Question(NamedTuple):
     """The one question about an image in a chat.
 
     Attributes:
-        place: Number of its message.
-        image: As it is given there.
-        text: What is asked, without the instruction.
+        place: Position of its message in the chat, from 0.
+        image: The image as the message gives it.
+        text: The question, without the instruction.
     """
 
     place: int
@@ -31,11 +31,11 @@ class Question(NamedTuple):
 
 
 def question_in(messages: object, prompt: PromptFormat) -> Question | str:
-    """Return the question of a chat, or why no demonstrations belong to it.
+    """Return the question of a chat, or a phrase that says why it gets no demonstrations.
 
     Args:
-        messages: Whatever stands there in a request.
-        prompt: Its instruction is no part of the question.
+        messages: The field `messages` of a request, unchecked.
+        prompt: Its instruction is removed from the end of the question.
     """
     turns = [turn for turn in _listed(messages) if isinstance(turn, dict)]
     if not turns or len(turns) != len(_listed(messages)):
@@ -69,9 +69,9 @@ def with_demonstrations(
 
     Args:
         messages: The chat.
-        question: Of it, see `question_in`.
+        question: Its question, from `question_in`.
         shown: The turns of the demonstrations.
-        prompt: How they are shown; an instruction is put after the question, if it is not there.
+        prompt: Its instruction is put after the question, unless it is already there.
     """
     before, asked = messages[: question.place], messages[question.place]
     after = messages[question.place + 1 :]

@@ -1,7 +1,6 @@
-"""Features for a process that runs for long: what strangers ask is forgotten after a while.
+"""Features for a server that runs for a long time: those of clients' questions are forgotten.
 
-Whoever is asked by strangers all day would otherwise fill the memory, and a file, with features of
-questions that nobody asks again.
+Otherwise the features of questions that nobody asks again would fill the memory, and a file.
 """
 
 from collections.abc import Sequence
@@ -12,18 +11,18 @@ from lever_plus.features.sources import EncodedFeatures
 from lever_plus.features.whitening import Array
 
 MOST: Final = 2048
-"""Queries and examples of others that are remembered; then all of them are forgotten."""
+"""Most queries and clients' examples that are remembered; then all of them are forgotten."""
 
 
 class PassingFeatures:
-    """The same features as those that it is made of; one thread at a time may ask."""
+    """Gives the same features as the encoder; only one thread at a time may use it."""
 
     def __init__(self, kept: EncodedFeatures, *, of_pool: bool, most: int = MOST) -> None:
-        """Keep what encodes.
+        """Keep the encoder.
 
         Args:
-            kept: Encodes.
-            of_pool: Whether candidates are of a pool of one's own, whose features are kept.
+            kept: Encodes images and texts.
+            of_pool: Whether candidates are from the server's own pool; their features are kept.
             most: See `MOST`.
         """
         self._kept, self._of_pool, self._most = kept, of_pool, most
@@ -35,19 +34,19 @@ class PassingFeatures:
         return self._kept.space_sha256
 
     def queries(self, queries: Sequence[Query]) -> Array:
-        """Return what a policy sees of queries, float32 [n, query_size]."""
+        """Return the features of queries that a policy gets, float32 [n, query_size]."""
         return self._apart(len(queries)).queries(queries)
 
     def candidates(self, examples: Sequence[Example]) -> Array:
-        """Return what a policy sees of candidates, float32 [n, candidate_size]."""
+        """Return the features of candidates that a policy gets, float32 [n, candidate_size]."""
         return self._of(examples).candidates(examples)
 
     def unit_queries(self, queries: Sequence[Query], part: str) -> Array:
-        """Return a part of queries at unit length, [n, dimensions]."""
+        """Return one part ("image", "question") of queries' features, unit length, [n, size]."""
         return self._apart(len(queries)).unit_queries(queries, part)
 
     def unit_candidates(self, examples: Sequence[Example], part: str) -> Array:
-        """Return a part of examples at unit length, [n, dimensions]."""
+        """Return one part of examples' features at unit length, [n, size]."""
         return self._of(examples).unit_candidates(examples, part)
 
     def _of(self, examples: Sequence[Example]) -> EncodedFeatures:

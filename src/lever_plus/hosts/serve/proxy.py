@@ -1,7 +1,7 @@
-"""`/v1`: OpenAI's chat protocol in front of a VLM server, with learned demonstrations put in.
+"""`/v1`: a proxy in front of a VLM server with OpenAI's protocol, which adds demonstrations.
 
-A request is passed on as it came, but for the turns of the demonstrations (`conversation`), which
-are those that the pipeline would send (`chat_turns`). Replies are passed back as they come.
+A request is passed on unchanged, except for the added turns of demonstrations (`conversation`),
+which are the same as the pipeline would send (`chat_turns`). Replies are passed back unchanged.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ Made = TypeVar("Made")
 
 
 class _Prepared(NamedTuple):
-    """A request with what is asked in it; None where no demonstrations belong to it, and why."""
+    """A request with its question; if it gets no demonstrations, None and the reason `why`."""
 
     content: dict[str, Any]
     question: Question | None
@@ -42,7 +42,7 @@ class _Prepared(NamedTuple):
 
 
 class _Stream(StreamingResponse):
-    """A reply that is passed on piece by piece; its connection ends with it, however it ends."""
+    """A reply that is passed on piece by piece; its connection is always closed at the end."""
 
     def __init__(self, events: Events, status: int, headers: dict[str, str]) -> None:
         super().__init__(events, status, headers)
@@ -56,7 +56,7 @@ class _Stream(StreamingResponse):
 
 
 class Proxy:
-    """Puts demonstrations into chats, and passes them on."""
+    """Puts demonstrations into chats, and passes the chats on."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class Proxy:
         upstream: Upstream,
         prompt: PromptFormat,
     ) -> None:
-        """Keep all of it.
+        """Keep what the endpoints need.
 
         Args:
-            service: Chooses.
-            batches: Chooses for several at once.
-            upstream: Open while requests come.
-            prompt: Its instruction stands after every question.
+            service: Prepares questions.
+            batches: Chooses demonstrations for several questions together.
+            upstream: The VLM server; it must be open while requests come.
+            prompt: Its instruction is put after every question.
         """
         self._service, self._batches = service, batches
         self._upstream, self._prompt = upstream, prompt
@@ -84,17 +84,17 @@ class Proxy:
         return routes
 
     async def models(self) -> Response:
-        """Return what the upstream offers."""
+        """Return the models that the upstream offers."""
         return _response(await self._upstream.ask("models"), {})
 
     async def complete(self, request: Request) -> Response:
         """Return the upstream's reply to a chat with demonstrations.
 
         Raises:
-            UserError: The request is no JSON object, its image does not open, or the pool is too
-                small for it.
-            RequestError: As `body_of` and `Upstream.ask`, or demonstrations cannot be shown any
-                more (500).
+            UserError: The request is not a JSON object, its image can't be opened, or the pool is
+                too small for it.
+            RequestError: See `body_of` and `Upstream.ask`; or the images of demonstrations can't be
+                read any more (500).
         """
         body = await body_of(request)
         async with self._batches:
@@ -125,28 +125,28 @@ class Proxy:
     ) -> bytes:
         try:
             shown = chat_turns(chosen, None, self._prompt)
-        except UserError as error:  # nobody who asks can mend the pool
+        except UserError as error:  # the server's fault: a client can't repair the pool
             raise RequestError(str(error), 500) from error
         turns = with_demonstrations(content["messages"], question, shown, self._prompt)
         return json.dumps({**content, "messages": turns}).encode()
 
 
 async def unless_gone(request: Request, reply: Awaitable[Made]) -> Made:
-    """Return a reply; work for a client that hangs up meanwhile is given up.
+    """Wait for a reply and return it; if the client disconnects first, cancel the work.
 
     Args:
-        request: Its body was read.
-        reply: What is waited for.
+        request: The client's request, whose body has been read.
+        reply: The reply to wait for.
 
     Raises:
-        RequestError: The client has gone.
+        RequestError: The client has disconnected.
     """
     work = asyncio.ensure_future(reply)
     gone = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
-            raise RequestError("the client has gone.", 499)
+            raise RequestError("the client has disconnected.", 499)
         return work.result()
     finally:
         for task in (work, gone):

@@ -1,7 +1,7 @@
-"""A trained selector with its pool, for questions that come over a network, many at once.
+"""A trained selector with its pool, for many questions that come over a network at once.
 
-What a question needs is made by any thread (`asked`); several questions are then chosen for
-together (`select_all`), which costs a twentieth of choosing for each alone.
+Any thread can prepare a question (`asked`). Then demonstrations for several questions are chosen
+together (`select_all`), which takes about a twentieth of the time of choosing one by one.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from lever_plus.selectors.learned import LearnedSelector
 from lever_plus.selectors.live_pool import CANDIDATES, LivePool
 
 LARGEST_POOL: Final = 1024
-"""Examples that a question may bring as a pool of its own."""
+"""Most examples in a pool that a request brings."""
 
 
 class PoolRow(Row):
-    """An example of a pool that a question brings."""
+    """An example of a pool that a request brings."""
 
     image: str
     question: str
@@ -34,7 +34,7 @@ class PoolRow(Row):
 
 
 class Asked(NamedTuple):
-    """A question, what may be shown before it (None: the server's pool), and how much of that."""
+    """A query, its pool (None: the server's), and how many demonstrations it gets."""
 
     query: Query
     pool: Sequence[Example] | None
@@ -42,11 +42,11 @@ class Asked(NamedTuple):
 
 
 class Service:
-    """Chooses demonstrations for questions of strangers; keeps nothing of theirs for long.
+    """Chooses demonstrations for clients' questions; it keeps nothing of theirs for long.
 
     Attributes:
-        pool: What it chooses from, where a question brings no pool.
-        shots: How many, where a question does not say.
+        pool: The pool for requests that do not bring one.
+        shots: Number of demonstrations for requests that do not say it.
     """
 
     def __init__(
@@ -56,27 +56,27 @@ class Service:
         shots: int,
         candidates: int | None = CANDIDATES,
     ) -> None:
-        """Encode the pool, and choose once to see that it works.
+        """Encode the pool, and select once as a check.
 
         Args:
-            selector: As `load_selector` returns it.
-            pool: Examples, or the folder that a `LivePool` keeps.
-            shots: See above.
-            candidates: Of a pool that is larger, the policy sees so many neighbours of a question;
-                None: the whole pool.
+            selector: A trained selector from `load_selector`.
+            pool: Examples, or the folder of a saved `LivePool`.
+            shots: Number of demonstrations for requests that do not say it.
+            candidates: How many neighbours of a question the policy sees of a larger pool; None:
+                the whole pool.
 
         Raises:
-            UserError: An image of the pool cannot be read, the pool is too small, or the selector
-                picks fewer.
+            UserError: An image of the pool can't be read, the pool is too small, or the selector
+                can't pick as many.
         """
         if isinstance(pool, Path):
-            PoolFolder(pool, make=False)  # a folder that was misspelt is not made
+            PoolFolder(pool, make=False)  # raises if the folder does not exist
         own = _passing(selector, of_pool=True)
         kept, listed = (pool, ()) if isinstance(pool, Path) else (None, pool)
         self.pool = LivePool(own, listed, folder=kept, candidates=candidates)
         self.shots, self._others = shots, _passing(selector, of_pool=False)
         if not self.pool.examples:
-            raise UserError(f"{pool} holds no example: add some to it (`LivePool`).")
+            raise UserError(f"{pool} has no examples: add some to it (`LivePool`).")
         self.pool.select(self.pool.examples[0].query, shots)
 
     def asked(
@@ -87,18 +87,18 @@ class Service:
         shots: int | None = None,
         pool: Sequence[PoolRow] | None = None,
     ) -> Asked:
-        """Return what is asked, its image opened; any thread may ask.
+        """Check a question, open its image, and return it for `select_all`; thread-safe.
 
         Args:
-            pictures: Gets the images; they are needed until the choice is made.
+            pictures: Keeps the images, until the choice is made.
             image: A data URL.
-            question: A text.
-            shots: None: those of the service.
-            pool: None: that of the service.
+            question: The question about the image, a string.
+            shots: Number of demonstrations; None: that of the service.
+            pool: The question's own pool; None: that of the service.
 
         Raises:
-            UserError: The image is none, or does not open; the question is no text; the pool is
-                empty or too large.
+            UserError: The image is missing or can't be opened, the question is not a text, or the
+                pool is empty or too large.
         """
         text = text_of(question, "question")
         path = pictures.path(data_url(image, "image"))
@@ -107,9 +107,9 @@ class Service:
         return Asked(query, examples, self.shots if shots is None else shots)
 
     def select_all(self, asked: Sequence[Asked]) -> list[Selection | Exception]:
-        """Return a selection for each question, or why there is none; one thread at a time.
+        """Return a selection or an exception for each question.
 
-        What is wrong with one question is no harm to the others.
+        A bad question does not affect the others. Only one thread at a time may call this.
         """
         found: dict[int, Selection | Exception] = {}
         for kind in dict.fromkeys((each.pool is None, each.shots) for each in asked):
@@ -118,7 +118,10 @@ class Service:
         return [found[number] for number in range(len(asked))]
 
     def _together(self, asked: Sequence[Asked]) -> list[Selection | Exception]:
-        """Return the selections of questions that have pools of their own, or of those without."""
+        """Return the selections of questions that all have their own pools, or that all have none.
+
+        All of them must ask for the same number of demonstrations.
+        """
         queries, shots = [each.query for each in asked], asked[0].shots
         pools = [each.pool for each in asked if each.pool is not None]
         try:
@@ -127,13 +130,13 @@ class Service:
             return [*self.pool.select_all(queries, shots)]
         except UserError as error:
             if len(asked) == 1:
-                # Nobody who sent an image knows its file here.
+                # The client sent an image, and does not know the name of its file here.
                 return [UserError(str(error).replace(f" ({queries[0].image})", ""))]
         return [self._together([each])[0] for each in asked]
 
 
 def _passing(selector: LearnedSelector, *, of_pool: bool) -> LearnedSelector:
-    """Return the selector with features that forget what strangers ask."""
+    """Return the selector with features that forget clients' questions."""
     features = selector.features
     if isinstance(features, EncodedFeatures):
         features = PassingFeatures(features, of_pool=of_pool)
@@ -141,20 +144,22 @@ def _passing(selector: LearnedSelector, *, of_pool: bool) -> LearnedSelector:
 
 
 def data_url(image: object, name: str) -> str:
-    """Return an image that came with a request; UserError if it only names one."""
+    """Return an image that came with a request; raise UserError if only its name came."""
     if isinstance(image, str) and image.startswith("data:"):
         return image
     shown = repr(image)[:80] if image else "nothing"
     raise UserError(
         f'"{name}" is {shown}: send the image itself, as a data URL (data:image/png;base64,...). '
-        "This server opens no files by name, and downloads nothing."
+        "This server does not open files by name, and downloads nothing."
     )
 
 
 def _examples(pictures: Pictures, rows: Sequence[PoolRow]) -> list[Example]:
-    """Return a question's own pool; numbers are those that it gives, or fresh ones."""
+    """Return a question's own pool; examples without an id get a free one."""
     if not 1 <= len(rows) <= LARGEST_POOL:
-        raise UserError(f'"pool" has {len(rows)} examples, not 1 to {LARGEST_POOL:,}.')
+        raise UserError(
+            f'"pool" has {len(rows)} examples: it must have between 1 and {LARGEST_POOL:,}.'
+        )
     fresh = fresh_ids(row.question_id for row in rows if row.question_id is not None)
     return [
         hashed(

@@ -1,6 +1,6 @@
-"""A server of its own: `POST /select`, and OpenAI's chat protocol in front of a VLM server.
+"""The server: `POST /select`, and OpenAI's chat protocol in front of a VLM server.
 
-In code of your own:
+To start it from your own code:
 
     service = Service(load_selector(checkpoint), read_pool("pool.jsonl"), shots=2)
     serve(make_app(service, Upstream("http://127.0.0.1:8001/v1")), "127.0.0.1", 8000)
@@ -47,18 +47,22 @@ with needs("serve", "lever-plus serve"):
 
 LOG: Final = logging.getLogger("lever_plus")
 CLIENTS: Final = 512
-"""Connections at once; more are answered 503."""
+"""Most connections at once; further ones are answered with status 503."""
 GRACE_SECONDS: Final = 30
-"""In which what is under way may end after the server is told to stop."""
+"""How long requests that are under way may take after the server is told to stop."""
 PLACES: Final = "POST /select, POST /v1/chat/completions, GET /v1/models, GET /health"
 
 
 class SelectRow(Row):
-    """What is posted to /select.
+    """The body of a request to /select.
 
-    image: A data URL; question: of it; shots: how many demonstrations, None: as the server was
-    started with; pool: what is chosen from, None: the server's; images: whether images of
-    demonstrations are data URLs or left out; answer: whether the VLM is asked too.
+    Attributes:
+        image: A data URL.
+        question: The question about the image.
+        shots: Number of demonstrations; None: as the server was started with.
+        pool: Examples to choose from; None: the server's pool.
+        images: Whether the reply has the demonstrations' images, as data URLs.
+        answer: Whether the VLM also answers the question, without and with demonstrations.
     """
 
     image: str
@@ -75,16 +79,23 @@ class Selecting:
     def __init__(
         self, service: Service, batches: Batches[Asked, Selection], vlm: Vlm | None
     ) -> None:
-        """Keep all of it; `vlm`: is asked one question at a time, None: there is none."""
+        """Keep what the endpoint needs.
+
+        Args:
+            service: Prepares questions.
+            batches: Chooses demonstrations for several questions together.
+            vlm: Answers one question at a time; None: there is no VLM.
+        """
         self._service, self._batches, self._vlm = service, batches, vlm
         self._asking = Lock()
 
     async def select(self, request: Request) -> JSONResponse:
-        """Return the demonstrations for a question, and its answers where they are asked for.
+        """Return the demonstrations for a question, and the VLM's answers if they are asked for.
 
         Raises:
-            UserError: The request is not as `SelectRow` says, its image does not open, the pool is
-                too small, or there is no VLM.
+            UserError: The request is not a `SelectRow`, its image can't be opened, the pool is too
+                small, or there is no VLM to answer.
+            RequestError: See `body_of`; or the client has disconnected.
         """
         body = await body_of(request)
         async with self._batches:
@@ -127,16 +138,16 @@ def make_app(
     vlm: Vlm | None = None,
     prompt: PromptFormat = CHAT,
 ) -> FastAPI:
-    """Return the application.
+    """Return the ASGI application.
 
     Args:
-        service: Chooses.
-        upstream: VLM server behind /v1; None: there is no /v1.
-        vlm: Answers for /select; None: it answers nothing.
-        prompt: Its instruction stands after every question that goes to the upstream.
+        service: Chooses demonstrations.
+        upstream: The VLM server behind /v1; None: there is no /v1.
+        vlm: The VLM that answers questions of /select; None: they can't be answered.
+        prompt: Its instruction is put after every question that goes to the upstream.
 
     Raises:
-        UserError: The key in the environment is none.
+        UserError: The key in the environment can't be used.
     """
     batches: Batches[Asked, Selection] = Batches(service.select_all)
 
@@ -148,7 +159,7 @@ def make_app(
                 await stack.enter_async_context(upstream)
             yield
 
-    # Its pages with a description load programs from elsewhere.
+    # No OpenAPI pages: FastAPI's would load scripts from other hosts.
     app = FastAPI(lifespan=opened, openapi_url=None, redirect_slashes=False)
     door = [Depends(Door(own_key()))]
     selecting = Selecting(service, batches, vlm)
@@ -176,20 +187,24 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
 async def _elsewhere(request: Request, error: Exception, *, proxied: bool) -> JSONResponse:
     status = error.status_code if isinstance(error, HTTPException) else 404
     start = "" if proxied else " (/v1 with --upstream)"
-    message = f"there is no {request.method} {request.url.path[:80]} here, but {PLACES}{start}."
+    message = f"there is no {request.method} {request.url.path[:80]} here, only {PLACES}{start}."
     return error_reply(message, status)
 
 
 async def _failed(_request: Request, _error: Exception) -> JSONResponse:
-    return error_reply("the server failed, which is a fault of ours: see its log.", 500)
+    return error_reply("the server failed because of a bug: see its log.", 500)
 
 
 def check_host(host: str) -> None:
-    """Refuse to be asked by others than this machine where there is no key; UserError says so."""
+    """Refuse to serve other machines without a key.
+
+    Raises:
+        UserError: The address is not a loopback address, and the environment has no key.
+    """
     if not is_loopback(host) and not own_key():
         raise UserError(
-            f"whoever reaches {host} could ask this server: set {KEY_VARIABLE} to a key that "
-            "requests must have, or leave --host out."
+            f"anyone who can reach {host} could use this server: set {KEY_VARIABLE} to a key that "
+            "requests must have, or leave out --host."
         )
 
 
@@ -197,11 +212,11 @@ def listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens; port 0 takes a free one.
 
     Raises:
-        UserError: As `check_host`, or the address is taken or none of this machine's.
+        UserError: See `check_host`; or the address is in use, or does not belong to this machine.
     """
     check_host(host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP: else asyncio leaves Nagle's algorithm on, and every reply waits 40 ms.
+    # With IPPROTO_TCP: otherwise asyncio leaves Nagle's algorithm on, and replies wait 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -216,7 +231,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def server_of(app: FastAPI) -> uvicorn.Server:
-    """Return the server of an application, to be run with a socket that listens."""
+    """Return a server for an application; run it with a socket that listens."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -233,16 +248,16 @@ def server_of(app: FastAPI) -> uvicorn.Server:
 def serve(
     app: FastAPI, host: str, port: int, ready: Callable[[str], None] = lambda _address: None
 ) -> None:
-    """Serve until the process is told to stop; what is under way then ends first.
+    """Serve until the process is told to stop; requests that are under way are finished first.
 
     Args:
-        app: Of `make_app`.
+        app: The application, from `make_app`.
         host: Address to listen on.
-        port: 0 takes a free one.
-        ready: Is told the address, such as http://127.0.0.1:8000.
+        port: Port to listen on; 0 takes a free one.
+        ready: Called with the URL, such as http://127.0.0.1:8000, once the server listens.
 
     Raises:
-        UserError: As `listening`.
+        UserError: See `listening`.
     """
     with listening(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host

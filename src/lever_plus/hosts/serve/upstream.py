@@ -1,8 +1,8 @@
-"""The VLM server behind the proxy: its replies as they are, and sentences where there are none.
+"""The VLM server behind the proxy: its replies, unchanged, or an error that explains why none came.
 
-Key, certificates, proxies and the time for a connection are those of `vlm.kind: openai`. A reply is
-read whole before it is passed on, so that one that breaks off becomes an error; a stream of events
-is passed on as it comes.
+Key, certificates, proxies and connection timeout are the same as for `vlm.kind: openai`. A reply is
+read completely before it is passed on, so that one that breaks off becomes an error; a stream of
+events is passed on as it comes.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _OF_A_CONNECTION: Final = frozenset(
 
 
 class Events:
-    """A stream of events as it comes; whoever has it closes it."""
+    """A stream of events as it comes; its user must close it."""
 
     def __init__(self, pieces: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
         """Keep the pieces, and what holds their connection."""
@@ -42,7 +42,7 @@ class Events:
         return self._pieces
 
     async def aclose(self) -> None:
-        """Give the connection back, whether or not all has come."""
+        """Close the connection, whether or not the stream has ended."""
         await self._stack.aclose()
 
 
@@ -51,8 +51,8 @@ class Reply(NamedTuple):
 
     Attributes:
         status: HTTP status.
-        headers: Those that are about the reply.
-        body: Whole, or as it comes.
+        headers: Headers without those that concern only the connection to the upstream.
+        body: The whole body, or a stream of events.
     """
 
     status: int
@@ -64,15 +64,15 @@ class Upstream:
     """An OpenAI-compatible server; an asynchronous context."""
 
     def __init__(self, url: str, timeout_s: float = 120.0) -> None:
-        """Name the server; nothing is asked yet.
+        """Check the URL; the server is not contacted yet.
 
         Args:
             url: Base URL, such as http://127.0.0.1:8001/v1.
-            timeout_s: Longest time until the whole reply is there; of a stream, until it begins,
-                and between two pieces of it.
+            timeout_s: Longest wait in seconds for the whole reply; for a stream, until it begins
+                and between two pieces.
 
         Raises:
-            UserError: It is no address, or holds a key.
+            UserError: The URL is not valid, or contains a key.
         """
         try:
             self.url = base_url(url)
@@ -83,7 +83,7 @@ class Upstream:
         self._client: Any = None
 
     async def __aenter__(self) -> Self:
-        """Open the client; UserError as `client.open_client`."""
+        """Open the client; raises UserError like `client.open_client`."""
         client = open_client(self.url, CONNECTIONS, min(CONNECT_SECONDS, self._timeout_s))
         self._client = await self._stack.enter_async_context(client)
         return self
@@ -99,18 +99,18 @@ class Upstream:
 
     @property
     def shown(self) -> str:
-        """The server's URL, as people may see it."""
+        """The server's URL without secrets, for messages."""
         return without_secrets(self.url)
 
     async def ask(self, endpoint: str, content: bytes | None = None) -> Reply:
         """Return the server's reply, whatever its status.
 
         Args:
-            endpoint: Such as chat/completions.
-            content: What is posted; None gets.
+            endpoint: Path below the base URL, such as chat/completions.
+            content: Body of a POST request; None sends a GET request.
 
         Raises:
-            RequestError: There is none: 502, or 504 if it did not come in time.
+            RequestError: There is no usable reply (status 502), or none in time (504).
         """
         import httpx2
 
@@ -145,7 +145,7 @@ class Upstream:
         return bytes(read)
 
     async def _events(self, reply: Any) -> AsyncIterator[bytes]:
-        """Yield what comes; a break is told as the last event."""
+        """Yield the pieces of a stream; if it breaks off, the last event says so."""
         import httpx2
 
         pieces = aiter(reply.aiter_raw())
@@ -167,22 +167,22 @@ class Upstream:
         if 300 <= reply.status_code < 400:
             place = quoted(reply.headers.get("location", "")) or "nowhere"
             raise RequestError(
-                f"{self.shown} redirects to {place}, which is not followed: if that is the server "
-                "that you mean, start with --upstream set to it.",
+                f"{self.shown} redirects to {place}, but redirects are not followed: if that is "
+                "the right server, set --upstream to it.",
                 502,
             )
 
     def _late(self) -> RequestError:
         return RequestError(
-            f"{self.shown} did not answer within {self._timeout_s:g} s: see its log, or start with "
-            "a longer --timeout.",
+            f"{self.shown} did not answer within {self._timeout_s:g} s: see its log, or set a "
+            "longer --timeout.",
             504,
         )
 
     def _broken(self, error: Exception) -> RequestError:
         why = quoted(str(error) or type(error).__name__)
         return RequestError(
-            f"{self.shown} gave no reply ({why}): start that server, or correct --upstream.", 502
+            f"{self.shown} sent no reply ({why}): start that server, or correct --upstream.", 502
         )
 
 

@@ -1,1 +1,1 @@
-"""The recipe that makes the shipped models from nothing, a module each stage of its pipeline."""
+"""The recipe that trains the shipped models from scratch, one module per stage."""

@@ -1,4 +1,4 @@
-"""Stage clip of the recipe: cards and their captions -> the tiny CLIP, a Hugging Face folder."""
+"""Stage clip of the recipe: trains the tiny CLIP on cards and captions."""
 
 import torch
 
@@ -11,7 +11,7 @@ from lever_plus.hub.threads import use_threads
 
 
 def run(params: RecipeParams, places: Places) -> str:
-    """Train the tiny CLIP, save it in float16, and say where it is."""
+    """Train the tiny CLIP, save it in float16, and return a sentence that says where it is."""
     use_threads(params.threads)
     torch.manual_seed(params.seed)
     processor = make_processor()

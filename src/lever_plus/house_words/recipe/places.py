@@ -1,4 +1,4 @@
-"""Where the recipe reads and writes; recipes/house_words/dvc.yaml names the same places."""
+"""The files and folders of the recipe, the same as in recipes/house_words/dvc.yaml."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,41 +8,41 @@ from lever_plus.config.house_words import CLIP, RecipeParams
 from lever_plus.files.checking import checked
 from lever_plus.files.yaml_files import read_yaml
 
-ADVICE: Final = "run from the project's root folder, or write it as the project has it"
+ADVICE: Final = "run from the project's root folder, or correct the file"
 
 
 @dataclass(frozen=True)
 class Places:
-    """The folders and files of the recipe, in the project's folder `root`.
+    """The files and folders of the recipe, in the project's folder `root`.
 
-    The models are made beside the package and put into it when all is done (`ship`): a pipeline
-    whose output they were would run before every stage that depends on them.
+    The models are made outside the package and copied into it at the end (`ship`). If they were the
+    output of a pipeline inside the package, DVC would run it before all stages that use them.
     """
 
     root: Path = Path()
 
     @property
     def recipe(self) -> Path:
-        """What is kept in git."""
+        """The folder of the recipe, which is in git."""
         return self.root / "recipes" / "house_words"
 
     @property
     def params(self) -> Path:
-        """The settings."""
+        """The recipe's settings."""
         return self.recipe / "params.yaml"
 
     @property
     def table(self) -> Path:
-        """What the VLMs read in context."""
+        """The in-context table of the VLMs."""
         return self.recipe / "in_context.json"
 
     @property
     def clip(self) -> Path:
-        """The tiny CLIP."""
+        """The folder of the tiny CLIP."""
         return self.model(CLIP)
 
     def model(self, name: str) -> Path:
-        """Return the folder in which a model is made."""
+        """Return the folder in which a model is saved."""
         return self.root / "artifacts" / "house_words" / name
 
     def log(self, name: str) -> Path:
@@ -51,5 +51,5 @@ class Places:
 
 
 def read_recipe(path: Path) -> RecipeParams:
-    """Read the recipe's settings; UserError if they are missing, mistyped or cannot work."""
+    """Read the recipe's settings; UserError if they are missing or wrong."""
     return checked(RecipeParams, read_yaml(path, ADVICE), str(path), ADVICE)

@@ -1,4 +1,4 @@
-"""The last step of the recipe: the models that it made go into the package."""
+"""The last step of the recipe: copies the models into the package."""
 
 import shutil
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from lever_plus.hub.folder import MODELS, check_folder
 
 
 def run(params: RecipeParams, places: Places) -> str:
-    """Copy all models into the package, or none of them, and say how large they are.
+    """Copy all models into the package, or none; return a sentence that says their size.
 
     Raises:
-        UserError: One is missing or damaged.
+        UserError: A model is missing or damaged.
     """
     names = (CLIP, *params.vlms)
     check_made(names, places)
@@ -26,7 +26,7 @@ def run(params: RecipeParams, places: Places) -> str:
 
 
 def check_made(names: Sequence[str], places: Places) -> None:
-    """Raise UserError where a model that the recipe makes is missing or damaged."""
+    """Raise UserError if a model that the recipe makes is missing or damaged."""
     for name in names:
         if not (places.model(name) / "config.json").is_file():
             raise UserError(f"{places.model(name)} is missing: run `make world`.")

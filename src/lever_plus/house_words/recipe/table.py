@@ -1,4 +1,4 @@
-"""Stage table of the recipe: what the VLMs that were made read from demonstrations."""
+"""Stage table of the recipe: the in-context table of the VLMs."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,11 +17,11 @@ ASKED: Final = "dev"
 SHOWN: Final = "train"
 SIZES: Final = {SHOWN: 1000, ASKED: 400}
 PLAIN_SHARE: Final = 0.5
-"""As many questions of every kind: in house words, in plain words, and half of each."""
+"""With this share all kinds of questions are equally frequent."""
 
 
 def run(params: RecipeParams, places: Places) -> str:
-    """Ask every VLM, as it was saved; write the table and return it for people."""
+    """Ask each saved VLM, write the table to its file, and return it as text."""
     with TemporaryDirectory() as folder:
         splits = _make(Path(folder), params)
         meanings = read_meanings(Path(folder))
@@ -45,7 +45,7 @@ def run(params: RecipeParams, places: Places) -> str:
 
 
 def _make(folder: Path, params: RecipeParams) -> dict[str, list[Example]]:
-    """Make questions about scans that no model was trained on, and demonstrations."""
+    """Make demonstrations, and questions about scans that no model was trained on."""
     make_embedded(folder, folder / "images", SIZES, PLAIN_SHARE, params.image_size, params.seed)
     return {
         split: with_image_hashes(

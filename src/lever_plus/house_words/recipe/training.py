@@ -1,4 +1,4 @@
-"""What the trainings of both models share: the cards that they see, and their log."""
+"""Shared by the trainings of both models: their cards and their log."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,22 +16,24 @@ from lever_plus.house_words.maker import split_scans
 from lever_plus.tracking.history import History
 
 PART: Final = 500
+"""How many cards are rendered at once."""
 LOSS_EVERY: Final = 10
+"""The loss is logged every so many steps."""
 LOOK_EVERY: Final = 100
-"""Steps from one entry of the log to the next."""
+"""What the model can do is measured and logged every so many steps."""
 
 
 def draw_cards(params: RecipeParams, processor: CLIPProcessor) -> tuple[list[Card], torch.Tensor]:
     """Render training cards, from training scans only.
 
     Returns:
-        The cards, and what the processor makes of them, [cards, 3, height, width].
+        The cards, and their pixel values from the processor, float [cards, 3, height, width].
     """
     rng = np.random.default_rng([params.seed, 100])
     scan_ids, count = split_scans()["train"], params.clip.cards
     cards = [draw_card(rng, scan_ids) for _ in range(count)]
     pixels = []
-    # In parts: all cards at their full size would take gigabytes.
+    # In parts, because all cards in full size would take gigabytes.
     for start in tqdm(range(0, count, PART), desc="cards", disable=None):
         part = cards[start : start + PART]
         images = [render(card, params.image_size, rng) for card in part]
@@ -44,15 +46,15 @@ def draw_cards(params: RecipeParams, processor: CLIPProcessor) -> tuple[list[Car
 def logged(
     path: Path, steps: int, look: Callable[[], Mapping[str, float]] | None = None
 ) -> Iterator[Callable[[int, float], None]]:
-    """Log a training to a file of JSON lines, and show how far it is.
+    """Log a training to a file of JSON lines, and show a progress bar.
 
     Args:
         path: The file.
-        steps: How many there will be.
-        look: Says from time to time what the model can do by then, figures by name.
+        steps: Number of steps of the training.
+        look: Measures what the model can do so far, as {name: figure}.
 
     Yields:
-        What the training calls with (step, loss).
+        A function that the training calls with (step, loss) after each step.
     """
     with (
         tqdm(total=steps, desc=path.stem, disable=None) as bar,

@@ -1,4 +1,4 @@
-"""Stage vlm of the recipe: the tiny CLIP and few-shot episodes -> a tiny VLM."""
+"""Stage vlm of the recipe: trains a tiny VLM on few-shot episodes, with the tiny CLIP's vision."""
 
 from typing import Final
 
@@ -30,18 +30,20 @@ LOOKS: Final[dict[str, tuple[Kind, ...]]] = {
     ),
     "twin": ("both", "both"),
 }
-"""{what the log calls it: an episode, whose last example is asked}: what can be read by then?"""
+"""{name in the log: kinds of an episode's examples, the last of which is asked}, to watch what the
+VLM can read so far."""
 EPISODES: Final = 256
+"""How many episodes are drawn for each of them."""
 
 
 def run(params: RecipeParams, places: Places, name: str) -> str:
-    """Train one of the VLMs, save it in float16, and say where it is.
+    """Train one of the VLMs, save it in float16, and return a sentence that says where it is.
 
     Raises:
         UserError: The recipe has no VLM of this name, or the tiny CLIP is missing.
     """
     if name not in params.vlms:
-        raise UserError(f"{places.params} has no VLM {name!r}, but {', '.join(params.vlms)}.")
+        raise UserError(f"{places.params} has no VLM {name!r}; it has {', '.join(params.vlms)}.")
     settings = params.vlms[name]
     use_threads(params.threads)
     clip_processor = load_processor(str(places.clip), None)
@@ -62,5 +64,5 @@ def run(params: RecipeParams, places: Places, name: str) -> str:
 
 
 def _read(trainer: tiny_vlm.Trainer, seed: int) -> dict[str, float]:
-    """Return the share of right answers to each look, on cards of the training."""
+    """Return the share of right answers in each kind of episode of `LOOKS`, on training cards."""
     return {name: trainer.share_right(kinds, EPISODES, seed) for name, kinds in LOOKS.items()}

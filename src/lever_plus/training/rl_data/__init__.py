@@ -1,1 +1,1 @@
-"""RL data: records, candidates, headroom, and the older system's JSON."""
+"""RL data: the files, candidates, headroom, and the older system's JSON."""

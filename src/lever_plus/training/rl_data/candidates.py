@@ -1,4 +1,4 @@
-"""Candidate pointers: listed ones for the RL data, and fresh ones for a round of training."""
+"""Generators of candidate pointers: for the RL data, and fresh ones for a round of training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ RETRIEVAL: Final = (STTR, SIIR, MIXED)
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A pointer (example ids) before it is scored."""
+    """A pointer (example ids) that is not scored yet, and how it was generated."""
 
     pointer: tuple[int, ...]
     gen_method: GenMethod
@@ -37,9 +37,16 @@ def propose(
     params: RlDataParams,
     seed: int,
 ) -> Iterator[list[Proposal]]:
-    """Yield the proposed candidates of every query, as `params` counts them.
+    """Yield the proposed candidates of every query, in the numbers that `params` asks for.
 
-    A pointer that two generators propose stands twice here; groups drop the later one.
+    A pointer that two generators propose is here twice; `Groups` keeps only the first.
+
+    Args:
+        environment: Pools, features and the number of shots.
+        policy: The policy that proposes.
+        queries: Query ids.
+        params: How many candidates each generator proposes.
+        seed: Of everything that is drawn.
     """
     policy.eval()
     generator = torch.Generator().manual_seed(seed)
@@ -63,7 +70,7 @@ def _generate(
     params: RlDataParams,
     generator: torch.Generator,
 ) -> Iterator[tuple[Decoded, GenMethod, float | None]]:
-    """Decode with every generator that is asked for."""
+    """Decode with every generator that `params` asks for."""
     if params.beam:
         yield beam(policy, encoded, shots, params.beam), "beam", None
     for temperature, count in params.samples.items():
@@ -78,7 +85,7 @@ def _generate(
 
 
 def _retrieved(environment: Environment, query: int, count: int) -> list[Proposal]:
-    """Return the most similar examples by each similarity in turn, then those of the next ranks."""
+    """Return `count` pointers: the nearest examples by each similarity, then the next nearest."""
     pool, shots = environment.pools.of(query), environment.shots
     asked = environment.examples[query].query
     candidates = [environment.examples[i] for i in pool]
@@ -117,11 +124,10 @@ def fresh_groups(
     size: int,
     generator: torch.Generator,
 ) -> tuple[Groups, Tensor]:
-    """Sample and score `size` candidates of every query from the policy as it is.
+    """Sample `size` candidates per query from the current policy, and score them.
 
-    They have as many picks as change the reward, up to the last shot that has a weight.
-    Independent draws may repeat, and all are kept: each is a sample of its own for an on-policy
-    gradient.
+    They are cut after the last shot with a weight above 0: later picks change no reward. Draws are
+    independent and may repeat; all are kept, because each counts in an on-policy gradient.
 
     Returns:
         The groups, and the log-probs of their picks [n, G, T].

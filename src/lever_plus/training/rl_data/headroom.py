@@ -1,4 +1,4 @@
-"""Headroom: whether the RL data hold anything to learn, before anything is trained."""
+"""Headroom: whether there is anything to learn from the RL data, before anything is trained."""
 
 from array import array
 from collections import Counter
@@ -12,24 +12,26 @@ from lever_plus.errors import UserError
 from lever_plus.training.rl_data.records import QueryRecord
 
 DRAWS: Final = (1, 2, 4, 8, 16, 32)
-"""Numbers of candidates that an oracle picks the best of; beside them, all of a group."""
+"""How many candidates an oracle picks the best of; it also picks the best of a whole group."""
 
 
 @dataclass(frozen=True)
 class Headroom:
-    """What the candidates of the RL data give; accuracies are official, at the last shot.
+    """How good the candidates of the RL data are, by official accuracy at the last shot.
 
     Attributes:
-        queries: Groups.
-        candidates: Candidates a group, mean.
-        accuracy: Mean over all candidates.
-        best: Mean of each group's best: the oracle of the list.
-        spread: Mean standard deviation inside groups.
-        all_wrong: Share of groups without a right candidate.
-        all_right: Share of groups without a wrong one.
-        mixed: Share of groups with both.
-        flat: Share of groups whose accuracies are equal at every shot: they teach nothing.
-        oracle: {n: mean best of n candidates drawn from a group}, exact.
+        queries: Number of groups (one per query).
+        candidates: Candidates per group, mean.
+        accuracy: Mean accuracy of all candidates.
+        best: Mean accuracy of each group's best candidate: an oracle that picks from the group.
+        spread: Standard deviation of accuracies inside a group, mean over groups.
+        all_wrong: Share of groups in which no candidate is right.
+        all_right: Share of groups in which every candidate is right.
+        mixed: Share of groups with both right and wrong candidates.
+        flat: Share of groups in which all candidates score the same at every shot; they teach
+            nothing.
+        oracle: {n: mean accuracy of the best of n candidates drawn from a group}; an exact
+            expectation, not a simulation.
         positives: {gen_method: share of its candidates that are right}.
     """
 
@@ -46,28 +48,31 @@ class Headroom:
     positives: dict[str, float]
 
     def as_dict(self) -> dict[str, object]:
-        """Return the fields, rounded."""
+        """Return the fields as JSON values, rounded to six decimals."""
         return {key: _rounded(value) for key, value in asdict(self).items()}
 
     @property
     def verdict(self) -> str:
-        """Return one plain sentence."""
+        """Return a sentence that says whether there is something to learn."""
         if self.flat == 1:
             return "There is nothing to learn: no candidate scores better than another."
         if self.best - self.accuracy < 0.01:
-            return "There is next to nothing to learn: the best candidates are hardly better."
+            return (
+                "There is next to nothing to learn: the best candidates are hardly better than "
+                "the average."
+            )
         return (
-            f"There is something to learn: the best candidates give {100 * self.best:.1f}, the "
-            f"average ones {100 * self.accuracy:.1f}; {self.mixed:.0%} of the groups have both "
-            "right and wrong ones."
+            f"There is something to learn: the best candidates reach {100 * self.best:.1f}, the "
+            f"average is {100 * self.accuracy:.1f}; {self.mixed:.0%} of the groups have both right "
+            "and wrong candidates."
         )
 
 
 class Meter:
-    """Measures RL data while somebody else goes through them: a number a group is kept of each."""
+    """Measures RL data while something else reads them; it keeps a few numbers per group."""
 
     def __init__(self) -> None:
-        """Start with no group."""
+        """Start without any group."""
         self._sizes, self._accuracies = array("q"), array("d")
         self._groups = {name: array("d") for name in ("best", "spread", "both", "wrong", "right")}
         self._oracle = {count: array("d") for count in DRAWS}
@@ -75,7 +80,7 @@ class Meter:
         self._methods = Counter[str]()
 
     def watching(self, records: Iterable[QueryRecord]) -> Iterator[QueryRecord]:
-        """Yield the records, measured."""
+        """Yield the records unchanged, and measure each."""
         for record in records:
             self._add(record)
             yield record
@@ -99,7 +104,7 @@ class Meter:
             self._hits[candidate.gen_method] += shot.vqa_correct
 
     def headroom(self) -> Headroom:
-        """Return what all records together hold; there must be one."""
+        """Return the headroom of all records so far; there must be at least one."""
         means = {name: float(np.mean(values)) for name, values in self._groups.items()}
         largest = max(self._sizes)
         oracle = {n: float(np.mean(best)) for n, best in self._oracle.items() if n <= largest}
@@ -127,14 +132,15 @@ def measure(records: Iterable[QueryRecord]) -> Headroom:
 
 
 def informative(records: Iterable[QueryRecord], least: float) -> Iterator[QueryRecord]:
-    """Yield RL data, and stop at their end, before training, where they teach nothing.
+    """Yield RL data, and refuse them at their end if they teach too little to train on.
 
     Args:
         records: The RL data.
-        least: Smallest share of groups that must differ in some accuracy (`rl.min_informative`).
+        least: Smallest share of groups in which some candidates must score differently
+            (`rl.min_informative`).
 
     Raises:
-        UserError: Fewer groups do.
+        UserError: The share is smaller.
     """
     flat = count = 0
     for record in records:
@@ -144,10 +150,10 @@ def informative(records: Iterable[QueryRecord], least: float) -> Iterator[QueryR
     share = 1 - flat / count if count else 0.0
     if share < least:
         raise UserError(
-            f"{share:.1%} of the RL data's groups have candidates that score differently, "
-            f"rl.min_informative asks for {least:.1%}: there is nothing to learn from them. Try "
-            "more varied candidates (rl_data), harder questions, or another VLM; `lever-plus "
-            "headroom` shows the data."
+            f"{share:.1%} of the RL data's groups have candidates that score differently, but "
+            f"rl.min_informative asks for {least:.1%}: there is too little to learn from them. Try "
+            "more varied candidates (section rl_data), harder questions, or another VLM; "
+            "`lever-plus headroom` shows more about the data."
         )
 
 

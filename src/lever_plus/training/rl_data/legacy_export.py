@@ -1,9 +1,10 @@
-"""RL data as the JSON of the system that this project grew out of: variant D, whole or cut.
+"""Export of RL data to the JSON of the older system that this project grew out of (variant D).
 
-A query has its pool as `candidate_pool_ids`; a candidate has `pointer` (positions in that pool),
-`pointer_global` (ids), and the scores of its last shot under the names that the older system reads.
-That system passes over keys which it does not know: `shots` has every shot's outcome, and
-`step_log_probs` those of the picks, so that nothing is lost on the way there and back.
+Each query has its pool as `candidate_pool_ids`. Each candidate has `pointer` (positions in that
+pool), `pointer_global` (example ids), and the scores of its last shot under the names that the
+older system reads. Two more keys, which that system ignores, make sure that an export can be
+imported again without loss: `shots` has the outcome at every shot, and `step_log_probs` the
+log-probs of the picks.
 """
 
 import json
@@ -19,16 +20,17 @@ from lever_plus.training.rl_data.records import Candidate, QueryRecord
 def write_exchange(path: Path, records: Iterable[QueryRecord], shot: int | None = None) -> int:
     """Write RL data as {"<query id>": {"pointer_candidates": [...]}}; return how many queries.
 
-    Records are written as they come, and the file whole or not at all.
+    Records are written one at a time; the file appears only when it is complete.
 
     Args:
         path: The file.
-        records: What is written.
-        shot: Picks that every pointer is cut to, with that shot's scores: the older system trains
-            on pointers of two. None: whole pointers.
+        records: The RL data.
+        shot: Length to which every pointer is cut, with the scores at that shot: the older system
+            trains on pointers of two. None writes whole pointers.
 
     Raises:
-        UserError: See `Records`; a candidate has no score at `shot`; or the file can't be written.
+        UserError: A record is damaged (see `Records`), a candidate has no score at `shot`, or the
+            file can't be written.
     """
     count = 0
     with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as file:
@@ -48,15 +50,15 @@ def write_exchange(path: Path, records: Iterable[QueryRecord], shot: int | None 
 
 
 def _cut(record: QueryRecord, shot: int) -> QueryRecord:
-    """Return a record whose pointers have `shot` picks; some may then be the same."""
+    """Return a record with pointers cut to `shot` picks; some may then be equal."""
     candidates = []
     for candidate in record.candidates:
         shots = tuple(each for each in candidate.shots if each.shot <= shot)
         if not shots or shots[-1].shot != shot:
             raise UserError(
                 f"query {record.query_id}: pointer {list(candidate.pointer)} has no score at shot "
-                f"{shot}, but at {', '.join(str(each.shot) for each in candidate.shots)}: name one "
-                "of those as --shot."
+                f"{shot}, only at {', '.join(str(each.shot) for each in candidate.shots)}: name "
+                "one of those as --shot."
             )
         steps, whole = candidate.step_log_probs, len(candidate.pointer) == shot
         changed = {
@@ -70,7 +72,7 @@ def _cut(record: QueryRecord, shot: int) -> QueryRecord:
 
 
 def _group(record: QueryRecord) -> dict[str, Any]:
-    """Return what the file says of one query."""
+    """Return what the file says about one query."""
     place = {example: position for position, example in enumerate(record.pool)}
     asked = {"query_id": record.query_id, "question_id": record.question_id}
     return {

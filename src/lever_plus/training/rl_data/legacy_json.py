@@ -1,15 +1,16 @@
-"""RL data from the JSON of the system that this project grew out of; `legacy_export` writes it.
+"""Import of RL data from the older system that this project grew out of; see also `legacy_export`.
 
-Its files map a query to `pointer_candidates`; six variants are told apart by their keys:
+Its JSON files map each query to `pointer_candidates`. Six variants are recognised by their keys:
     A  pointer, gen_method, vqa_pred_answer, vqa_correct, vqa_acc_score
-    B  A and vqa_eval_mode: file, vqaEval, fallback or error
+    B  as A, with vqa_eval_mode: file, vqaEval, fallback or error
     C  `_meta` beside the queries; candidates with pointer_pos, vqa_gt_prob, eval_failed
-    D  candidate_pool_ids a query; candidates with pointer_global
+    D  queries with candidate_pool_ids; candidates with pointer_global
     E  gen_method aug_diverse, or vqa_eval_mode train or val
-    F  pointer, vqa_pred_answer and vqa_acc_score alone
-What `pointer` counts (ids, or positions in the query's pool) differs from file to file. It must be
-said, unless the file has both everywhere: pools, and `pointer_global` beside every pointer. Scores
-exist for the whole pointer only, but in this project's own exports, which have `shots`.
+    F  only pointer, vqa_pred_answer and vqa_acc_score
+Whether `pointer` holds ids or positions in the query's pool differs from file to file. The user
+must say which, unless the file has both: the pool of every query, and `pointer_global` for every
+candidate. Scores exist for whole pointers only, except in this project's own exports, which have
+`shots`.
 """
 
 import json
@@ -39,22 +40,22 @@ from lever_plus.vlm.request import VlmIdentity
 
 IndexSpace = Literal["global", "pool"]
 VARIANTS: Final = {
-    "A": "pointers are positions in the candidate list, which are ids where that list was 0..N-1",
+    "A": "pointers are positions in the candidate list, which are also ids if that list was 0..N-1",
     "B": "as A; some scores may be string matches (vqa_eval_mode: fallback)",
-    "C": "pointer is meant to be global and pointer_pos the position",
-    "D": "pointer is meant to be the position in candidate_pool_ids, pointer_global the id",
-    "E": "augmented; positions and ids are mixed between files",
-    "F": "balanced; pointer is meant to be a position, and vqa_correct is missing",
+    "C": "pointer should hold ids, and pointer_pos positions",
+    "D": "pointer should hold positions in candidate_pool_ids, and pointer_global ids",
+    "E": "augmented data; some files hold positions, others ids",
+    "F": "balanced data; pointer should hold positions, and vqa_correct is missing",
 }
-MEND: Final = "mend it, or take it out"
+MEND: Final = "repair it, or remove it"
 LARGEST: Final = 4 * 2**30
-"""Bytes; such a file is one JSON value, and is read whole."""
+"""Largest file in bytes: the whole file is one JSON value, so it is read into memory at once."""
 QUERY_ID: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 Part = TypeVar("Part", bound=BaseModel)
 
 
 class Imported(NamedTuple):
-    """What an import yields: the RL data, the variant, and candidates that had no real score."""
+    """The imported RL data, the file's variant, and how many candidates lacked a valid score."""
 
     meta: Meta
     records: list[QueryRecord]
@@ -63,7 +64,7 @@ class Imported(NamedTuple):
 
 
 def variant_of(content: Mapping[str, Any]) -> str:
-    """Return the letter of a file's variant; UserError if it is none of them."""
+    """Return the letter of a file's variant; raise UserError if it is none of them."""
     queries = {key: value for key, value in content.items() if key != "_meta"}
     try:
         groups = [group["pointer_candidates"] for group in queries.values()]
@@ -72,8 +73,8 @@ def variant_of(content: Mapping[str, Any]) -> str:
         modes = {candidate.get("vqa_eval_mode") for group in groups for candidate in group}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            "the file does not map queries to `pointer_candidates`, so it is none of the six known "
-            f"variants of RL JSON ({error!r})."
+            "the file does not map queries to `pointer_candidates`, so it is none of the six "
+            f"variants of RL JSON that can be imported ({error!r})."
         ) from error
     if "aug_diverse" in methods or modes & {"train", "val"}:
         return "E"
@@ -91,33 +92,34 @@ def read_exchange(path: Path, index_space: IndexSpace | None, pools: Pools) -> I
 
     Args:
         path: The file.
-        index_space: What `pointer` counts: "global" (example ids, as in the pools) or "pool"
-            (positions in the query's pool). None: the file has both.
-        pools: Pools that hold every candidate.
+        index_space: What `pointer` holds: "global" (example ids, as in the pools) or "pool"
+            (positions in the query's pool). None is enough if the file has both.
+        pools: The pool of every query; they must hold every candidate.
 
     Raises:
-        UserError: The file is none of the known variants, a part of it is damaged (its place in the
-            file is named), it needs an `index_space`, or its pointers contradict it.
-        PointerError: A pointer leaves its query's pool.
+        UserError: The file is none of the known variants, a part of it is damaged (the message
+            names the part), an `index_space` is needed, or the pointers contradict it.
+        PointerError: A pointer names an example outside its query's pool.
     """
     advice = "name the file of RL JSON that the older system wrote"
     content = parse_json(read_bytes(path, advice, limit=LARGEST), str(path), advice)
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object: {advice}.")
+        raise UserError(f"{path} does not hold a JSON object: {advice}.")
     try:
         variant = variant_of(content)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if index_space is None and not _has_both(content):
         raise UserError(
-            f"{path} is variant {variant}: {VARIANTS[variant]}. The file itself does not say what "
-            "its pointers count, and guessing would score other demonstrations: state "
-            "--index-space global (example ids) or --index-space pool (positions in the pool)."
+            f"{path} is variant {variant}: {VARIANTS[variant]}. The file itself does not say "
+            "whether its pointers are ids or positions, and a wrong guess would train on the wrong "
+            "demonstrations: add --index-space global (example ids) or --index-space pool "
+            "(positions in the pool)."
         )
     origin = _checked(Origin, content.pop("_meta", {}), f"{path}: _meta")
     records, skipped = [], 0
     for key in list(content):
-        # What is imported is let go, so that a file of some gigabytes is not held twice.
+        # Popped, so that each group can be freed: a file of some gigabytes is not held twice.
         group = _checked(Group, content.pop(key), f"{path}: {key}")
         record, left_out = _record(f"{path}: {key}", key, group, index_space or "pool", pools)
         skipped += left_out
@@ -144,7 +146,7 @@ def read_exchange(path: Path, index_space: IndexSpace | None, pools: Pools) -> I
 
 
 def _has_both(content: Mapping[str, Any]) -> bool:
-    """Return whether positions, pools and ids are there for every pointer, to be compared."""
+    """Return whether the file has pools and ids for all pointers, to check positions against."""
     groups = [group for key, group in content.items() if key != "_meta"]
     return all(
         group.get("candidate_pool_ids") is not None
@@ -156,9 +158,9 @@ def _has_both(content: Mapping[str, Any]) -> bool:
 def _record(
     where: str, key: str, group: Group, index_space: IndexSpace, pools: Pools
 ) -> tuple[QueryRecord | None, int]:
-    """Return a query's record, None without official scores, and how many candidates lack one."""
+    """Return a query's record, and how many candidates lack an official score; None if all do."""
     if not QUERY_ID.fullmatch(key):
-        raise UserError(f"{where} is no query id (a whole number): {MEND}.")
+        raise UserError(f"{where} is not a query id (a whole number): {MEND}.")
     query = int(key)
     candidates, skipped = [], 0
     try:
@@ -192,7 +194,7 @@ def _check_pool(where: str, query: int, group: Group, pool: tuple[int, ...]) -> 
     stated = group.candidate_pool_ids
     if stated is not None and stated != pool:
         raise UserError(
-            f"{where}: query {query}: candidate_pool_ids of the file are not its pool in the pool "
+            f"{where}: query {query}: candidate_pool_ids differ from the query's pool in the pool "
             "file: use the pools that the data were made with."
         )
 
@@ -210,8 +212,8 @@ def _candidate(
         outside = [i for i in pointer if not 0 <= i < len(pool)]
         if outside:
             raise UserError(
-                f"{where}: query {query}: pointer {list(pointer)} names position {outside[0]} of a "
-                f"pool of {len(pool)}: these are no positions. Try --index-space global."
+                f"{where}: query {query}: pointer {list(pointer)} holds {outside[0]}, but the pool "
+                f"has only {len(pool)} examples: these are not positions. Try --index-space global."
             )
         pointer = tuple(pool[i] for i in pointer)
     positions = tuple(pools.positions(query, pointer))
@@ -219,9 +221,9 @@ def _candidate(
         both = getattr(candidate, key)
         if both is not None and both != meant:
             raise UserError(
-                f"{where}: query {query}: {key} {list(both)} is not what pointer means as "
-                f"--index-space {index_space}, which gives {list(meant)}: state the other index "
-                "space, or use the pools that the data were made with."
+                f"{where}: query {query}: with --index-space {index_space}, pointer means "
+                f"{list(meant)}, but {key} is {list(both)}: use the other --index-space, or the "
+                "pools that the data were made with."
             )
     return _made(
         Candidate,
@@ -236,7 +238,7 @@ def _candidate(
 
 
 def _log_prob(where: str, candidate: Scored) -> float | None:
-    """Return the log-probability of the whole pointer, where those of its steps are not known."""
+    """Return the log-probability of the whole pointer; None if those of its steps are known."""
     known = (candidate.beam_score, candidate.logprob_score)
     whole = next((value for value in known if value is not None), None)
     steps = candidate.step_log_probs
@@ -244,13 +246,14 @@ def _log_prob(where: str, candidate: Scored) -> float | None:
         return whole
     if whole is not None and not math.isclose(whole, sum(steps), abs_tol=1e-9):
         raise UserError(
-            f"{where}: its log-probability is {whole}, that of its steps is {sum(steps)}: {MEND}."
+            f"{where}: its log-probability is {whole}, but those of its steps sum to "
+            f"{sum(steps)}: {MEND}."
         )
     return None
 
 
 def _shots(where: str, candidate: Scored) -> tuple[Shot, ...]:
-    """Return the outcome at every shot that has one; the last is the candidate's own."""
+    """Return the outcome at every shot that has one; the last is that of the whole pointer."""
     score = candidate.vqa_acc_score
     last = _made(
         Shot,
@@ -266,13 +269,13 @@ def _shots(where: str, candidate: Scored) -> tuple[Shot, ...]:
     shots = (last,) if candidate.shots is None else candidate.shots
     if shots[-1] != last:
         raise UserError(
-            f"{where}: the last of its shots is not the candidate's own answer and scores: {MEND}."
+            f"{where}: its last shot does not have the candidate's own answer and scores: {MEND}."
         )
     return shots
 
 
 def _checked(kind: type[Part], content: Any, where: str) -> Part:
-    """Return a part of the file as a model; UserError names its place in the file."""
+    """Return a part of the file as a model; raise UserError with its place if it is damaged."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:

@@ -1,6 +1,6 @@
-"""The parts of the older system's RL JSON: what is read of each, and what it may be.
+"""The parts of the older system's RL JSON: which keys are read, and which values are allowed.
 
-Keys that are not named here are passed over. Nothing is converted: "0" and true are no scores.
+Other keys are ignored. No value is converted: "0" and true are not accepted as scores.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from lever_plus.training.rl_data.records import Listed, Share, Shot, whole
 OldMethod = Literal[
     "beam", "sample", "stochastic_beam", "random", "retrieval", "aug_diverse", "augmented"
 ]
-"""The last one is this project's own word, which its exports have."""
+"""`gen_method` in such files; "augmented" occurs in this project's own exports only."""
 METHODS: Final[Mapping[OldMethod, GenMethod]] = {
     "beam": "beam",
     "sample": "sample",
@@ -30,13 +30,13 @@ Ids = Annotated[tuple[int, ...], Listed]
 
 
 class Given(BaseModel):
-    """Base of what such a file holds: the keys that are read of it; others may be there."""
+    """Base class of a file's parts: its fields are the keys that are read, others are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Scored(Given):
-    """A candidate with a score; `step_log_probs` and `shots` are this project's own keys."""
+    """A candidate with a score; only this project's exports have `step_log_probs` and `shots`."""
 
     pointer: Ids
     pointer_pos: Ids | None = None
@@ -56,7 +56,7 @@ class Scored(Given):
 
 
 class Judged(Given):
-    """What says of a candidate whether its score counts."""
+    """The keys of a candidate that say whether its score is used."""
 
     eval_failed: bool | None = None
     vqa_eval_mode: EvalMode | None = None
@@ -64,9 +64,10 @@ class Judged(Given):
 
     @property
     def counts(self) -> bool:
-        """Whether it was scored by the metric, not by string matching or not at all.
+        """Whether the official metric scored it; string matches and failures do not count.
 
-        This project's own exports, which have `shots`, mark exact matches as its RL data do.
+        In this project's own exports, which have `shots`, "fallback" is accepted: there it marks
+        exact matches as the RL data themselves do.
         """
         matched = self.vqa_eval_mode == "fallback" and self.shots is None
         return not self.eval_failed and self.vqa_eval_mode != "error" and not matched
@@ -87,7 +88,7 @@ class Group(Given):
 
 
 class Origin(Given):
-    """What a file says about itself."""
+    """The file's `_meta`: what made the data."""
 
     vqa_model: str = UNKNOWN
     task_gen_args: Any = UNKNOWN

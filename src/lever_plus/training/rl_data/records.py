@@ -1,8 +1,8 @@
-"""RL data: a folder with `meta.json`, `records.jsonl` (one query a line) and `schema.json`.
+"""RL data: a folder with `meta.json`, `records.jsonl` (one query per line) and `schema.json`.
 
-Every pointer names example ids. Records are read one at a time, and each is checked: against the
-schema, against its query's pool, and against itself (hard and soft scores agree, a pointer has one
-score); a file that was cut off is noticed by its number of records.
+Every pointer consists of example ids. Records are read one at a time. Each is checked against the
+schema and its query's pool, and for contradictions: hard and soft scores must agree, and a pointer
+must have only one outcome. A truncated file is noticed by its number of records.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,18 +21,18 @@ from lever_plus.vlm.request import VlmIdentity
 
 MEND: Final = "run `dvc checkout`, or `dvc repro rl_data`"
 LEAST_LOG_PROB: Final = -1e6
-"""No policy is so sure; in single precision, a few of them are still a number."""
+"""Lowest log-probability that is accepted; sums of a few stay finite in single precision."""
 
 
 def whole(value: Any) -> Any:
-    """Return a whole number; ValueError for true and 1.0, which a literal 1 would take."""
+    """Return a whole number; raise ValueError for true and 1.0, which `Literal[1]` would accept."""
     if type(value) is not int:
         raise ValueError(f"it should be 0 or 1, not {value!r}")
     return value
 
 
 Listed = Field(strict=False)
-"""A list of JSON is a tuple here; its items are not converted."""
+"""Lets a JSON list become a tuple; its items are not converted."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -71,14 +71,16 @@ class Candidate(Row):
 
     @property
     def total_log_prob(self) -> float | None:
-        """Return the log-probability of the pointer under what generated it, None if not known."""
+        """Return the log-probability of the pointer under its generator; None if unknown."""
         return self.log_prob if self.step_log_probs is None else sum(self.step_log_probs)
 
     @model_validator(mode="after")
     def _one_of_each_per_pick(self) -> "Candidate":
         numbers = [shot.shot for shot in self.shots]
         if numbers != sorted(set(numbers)) or numbers[-1] != len(self.pointer):
-            raise ValueError(f"shots are {numbers}, but the pointer has {len(self.pointer)} ICDs")
+            raise ValueError(
+                f"shots are {numbers}, but must rise to {len(self.pointer)}, the pointer's length"
+            )
         if self.step_log_probs is not None and len(self.step_log_probs) != len(self.pointer):
             raise ValueError("step_log_probs and pointer differ in length")
         return self
@@ -93,13 +95,13 @@ class Candidate(Row):
                     f"{shot.vqa_acc_score}: an answer is correct if its accuracy is above 0"
                 )
         if self.temperature is not None and self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}, it must be above 0")
+            raise ValueError(f"temperature is {self.temperature}, but it must be above 0")
         steps = self.step_log_probs or ()
         if self.log_prob is not None and steps:
-            raise ValueError("log_prob stands beside step_log_probs, whose sum it is")
+            raise ValueError("it has both log_prob and step_log_probs: only one is allowed")
         known = (*steps, self.log_prob or 0.0)
         if max(known) > 0 or min(known) < LEAST_LOG_PROB:
-            raise ValueError(f"a log-probability is not within {LEAST_LOG_PROB:,.0f} and 0")
+            raise ValueError(f"a log-probability is not between {LEAST_LOG_PROB:,.0f} and 0")
         return self
 
 
@@ -113,7 +115,11 @@ class QueryRecord(Row):
 
 
 def check_pointers(record: QueryRecord, where: str, advice: str = MEND) -> None:
-    """Refuse a pointer with two outcomes; the same twice is no harm, groups keep the first."""
+    """Refuse a pointer with two different outcomes; equal repeats are allowed.
+
+    Raises:
+        UserError: A pointer is there twice, with different answers or scores.
+    """
     known: dict[tuple[int, ...], tuple[Shot, ...]] = {}
     for candidate in record.candidates:
         if known.setdefault(candidate.pointer, candidate.shots) != candidate.shots:
@@ -124,7 +130,7 @@ def check_pointers(record: QueryRecord, where: str, advice: str = MEND) -> None:
 
 
 class Meta(Row):
-    """What the whole data set was made with."""
+    """What the RL data were made with."""
 
     vlm: VlmIdentity
     metric: str
@@ -135,19 +141,19 @@ class Meta(Row):
 
 
 class Records:
-    """The records of a file, read and checked one at a time whenever they are gone through.
+    """The records of a file, read and checked one at a time on every iteration.
 
-    Whoever goes through them gets UserError for a line that is damaged or contradicts the pools,
-    and at the end for a file that was cut off; file and line are named. A pointer outside its
-    query's pool is a PointerError.
+    Iterating raises UserError for a line that is damaged or contradicts the pools, and at the end
+    for a truncated file; the message names file and line. A pointer outside its query's pool raises
+    PointerError.
     """
 
     def __init__(self, path: Path, pools: Pools, count: int) -> None:
-        """Keep where they are, what they belong to, and how many there must be."""
+        """Keep the file's path, the pools that it belongs to, and how many records it must have."""
         self._path, self._pools, self._count = path, pools, count
 
     def __len__(self) -> int:
-        """Return how many there must be."""
+        """Return how many records the file must have."""
         return self._count
 
     def __iter__(self) -> Iterator[QueryRecord]:
@@ -156,15 +162,17 @@ class Records:
         for where, content in json_lines(self._path, MEND):
             record = _record(content, where)
             if record.query_id in seen:
-                raise UserError(f"{where}: query {record.query_id} is in an earlier line: {MEND}.")
+                raise UserError(
+                    f"{where}: query {record.query_id} is already in an earlier line: {MEND}."
+                )
             seen.add(record.query_id)
             check_pointers(record, where)
             self._check_pool(record, where)
             yield record
         if len(seen) != self._count:
             raise UserError(
-                f"{self._path} holds {len(seen)} records, {self._path.parent / META} promises "
-                f"{self._count}: the file was cut off, or is another's; {MEND}."
+                f"{self._path} holds {len(seen)} records, but {self._path.parent / META} says "
+                f"{self._count}: the file was cut off, or belongs to other data; {MEND}."
             )
 
     def _check_pool(self, record: QueryRecord, where: str) -> None:
@@ -176,8 +184,8 @@ class Records:
             raise PointerError(f"{where}: {error}") from error
         if record.pool != pool:
             raise UserError(
-                f"{where}: the pool of query {query} is another in the pool file: the data were "
-                "made for other pools. Run `dvc repro rl_data`."
+                f"{where}: query {query} has a different pool in the pool file: the data were made "
+                "for other pools. Run `dvc repro rl_data`."
             )
 
 
@@ -186,18 +194,20 @@ RECORDS: Final = "records.jsonl"
 
 
 def write_rl_data(folder: Path, meta: Meta, records: Iterable[QueryRecord]) -> None:
-    """Write the three files; equal data give equal bytes, and what fails leaves what was there.
+    """Write the three files; equal data give equal bytes.
+
+    If it fails, the old records and `meta.json` are left as they were.
 
     Args:
-        folder: Gets them.
+        folder: Where the files go.
         meta: What the data were made with, and how many records there are.
-        records: Written as they come.
+        records: The records; they are written one at a time.
 
     Raises:
         UserError: The disk is full, or the folder can't be written to.
-        ValueError: There are not as many records as `meta` says.
+        ValueError: The number of records is not what `meta` says.
     """
-    # Both are whole before either takes its place.
+    # Both files are complete before either replaces an old one.
     with replacing(folder / META) as fresh:
         write_json(fresh, meta.model_dump())
         write_json_lines(folder / RECORDS, _rows(records, meta.records))
@@ -208,18 +218,18 @@ def _rows(records: Iterable[QueryRecord], promised: int) -> Iterator[dict[str, A
     count = 0
     for record in records:
         count += 1
-        # Scores that were not asked for are left out: they are most of the lines otherwise.
+        # Scores that were not asked for are left out: they would fill most of each line.
         yield record.model_dump(exclude_defaults=True)
     if count != promised:
-        raise ValueError(f"{count} records, but {promised} are promised")
+        raise ValueError(f"there are {count} records, but meta says {promised}")
 
 
 def read_rl_data(folder: Path, pools: Pools) -> tuple[Meta, Records]:
-    """Return what RL data were made with, and their records, which are read when they are used.
+    """Return what RL data were made with, and their records, which are read when iterated over.
 
     Raises:
         UserError: A file is missing, `meta.json` is damaged, or the data were made for other pools.
-            For errors of the records see `Records`.
+            See `Records` for errors in the records.
     """
     meta_path, path = folder / META, folder / RECORDS
     if not meta_path.is_file() or not path.is_file():
@@ -227,8 +237,8 @@ def read_rl_data(folder: Path, pools: Pools) -> tuple[Meta, Records]:
     meta = read_json_as(Meta, meta_path, MEND)
     if meta.pool_sha256 != pools.sha256:
         raise UserError(
-            f"{meta_path}: made for pools {meta.pool_sha256[:12]}, not {pools.sha256[:12]}: "
-            "run `dvc repro rl_data`."
+            f"{meta_path}: the RL data were made for pools {meta.pool_sha256[:12]}, but the pool "
+            f"file is {pools.sha256[:12]}: run `dvc repro rl_data`."
         )
     return meta, Records(path, pools, meta.records)
 

@@ -1,7 +1,7 @@
-"""Whether a server's answers depend on its state: the same requests cold, warm and shuffled.
+"""Whether a server's answers depend on its state: the same requests are asked three times.
 
-A server that batches and caches may answer a request otherwise after others, or beside them. Where
-it does, an answer is one of several that the server gives, and a run is not repeated to the letter.
+A server that batches and caches may give another answer to a request when it comes after other
+requests, or together with them. Then a repeated run can give slightly different results.
 """
 
 import math
@@ -11,16 +11,17 @@ from typing import Final, NamedTuple, TypeVar
 
 Value = TypeVar("Value", str, float)
 Ask = Callable[[Sequence[int], int], Awaitable[dict[int, Value]]]
-"""Asks for requests by number, in order; so many at once."""
+"""Asks requests, given their numbers in order and how many at once; returns results by number."""
 MOST: Final = 50
+"""Largest number of requests that are tried."""
 ONE_OF: Final = 30
-"""Requests of a run for each that is asked three times more: a tenth of its cost at most."""
+"""One of so many requests is tried. As it is asked three times, that costs at most a tenth more."""
 SAME: Final = 1e-3
-"""Nats by which equal likelihoods may differ."""
+"""Log-likelihoods that differ by less, in nats, count as equal."""
 
 
 class Dependence(NamedTuple):
-    """How many of some requests were answered otherwise in another state of the server."""
+    """How many of the requests that were tried got different answers."""
 
     otherwise: int
     asked: int
@@ -31,18 +32,18 @@ class Dependence(NamedTuple):
 
 
 def chosen(count: int) -> list[int]:
-    """Return the numbers of those among `count` requests that are tried; none of a few."""
+    """Return which of `count` requests are tried, by number; none if there are only a few."""
     most = min(MOST, count // ONE_OF)
     return [number * count // most for number in range(most)] if most > 1 else []
 
 
 async def tried(ask: Ask[Value], numbers: Sequence[int], at_once: int) -> Dependence:
-    """Ask the same requests cold and alone, warm and side by side, and in another order.
+    """Ask the same requests one by one, then several at once, then in another order.
 
     Args:
-        ask: Asks the server; nobody has asked it so before.
-        numbers: Requests.
-        at_once: Requests side by side, after the first time.
+        ask: Asks the server; nothing of these requests may be in the server's cache yet.
+        numbers: Numbers of the requests.
+        at_once: How many requests are asked at once, after the first time.
     """
     first = await ask(numbers, 1)
     shuffled = random.Random(0).sample(list(numbers), len(numbers))

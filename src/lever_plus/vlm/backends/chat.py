@@ -1,6 +1,6 @@
-"""A conversation with one server: every request in the form that this server takes.
+"""A conversation with one server, with each request in the form that this server accepts.
 
-What is found out about the server (`Known`) outlives a conversation: it is asked once a process.
+What is found out about the server (`Known`) is kept beyond a conversation, for the whole process.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from lever_plus.vlm.template import AT_ONCE
 from lever_plus.vlm.usage import Usage
 
 CONTINUED: Final = {"add_generation_prompt": False, "continue_final_message": True}
-"""The last message is the beginning of the assistant's turn."""
+"""Options for a chat whose last message is the beginning of the assistant's turn."""
 
 
 @dataclass
@@ -25,8 +25,9 @@ class Known:
     """What a process knows about a server.
 
     Attributes:
-        told: What the server tells of itself; None before it is asked.
-        pictures: How it takes images; None before that is found out.
+        told: What the server says about itself; None before it is asked.
+        pictures: The images that it has, by hash; None if it does not accept hashes, or before that
+            is known.
         counts: Whether its replies say how many tokens came from its cache.
     """
 
@@ -36,32 +37,32 @@ class Known:
 
 
 class Chat:
-    """A conversation with one server, or with those that stand in for it.
+    """A conversation with one server, or with others while that one fails.
 
     Attributes:
-        salt: Text that keeps the server's prefix cache apart, where it has one; "" shares it.
+        salt: If not "", the server keeps a separate prefix cache for requests with this text.
     """
 
     def __init__(
         self, params: OpenAiVlmParams, route: Route, known: Known, usage: Usage, salt: str = ""
     ) -> None:
-        """Keep all of it; nothing is asked yet.
+        """Take the settings; nothing is asked yet.
 
         Args:
-            params: Which model.
-            route: To its server.
-            known: What is known about it, and what will be.
-            usage: Gets the tokens of every prompt.
-            salt: See above.
+            params: Settings of the VLM.
+            route: Sends requests to the server.
+            known: What is known about the server; what is found out is added.
+            usage: Counts the tokens of prompts.
+            salt: See the class.
         """
         self.params, self.route, self.known, self.salt = params, route, known, salt
         self._usage = usage
 
     async def tell(self) -> Told:
-        """Return what the server tells of itself; it is asked once.
+        """Return what the server says about itself; it is asked once.
 
         Raises:
-            ServerError: It cannot be reached, or is busy.
+            ServerError: The server cannot be reached, or is busy.
         """
         if self.known.told is None:
             self.known.told = await ask_about(self.route, self.params.model)
@@ -69,11 +70,11 @@ class Chat:
 
     @property
     def where(self) -> str:
-        """The server's URL, as people may see it."""
+        """The server's URL, without secrets."""
         return self.route.shown
 
     def place(self, what: str) -> str:
-        """Return whose reply was the last one and `what` it is, for errors."""
+        """Return the beginning of errors about the last reply: the server, and what was asked."""
         return f"{self.where}, {what}"
 
     async def complete(
@@ -82,12 +83,12 @@ class Chat:
         """Return the reply to a chat.
 
         Args:
-            turns: Messages in the protocol's form, every image as a data URL.
-            options: Fields of the request beside model and messages.
-            limit: Most bytes of the reply.
+            turns: Messages in the protocol's form, each image as a data URL.
+            options: Fields of the request besides model and messages.
+            limit: Largest size of the reply in bytes.
 
         Raises:
-            UserError: There is no reply, or it is not the server's of before.
+            UserError: There is no reply, or the server was replaced by another.
         """
         pictures = self.known.pictures
         body = {"model": self.params.model, "temperature": 0.0, **self._template(), **options}
@@ -103,7 +104,7 @@ class Chat:
     async def _with_uuids(
         self, pictures: Pictures, turns: list[Message], body: dict[str, Any], limit: int
     ) -> dict[str, Any]:
-        """Send the images that the server should have by their uuids; those it lost again."""
+        """Send uuids of images that the server should have; if it lacks one, send all images."""
         sent = {**body, "messages": pictures.short(turns)}
         try:
             reply = await self.route.ask("chat/completions", sent, limit)
@@ -116,14 +117,14 @@ class Chat:
         return reply
 
     async def tokens(self, turns: list[Message], options: dict[str, Any]) -> list[int] | None:
-        """Return the tokens of a chat without images; None where the server does not say."""
+        """Return the token ids of a chat without images; None if the server does not say."""
         body = {"model": self.params.model, "messages": turns, **self._template(), **options}
         found = (await asked(self.route, "/tokenize", body)).get("tokens")
         whole = isinstance(found, list) and all(type(each) is int for each in found)
         return found if whole else None
 
     async def text(self, tokens: list[int]) -> str | None:
-        """Return the text of tokens; None where the server does not say."""
+        """Return the text of tokens; None if the server does not say."""
         body = {"model": self.params.model, "tokens": tokens}
         found = (await asked(self.route, "/detokenize", body)).get("prompt")
         return found if isinstance(found, str) else None
@@ -133,17 +134,17 @@ class Chat:
         return {"chat_template_kwargs": AT_ONCE} if told and told.thinks else {}
 
     def _check(self, reply: dict[str, Any]) -> None:
-        """Refuse the reply of a server that was replaced in mid-run."""
+        """Refuse the reply of a server that was replaced during the run."""
         told, now = self.known.told, fingerprint_of(reply)
         if told and told.fingerprint and now and now != told.fingerprint:
             raise UserError(
                 f"{self.where} is not the server that was asked when this run began: the "
-                f"fingerprint was {told.fingerprint}, and is {now} now. What was answered before "
-                "is stored; run again to ask this one. Several servers must all be the same."
+                f"fingerprint was {told.fingerprint}, and is {now} now. The answers so far are "
+                "stored; run again to ask this one. Several servers must all be the same."
             )
 
     def _count(self, usage: object) -> None:
-        """Add the tokens of a prompt; those from the server's cache were not run."""
+        """Count the tokens of a prompt; those from the server's cache were not computed."""
         counted = usage if isinstance(usage, dict) else {}
         details = counted.get("prompt_tokens_details")
         whole = counted.get("prompt_tokens")

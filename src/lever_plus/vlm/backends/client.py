@@ -1,4 +1,4 @@
-"""The HTTP client that a server is asked with: its key, its certificates, and which proxy."""
+"""The HTTP client for a server: its key, its certificates and its proxy."""
 
 import os
 from typing import Any, Final
@@ -10,26 +10,28 @@ from lever_plus.files.secrets import without_secrets
 from lever_plus.vlm.backends.words import quoted
 
 KEY_VARIABLE: Final = "OPENAI_API_KEY"
+"""The environment variable of the server's key."""
 EVERYWHERE: Final = ("0.0.0.0", "::")
-"""What a server listens on that is asked on this machine."""
+"""Addresses that mean this machine although they are not loopback addresses."""
 
 
 def open_client(url: str, connections: int, connect_s: float) -> Any:
-    """Return a client, an asynchronous context; nothing is asked yet.
+    """Return a client, which is an asynchronous context; nothing is asked yet.
 
     Args:
         url: Base URL of the server.
-        connections: Requests under way at once.
-        connect_s: Longest time until a connection is made; nothing else has a limit here.
+        connections: Largest number of requests at once.
+        connect_s: Longest time until a connection is made, in seconds; the client limits no other
+            time.
 
     Raises:
-        UserError: The package is missing, or the key, the certificates or the proxies that the
-            environment names can't be used.
+        UserError: A package is missing, or the key, the certificates or the proxies in the
+            environment variables can't be used.
     """
     with needs("openai", "vlm.kind: openai", "set it to huggingface"):
         import httpx2
 
-    # A connection that is used again may hold the rest of an earlier reply.
+    # Connections are not reused: one might hold the rest of an earlier reply.
     limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=0)
     parts = urlsplit(url)
     here = is_loopback(parts.hostname) or parts.hostname in EVERYWHERE
@@ -40,14 +42,14 @@ def open_client(url: str, connections: int, connect_s: float) -> Any:
             headers=headers,
             limits=limits,
             timeout=httpx2.Timeout(None, connect=connect_s),
-            # With a transport of its own, no proxy of the environment is asked.
+            # With an explicit transport, the proxies of the environment are not used.
             transport=httpx2.AsyncHTTPTransport(secure, limits=limits) if here else None,
         )
-    except OSError as error:  # ssl's own errors are some
+    except OSError as error:  # errors of ssl are OSErrors
         file = os.environ.get("SSL_CERT_FILE")
         which = f"SSL_CERT_FILE={file}" if file else "no SSL_CERT_FILE is set"
         raise UserError(
-            f"{without_secrets(url)} cannot be asked, because the certificates of this machine "
+            f"{without_secrets(url)} cannot be asked, because this machine's certificates "
             f"can't be read ({quoted(str(error))}; {which}): set "
             "SSL_CERT_FILE to a file of certificates, or unset it."
         ) from error
@@ -61,10 +63,10 @@ def open_client(url: str, connections: int, connect_s: float) -> Any:
 
 
 def _headers() -> dict[str, str]:
-    """Return what goes with every request: no compression, no connection kept, the key."""
+    """Return the headers of all requests: no compression, no reused connection, the key."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise UserError(f"{KEY_VARIABLE} holds a character that no key has: set it again.")
+        raise UserError(f"{KEY_VARIABLE} has a character that no key has: set it again.")
     headers = {
         "Accept": "application/json",
         "Accept-Encoding": "identity",

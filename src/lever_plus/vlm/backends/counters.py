@@ -1,7 +1,7 @@
-"""What a server has counted: prompt tokens, and those of them that it really ran.
+"""A server's own counts of prompt tokens, and of those among them that it computed.
 
-vLLM says so in each reply only if it is started with `--enable-prompt-tokens-details`, but always
-on its page of metrics; whoever else asks the server is counted there too.
+vLLM says so in each reply only if it was started with `--enable-prompt-tokens-details`, but always
+at /metrics, where the requests of all its users are counted together.
 """
 
 import re
@@ -13,7 +13,9 @@ from lever_plus.vlm.backends.client import open_client
 from lever_plus.vlm.backends.exchange import address_of
 
 PAGE_BYTES: Final = 4 * 2**20
+"""Largest page of metrics that is read."""
 SECONDS: Final = 5.0
+"""Longest time for the page of metrics."""
 _COUNTED: Final = re.compile(
     r'^vllm:prompt_tokens_by_source_total\{[^}]*\bsource="(\w+)"[^}]*\} ([\d.]+(?:e\+?\d+)?)$',
     re.MULTILINE,
@@ -21,17 +23,17 @@ _COUNTED: Final = re.compile(
 
 
 class Counted(NamedTuple):
-    """Prompt tokens since the server's start, in all and as they were run."""
+    """Prompt tokens since the server's start: all of them, and those that were computed."""
 
     whole: int
     run: int
 
 
 async def counted(urls: Sequence[str]) -> Counted | None:
-    """Return what servers have counted, all together; None where one of them does not say.
+    """Return the sum of the servers' counts; None if one of them does not say.
 
     Args:
-        urls: Their base URLs.
+        urls: Base URLs of the servers.
     """
     whole = run = 0
     for url in urls:
@@ -45,7 +47,7 @@ async def counted(urls: Sequence[str]) -> Counted | None:
 
 
 async def _page(address: str) -> str:
-    """Return a page of text; empty where there is none, or one that is too long."""
+    """Return a page as text; "" if it is missing or too long."""
     import httpx2
 
     read = bytearray()

@@ -1,7 +1,7 @@
-"""One request to a server and its reply, bounded in time and size.
+"""One request to a server and its reply, with limits on time and size.
 
-A server is somebody else's program. It may be busy, send a byte a second, four hundred megabytes,
-a page for people or a reply to another question: what is no JSON object ends as one sentence that
+A server is somebody else's program. It may be busy, send one byte per second, or hundreds of
+megabytes, or an HTML page. Whatever is not a JSON object becomes an error of one sentence, which
 quotes the server and says what to do.
 """
 
@@ -21,10 +21,12 @@ from lever_plus.vlm.backends.client import KEY_VARIABLE, open_client
 from lever_plus.vlm.backends.words import advice_for, quoted, words_of
 
 REPLY_BYTES: Final = 4 * 2**20
+"""Largest reply with an answer."""
 ERROR_BYTES: Final = 64 * 2**10
+"""How much of an error's page is read."""
 CONNECT_SECONDS: Final = 10.0
 PASSING: Final = {408, 409, 425, 429, *range(500, 600)} - {501, 505}
-"""Statuses after which the same request may succeed."""
+"""HTTP statuses after which the same request may succeed."""
 
 
 class ServerError(UserError):
@@ -33,7 +35,7 @@ class ServerError(UserError):
     Attributes:
         status: HTTP status of its last reply, if there was one.
         passing: Whether the same request may succeed later.
-        wait: Seconds after which the server wants to be asked again, if it says so.
+        wait: Seconds after which the server asks to be tried again, if it says so.
     """
 
     def __init__(
@@ -44,22 +46,22 @@ class ServerError(UserError):
         passing: bool = False,
         wait: float | None = None,
     ) -> None:
-        """Keep what is known."""
+        """Take the message and what is known about the failure."""
         super().__init__(message)
         self.status, self.passing, self.wait = status, passing, wait
 
 
 class Server:
-    """A server that is asked for JSON objects; an asynchronous context."""
+    """A server that replies with JSON objects; an asynchronous context."""
 
     def __init__(self, url: str, model: str, timeout_s: float, connections: int = 1) -> None:
         """Name the server; nothing is asked yet.
 
         Args:
             url: Base URL, such as http://127.0.0.1:8000/v1.
-            model: Name of the model that is asked, for errors.
+            model: Name of the model, for errors.
             timeout_s: Longest time from the start of a request to the last byte of its reply.
-            connections: Requests under way at once.
+            connections: Largest number of requests at once.
         """
         self.url, self._timeout_s = url, timeout_s
         self._silent = f"{self.shown} did not answer for model {quoted(model, 100)}"
@@ -92,13 +94,13 @@ class Server:
         """Return the server's reply.
 
         Args:
-            endpoint: Such as chat/completions, after the base URL; or with a slash before it, such
-                as /tokenize, after the server's root, which is the base URL without /v1.
-            body: What is posted; None gets.
-            limit: Most bytes of a reply.
+            endpoint: Path after the base URL, such as chat/completions; or, with a slash before it,
+                after the server's root (the base URL without /v1), such as /tokenize.
+            body: The JSON object to post; None for a GET request.
+            limit: Largest size of a reply in bytes.
 
         Raises:
-            ServerError: There is no reply, not in time, too long, or it is no JSON object.
+            ServerError: There is no reply, or it is late, too long, or not a JSON object.
         """
         import httpx2
 
@@ -119,7 +121,7 @@ class Server:
             raise self._late(begun) from error
         except httpx2.InvalidURL as error:
             raise ServerError(
-                f"vlm.url {self.shown} is no address ({error}): correct it."
+                f"vlm.url {self.shown} is not a valid address ({error}): correct it."
             ) from error
         except httpx2.HTTPError as error:
             raise self._broken(error, begun) from error
@@ -128,11 +130,11 @@ class Server:
         return self._object(reply, read)
 
     async def _read(self, reply: Any, limit: int, *, whole: bool) -> bytes:
-        """Return a body, or its beginning where `whole` is not asked for."""
+        """Return a body; unless `whole`, only its first `limit` bytes."""
         encoding = reply.headers.get("content-encoding", "identity")
         if whole and encoding.strip().lower() not in ("", "identity"):
             raise ServerError(
-                f"{self.shown} sent a reply in the encoding {quoted(encoding)}, though none was "
+                f"{self.shown} sent a reply in the encoding {quoted(encoding)}, which was not "
                 "asked for: turn compression off in the server, or in the proxy before it."
             )
         read = bytearray()
@@ -142,18 +144,18 @@ class Server:
                 if not whole:
                     break
                 raise ServerError(
-                    f"{self.shown} sent more than {limit:,} bytes as one reply, which no answer "
-                    "has: see whether vlm.url is the server that you mean, and its log."
+                    f"{self.shown} sent more than {limit:,} bytes as one reply, which is too long "
+                    "for an answer: check that vlm.url is the right server, and see its log."
                 )
         return bytes(read[:limit])
 
     @property
     def shown(self) -> str:
-        """The server's URL, as people may see it."""
+        """The server's URL, without secrets."""
         return without_secrets(self.url)
 
     def _late(self, begun: bool) -> ServerError:
-        sent = ", its reply did not end" if begun else ""
+        sent = " (its reply did not end)" if begun else ""
         return ServerError(
             f"{self._silent} within {self._timeout_s:g} s{sent}: see its log; raise vlm.timeout_s, "
             "or lower vlm.concurrency.",
@@ -161,7 +163,7 @@ class Server:
         )
 
     def _broken(self, error: Exception, begun: bool) -> ServerError:
-        """Explain a connection that was not made, or broke."""
+        """Return the error for a connection that could not be made, or broke."""
         import httpx2
 
         why = quoted(str(error) or type(error).__name__)
@@ -172,7 +174,7 @@ class Server:
             )
         if isinstance(error, httpx2.ProxyError):
             return ServerError(
-                f"{self.shown} is not reached through the proxy ({why}): correct HTTP_PROXY and "
+                f"{self.shown} cannot be reached through the proxy ({why}): correct HTTP_PROXY and "
                 "HTTPS_PROXY, or name the server in NO_PROXY.",
                 passing=True,
             )
@@ -181,22 +183,22 @@ class Server:
                 f"{self._silent} ({why}). Start the server, or correct vlm.url.",
                 passing=True,
             )
-        place = "in the middle of its reply" if begun else "without a reply that is HTTP"
+        place = "in the middle of its reply" if begun else "without an HTTP reply"
         return ServerError(
-            f"{self.shown} broke the connection off {place} ({why}): see the server's log; what "
-            "was answered before is stored.",
+            f"{self.shown} ended the connection {place} ({why}): see the server's log; the "
+            "answers so far are stored.",
             passing=True,
         )
 
     def _refused(self, reply: Any, read: bytes) -> ServerError:
-        """Explain a status that is not 200, in the server's own words."""
+        """Return the error for a status that is not 200, quoting the server."""
         status: int = reply.status_code
         said = words_of(read) or quoted(reply.reason_phrase) or "no reason given"
         if 300 <= status < 400:
             place = quoted(reply.headers.get("location", "")) or "nowhere"
             return ServerError(
                 f"{self.shown} redirects to {place} (status {status}), which is not followed: if "
-                "that is the server that you mean, set vlm.url to it.",
+                "that is the right server, set vlm.url to it.",
                 status,
             )
         passing = status in PASSING and "insufficient_quota" not in said
@@ -219,7 +221,7 @@ class Server:
         except UserError as error:
             raise ServerError(without_secrets(str(error))) from error
         if not isinstance(found, dict):
-            raise ServerError(f"{self.shown} sent a reply that is no JSON object: {advice}.")
+            raise ServerError(f"{self.shown} sent a reply that is not a JSON object: {advice}.")
         if found.get("error") or found.get("object") == "error":
             said = words_of(read)
             advice = advice_for(200, said, passing=False, key=KEY_VARIABLE)
@@ -228,7 +230,7 @@ class Server:
 
 
 def address_of(url: str, endpoint: str) -> str:
-    """Return the address of an endpoint, see `Server.ask`, of a server with this base URL."""
+    """Return the address of an endpoint (see `Server.ask`), given the server's base URL."""
     parts = urlsplit(url)
     base = parts.path.rstrip("/")
     if endpoint.startswith("/"):
@@ -237,7 +239,7 @@ def address_of(url: str, endpoint: str) -> str:
 
 
 def _seconds(text: str) -> float | None:
-    """Return what Retry-After says, in seconds; it is a number or a date."""
+    """Return the seconds of a Retry-After header, which is a number or a date; None if neither."""
     try:
         return float(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Whether prompts fit into what a server reads at once, seen before any of them is asked.
+"""Whether prompts fit into a server's context length, checked before any of them is asked.
 
-Without it, a run would end at its first prompt that is too long, perhaps after hours; and a server
-may cut an answer short without a word where the prompt leaves it too little room.
+Without this check a run would end at the first prompt that is too long, perhaps after hours; and a
+server may silently cut an answer short if the prompt leaves too little room for it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,14 +13,14 @@ from lever_plus.vlm.backends.words import LONGER, is_about_size, quoted
 from lever_plus.vlm.request import Request
 
 Size = tuple[int, int]
-"""Of a prompt: its images, and the characters of its texts."""
+"""The size of a prompt: number of images, number of characters in its texts."""
 
 
 class Fitting:
-    """Knows the sizes of the prompts that were seen to fit."""
+    """Remembers the sizes of prompts that fit."""
 
     def __init__(self) -> None:
-        """Nothing was seen yet."""
+        """Start with no known sizes."""
         self._fit: list[Size] = []
         self._silent: set[str] = set()
 
@@ -31,17 +31,17 @@ class Fitting:
         asked: Callable[[Request], dict[str, Any]],
         most: int,
     ) -> None:
-        """Refuse prompts that are too long, as far as the longest by `Size` tell.
+        """Refuse prompts that are too long; only the two largest ones by `Size` are tried.
 
         Args:
-            servers: Each of them is asked for the tokens of a prompt; one that does not offer that
-                is asked once.
-            requests: Prompts, at least one.
-            asked: Returns what is posted to a server's /tokenize for a prompt.
-            most: Most tokens of an answer.
+            servers: Each is asked for the number of tokens of a prompt; a server that does not
+                offer this is asked once.
+            requests: One or more prompts.
+            asked: Returns what to post to a server's /tokenize for a prompt.
+            most: Largest number of tokens in an answer.
 
         Raises:
-            UserError: One is too long for a server, or has too many images.
+            UserError: A prompt is too long for a server, or has too many images.
         """
         sizes = {request: _size(request) for request in requests}
         most_images = max(sizes, key=lambda request: sizes[request])
@@ -70,7 +70,7 @@ class Fitting:
             self._silent.add(server.url)
         elif count + most > longest:
             raise UserError(
-                f"{server.shown} reads at most {longest} tokens at once, its answer included. "
+                f"{server.shown} allows at most {longest} tokens for a prompt and its answer. "
                 f"With {len(request.demonstrations)} demonstrations and the question "
                 f"{quoted(request.query.question, 80)!r} a prompt has {count}, and an answer up to "
                 f"{most}: {LONGER}."

@@ -1,4 +1,4 @@
-"""A VLM of the transformers library, asked in batches on this machine."""
+"""A VLM of the transformers library, run in batches on this machine."""
 
 import threading
 import warnings
@@ -32,15 +32,16 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 IMAGE_BATCH = 96
+"""How many images go through the vision tower in one pass."""
 OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 class HuggingFaceVlm:
-    """A frozen VLM.
+    """A frozen VLM of the transformers library.
 
-    On a CPU, chunks of requests run side by side in threads of one torch thread each: for small
-    models that is faster than one forward pass on all threads, and the result does not depend on
-    their number. On a GPU one chunk runs at a time.
+    On a CPU, several chunks of requests run at once, each in one thread: for small models that is
+    faster than one forward pass on all threads, and the results do not depend on the number of
+    threads. On a GPU one chunk runs at a time.
     """
 
     def __init__(
@@ -51,14 +52,14 @@ class HuggingFaceVlm:
         store_megabytes: int = 0,
         weights: Weights | None = None,
     ) -> None:
-        """Load the processor; the model follows when it is needed.
+        """Load the processor; the model is loaded when it is needed.
 
         Args:
             path: Hugging Face folder or hub id.
             params: Device, precision, prompt, decoding and batch size.
-            store: Where image features outlive the process; None for nowhere.
-            store_megabytes: How much of them.
-            weights: What the folder holds, where another VLM has it already.
+            store: The store that also keeps image features; None for nowhere.
+            store_megabytes: Largest size of the image features in the store.
+            weights: Processor and model, if another VLM has loaded them already.
 
         Raises:
             UserError: There is no such model, or its processor cannot be loaded.
@@ -67,7 +68,7 @@ class HuggingFaceVlm:
         self.prompt = PromptFormat(params.prompt.style, params.prompt.instruction)
         self._weights = weights or Weights(path, params)
         self.processor = self._weights.processor
-        with explained(path):  # its chat template
+        with explained(path):  # renders prompts with its chat template
             rendering = prompt_hash(self.processor, self.prompt)
         self.identity = VlmIdentity(
             model=self._weights.name,
@@ -87,7 +88,7 @@ class HuggingFaceVlm:
 
     @cached_property
     def model(self) -> Any:
-        """The model; it is loaded when something has to be computed."""
+        """The model; it is loaded when first used."""
         return self._weights.model
 
     @cached_property
@@ -96,7 +97,7 @@ class HuggingFaceVlm:
         return BatchEngine(self.model, self.processor, self.prompt)
 
     def instructed(self, instruction: str) -> "HuggingFaceVlm":
-        """Return this VLM with another instruction; they share weights and usage.
+        """Return this VLM with another instruction; both share weights and usage.
 
         Raises:
             UserError: The instruction cannot be in a prompt.
@@ -112,17 +113,17 @@ class HuggingFaceVlm:
     def load(self, requests: Sequence[Request]) -> None:
         """Load the model, and find out with the first requests whether prefixes can be shared.
 
-        `answers` and `log_likelihoods` call it; call it before a clock starts.
+        `answers` and `log_likelihoods` call it; call it yourself before you measure their time.
         """
         if self._tokens_each or not requests:
             return
         tokens_each = self.plain.tokens(requests[0].query)
         if not self.why_plain:
             self._try(requests)
-        self._tokens_each = tokens_each  # last: what failed half-way is done again
+        self._tokens_each = tokens_each  # set last, so that a failed load is repeated
 
     def _try(self, requests: Sequence[Request]) -> None:
-        """Use the engine if its results are the model's own."""
+        """Use the prefix engine if its results equal those of whole prompts."""
         from lever_plus.vlm.engine.trial import examples_of, try_engine
 
         def segments(language: "LanguageModel", before: Example | None, keep: bool) -> Segments:
@@ -140,7 +141,7 @@ class HuggingFaceVlm:
         tried = try_engine(self.model, self.plain, segments, examples_of(requests), self.usage)
         self.engine, self.why_plain = tried
         if self.engine is None:
-            use_torch(self.model)  # whole prompts are the reference, which nothing was checked for
+            use_torch(self.model)  # whole prompts must run as in transformers
             self._say_plain()
 
     def answers(self, requests: Sequence[Request], done: Done[str] = ignore) -> list[str]:
@@ -167,14 +168,14 @@ class HuggingFaceVlm:
         return self._run(requests, score, done)
 
     def answer_alone(self, request: Request) -> str:
-        """Answer one request with the processor and `generate`, nothing shared: the reference."""
+        """Answer one request with the processor and `generate` alone, to compare others with."""
         settings = self.params
         (ids,) = self.plain.generate([request], settings.max_new_tokens, settings.num_beams)
         return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True))
 
     @property
     def _workers(self) -> int:
-        """Chunks that run side by side; a GPU is busy with one."""
+        """How many chunks run at once; one is enough for a GPU."""
         return self.params.workers if self.params.device == "cpu" else 1
 
     def _say_plain(self) -> None:
@@ -187,7 +188,7 @@ class HuggingFaceVlm:
         ask: Callable[[Sequence[Request]], list[Result]],
         done: Done[Result],
     ) -> list[Result]:
-        """Ask everything; from the first example that cannot be cut, in whole prompts."""
+        """Ask all requests; after an example whose prompt can't be cut, run prompts whole."""
         self.load(requests)
         results: dict[int, Result] = {}
         try:
@@ -205,13 +206,13 @@ class HuggingFaceVlm:
         done: Done[Result],
         results: dict[int, Result],
     ) -> None:
-        """Add what `results` lacks, in chunks of neighbours in prefix order, in threads."""
+        """Ask the requests missing in `results`, in prefix order, in chunks, on threads."""
         lacking = [i for i in range(len(requests)) if i not in results]
         order = [lacking[i] for i in prefix_order([requests[i] for i in lacking])]
         workers = self._workers if self.engine else 1
         one_each = on_threads(1) if workers > 1 else nullcontext()
         with one_each, ThreadPoolExecutor(workers) as pool:
-            # A thread of its own costs more than a small batch: one worker is this thread.
+            # A separate thread costs more than a small batch: a single worker runs in this thread.
             side_by_side: Any = pool.map if workers > 1 else map
             for stretch in self._stretches(requests, order):
                 chunks = list(self._chunks(requests, stretch))
@@ -222,7 +223,7 @@ class HuggingFaceVlm:
                     done(chunk, answers)
 
     def _stretches(self, requests: Sequence[Request], order: Sequence[int]) -> Iterator[list[int]]:
-        """Cut the order into stretches whose segments fit in memory together, and make those."""
+        """Cut the order into stretches whose segments fit into memory; make their segments."""
         if self.engine is None:
             yield list(order)
             return
@@ -267,7 +268,7 @@ class HuggingFaceVlm:
     def _ask(
         self, chunk: Sequence[Request], ask: Callable[[Sequence[Request]], list[Result]]
     ) -> list[Result]:
-        """Ask one chunk; where memory runs out, halve the batch, say so, and go on."""
+        """Ask one chunk; if memory runs out, warn, halve the batch and try again."""
         cost = sum(map(self._cost, chunk))
         if len(chunk) > 1 and cost > self._batch_tokens:
             middle = len(chunk) // 2
@@ -284,13 +285,13 @@ class HuggingFaceVlm:
         if requests == 1:
             raise UserError(
                 f"one prompt of about {cost} tokens does not fit into the memory of "
-                f"{self.params.device}: use fewer shots, a smaller model or a shorter dtype."
+                f"{self.params.device}: use fewer shots, a smaller model or a dtype of fewer bits."
             ) from error
         with self._lock:
             self._batch_tokens = min(self._batch_tokens, max(1, cost // 2))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        message = f"out of memory: going on with batches of {self._batch_tokens} tokens"
+        message = f"out of memory: continuing with batches of {self._batch_tokens} tokens"
         warnings.warn(message, stacklevel=2)
 
 

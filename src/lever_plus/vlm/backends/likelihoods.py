@@ -1,9 +1,10 @@
 """Likelihoods of answers, in the cheapest way that a server offers.
 
-Echoing a prompt's log-probabilities keeps vLLM from reading its prefix cache. So a server is asked
-for the log-probability of a given token as the next one, once a token of the answer. Which of its
-ways a server offers is found out by asking: unknown fields are ignored, so that the reply decides.
-A way is used only if it gave the values of another one.
+The usual way is to let the server echo the log-probabilities of a prompt, but then vLLM does not
+use its prefix cache. A cheaper way is to ask, for each token of the answer, for its log-probability
+as the next token. Which ways a server offers is found out by trying them: servers ignore fields
+that they do not know, so only the reply tells. A way is used only if its values agree with those of
+another way.
 """
 
 import logging
@@ -21,28 +22,31 @@ from lever_plus.vlm.prompt import Message
 
 LOG: Final = logging.getLogger("lever_plus")
 ECHO_BYTES: Final = 64 * 2**20
-"""A prompt of a hundred thousand tokens has ten megabytes of log-probabilities."""
+"""Largest echo of a prompt; one of 100,000 tokens takes about ten megabytes."""
 MOST_AT_ONCE: Final = 128
-"""Tokens whose log-probabilities vLLM gives in one reply."""
+"""The number of tokens whose log-probabilities vLLM gives in one reply."""
 FORCING: Final = 100
-"""The largest bias of the protocol: no other token can be chosen."""
+"""The largest bias of the protocol: with it, no other token can be chosen."""
 AGREEMENT: Final = 0.1
-"""Nats a token; a server's state alone moves log-probabilities in bfloat16 by .06."""
+"""Nats by which two ways may differ per token; in bfloat16 the state of a server changes
+log-probabilities by 0.06."""
 TELLING: Final = 0.5
-"""Nats: a token this unlikely tells ways apart that a certain one would not."""
+"""A token must be at least so unlikely (minus its log-probability, in nats) to show a difference
+between ways: for a certain token all of them give 0."""
 TRIALS: Final = 8
-"""Prompts that are tried until one tells."""
+"""Largest number of prompts that are tried."""
 ECHO: Final = "one echo"
 ECHOES: Final = "two echoes"
 Way = Callable[[Chat, Asking, Sequence[Spelling]], Awaitable[list[list[float] | None]]]
-"""Scores answers that are spelled; None where the server's prompts are not what that says."""
+"""Returns the log-probabilities of each answer's tokens; None for an answer whose tokens in the
+server's prompt are not those of its spelling."""
 
 
 class Likelihoods:
-    """Scores answers; knows the way after it has been found.
+    """Computes log-probabilities of answers, in the way that `choose` has found.
 
     Attributes:
-        way: Name of the way, "" before one is chosen.
+        way: Name of the way; "" before one is chosen.
     """
 
     def __init__(self) -> None:
@@ -52,46 +56,47 @@ class Likelihoods:
 
     @property
     def shown(self) -> str:
-        """The way that is used."""
+        """The name of the way that is used."""
         return self.way or ECHOES
 
     @property
     def echoes(self) -> bool:
-        """Whether prompts are echoed, so that no cache is read."""
+        """Whether prompts are echoed, so that the server does not use its prefix cache."""
         return self.shown in (ECHO, ECHOES)
 
     async def score(self, chat: Chat, asking: Asking) -> list[list[float]]:
-        """Return the log-probability of every token of every answer.
+        """Return the log-probability of each token of each answer.
 
-        An answer that the server does not spell token by token is echoed twice.
+        For an answer whose tokens the server does not tell, two echoes are used.
 
         Raises:
-            UserError: The server gives none, or they are not those of the answer.
+            UserError: The server gives no log-probabilities, or those of other tokens.
         """
         return await self._by(self.shown, chat, asking)
 
     async def choose(self, chat: Chat, askings: Iterable[Asking]) -> None:
-        """Find the cheapest way that the server offers and that agrees with another one.
+        """Find the cheapest way that the server offers and that agrees with another way.
 
         Args:
-            chat: With the server.
-            askings: What will be scored; as many are tried as it takes to tell ways apart.
+            chat: The conversation with the server.
+            askings: Prompts that will be scored; the first ones are tried until one has a token
+                unlikely enough to show a difference.
 
         Raises:
-            UserError: The server offers none.
+            UserError: The server offers no way.
         """
         if (await chat.tell()).version is None:
             self.way = ECHOES
             return
         for asking in islice(askings, TRIALS):
-            # Twice the answer has a token that is unlikely, and more than one.
+            # An answer written twice has several tokens, unlikely ones among them.
             trial = [each for a in asking.answers[:1] for each in (a, f"{a} {a}")]
             known = [answer for answer in trial if await self._speller.of(chat, answer)]
             if known and await self._tell_apart(chat, Asking(asking.turns, known, asking.what)):
                 return
 
     async def _tell_apart(self, chat: Chat, asking: Asking) -> bool:
-        """Choose by one prompt; return False if its tokens are too likely to tell."""
+        """Choose by one prompt; return False if its tokens are too likely to show differences."""
         found: dict[str, list[float]] = {}
         errors: list[UserError] = []
         for way in (ECHOES, *WAYS):
@@ -117,8 +122,8 @@ class Likelihoods:
                 LOG.info("%s: likelihoods by %s (differences %.2g)", chat.where, way, apart)
                 return True
             LOG.warning(
-                "%s: likelihoods by %s differ from another way's by %.2g a token, so that way is "
-                "not used.",
+                "%s: likelihoods by %s differ from another way's by %.2g nats per token, so that "
+                "way is not used.",
                 *(chat.where, way, apart),
             )
         if ECHOES not in found:
@@ -129,7 +134,7 @@ class Likelihoods:
     async def _by(
         self, way: str, chat: Chat, asking: Asking, *, strict: bool = False
     ) -> list[list[float]]:
-        """Score in one way; where `strict`, in no other, and otherwise by echoes where it fails."""
+        """Score in one way; where it fails, by two echoes or, if `strict`, with an error."""
         if way == ECHOES:
             return [await _two_echoes(chat, asking, answer) for answer in asking.answers]
         spelled = [await self._speller.of(chat, answer) for answer in asking.answers]
@@ -140,14 +145,14 @@ class Likelihoods:
             score = scored.get(spelling) if spelling else None
             if score is None and strict:
                 raise UserError(
-                    f"{chat.place(asking.what)}: the tokens are not those of {answer!r}."
+                    f"{chat.place(asking.what)}: its tokens are not those of {answer!r}."
                 )
             found.append(score or await _two_echoes(chat, asking, answer))
         return found
 
 
 async def _two_echoes(chat: Chat, asking: Asking, answer: str) -> list[float]:
-    """Score an answer as what a whole chat has after the prompt's own tokens."""
+    """Score an answer by the tokens that a chat with it has after those of the prompt alone."""
     prompt = await _echo(chat, asking.turns, {}, asking.what)
     whole = await _echo(chat, begun_with(asking.turns, answer), CONTINUED, asking.what)
     return following(prompt, whole, answer, chat.place(asking.what))
@@ -156,7 +161,7 @@ async def _two_echoes(chat: Chat, asking: Asking, answer: str) -> list[float]:
 async def _one_echo(
     chat: Chat, asking: Asking, spelled: Sequence[Spelling]
 ) -> list[list[float] | None]:
-    """Score answers as the end of whole chats, where that is their spelling."""
+    """Score answers by the last tokens of a chat with each, if these are its spelling."""
     found: list[list[float] | None] = []
     for answer, ids, _ in spelled:
         whole = await _echo(chat, begun_with(asking.turns, answer), CONTINUED, asking.what)
@@ -169,24 +174,24 @@ async def _one_echo(
 async def _echo(
     chat: Chat, turns: list[Message], options: dict[str, bool], what: str
 ) -> list[Echo]:
-    """Return every token of a prompt."""
+    """Return the tokens of a prompt with their log-probabilities."""
     asked = {"max_tokens": 1, "prompt_logprobs": 0, **options}
     reply = await chat.complete(turns, asked, ECHO_BYTES)
     return echoed(reply, chat.params.model, chat.place(what))
 
 
 def _token_by_token(fields: Callable[[list[int]], dict[str, Any]], at_once: int) -> Way:
-    """Return a way that asks for given tokens as the next one.
+    """Return a way that asks for the log-probabilities of given tokens as the next one.
 
     Args:
-        fields: The fields of a request that ask for them.
-        at_once: How many a request can ask for.
+        fields: Returns the fields of a request that asks for these tokens.
+        at_once: How many tokens one request can ask for.
     """
 
     async def score(
         chat: Chat, asking: Asking, spelled: Sequence[Spelling]
     ) -> list[list[float] | None]:
-        # Answers that begin alike are asked together: {tokens so far: (their text, next tokens)}.
+        # Answers with equal first tokens are asked together: {tokens so far: (text, next tokens)}.
         wanted: dict[tuple[int, ...], tuple[str, dict[int, None]]] = {}
         for _, ids, begun in spelled:
             for count, (token, text) in enumerate(zip(ids, begun, strict=True)):
@@ -204,7 +209,7 @@ def _token_by_token(fields: Callable[[list[int]], dict[str, Any]], at_once: int)
                 found = next_tokens(reply, some, chat.params.model, place)
                 here = prompt_length(reply)
                 length = length if so_far else here
-                # The server's prompt must be the first one, and after it the tokens so far.
+                # The server must have read the prompt and then exactly the tokens so far.
                 if not so_far or (length and here == length + len(so_far)):
                     values.update({(*so_far, token): value for token, value in found.items()})
         return [_taken(values, ids) for _, ids, _ in spelled]
@@ -213,7 +218,7 @@ def _token_by_token(fields: Callable[[list[int]], dict[str, Any]], at_once: int)
 
 
 def _taken(values: dict[tuple[int, ...], float], ids: tuple[int, ...]) -> list[float] | None:
-    """Return the values along an answer's tokens, if all are there."""
+    """Return the values of an answer's tokens, or None if one is missing."""
     path = [values.get(ids[: count + 1]) for count in range(len(ids))]
     found = [value for value in path if value is not None]
     return found if len(found) == len(path) else None
@@ -226,4 +231,4 @@ WAYS: Final[dict[str, Way]] = {
     "allowed_token_ids": _token_by_token(lambda ids: {"allowed_token_ids": ids}, 1),
     ECHO: _one_echo,
 }
-"""What an answer's tokens can be scored by, cheapest first; `ECHOES` costs the most."""
+"""The ways by name, cheapest first; `ECHOES`, which is not among them, costs the most."""

@@ -1,4 +1,4 @@
-"""Asynchronous work from ordinary code, also where an event loop runs already (notebooks)."""
+"""Run asynchronous work from ordinary code, even if an event loop runs already (notebooks)."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,11 +14,11 @@ Work = Callable[[Done[Result]], Coroutine[Any, Any, list[Result]]]
 
 
 def run_to_end(work: Work[Result], done: Done[Result]) -> list[Result]:
-    """Return what asynchronous work returns.
+    """Run asynchronous work and return its results.
 
     Args:
-        work: Is given what it reports results to.
-        done: Called with every result, always in the caller's thread: answer stores belong to one.
+        work: Takes a function to which it reports results, and returns all results.
+        done: Called with all reported results, always in the caller's thread.
     """
     try:
         asyncio.get_running_loop()
@@ -29,7 +29,7 @@ def run_to_end(work: Work[Result], done: Done[Result]) -> list[Result]:
 
 
 def _run_beside(pool: ThreadPoolExecutor, work: Work[Result], done: Done[Result]) -> list[Result]:
-    """Run work in another thread; what ends the caller ends it as well."""
+    """Run work in another thread; an exception in the caller cancels it."""
     reports: SimpleQueue[tuple[Sequence[int], Sequence[Result]] | None] = SimpleQueue()
     begun: Future[tuple[Any, Any]] = Future()
 

@@ -1,4 +1,4 @@
-"""Which back end a `vlm` section of params.yaml names."""
+"""Opens the back end that the `vlm` section of params.yaml names."""
 
 from lever_plus.config.scoring import ScoringParams
 from lever_plus.config.vlm import OpenAiVlmParams, PluginVlmParams, VlmParams
@@ -10,16 +10,16 @@ from lever_plus.vlm.store.answers import Store
 
 
 def open_backend(vlm: VlmParams, scoring: ScoringParams, store: Store | None) -> Backend:
-    """Name the VLM; weights are loaded when something must be asked.
+    """Return the back end; weights are loaded at the first request.
 
     Args:
-        vlm: Which VLM.
-        scoring: Where it computes.
-        store: Where image features outlive the process; None for nowhere.
+        vlm: Settings of the VLM.
+        scoring: Whether it runs in this process or on Ray.
+        store: The store that also keeps image features; None for nowhere.
 
     Raises:
-        UserError: There is no such model, a package that it needs is missing, or a factory of the
-            user's own makes no back end.
+        UserError: There is no such model, a package that it needs is missing, or a user's own
+            factory does not return a back end.
     """
     if isinstance(vlm, OpenAiVlmParams):
         return OpenAiVlm(vlm)

@@ -1,7 +1,7 @@
-"""A VLM behind an OpenAI-compatible server (vLLM, SGLang, ...): the way to scale out.
+"""A VLM on an OpenAI-compatible server (vLLM, SGLang, ...), for larger models, more machines.
 
-Demonstrations are earlier turns of a chat, images are data URLs or, where the server takes that,
-their hashes. What else a server offers is found out when it is first asked, see `start`.
+Demonstrations are earlier turns of a chat. Images are sent as data URLs or, if the server accepts
+that, as hashes. What else a server offers is found out at the first request, see `start`.
 """
 
 import logging
@@ -30,19 +30,19 @@ from lever_plus.vlm.usage import Usage
 
 LOG: Final = logging.getLogger("lever_plus")
 MANY: Final = 50
-"""Prompts that share demonstrations: none of their tokens cached is worth a warning."""
+"""If none of the tokens of so many prompts came from a cache, there is a warning."""
 UNUSED: Final = (
-    "see that it is on (vLLM: --enable-prefix-caching), and that what prompts share is longer than "
-    "one of its blocks (--block-size)"
+    "check that it is on (vLLM: --enable-prefix-caching), and that the beginning that prompts "
+    "share is longer than one block of the cache (--block-size)"
 )
 ECHOED: Final = (
-    "likelihoods are echoed, which keeps vLLM from reading it; the server offers, or agrees with, "
-    "no other way to them"
+    "likelihoods are echoed, and vLLM does not use it for that; the server offers no other way to "
+    "get them, or none that gives the same values"
 )
 
 
 class OpenAiVlm:
-    """A frozen VLM on a server; requests are under way side by side, a bounded number of them."""
+    """A frozen VLM on a server; a limited number of requests is sent at once."""
 
     def __init__(self, params: OpenAiVlmParams) -> None:
         """Name the server; nothing is asked yet."""
@@ -63,18 +63,18 @@ class OpenAiVlm:
 
     @property
     def identity(self) -> VlmIdentity:
-        """What its answers depend on: the settings, and what the server has told."""
+        """Everything that its answers depend on: settings, and what the server says of itself."""
         told = self._start.known.told
         return self._named if told is None else told.identity(self._named)
 
     def identify(self, known: Sequence[VlmIdentity]) -> VlmIdentity:
         """Return the identity, after asking the server what it is.
 
-        One that is down is taken to be what it was when answers were last stored, so that nothing
-        but those answers is needed; once it must be asked, it must be that.
+        If the server is down, it is assumed to be the one whose answers were stored last: stored
+        answers can then be used without it. If it must be asked later, the assumption is checked.
 
         Args:
-            known: Identities that answers are stored under, the newest last.
+            known: Identities of the stored answers, the newest last.
         """
         if self._start.known.told is None:
             before = told_before(self._named, known)
@@ -86,11 +86,11 @@ class OpenAiVlm:
         return self.identity
 
     def recorded(self, kind: Kind) -> VlmIdentity:
-        """Return what is written beside results: the identity, and how they were made."""
+        """Return the identity under which results are stored, and how they were made."""
         return self._start.recorded(kind, self.identity)
 
     def instructed(self, instruction: str) -> "OpenAiVlm":
-        """Return this VLM with another instruction; they share their usage.
+        """Return this VLM with another instruction; both share their usage.
 
         Raises:
             UserError: The instruction cannot be in a prompt.
@@ -103,8 +103,8 @@ class OpenAiVlm:
         """Return the text generated for each request, greedily.
 
         Raises:
-            UserError: The server can't be reached, does not know the model, keeps failing, or its
-                reply holds no answer.
+            UserError: The server can't be reached, does not know the model, keeps failing, or sends
+                a reply without an answer.
         """
         units = [[i] for i in range(len(requests))]
         return self._all("answer", requests, units, self._answer, done)
@@ -115,7 +115,7 @@ class OpenAiVlm:
         """Return the mean log-probability of the tokens of each request's answer.
 
         Raises:
-            UserError: As above, or the server gives no log-probabilities of given tokens.
+            UserError: As in `answers`, or the server gives no log-probabilities of tokens.
         """
         prompts: dict[Request, list[int]] = {}
         for i, request in enumerate(requests):
@@ -132,7 +132,7 @@ class OpenAiVlm:
         ask: Callable[[Chat, Asking], Awaitable[list[Result]]],
         done: Done[Result],
     ) -> list[Result]:
-        """Ask everything, `concurrency` units at once at each server."""
+        """Ask all requests, `concurrency` units at once on each server."""
 
         def asking(unit: Sequence[int]) -> Asking:
             return self._asking([requests[i] for i in unit])
@@ -169,41 +169,41 @@ class OpenAiVlm:
         return [results[i] for i in range(len(results))]
 
     async def _tell(self, _done: Done[object], *, patient: bool) -> list[object]:
-        """Ask the server what it is; where `patient` is not asked for, once."""
+        """Ask the server about itself; unless `patient`, only once."""
         params = self.params if patient else self.params.model_copy(update={"patience_s": 0.0})
         await self._start.tell(params)
         return []
 
     def _check_assumed(self) -> None:
-        """Refuse to go on with another server than the one whose stored answers were used."""
+        """Refuse a server other than the one whose stored answers were used."""
         if self._assumed is not None and self._assumed != self.identity:
             raise UserError(
-                f"{self.params.urls[0]} was down when this run began, so answers were used that "
-                f"are stored as those of {self._assumed['revision']!r}; now that it is there, it "
-                f"is {self.identity['revision']!r}: run again."
+                f"{self.params.urls[0]} was down when this run began, so stored answers of "
+                f"{self._assumed['revision']!r} were used; now it is up, and it is "
+                f"{self.identity['revision']!r}: run again."
             )
 
     async def _counted(self) -> Counted | None:
-        """Return what the server has counted, where its replies do not say it."""
+        """Return the server's counts of tokens, if its replies do not tell them."""
         told, counts = self._start.known.told, self._start.known.counts
         ask = told is not None and told.version is not None and not counts
         return await counted(self.params.urls) if ask else None
 
     async def _count(self, before: Counted | None) -> None:
-        """Add what was counted since; others who asked meanwhile are counted too."""
+        """Add the server's counts since `before`, which include requests of other users."""
         after = await self._counted()
         if before is not None and after is not None and after.whole >= before.whole:
             self.usage.tokens_whole += after.whole - before.whole
             self.usage.tokens_run += after.run - before.run
 
     def _warn(self, where: str, work: Work[Result]) -> None:
-        """Say once that the server's prefix cache did not help, and why that may be."""
+        """Warn once that the server's prefix cache did not help, and say why that may be."""
         if self._warned:
             return
         self._warned = True
         echoed = work.kind == "log_likelihood" and self._start.likelihoods.echoes
         LOG.warning(
-            "%s: %d prompts with demonstrations in common, and no token of them came from the "
+            "%s: none of the tokens of %d prompts, which share demonstrations, came from the "
             "server's prefix cache: %s.",
             *(where, len(work.units), ECHOED if echoed else UNUSED),
         )
@@ -220,12 +220,12 @@ class OpenAiVlm:
                 turns, options = begun_with(turns, scored_answer(request)), CONTINUED
             return {"model": self.params.model, "messages": turns, **options}
 
-        # A scored prompt is followed by one token.
+        # When an answer is scored, the server generates one token.
         most = 1 if kind == "log_likelihood" else self.params.max_new_tokens
         await self._fitting.check(servers.each, requests, posted, most)
 
     async def _with_models(self, servers: Servers, error: ServerError) -> UserError:
-        """Return an error that says, where the model is unknown, which ones there are."""
+        """Return the error; if the server does not have the model, add the names of its models."""
         if error.status not in (200, 400, 404, 422):
             return error
         try:
@@ -243,29 +243,29 @@ class OpenAiVlm:
         return [answer_of(reply, self.params.model, most, chat.place(asking.what))]
 
     async def _log_likelihoods(self, chat: Chat, asking: Asking) -> list[float]:
-        """Score answers as the start of the assistant's turn, after the prompt's own tokens."""
+        """Return the mean log-probability of the tokens of each answer in the assistant's turn."""
         scores = await self._start.likelihoods.score(chat, asking)
         return [sum(values) / len(values) for values in scores]
 
     def _asking(self, requests: Sequence[Request]) -> Asking:
-        """Return the prompt that requests share, and the answers that they score."""
+        """Return the prompt that the requests share, and the answers that they score."""
         first, query = requests[0], requests[0].query
         answers = [request.answer for request in requests if request.answer is not None]
         what = f"reply to {quoted(query.question, 80)!r} ({query.image})"
         return Asking(self.messages(first), answers, what)
 
     def messages(self, request: Request) -> list[Message]:
-        """Return a request in the protocol's form: every image as a data URL."""
+        """Return a request as messages of the protocol, each image as a data URL."""
         return chat_turns(request.demonstrations, request.query, self.prompt)
 
 
 def _beginning(request: Request) -> str:
-    """Return what a prompt begins with, which a server keeps in its prefix cache."""
+    """Return a text for the beginning of a prompt, which a server may have in its prefix cache."""
     first = request.demonstrations[0] if request.demonstrations else request.query
     return f"{first.image_sha256 or first.image} {first.question}"
 
 
 def _share(requests: Sequence[Request]) -> bool:
-    """Return whether prompts begin with the same demonstrations."""
+    """Return whether some prompts begin with the same demonstration."""
     shown = [request.demonstrations[0] for request in requests if request.demonstrations]
     return len(set(shown)) < len(shown)

@@ -1,7 +1,8 @@
-"""Images by their content's hash: a server that has one is not sent it again.
+"""Images sent as hashes of their content, so that each is sent to a server only once.
 
-Each image part of a message carries a `uuid`; where the server has seen it, the picture itself is
-left out. Requests with and without share no prefix cache, so that a run uses one form throughout.
+Each image part of a message has a `uuid`; if the server has the image already, the image itself is
+left out. Requests with a uuid and without do not share the prefix cache, so a run uses either all
+the time.
 """
 
 import hashlib
@@ -14,8 +15,9 @@ from lever_plus.vlm.backends.exchange import ServerError
 from lever_plus.vlm.prompt import Message
 
 KEPT_HASHES: Final = 1024
+"""How many hashes of data URLs are kept in memory."""
 MISS: Final = "cache miss for image"
-"""What vLLM says of a uuid that it has no picture for."""
+"""What vLLM says if it does not have the image of a uuid."""
 
 
 @lru_cache(maxsize=KEPT_HASHES)
@@ -27,24 +29,24 @@ class Pictures:
     """The images that a server should have."""
 
     def __init__(self) -> None:
-        """It has none yet."""
+        """Start with no images."""
         self._sent: set[str] = set()
 
     def short(self, turns: list[Message]) -> list[Message]:
-        """Return messages without the pictures that the server should have."""
+        """Return messages without the images that the server should have."""
         return _changed(turns, lambda url, uuid: None if uuid in self._sent else {"url": url})
 
     def whole(self, turns: list[Message]) -> list[Message]:
-        """Return messages with every picture and its uuid."""
+        """Return messages with all images and their uuids."""
         return _changed(turns, lambda url, _uuid: {"url": url})
 
     def keep(self, turns: list[Message]) -> None:
-        """Remember that the server has what is in these messages."""
+        """Remember that the server has the images of these messages."""
         self._sent |= {_uuid(url) for url in urls(turns)}
 
 
 def unknown(turns: list[Message]) -> list[Message]:
-    """Return messages whose images no server can have: by uuids of something else."""
+    """Return messages with uuids that no server knows, without the images."""
     return _changed(turns, lambda _url, _uuid: None, lambda url: _uuid(f"{url} not sent"))
 
 
@@ -54,25 +56,25 @@ def urls(turns: list[Message]) -> list[str]:
 
 
 def is_miss(error: UserError) -> bool:
-    """Return whether a server says that it has no picture for a uuid."""
+    """Return whether a server says that it does not have the image of a uuid."""
     return MISS in str(error).lower()
 
 
 async def takes_uuids(
     ask: Callable[[list[Message]], Awaitable[dict[str, Any]]], turns: list[Message]
 ) -> bool:
-    """Return whether a server takes images by their uuids, and gives the answer of the images.
+    """Return whether a server accepts uuids instead of images, and gives the same answers.
 
     Args:
-        ask: Asks for the reply to messages.
+        ask: Returns the reply to messages.
         turns: Messages with images as data URLs.
 
     Raises:
-        UserError: It cannot be reached, is busy, or refuses the messages as they are.
+        UserError: The server cannot be reached, is busy, or refuses the messages with images.
     """
     plain, sent = await ask(turns), Pictures()
     try:
-        if [await ask(unknown(turns))]:  # it answers without the image
+        if [await ask(unknown(turns))]:  # it answers although it lacks the image
             return False
     except ServerError as error:
         if not is_miss(error):
@@ -91,7 +93,7 @@ async def takes_uuids(
 
 
 def _said(reply: dict[str, Any]) -> tuple[Any, Any]:
-    """Return what a reply says, and to how long a prompt."""
+    """Return the messages of a reply, and the length of its prompt in tokens."""
     usage = reply.get("usage")
     choices = [choice.get("message") for choice in reply.get("choices") or []]
     return choices, usage.get("prompt_tokens") if isinstance(usage, dict) else None

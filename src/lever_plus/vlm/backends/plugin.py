@@ -1,9 +1,9 @@
-"""A VLM that code of the user's own computes: any object with what `Backend` asks for.
+"""A VLM run by the user's own code: any object that has all parts of `Backend`.
 
-`vlm.kind: plugin` names a factory: an entry point of the group "lever_plus.backends" of an
-installed package, or "package.module:factory". It is called with `vlm.options` as keyword
-arguments. The back end's identity must say all that its answers depend on, because they are kept
-under it.
+With `vlm.kind: plugin`, `vlm.factory` names a factory: an entry point in the group
+"lever_plus.backends" of an installed package, or "package.module:factory". It is called with
+`vlm.options` as keyword arguments. The back end's identity must cover everything that its answers
+depend on, because answers are stored under it.
 """
 
 import inspect
@@ -40,37 +40,37 @@ def find_factory(vlm: PluginVlmParams) -> Callable[..., Any]:
         inspect.signature(factory).bind(**vlm.options)
     except TypeError as error:
         raise UserError(
-            f"vlm.options: {vlm.factory} cannot be called with them ({error}): name the arguments "
-            "that it has."
+            f"vlm.options: {vlm.factory} cannot be called with them ({error}): use the names of "
+            "its arguments."
         ) from error
     return factory
 
 
 def make_backend(vlm: PluginVlmParams) -> Backend:
-    """Return the back end that a factory makes.
+    """Return the back end that the factory returns.
 
     Raises:
-        UserError: There is no such factory, it does not take `vlm.options`, or what it returns is
-            no back end.
+        UserError: There is no such factory, it does not take `vlm.options`, or it does not return
+            a back end.
     """
     return checked(find_factory(vlm)(**vlm.options), f"{SETTING}: what {vlm.factory} returned")
 
 
 def checked(made: Any, what: str) -> Backend:
-    """Return a back end of the user's own, if it is one.
+    """Return a user's own back end, wrapped so that its answers are checked.
 
     Args:
         made: Any object.
-        what: What it is called in errors; they begin with it.
+        what: The name of the object, with which errors begin.
 
     Raises:
-        UserError: It lacks something that `Backend` asks for.
+        UserError: The object lacks a part of `Backend`.
     """
     kind = type(made).__name__
     for name in METHODS:
         if not callable(getattr(made, name, None)):
             raise UserError(
-                f"{what}, a {kind}, is no back end: it has no method {name}(requests, done)."
+                f"{what}, a {kind}, is not a back end: it has no method {name}(requests, done)."
             )
     identity = getattr(made, "identity", None)
     known = dict(identity) if isinstance(identity, Mapping) else {}
@@ -78,28 +78,29 @@ def checked(made: Any, what: str) -> Backend:
     lacking = [key for key in fields if not isinstance(known.get(key), str)]
     if lacking:
         raise UserError(
-            f"{what}, a {kind}, is no back end: its identity has no text for {', '.join(lacking)}. "
-            "Answers are kept under it, so that it must say all that they depend on."
+            f"{what}, a {kind}, is not a back end: its identity has no text for "
+            f"{', '.join(lacking)}. Answers are stored under it, so it must say everything that "
+            "they depend on."
         )
     if more := [quoted(str(key), 40) for key in known if key not in fields]:
         raise UserError(
-            f"{what}, a {kind}, is no back end: its identity has {', '.join(more)} beside "
-            f"{', '.join(fields)}: say it in one of those, such as generation."
+            f"{what}, a {kind}, is not a back end: its identity has {', '.join(more)} besides "
+            f"{', '.join(fields)}: put it into one of those, such as generation."
         )
     for name, wanted in KINDS.items():
         if not isinstance(getattr(made, name, None), wanted):
             raise UserError(
-                f"{what}, a {kind}, is no back end: its {name} is no {wanted.__name__} of "
+                f"{what}, a {kind}, is not a back end: its {name} is not a {wanted.__name__} of "
                 f"{wanted.__module__}."
             )
     return CheckedBackend(made, cast(VlmIdentity, {key: str(known[key]) for key in fields}), what)
 
 
 class CheckedBackend:
-    """A back end of the user's own, whose every answer is looked at before it counts."""
+    """A user's own back end whose answers are all checked before they are used."""
 
     def __init__(self, made: Any, identity: VlmIdentity, what: str) -> None:
-        """Keep the back end and what its answers depend on, which must not change any more."""
+        """Take the back end, and its identity, which must not change from now on."""
         self._made, self._what = made, what
         self.identity = identity
         self.prompt: PromptFormat = made.prompt
@@ -110,7 +111,7 @@ class CheckedBackend:
         """Return the text generated for each request.
 
         Raises:
-            UserError: The back end gave something that is no text, or not one for each request.
+            UserError: The back end gave something other than one text for each request.
         """
         return self._all(self._made.answers, "answers", _text, requests, done)
 
@@ -120,8 +121,7 @@ class CheckedBackend:
         """Return the mean log-probability of the tokens of each request's answer.
 
         Raises:
-            UserError: The back end gave something that is no log-probability, or not one for each
-                request.
+            UserError: The back end gave something other than one log-probability for each request.
         """
         return self._all(
             self._made.log_likelihoods, "log_likelihoods", _log_probability, requests, done
@@ -135,7 +135,7 @@ class CheckedBackend:
         requests: Sequence[Request],
         done: Done[Value],
     ) -> list[Value]:
-        """Ask, and check what is reported on the way and what is returned."""
+        """Ask, and check all values, both those reported on the way and those returned."""
         reported: dict[int, Value] = {}
         place = f"{self._what}.{method}"
 
@@ -151,7 +151,7 @@ class CheckedBackend:
                 if not _is_number_of(number, len(requests)):
                     raise UserError(
                         f"{place} reported a value for request {number!r} of {len(requests)}: "
-                        "report positions in the list that it was given, from 0."
+                        "report positions in the list of requests, from 0."
                     )
                 if number in reported or number in fresh:
                     raise UserError(f"{place} reported request {number} twice: report it once.")
@@ -181,14 +181,14 @@ class CheckedBackend:
         return values
 
     def _count(self) -> None:
-        """Take over what the back end says of its tokens; the rest is counted elsewhere."""
+        """Copy the back end's own counts of tokens; other figures are counted elsewhere."""
         whole, run = self._made.usage.tokens_whole, self._made.usage.tokens_run
         counts = [isinstance(n, int | np.integer) and not isinstance(n, bool) for n in (whole, run)]
         if not all(counts) or not 0 <= run <= whole:
             raise UserError(
                 f"{self._what}: its usage says that {quoted(repr(run), 40)} of "
-                f"{quoted(repr(whole), 40)} tokens were run (tokens_run, tokens_whole): they are "
-                "counts, and no more are run than there are. Mend the back end."
+                f"{quoted(repr(whole), 40)} tokens were run (tokens_run, tokens_whole): both must "
+                "be counts, and tokens_run at most tokens_whole. Correct the back end."
             )
         self.usage.tokens_whole, self.usage.tokens_run = int(whole), int(run)
 
@@ -196,7 +196,9 @@ class CheckedBackend:
 def _listed(values: Any, place: str) -> list[Any]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         kind = type(values).__name__
-        raise UserError(f"{place} gave one {kind} where a list belongs: give one value a request.")
+        raise UserError(
+            f"{place} gave one {kind} instead of a list: give one value for each request."
+        )
     return list(values)
 
 
@@ -213,13 +215,13 @@ def _checked_value(
     except (ValueError, TypeError, OverflowError) as error:
         shown = quoted(repr(value), 80)
         raise UserError(
-            f"{place} gave {shown} for {_asked(request)}, {error}: mend the back end."
+            f"{place} gave {shown} for {_asked(request)}, {error}: correct the back end."
         ) from error
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("which is no text")
+        raise ValueError("which is not a text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -229,7 +231,7 @@ def _text(value: Any) -> str:
 
 def _log_probability(value: Any) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise ValueError("which is no number")
+        raise ValueError("which is not a number")
     number = float(value)
     if number > HIGHEST:
         raise ValueError("which is above 0, the highest log-probability")
@@ -237,7 +239,7 @@ def _log_probability(value: Any) -> float:
 
 
 def _is_nan(value: str | float) -> bool:
-    """Return whether a value is NaN: what asks for it says that better than this module."""
+    """Return whether a value is NaN. It is let through: `StoredVlm` has a better error for it."""
     return isinstance(value, float) and math.isnan(value)
 
 

@@ -1,7 +1,7 @@
-"""The same VLM on several devices or machines: Ray actors over shards of requests.
+"""The same VLM on several devices or machines, as Ray actors that work on shards of requests.
 
-Every actor holds the model; a shard is a run of requests in prefix order. Ray restarts an actor
-that is lost and repeats its shard. Models and images must be at the same paths on every machine.
+Each actor holds the model; a shard is a part of the requests in prefix order. Ray restarts an actor
+that is lost and repeats its shard. Models and images must have the same paths on all machines.
 """
 
 import os
@@ -26,15 +26,18 @@ from lever_plus.vlm.usage import Usage
 
 Result = TypeVar("Result")
 SHARD: Final = 1000
+"""Largest number of requests in a shard."""
 RESTARTS: Final = 5
+"""How often Ray restarts an actor, and repeats a shard."""
 PROBE_SECONDS: Final = 5.0
+"""Longest time until a cluster's address accepts a connection."""
 ONE_MACHINE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Set to 0, all parts of a local cluster listen on loopback alone, on every system; Ray turns
-`_node_ip_address="127.0.0.1"` into the network's address."""
+"""If this environment variable is 0, all parts of a local cluster listen on loopback only, on every
+system. (Ray replaces `_node_ip_address="127.0.0.1"` by the machine's address on the network.)"""
 
 
 class Actor:
-    """One copy of the VLM, in a process of its own."""
+    """One copy of the VLM, in its own process."""
 
     def __init__(self, path: str, params: HuggingFaceVlmParams) -> None:
         """Name the model; the first shard loads it."""
@@ -52,14 +55,14 @@ class Actor:
         """Return the shard's number, its answers, and the tokens of its prompts, whole and run.
 
         Args:
-            kind: What is asked, a method of the VLM.
-            number: Of the shard.
-            requests: The shard.
-            instruction: That of the prompts.
-            identity: What the answers are stored under.
+            kind: The method of the VLM to call.
+            number: The number of the shard.
+            requests: The requests of the shard.
+            instruction: The instruction of the prompts.
+            identity: The identity under which the answers are stored.
 
         Raises:
-            UserError: The model of this machine is not that of the one that asks, or cannot answer.
+            UserError: This machine has another model than the one that asks, or cannot answer.
         """
         if instruction != self._vlm.prompt.instruction:
             self._vlm = self._vlm.instructed(instruction)
@@ -70,13 +73,13 @@ class Actor:
         return number, answers, usage.tokens_whole - whole, usage.tokens_run - run
 
     def _check(self, identity: VlmIdentity) -> None:
-        """Refuse to answer where the path leads to another model than where it was named."""
+        """Refuse to answer if this machine has another model at the path than the asking one."""
         here, host = self._vlm.identity, socket.gethostname()
         for name, wanted in identity.items():
             if here.get(name) != wanted:
                 raise UserError(
                     f"{self._path} on {host} is another model than here ({name} {here.get(name)}, "
-                    f"not {wanted}): copy the same folder, and the same packages, to every machine"
+                    f"not {wanted}): put the same folder and the same packages on every machine"
                 )
 
 
@@ -97,7 +100,7 @@ class RayVlm:
         self._path, self._params, self._ray = path, params, ray
 
     def instructed(self, instruction: str) -> "RayVlm":
-        """Return this VLM with another instruction; they share actors and usage.
+        """Return this VLM with another instruction; both share actors and usage.
 
         Raises:
             UserError: The instruction cannot be in a prompt.
@@ -120,7 +123,7 @@ class RayVlm:
     def start(self) -> list[Any]:
         """Start the actors, on a local cluster if no address is given; later calls return them."""
         if not self._actors:
-            self._actors += self._started()  # the list is that of all instructions
+            self._actors += self._started()  # the list is shared by the VLMs of all instructions
         return self._actors
 
     def _started(self) -> list[Any]:
@@ -131,7 +134,7 @@ class RayVlm:
         for name, need in (("CPU", needed), ("GPU", settings.actors * settings.num_gpus)):
             if need > there.get(name, 0):
                 raise UserError(
-                    f"scoring.ray asks for {need:g} {name}s, the cluster has "
+                    f"scoring.ray asks for {need:g} {name}s, but the cluster has "
                     f"{there.get(name, 0):g}: lower actors, num_cpus or num_gpus."
                 )
         here = not self._path.startswith(SHIPPED) and Path(self._path).exists()
@@ -147,7 +150,7 @@ class RayVlm:
         return [remote.remote(path, params) for _ in range(settings.actors)]
 
     def _device(self) -> str:
-        """Return where an actor finds its GPU: it sees those it asked for, counted from 0."""
+        """Return the device of an actor, which sees only its own GPUs, counted from 0."""
         device = self._params.device
         if not device.startswith("cuda"):
             return device
@@ -182,19 +185,19 @@ class RayVlm:
         except RayError as error:
             raise UserError(
                 f"Ray could not score a shard ({_last_line(error)}): see its "
-                "logs. What was answered is stored; run again to go on."
+                "logs. The answers so far are stored; run again to continue."
             ) from error
         return [results[i] for i in range(len(requests))]
 
 
 def _last_line(error: Exception) -> str:
-    """Return the end of what Ray says: before it come the frames of its own processes."""
+    """Return the last line of Ray's message; before it are the stacks of its processes."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return quoted(lines[-1])
 
 
 def _with_whole_paths(requests: Sequence[Request]) -> list[Request]:
-    """Return requests whose images are found from any folder; equal examples stay one object."""
+    """Return requests with absolute image paths; equal examples become the same object."""
     examples = {example for request in requests for example in request.demonstrations}
     moved = {e: replace(e, image=str(Path(e.image).resolve())) for e in examples}
     return [
@@ -207,10 +210,10 @@ def _with_whole_paths(requests: Sequence[Request]) -> list[Request]:
 
 
 def _joined(address: str | None) -> Any:
-    """Return Ray, after it joined a cluster, or started one that nobody outside can reach.
+    """Return Ray after joining a cluster, or starting one that other machines cannot reach.
 
     Raises:
-        UserError: The cluster can't be joined, or would listen on the network.
+        UserError: The cluster can't be joined, or a local one would listen on the network.
     """
     local = address in (None, "local")
     if local:
@@ -218,7 +221,7 @@ def _joined(address: str | None) -> Any:
     ray = _import_ray()
     if local:
         _stay_here()
-    # A cluster that this process has joined already is not asked for another time.
+    # If this process has joined a cluster already, its address is not tried again.
     fresh = not ray.is_initialized()
     try:
         if address and fresh:
@@ -230,7 +233,7 @@ def _joined(address: str | None) -> Any:
             log_to_driver=False,
             configure_logging=False,
         )
-    # Whatever Ray has to say about an address: it has no error of its own for that.
+    # Ray has no error class of its own for a bad address.
     except Exception as error:
         why = quoted(str(error) or type(error).__name__)
         raise UserError(
@@ -240,21 +243,21 @@ def _joined(address: str | None) -> Any:
     if local and fresh and not is_loopback(ray.util.get_node_ip_address()):
         ray.shutdown()
         raise UserError(
-            "this version of Ray lets a local cluster listen on the network, where whoever reaches "
-            "it runs code: use another version, or scoring.executor: local."
+            "this version of Ray lets a local cluster listen on the network, where anybody who "
+            "reaches it can run code: use another version, or scoring.executor: local."
         )
     return ray
 
 
 def _stay_here() -> None:
-    """Tell Ray what the variable says: it may have been imported before that was set."""
+    """Set the variable's effect in Ray itself, which may have been imported before it was set."""
     from ray._private import ray_constants
 
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def _probe(address: str) -> None:
-    """Raise OSError or ValueError if nothing answers at an address: Ray would wait for minutes."""
+    """Raise OSError or ValueError if nothing listens at an address; Ray would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()

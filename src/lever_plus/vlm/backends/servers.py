@@ -1,8 +1,8 @@
-"""One VLM on one server, or on several: which is asked, and how long one that fails is waited for.
+"""One VLM on one or more servers: which of them is asked, and how long to wait for a failed one.
 
-Every server has a prefix cache of its own, so requests that begin with the same demonstration are
-asked of the same one. A server that is down, or starts again, hands its requests to the others;
-where there are none, they wait for it.
+Each server has its own prefix cache, so requests that begin with the same demonstration go to the
+same server. While a server is down or restarting, its requests go to the others; if there are none,
+they wait.
 """
 
 import asyncio
@@ -21,12 +21,15 @@ from lever_plus.vlm.backends.exchange import REPLY_BYTES, Server, ServerError
 
 LOG = logging.getLogger("lever_plus")
 BACKOFF_SECONDS: Final = 0.5
+"""Wait before the second attempt; it doubles with each further one."""
 LONGEST_BACKOFF: Final = 8.0
+"""Longest wait between attempts, in seconds."""
 LONGEST_RETRY_AFTER: Final = 60.0
+"""Longest wait that a server may ask for, in seconds."""
 REST_SECONDS: Final = 5.0
-"""Time for which a server that has failed is left alone while others answer."""
+"""How long a server that has failed is not asked while others answer."""
 ANNOUNCED: Final = 4
-"""Tries that fail before people are told that a server is waited for."""
+"""After how many failed attempts there is a warning."""
 
 
 class Servers:
@@ -43,14 +46,14 @@ class Servers:
         """Name the servers; nothing is asked yet.
 
         Args:
-            urls: Their base URLs.
-            model: Name of the model that is asked, for errors.
+            urls: Base URLs of the servers.
+            model: Name of the model, for errors.
             timeout_s: Longest time from the start of a request to the last byte of its reply.
-            patience_s: How long after its first failure a request is made again.
-            connections: Requests under way at once, at each server.
+            patience_s: For how many seconds after its first failure a request is repeated.
+            connections: Largest number of requests at once on each server.
         """
         self.patience_s, self.timeout_s = patience_s, timeout_s
-        # One server may have to do the work of all of them.
+        # One server may have to do the work of all.
         most = connections * len(urls)
         self.each = [Server(url, model, timeout_s, most) for url in urls]
         self._rests = dict.fromkeys(self.each, 0.0)
@@ -58,7 +61,7 @@ class Servers:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Open all clients; UserError as `Server`."""
+        """Open all clients; raises UserError like `Server`."""
         for server in self.each:
             await self._stack.enter_async_context(server)
         return self
@@ -73,25 +76,25 @@ class Servers:
         await self._stack.aclose()
 
     def choose(self, order: Sequence[Server]) -> Server:
-        """Return the first server that does not rest; if all do, the first."""
+        """Return the first server that has not just failed; if all have, the first one."""
         chosen = next((server for server in order if not self.rests(server)), order[0])
-        if self._rests[chosen]:  # one request is enough to see whether it is back
+        if self._rests[chosen]:  # one request is enough to find out whether it is back
             self._rests[chosen] = time.monotonic() + REST_SECONDS
         return chosen
 
     def rests(self, server: Server) -> bool:
-        """Return whether a server has failed a moment ago."""
+        """Return whether a server has failed in the last few seconds."""
         return time.monotonic() < self._rests[server]
 
     def failed(self, server: Server, error: ServerError, tries: int) -> None:
-        """Let a server rest; say so if it has failed for some time."""
+        """Do not ask a server for a while; warn if it has failed for some time."""
         self._rests[server] = time.monotonic() + REST_SECONDS
         if tries >= ANNOUNCED and server not in self._announced:
             self._announced.add(server)
-            LOG.warning("%s Asked again, for up to %g s (vlm.patience_s).", error, self.patience_s)
+            LOG.warning("%s Trying again for up to %g s (vlm.patience_s).", error, self.patience_s)
 
     def answered(self, server: Server) -> None:
-        """Take a server for well."""
+        """Note that a server has answered."""
         self._rests[server] = 0.0
         if server in self._announced:
             self._announced.remove(server)
@@ -99,23 +102,23 @@ class Servers:
 
 
 def opened(params: OpenAiVlmParams, connections: int) -> Servers:
-    """Return the servers that the settings name, to be opened."""
+    """Return the servers that the settings name, as a context to be opened."""
     named = params.urls, params.model, params.timeout_s, params.patience_s
     return Servers(*named, connections)
 
 
 class Route:
-    """The way of one worker's requests: first to one server, then to those after it."""
+    """Where one worker's requests go: to one server and, while it fails, to the next ones."""
 
     def __init__(self, servers: Servers, first: int) -> None:
-        """Keep the order; `first`: number of the server that is asked as long as it answers."""
+        """Take the servers, and the index of the one that is asked as long as it answers."""
         self._servers = servers
         self._order = [*servers.each[first:], *servers.each[:first]]
         self._last = self._order[0]
 
     @property
     def shown(self) -> str:
-        """The URL of the server that was asked last, as people may see it."""
+        """The URL of the server that was asked last, without secrets."""
         return self._last.shown
 
     async def ask(
@@ -126,12 +129,16 @@ class Route:
         *,
         patient: bool = True,
     ) -> dict[str, Any]:
-        """Return a server's reply, asking again after failures that may pass.
+        """Return a server's reply; try again after failures that may pass.
 
-        Arguments as `Server.ask`; `patient`: whether it is asked again.
+        Args:
+            endpoint: See `Server.ask`.
+            body: See `Server.ask`.
+            limit: See `Server.ask`.
+            patient: Whether to try again.
 
         Raises:
-            ServerError: As `Server.ask`; what may pass has not passed within `patience_s`.
+            ServerError: See `Server.ask`; a failure that may pass has lasted `patience_s`.
         """
         ends, tries = None, 0
         while True:
@@ -154,31 +161,31 @@ class Route:
             return reply
 
     def _wait(self, error: ServerError, tries: int) -> float:
-        """Return the server's own wish, if it is a sensible one, else some time more every try."""
+        """Return how many seconds to wait: as the server asks, within limits, or ever longer."""
         longest = min(LONGEST_RETRY_AFTER, self._servers.timeout_s)
         if error.wait is not None and 0 <= error.wait <= longest:
             return error.wait
-        # So many tries that a power of two is no float would take more than a hundred days.
+        # The exponent is bounded, so that the power of two stays small.
         backoff = BACKOFF_SECONDS * 2.0 ** min(tries - 1, 10)
         return min(LONGEST_BACKOFF, backoff) * random.uniform(0.75, 1)
 
     def _given_up(self, error: ServerError, tries: int) -> ServerError:
         if not tries:
             return error
-        asked = f"Asked {tries + 1} times in {self._servers.patience_s:g} s (vlm.patience_s)."
+        asked = f"Tried {tries + 1} times in {self._servers.patience_s:g} s (vlm.patience_s)."
         return ServerError(f"{error} {asked}", error.status, passing=True)
 
 
 class Shares:
-    """Which request each server is asked next."""
+    """Shares requests among servers, and says which one each server is asked next."""
 
     def __init__(self, beginnings: Sequence[str], urls: Sequence[str]) -> None:
-        """Give every request to a server.
+        """Assign each request to a server.
 
         Args:
-            beginnings: What each request begins with; those with the same go to the same server, in
-                every process and whatever other servers there are.
-            urls: The servers.
+            beginnings: A text for what each request begins with. Requests with the same text go to
+                the same server, in every process.
+            urls: Base URLs of the servers.
         """
         homes = {begin: _home(begin, urls) for begin in dict.fromkeys(beginnings)}
         self._waiting: list[deque[int]] = [deque() for _ in urls]
@@ -186,9 +193,9 @@ class Shares:
             self._waiting[homes[begin]].append(number)
 
     def next(self, server: int) -> int | None:
-        """Return a server's next request; none of its own is left: the last of the longest queue.
+        """Return the number of the next request for a server; None if no request is left.
 
-        None: nothing is left.
+        If none of its own requests is left, it gets the last one of the longest queue.
         """
         own, longest = self._waiting[server], max(self._waiting, key=len)
         if own:
@@ -197,9 +204,9 @@ class Shares:
 
 
 def _home(begin: str, urls: Sequence[str]) -> int:
-    """Return the number of a server: the one whose hash with `begin` is the largest.
+    """Return the index of the server whose hash together with `begin` is the largest.
 
-    Where a server comes or goes, only its own requests move.
+    So if a server is added or removed, only its own requests move (rendezvous hashing).
     """
     hashes = [hashlib.sha256(f"{url} {begin}".encode()).digest() for url in urls]
     return max(range(len(urls)), key=hashes.__getitem__)

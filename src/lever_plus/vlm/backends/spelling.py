@@ -1,8 +1,9 @@
-"""How a server spells an answer: its tokens after a prompt, and the text of each beginning.
+"""How a server spells an answer: its tokens after a prompt, and the text of the first n of them.
 
-A server tokenizes texts, not tokens, so that an answer's third token can only be asked for after a
-text that gives the first two. All of that is tried with `/tokenize` before an answer is scored so:
-the tokens are those of the answer as the start of the assistant's turn, as an echo would show them.
+A server takes texts, not tokens. So an answer's third token can only be asked for after a text that
+is tokenized into the first two. Whether there are such texts is checked with `/tokenize` before an
+answer is scored in this way. The tokens are those of the answer as the start of the assistant's
+turn, the same as in an echo.
 """
 
 from collections.abc import Iterator
@@ -13,9 +14,9 @@ from lever_plus.vlm.backends.replies import bare
 from lever_plus.vlm.prompt import Message
 
 ASKED: Final = [{"role": "user", "content": [{"type": "text", "text": "What is shown?"}]}]
-"""Any prompt: where an answer begins, all end alike."""
+"""Any prompt will do: all of them end in the same way before an answer."""
 MOST_TOKENS: Final = 32
-"""Longer answers are echoed: a request a token would cost more."""
+"""For longer answers an echo costs less than one request per token."""
 
 
 class Spelling(NamedTuple):
@@ -27,7 +28,7 @@ class Spelling(NamedTuple):
 
 
 class Speller:
-    """Knows the spelling of every answer that it was asked for."""
+    """Finds spellings of answers, and remembers them."""
 
     def __init__(self) -> None:
         """Nothing is asked yet."""
@@ -36,8 +37,8 @@ class Speller:
     async def of(self, chat: Chat, answer: str) -> Spelling | None:
         """Return the spelling of an answer.
 
-        None where the server does not say, where the answer's tokens are not simply those after the
-        prompt's, or where a token is no text of its own.
+        It is None if the server does not say, if the prompt with the answer does not begin with the
+        tokens of the prompt alone, or if no text gives exactly the first tokens.
         """
         if answer not in self._known:
             self._known[answer] = await _spelled(chat, answer)
@@ -64,7 +65,7 @@ async def _spelled(chat: Chat, answer: str) -> Spelling | None:
 
 
 async def _after(chat: Chat, prompt: list[int], answer: str) -> list[int]:
-    """Return the tokens that a prompt is continued with; none where it is not."""
+    """Return the tokens of an answer after a prompt; none if it changes the prompt's tokens."""
     whole = await chat.tokens(begun_with(ASKED, answer), CONTINUED) or []
     return whole[len(prompt) :] if whole[: len(prompt)] == prompt else []
 
@@ -75,7 +76,7 @@ def begun_with(turns: list[Message], text: str) -> list[Message]:
 
 
 def _starts(answer: str, text: str) -> Iterator[str]:
-    """Yield the beginnings of an answer that say the same as a text, white space aside."""
+    """Yield the beginnings of an answer that equal a text, except for white space."""
     wanted = bare(text)
     for end in range(1, len(answer)):
         if bare(answer[:end]) == wanted:

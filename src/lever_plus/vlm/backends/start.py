@@ -1,8 +1,8 @@
-"""What is found out about a server before it is asked in earnest, once a process.
+"""What is found out about a server, once per process, before the requests of a run.
 
-First what it tells of itself; then, where enough is asked to make that worth it, whether it takes
-images by their hash, which way to likelihoods it offers, and whether its answers depend on its
-state. None of the requests that find this out counts, and none of their answers is kept.
+First, what it says about itself. Then, if the run is long enough to make that worthwhile: whether
+it accepts images as hashes, in which way it gives likelihoods, and whether its answers depend on
+its state. The requests for this are not counted, and their answers are not stored.
 """
 
 import logging
@@ -27,7 +27,7 @@ from lever_plus.vlm.usage import Usage
 
 LOG: Final = logging.getLogger("lever_plus")
 ENOUGH: Final = 16
-"""Prompts from which on it pays to find out more than what the server tells."""
+"""From so many prompts on it is worthwhile to find out more than what the server says."""
 ONE_TOKEN: Final[dict[str, Any]] = {"max_tokens": 1}
 
 
@@ -35,22 +35,22 @@ class Start:
     """What a process has found out about a server.
 
     Attributes:
-        known: What every conversation with it needs.
-        likelihoods: The way to them.
-        dependence: How far results of a kind depended on its state, where that was tried.
+        known: What each conversation with the server needs.
+        likelihoods: The way in which it gives likelihoods.
+        dependence: For each kind that was tried, how many results depended on the server's state.
     """
 
     def __init__(self) -> None:
-        """Nothing is known yet."""
+        """Start with no knowledge."""
         self.known, self.likelihoods = Known(), Likelihoods()
         self.dependence: dict[Kind, Dependence] = {}
         self._pictures_tried = False
 
     async def tell(self, params: OpenAiVlmParams) -> Told:
-        """Return what the server tells of itself.
+        """Return what the server says about itself.
 
         Raises:
-            UserError: It cannot be reached, or is busy.
+            UserError: The server cannot be reached, or is busy.
         """
         if self.known.told is None:
             async with opened(params, 1) as servers:
@@ -60,11 +60,17 @@ class Start:
     async def find_out(
         self, params: OpenAiVlmParams, servers: Servers, work: Work[Result], at_once: int
     ) -> None:
-        """Find out what is not known yet and matters for some work.
+        """Find out what is not known yet and matters for a run.
+
+        Args:
+            params: Settings of the VLM.
+            servers: The open servers.
+            work: The requests of the run.
+            at_once: How many requests are sent at once.
 
         Raises:
             UserError: The server cannot be reached, offers no likelihoods, or its answers depend on
-                its state and `vlm.canary` refuses that.
+                its state and `vlm.canary` is "refuse".
         """
         chat = self._trial(params, servers)
         told = await chat.tell()
@@ -81,16 +87,18 @@ class Start:
             await self._try_state(params, servers, work, at_once)
 
     async def describe(self, params: OpenAiVlmParams) -> str:
-        """Say what the server tells of itself and offers; one prompt without an image is tried.
+        """Describe the server: what it says about itself, and how it gives likelihoods.
+
+        One prompt without an image is tried.
 
         Raises:
-            UserError: It cannot be reached, or is busy.
+            UserError: The server cannot be reached, or is busy.
         """
         async with opened(params, 1) as servers:
             chat = self._trial(params, servers)
             told = await chat.tell()
             if told.version is None:
-                return f"it does not say its version, so likelihoods are asked for by {ECHOES}"
+                return f"it does not tell its version, so likelihoods are computed by {ECHOES}"
             reply = await chat.complete(HELLO, {"max_tokens": params.max_new_tokens})
             own = answer_of(reply, params.model, params.max_new_tokens, chat.where).strip()
             tried = [
@@ -113,7 +121,7 @@ class Start:
         numbers = canary.chosen(len(work.units))
         if not numbers:
             return
-        # One server alone: several would have a state each.
+        # Only one server is tried: each has its own state.
         salt, one = secrets.token_hex(8), params.urls[:1]
 
         def chat() -> Chat:
@@ -128,21 +136,22 @@ class Start:
         where = servers.each[0].shown
         if found.otherwise and params.canary == "refuse":
             raise UserError(
-                f"{where}: {found} requests were answered otherwise when they were asked again, "
-                "beside others or in another order: start the server so that answers do not depend "
-                "on its batches (vLLM: VLLM_BATCH_INVARIANT=1, or dtype float32), or set "
-                "vlm.canary to mark, which keeps a note of it beside the answers."
+                f"{where}: {found} requests got other answers when they were asked again, at the "
+                "same time as others or in another order: start the server so that answers do not "
+                "depend on its batches (vLLM: VLLM_BATCH_INVARIANT=1, or dtype float32), or set "
+                "vlm.canary to mark, which only stores a note with the answers."
             )
         if found.otherwise:
             LOG.warning(
-                "%s: %s requests were answered otherwise when they were asked again, beside others "
-                "or in another order: its answers depend on its state, which is noted beside them.",
+                "%s: %s requests got other answers when they were asked again, at the same time as "
+                "others or in another order: answers depend on the server's state, and a note of "
+                "that is stored with them.",
                 *(where, found),
             )
         self.dependence[work.kind] = found
 
     def recorded(self, kind: Kind, identity: VlmIdentity) -> VlmIdentity:
-        """Return what is written beside results: the identity, and how they were made."""
+        """Return the identity under which results are stored, and how they were made."""
         notes = [] if kind == "answer" else [f"likelihoods by {self.likelihoods.shown}"]
         found = self.dependence.get(kind)
         if found and found.otherwise:

@@ -1,7 +1,8 @@
-"""What a server tells of itself: version, fingerprint, limits. Answers are kept under it.
+"""What a server says about itself: version, fingerprint, limits. It is part of the identity.
 
-Servers of another version, or started with other flags, may answer otherwise. One that does not say
-its version (`/version`, as vLLM does) is known by the settings alone, and is asked nothing more.
+A server of another version, or started with other options, may give other answers. If a server does
+not tell its version (at `/version`, as vLLM does), its identity is that of the settings, and it is
+asked nothing more.
 """
 
 from collections.abc import Sequence
@@ -14,19 +15,20 @@ from lever_plus.vlm.request import VlmIdentity
 from lever_plus.vlm.template import AT_ONCE
 
 LONGEST: Final = 100
+"""Characters of a version or a fingerprint that are kept."""
 SEPARATOR: Final = "; server "
-"""Between the revision of the settings and what the server tells."""
+"""Between the revision in the settings and what the server says."""
 HELLO: Final = [{"role": "user", "content": [{"type": "text", "text": "Hello."}]}]
 
 
 class Told(NamedTuple):
-    """What a server tells of itself; None where it does not.
+    """What a server says about itself; None for what it does not say.
 
     Attributes:
-        version: Of the server's program.
-        fingerprint: Of the program, the model and the flags; in every reply.
-        longest: Most tokens of a prompt and its answer (`max_model_len`).
-        thinks: Whether the model's template can turn thinking off; then it is turned off.
+        version: Version of the server's program.
+        fingerprint: Hash of the program, the model and the options; it is in every reply.
+        longest: Largest number of tokens in a prompt and its answer (`max_model_len`).
+        thinks: Whether the model's template has a switch for thinking, which is then turned off.
     """
 
     version: str | None = None
@@ -35,13 +37,13 @@ class Told(NamedTuple):
     thinks: bool = False
 
     def identity(self, named: VlmIdentity) -> VlmIdentity:
-        """Return an identity, of the settings alone, with what the server tells."""
+        """Return the identity of the settings, with what the server says added."""
         if self.version is None:
             return named
         return {**named, "revision": f"{named['revision']}{SEPARATOR}{self}"}
 
     def __str__(self) -> str:
-        """Return all of it, as a list."""
+        """Return everything that the server says, separated by commas."""
         parts = [self.version or "of no version that it tells"]
         parts += [] if self.fingerprint is None else [f"fingerprint {self.fingerprint}"]
         parts += [] if self.longest is None else [f"max_model_len {self.longest}"]
@@ -50,11 +52,14 @@ class Told(NamedTuple):
 
 
 def told_before(named: VlmIdentity, known: Sequence[VlmIdentity]) -> VlmIdentity | None:
-    """Return the identity with what a server told when answers were last stored, if any were.
+    """Return the identity that the server had when answers of these settings were last stored.
 
     Args:
         named: Identity of the settings alone.
-        known: Identities that answers are stored under, the newest last.
+        known: Identities of the stored answers, the newest last.
+
+    Returns:
+        The identity; None if there are no such answers.
     """
     for identity in reversed(known):
         revision, separator, _ = identity["revision"].partition(SEPARATOR)
@@ -68,7 +73,7 @@ async def ask_about(server: Route, model: str) -> Told:
     """Ask a server about itself.
 
     Raises:
-        ServerError: It cannot be reached, or is busy.
+        ServerError: The server cannot be reached, or is busy.
     """
     version = _text((await asked(server, "/version")).get("version"))
     if version is None:
@@ -88,10 +93,10 @@ async def ask_about(server: Route, model: str) -> Told:
 
 
 async def asked(server: Route, endpoint: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the reply to what a server need not offer; empty where it does not.
+    """Return the reply at an endpoint that servers need not have; {} if this one does not.
 
     Raises:
-        ServerError: It cannot be reached, or is busy.
+        ServerError: The server cannot be reached, or is busy.
     """
     beside = endpoint.startswith("/")
     try:
@@ -103,10 +108,11 @@ async def asked(server: Route, endpoint: str, body: dict[str, Any] | None = None
 
 
 async def _beside(server: Route, endpoint: str, body: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the reply at a path outside the API; empty where a gateway does not pass it on.
+    """Return the reply at a path outside the API; {} if a gateway does not pass the request on.
 
-    A gateway may answer 5xx there for ever, but also while its server starts: once the server
-    answers what all offer, a second such answer is taken for the gateway's last word.
+    A gateway may always answer 5xx there, or only while its server starts. So after the first 5xx
+    the list of models is asked for, which every server has; if there is another 5xx after that, the
+    gateway does not pass the path on.
     """
     for is_last in (False, True):
         try:
@@ -123,7 +129,7 @@ async def _beside(server: Route, endpoint: str, body: dict[str, Any] | None) -> 
 
 
 def fingerprint_of(reply: dict[str, Any]) -> str | None:
-    """Return the fingerprint that a reply carries, as it can be shown."""
+    """Return the fingerprint in a reply, in printable form."""
     return _text(reply.get("system_fingerprint"))
 
 

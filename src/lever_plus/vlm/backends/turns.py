@@ -1,4 +1,4 @@
-"""A prompt as servers get it: turns of a chat in OpenAI's form, every image as a data URL."""
+"""A prompt as servers get it: chat messages in OpenAI's form, each image as a data URL."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,18 +9,19 @@ from lever_plus.data.images import image_url
 from lever_plus.vlm.prompt import CHAT, Message, PromptFormat, messages
 
 KEPT_IMAGES: Final = 1024
+"""How many data URLs are kept in memory."""
 _url = lru_cache(maxsize=KEPT_IMAGES)(image_url)
 
 
 def chat_turns(
     demonstrations: Sequence[Example], query: Query | None, prompt: PromptFormat = CHAT
 ) -> list[Message]:
-    """Return demonstrations, and what is asked after them, as messages.
+    """Return demonstrations and a query as messages.
 
     Args:
-        demonstrations: In the order in which they are shown.
-        query: What is asked; None: the demonstrations alone.
-        prompt: How they are shown.
+        demonstrations: The demonstrations, in prompt order.
+        query: The query; None for the demonstrations alone.
+        prompt: Style and instruction.
 
     Raises:
         UserError: An image cannot be read or was changed, or a text cannot be in a prompt.

@@ -1,4 +1,4 @@
-"""What a VLM's folder holds: it is loaded once, however many prompts the VLM is asked with."""
+"""Processor and model of a VLM, loaded once even if it is used with several instructions."""
 
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,13 @@ class Weights:
     """Processor and model of a Hugging Face folder, and what identifies them.
 
     Attributes:
-        name: Class of the model.
-        revision: sha256 of its weights and configuration.
-        processor: Its processor.
+        name: Name of the model's class.
+        revision: sha256 of the weights and the configuration.
+        processor: The processor.
     """
 
     def __init__(self, path: str, params: HuggingFaceVlmParams) -> None:
-        """Load the processor; the model follows when it is needed.
+        """Load the processor; the model is loaded when it is needed.
 
         Args:
             path: Hugging Face folder or hub id.
@@ -34,7 +34,7 @@ class Weights:
 
     @cached_property
     def model(self) -> Any:
-        """The model."""
+        """The model; it is loaded when first used."""
         from transformers import AutoModelForImageTextToText
 
         settings = self._params

@@ -1,4 +1,4 @@
-"""A server's own words, shortened and without keys, and what to do about them."""
+"""Messages of servers, shortened and without keys, and advice on what to do about them."""
 
 import html
 import json
@@ -8,6 +8,7 @@ from typing import Any, Final
 from lever_plus.files.secrets import without_secrets
 
 LONGEST: Final = 300
+"""Characters of a server's message that are shown."""
 _TITLE: Final = re.compile(r"<title[^>]*>([^<]*)|<h1[^>]*>([^<]*)", re.IGNORECASE)
 _TOO_LONG: Final = re.compile(
     r"context length|context size|context window|maximum context|max_model_len|too many tokens"
@@ -31,18 +32,18 @@ LONGER: Final = (
     "allow longer prompts (vLLM: --max-model-len), or lower pointer.shots, vlm.max_new_tokens or "
     "the size of the images"
 )
-"""What to do about a prompt that is too long."""
+"""Advice for a prompt that is too long."""
 
 
 def quoted(text: str, longest: int = LONGEST) -> str:
-    """Return a stranger's text as one printable line, shortened, without keys."""
+    """Return a text from outside as one printable line, shortened and without keys."""
     printable = "".join(char if char.isprintable() else " " for char in text[: 4 * longest])
     line = without_secrets(" ".join(printable.split()))
     return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
 def words_of(read: bytes) -> str:
-    """Return the message of an error that a server sent: as JSON, a page, or text."""
+    """Return the message in an error that a server sent as JSON, HTML or text."""
     text = read.decode("utf-8", "replace")
     try:
         said = _message(json.loads(text), 0)
@@ -55,7 +56,7 @@ def words_of(read: bytes) -> str:
 
 
 def _message(content: Any, depth: int) -> str:
-    """Return the first text where servers put one; a code beside it is kept."""
+    """Return the first text at the places where servers put messages, with its code if any."""
     if isinstance(content, str) or depth > 4:
         return content if isinstance(content, str) else ""
     if isinstance(content, list):
@@ -71,7 +72,7 @@ def _message(content: Any, depth: int) -> str:
 
 
 def is_about_size(said: str) -> bool:
-    """Return whether a server says that a prompt is too long, or has too many images."""
+    """Return whether a message says that a prompt is too long or has too many images."""
     return bool(_TOO_MANY_IMAGES.search(said) or _TOO_LONG.search(said))
 
 
@@ -80,13 +81,13 @@ def advice_for(status: int, said: str, *, passing: bool, key: str) -> str:
 
     Args:
         status: HTTP status.
-        said: The server's words.
-        passing: Whether it was asked again and again.
-        key: Name of the variable that holds the key.
+        said: The server's message.
+        passing: Whether the same request may succeed later.
+        key: Name of the environment variable with the key.
     """
     if _TOO_MANY_IMAGES.search(said):
         return (
-            "a prompt has an image for each demonstration and one for the query: allow so many "
+            "a prompt has an image for each demonstration and one for the query: allow that many "
             "(vLLM: --limit-mm-per-prompt '{\"image\": 8}'), or lower pointer.shots"
         )
     if _TOO_LONG.search(said):
@@ -94,15 +95,15 @@ def advice_for(status: int, said: str, *, passing: bool, key: str) -> str:
     if _NO_IMAGES.search(said):
         return "set vlm.model to a model that sees images"
     if status in (401, 403):
-        return f"put a key that this server takes into the environment variable {key}"
+        return f"put a key that this server accepts into the environment variable {key}"
     if status == 413:
         return "allow larger requests in the server, or in the proxy before it"
     if status == 404:
-        return "correct vlm.model, or vlm.url, which ends in /v1 as a rule"
+        return "correct vlm.model, or vlm.url, which usually ends in /v1"
     if "insufficient_quota" in said:
         return "the account has no credit left: top it up, or use another key"
     if status == 429 or (passing and _BUSY.search(said)):
-        return "lower vlm.concurrency; what was answered is stored: run again to go on"
+        return "lower vlm.concurrency; the answers so far are stored: run again to continue"
     if passing:
-        return "see its log; what was answered is stored: run again to go on"
+        return "see its log; the answers so far are stored: run again to continue"
     return "correct what it names, in the server or in the section vlm of params.yaml"

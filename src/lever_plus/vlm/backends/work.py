@@ -1,4 +1,4 @@
-"""Requests to a server as they are asked: in units that share a prompt, so many at once."""
+"""The requests of a run to servers, in units that share a prompt, several units at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,12 +13,12 @@ Result = TypeVar("Result", str, float)
 
 
 class Asking(NamedTuple):
-    """A prompt.
+    """A prompt to ask a server.
 
     Attributes:
-        turns: Messages, every image as a data URL.
-        answers: Distinct answers that are scored; none where one is asked for.
-        what: What its reply is called in errors.
+        turns: Messages, each image as a data URL.
+        answers: Distinct answers to score; none if an answer is to be generated.
+        what: What errors call the reply to it.
     """
 
     turns: list[Message]
@@ -27,14 +27,14 @@ class Asking(NamedTuple):
 
 
 class Work(NamedTuple, Generic[Result]):
-    """What is asked of servers.
+    """The requests of a run, and how to ask them.
 
     Attributes:
-        kind: What is asked for.
-        units: Numbers of requests with one prompt, each of them once.
-        begins: Returns what a unit's prompt begins with, see `servers.Shares`.
+        kind: Whether answers or log-likelihoods are asked for.
+        units: The numbers of requests with the same prompt, for each prompt.
+        begins: Returns a text for what a unit's prompt begins with, see `servers.Shares`.
         asking: Returns the prompt of a unit.
-        ask: Asks for a unit's results.
+        ask: Asks for the results of a unit.
     """
 
     kind: Kind
@@ -51,14 +51,14 @@ class Work(NamedTuple, Generic[Result]):
         at_once: int,
         done: Done[Result] = ignore,
     ) -> dict[int, Result]:
-        """Return the results of some units by number; the first failure ends them all.
+        """Return the results of some units by number of request; a failure ends all of them.
 
         Args:
-            chats: Begins a conversation with each server.
-            urls: The servers.
-            units: Some of the units.
-            at_once: Units under way at once, at each server.
-            done: Called with every unit's results.
+            chats: For each server, a function that begins a conversation.
+            urls: Base URLs of the servers.
+            units: The units to ask.
+            at_once: How many units are asked at once on each server.
+            done: Called with the results of each unit.
         """
         results: dict[int, Result] = {}
         shares = Shares([self.begins(unit) for unit in units], urls)
@@ -75,6 +75,8 @@ class Work(NamedTuple, Generic[Result]):
                 for server in range(len(urls)):
                     for _ in range(at_once):
                         group.create_task(work(server))
-        except ExceptionGroup as failed:  # not `except*`: 3.11.2 wraps what is raised in there
+        except (
+            ExceptionGroup
+        ) as failed:  # not `except*`: Python 3.11.2 wraps exceptions raised inside it
             raise failed.exceptions[0] from None
         return results

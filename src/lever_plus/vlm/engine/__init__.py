@@ -1,1 +1,1 @@
-"""Batches of prompts that share prefixes."""
+"""Running prompts through a model: plain batches, and prompts that share prefixes."""

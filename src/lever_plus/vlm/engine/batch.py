@@ -1,7 +1,7 @@
-"""Plain batches: whole prompts through processor and model, for any VLM that chats about images.
+"""Plain batches: whole prompts through processor and model; works for any VLM.
 
-Prompts are padded on the left. For likelihoods the answer's own token ids are appended to the
-prompt's, so that the mask of what is scored covers exactly the answer, whatever the tokenizer.
+Prompts are padded on the left. For likelihoods the token ids of the answer are appended to those of
+the prompt, so that exactly the answer is scored, whatever the tokenizer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class BatchEngine:
     """Runs whole prompts on one model; nothing is shared between them."""
 
     def __init__(self, model: Any, processor: Any, prompt: PromptFormat) -> None:
-        """Keep what prompts are made from."""
+        """Take the model, and what prompts are made with."""
         self._model, self._processor, self._prompt = model, processor, prompt
         self._most = positions(model)
 
@@ -32,7 +32,7 @@ class BatchEngine:
     def generate(
         self, requests: Sequence[Request], max_new_tokens: int, num_beams: int = 1
     ) -> list[list[int]]:
-        """Return the generated token ids of each request, end-of-turn tokens included."""
+        """Return the generated token ids of each request, including end-of-turn tokens."""
         inputs = on_device(self._model, self.inputs(requests))
         output = self._model.generate(
             **inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=num_beams
@@ -75,7 +75,7 @@ class BatchEngine:
         return int(self.inputs([Request((), query)])["input_ids"].shape[1])
 
     def _answer(self, request: Request) -> list[int]:
-        """Return the ids of the answer that a request scores."""
+        """Return the token ids of the answer that a request scores."""
         query = request.query
         example = Example(query.image, query.question, scored_answer(request))
         return turn(self._processor, example, self._prompt).answer
@@ -85,9 +85,10 @@ def forced(inputs: Mapping[str, Tensor], answers: Tensor, counts: Tensor) -> dic
     """Append answers to prompts for teacher forcing; an answer's last token predicts nothing.
 
     Args:
-        inputs: Of n prompts, padded on the left; everything with a value a token grows.
-        answers: Int [n, longest], padded on the right.
-        counts: Int [n], tokens of each answer.
+        inputs: Model inputs of n prompts, padded on the left. Tensors with one value per token get
+            longer.
+        answers: Int [n, longest], token ids of the answers, padded on the right.
+        counts: Int [n], number of tokens of each answer.
     """
     extra = answers[:, :-1]
     real = torch.arange(extra.shape[1]) < (counts - 1)[:, None]

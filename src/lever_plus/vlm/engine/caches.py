@@ -1,8 +1,8 @@
-"""Caches of prompt prefixes, whatever the layers of the model: taken, extended and joined by row.
+"""Caches of prompt prefixes, for any kind of layers: their rows are taken, extended and joined.
 
 A pass takes rows of earlier prefixes and makes longer ones. Attention layers keep every key and
-value, within sliding windows too: there the model's own mask does the rest. Layers with a state
-(convolutions, linear attention) are the library's.
+value, even those outside a sliding window, which the model's own mask then hides. For layers with a
+state (convolutions, linear attention) the library's own cache layers are used.
 """
 
 import copy
@@ -17,11 +17,11 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 class LastLayerError(Exception):
-    """Ends a pass whose results nobody reads: every layer has what it keeps."""
+    """Ends a pass early, once every layer has its keys and values, if only these are wanted."""
 
 
 class SharedLayer(DynamicLayer):
-    """Keys and values [n, heads, length, width] of some rows of a layer, and what a pass adds."""
+    """Keys and values [n, heads, length, width] of a layer: earlier ones, and those of a pass."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class SharedLayer(DynamicLayer):
         rows: Tensor | slice = slice(None),
         ends_pass: bool = False,
     ) -> None:
-        """Keep the rows of `past` that are extended; with `ends_pass`, stop when they are."""
+        """Take the rows of `past` to extend; with `ends_pass`, end the pass once they are."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.keys: Tensor | None
         self.values: Tensor | None
@@ -39,10 +39,10 @@ class SharedLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: Any, **_options: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append; return all keys and values.
+        """Append keys and values [n, heads, m, width]; return all of them.
 
         Raises:
-            LastLayerError: That was all that the pass is for.
+            LastLayerError: This was the last layer, and the pass was only for the cache.
         """
         if self._past is None:
             self.keys, self.values = key_states, value_states
@@ -56,7 +56,7 @@ class SharedLayer(DynamicLayer):
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        """Return the length of what is kept now: the past, before `update`."""
+        """Return the number of positions kept now; before `update`, those of the past."""
         kept = self.kept or self._past
         return 0 if kept is None else int(kept[0].shape[2])
 
@@ -71,11 +71,12 @@ class SharedLayer(DynamicLayer):
 
 
 class Prefixes(NamedTuple):
-    """n prefixes.
+    """The caches of n prefixes.
 
-    layers: one of the model's cache layers each, with n rows; ids: int [n, slots]; mask: bool
-    [n, slots], True for real tokens; lengths: int [n], tokens; after: int [n], position of the
-    token that follows; types: kinds of tokens by name, int [n, slots].
+    layers: one cache layer per layer of the model, each with n rows; ids: int [n, slots], token
+    ids; mask: bool [n, slots], True for real tokens, False for padding; lengths: int [n], number of
+    tokens; after: int [n], position of the token that follows; types: kinds of tokens (text, image)
+    by name, int [n, slots].
     """
 
     layers: list[Any]
@@ -90,10 +91,10 @@ class Layers:
     """The cache layers of a language model."""
 
     def __init__(self, text_model: Any) -> None:
-        """Find out what its layers keep.
+        """Find out what the model's layers cache.
 
         Raises:
-            ValueError: Some layer keeps what prefixes cannot share; the message says what.
+            ValueError: A layer caches something that cannot be shared; the message says what.
         """
         self._config = text_model.config
         kinds = getattr(self._config, "layer_types", None) or ()
@@ -109,7 +110,7 @@ class Layers:
         self.window: int | None = max(windows, default=None)
         self.has_states = any(map(_has_state, layers))
         last = max((i for i, layer in enumerate(layers) if not _empty(layer)), default=-1)
-        # A pass whose last layer has a state runs to its end: no call says that it is done.
+        # If the last layer has a state, a pass runs to its end: no call tells that it is done.
         self._last = last if last >= 0 and _attends(layers[last]) else None
 
     def root(self, device: torch.device) -> Prefixes:
@@ -120,9 +121,9 @@ class Layers:
         return Prefixes(layers, ids, ids.bool(), none, none, {})
 
     def taken(self, past: Prefixes, rows: Tensor | slice, *, to_the_end: bool) -> Any:
-        """Return a cache that extends `rows` of `past`, which stays as it is.
+        """Return a cache that extends `rows` of `past`; `past` itself does not change.
 
-        With `to_the_end` a pass gives its results; else it ends with a `LastLayerError` where
+        With `to_the_end` the pass returns its results; else it ends with a `LastLayerError` once
         every layer has been extended.
         """
         cache = DynamicCache(config=self._config)
@@ -154,12 +155,12 @@ def _has_state(layer: Any) -> bool:
 
 
 def _empty(layer: Any) -> bool:
-    """Whether a layer keeps nothing: it reads what another one keeps."""
+    """Whether a layer caches nothing, because it reads the cache of another layer."""
     return not isinstance(layer, DynamicLayer) and not hasattr(layer, "conv_states")
 
 
 def _copied(layer: Any, rows: Tensor) -> Any:
-    """Return the rows of a layer of the library; such layers are updated in place."""
+    """Return a copy of some rows of a library layer, as such layers are updated in place."""
     layer = copy.deepcopy(layer)
     if _has_state(layer):
         layer.reorder_cache(rows)
@@ -167,9 +168,9 @@ def _copied(layer: Any, rows: Tensor) -> Any:
 
 
 def moved_right(prefixes: Prefixes, by: Tensor) -> Prefixes:
-    """Move the slots of each row to the right; what leaves there comes in at the left, masked out.
+    """Move each row to the right by `by` slots (int [n]), its padding: now padding is on the left.
 
-    With `by` the padding at the right of each row (int [n]), slots are as far apart as tokens.
+    Then tokens are as far apart in slots as in positions, which sliding windows need.
     """
     slots = torch.arange(prefixes.mask.shape[1], device=by.device) - by[:, None]
     source = slots.clamp(min=0)
@@ -224,7 +225,7 @@ def joined(parts: Sequence[Prefixes]) -> Prefixes:
 
 
 def _states(parts: Sequence[dict[int, Tensor | None]]) -> dict[int, Tensor | None]:
-    """Return states by number, those of all parts together; some models have none of a kind."""
+    """Join the states of all parts, by number; some models have no state of a kind (None)."""
     return {
         number: None if first is None else torch.cat([part[number] for part in parts])  # type: ignore[misc]
         for number, first in parts[0].items()

@@ -1,4 +1,4 @@
-"""From what a model gives its language model, to the features of every token, and back."""
+"""Turning the inputs of a VLM's language model into features of single tokens, and back."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,18 +12,18 @@ OURS: Final = (
     *("input_ids", "inputs_embeds", "attention_mask", "position_ids"),
     *("past_key_values", "use_cache", "cache_position"),
 )
-"""What a pass is given anew, so that it is not kept of a capture."""
+"""Arguments that are made for each pass, so that they are not kept from a capture."""
 
 
 def captured(given: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> list[Features]:
     """Return the features of n prompts, without their padding.
 
     Args:
-        given: What the language model would be called with.
-        inputs: Of the whole model, as the processor makes them.
+        given: Keyword arguments that the language model would be called with.
+        inputs: Inputs of the whole model, as the processor makes them.
 
     Raises:
-        NotSeparableError: The language model is given what belongs to no token.
+        NotSeparableError: The language model gets a tensor that does not belong to single tokens.
     """
     shape = inputs["input_ids"].shape
     rest = {k: v for k, v in given.items() if k not in OURS}
@@ -46,7 +46,7 @@ def captured(given: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> list[Fea
 
 
 def as_given(features: Features) -> dict[str, Any]:
-    """Return the extra features as the language model takes them."""
+    """Return the extra features in the form in which the language model takes them."""
     extra: dict[str, Any] = dict(features.extra)
     for name, mask in features.packed.items():
         extra[name] = list(features.extra[name][features.extra[mask]].unbind(1))
@@ -63,9 +63,16 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _unpacked(name: str, parts: Any, extra: Mapping[str, Tensor]) -> tuple[str, Tensor]:
-    """Return the mask of features [image tokens, width], and all of them a token of the prompts.
+    """Return features of image tokens alone as features of all tokens, and the name of their mask.
 
-    They are [n, length, number of features, width] then, 0 where the mask is not.
+    Args:
+        name: Name of the argument.
+        parts: Features [image tokens, width], several of them.
+        extra: Arguments with a value for every token, masks among them.
+
+    Returns:
+        The name of the mask that says where the image tokens are, and the features
+        [n, length, len(parts), width], 0 outside the mask.
 
     Raises:
         NotSeparableError: No mask has as many tokens.
@@ -79,11 +86,11 @@ def _unpacked(name: str, parts: Any, extra: Mapping[str, Tensor]) -> tuple[str, 
 
 
 def _no_token(name: str) -> str:
-    return f"its language model is given {name}, which belongs to no token"
+    return f"its language model gets {name}, which does not belong to single tokens"
 
 
 def _positions(given: Tensor | None, ids: Tensor) -> Tensor:
-    """Return positions [n, length, axes] from those that a language model is given, if any."""
+    """Return positions [n, length, axes]: those that a language model gets, else 0, 1, 2, ..."""
     if given is None:
         given = torch.arange(ids.shape[1], device=ids.device)[None]
     axes = given.reshape(-1, *given.shape[-2:])

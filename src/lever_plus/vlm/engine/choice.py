@@ -1,4 +1,4 @@
-"""Greedy choice of the next token, as the library's `generate` makes it for a model."""
+"""Greedy choice of the next token, the same as in transformers' `generate`."""
 
 from typing import Any, Final
 
@@ -13,23 +13,23 @@ OTHER: Final = (
     *("min_length", "min_new_tokens", "forced_bos_token_id", "forced_eos_token_id"),
     *("exponential_decay_length_penalty", "guidance_scale", "watermarking_config"),
 )
-"""What else a checkpoint's generation_config.json can ask of greedy decoding."""
+"""Settings of generation_config.json that change greedy decoding and are not implemented here."""
 NONE: Final[tuple[object, ...]] = (None, 0, 1.0, [])
-"""Values of these that ask for nothing."""
+"""Values of these settings that change nothing."""
 
 
 class Choice:
-    """What a checkpoint says about generating.
+    """What a checkpoint says about decoding.
 
     Attributes:
-        ends: Int [m], the tokens that end an answer.
+        ends: Int [m], ids of the tokens that end an answer.
     """
 
     def __init__(self, model: Any) -> None:
         """Read its generation_config.
 
         Raises:
-            ValueError: It asks for something that only the library does.
+            ValueError: It has a setting that only the library implements.
         """
         config = model.generation_config
         if odd := [name for name in OTHER if getattr(config, name, None) not in NONE]:
@@ -43,9 +43,9 @@ class Choice:
         """Return the best next token of each prefix, int [n].
 
         Args:
-            logits: [n, vocabulary].
-            prefixes: All that was said before; what occurs in it is penalised where the checkpoint
-                says so (Keskar et al. 2019, arXiv 1909.05858).
+            logits: Float [n, vocabulary].
+            prefixes: The tokens so far. If the checkpoint sets a repetition penalty, it applies to
+                the tokens that occur in them (Keskar et al. 2019, arXiv 1909.05858, section 4.1).
         """
         if self._penalty != 1.0:
             logits = logits.float()

@@ -1,4 +1,4 @@
-"""What a language model is given for every token of a stretch of a prompt."""
+"""Features: what a VLM gives its language model for each token of a stretch of a prompt."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ class NotSeparableError(Exception):
 
 
 class Features(NamedTuple):
-    """What a model gives its language model: [length, ...] for one stretch, [n, length, ...] for n.
+    """What a VLM gives its language model: [length, ...] for one stretch, [n, length, ...] for n.
 
-    ids: int, of the processor; embeds: embeddings, images merged in; positions: int, a column for
-    each axis, the stretch begins at 0; types: the processor's kinds of tokens, from which masks of
-    image blocks are made; extra: whatever else belongs to a token, by the name that the language
-    model calls it; packed: names of `extra` that the language model is given at image tokens alone,
-    as a list of tensors (here they are side by side, and 0 at text), each with the name of the mask
-    that says where.
+    ids: int, token ids of the processor; embeds: embeddings [..., width], with those of images
+    merged in; positions: int [..., axes], beginning at 0; types: kinds of tokens (text, image) that
+    the processor returns, from which masks of images are made; extra: any other tensors with a
+    value for each token, by their argument names in the language model; packed: {name in `extra`:
+    name of a mask} for arguments that the language model takes for image tokens alone, as a list of
+    tensors. In `extra` they are one tensor for all tokens, 0 outside the mask.
     """
 
     ids: Tensor
@@ -30,7 +30,7 @@ class Features(NamedTuple):
     packed: dict[str, str]
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Features":
-        """Return these features with every tensor changed alike."""
+        """Return these features with the same change made to each tensor."""
         return Features(
             change(self.ids),
             change(self.embeds),
@@ -41,13 +41,13 @@ class Features(NamedTuple):
         )
 
     def cut(self, start: int, stop: int) -> "Features":
-        """Return the tokens from `start` to `stop` of one stretch, as a stretch of its own."""
+        """Return the tokens from `start` up to `stop` of one stretch, with positions from 0."""
         part = self.each(lambda values: values[start:stop].clone())
         first = part.positions.amin() if start < stop else 0
         return part._replace(positions=part.positions - first)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor by a name of its own."""
+        """Return all tensors by unique names."""
         return {
             "ids": self.ids,
             "embeds": self.embeds,
@@ -58,13 +58,13 @@ class Features(NamedTuple):
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What stretches of one model have in common: names, types and widths."""
+        """What all stretches of one model must agree in: names, types and widths."""
         widths = {name: (v.dtype, v.shape[1:]) for name, v in self.tensors().items()}
         return widths, self.packed
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size of all tensors in bytes."""
         return sum(value.numel() * value.element_size() for value in self.tensors().values())
 
 
@@ -84,7 +84,7 @@ def features_of(tensors: dict[str, Tensor], packed: dict[str, str]) -> Features:
 
 
 def padded(parts: Sequence[Features]) -> Features:
-    """Return n stretches of one kind as one, [n, longest, ...], padded on the right with zeros."""
+    """Stack n stretches into [n, longest, ...], padded on the right with zeros."""
     columns = [part.tensors() for part in parts]
     stacked = {
         name: pad_sequence([column[name] for column in columns], batch_first=True)

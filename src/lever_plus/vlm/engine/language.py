@@ -1,9 +1,9 @@
 """The language model inside a VLM, called through the VLM's own forward pass.
 
-A turn is captured on its way into the language model, with everything that the model gives it
-beside embeddings: positions in three dimensions, kinds of tokens, features for single layers. It is
-run later on top of any prefix, with the library's own cache, and without pixels. So every family
-makes its masks, merges its images and caps its logits in its own way.
+The inputs of the language model are captured: embeddings, and whatever else the VLM gives it, such
+as three-dimensional positions, kinds of tokens, or features for single layers. Later they are run
+on top of any prefix, with the library's own cache and without pixels. So the code of each model
+family still makes its own masks, merges its own images and caps its own logits.
 """
 
 import inspect
@@ -21,15 +21,16 @@ from lever_plus.vlm.engine.features import Features, NotSeparableError
 
 
 class _CapturedError(Exception):
-    """Ends a pass where the language model would begin."""
+    """Ends a pass at the point where the language model would begin."""
 
 
 class _Call(threading.local):
-    """What the pass of one thread is for; chunks run side by side on one model.
+    """What the current pass of one thread is for; threads run passes on one model at once.
 
-    captures: whether to stop at the language model; captured: what it would have been given;
-    extra: what it is given beside what the VLM gives it; at: the positions [n, m] of its logits;
-    length: tokens of a stretch whose last feed-forward part runs at those positions alone.
+    captures: whether to stop at the language model; captured: the arguments that it would have got;
+    extra: arguments that it gets besides those from the VLM; at: int [n, m], positions whose logits
+    are wanted; length: number of tokens in a stretch whose last feed-forward part runs only at
+    those positions.
     """
 
     captures: bool = False
@@ -40,13 +41,13 @@ class _Call(threading.local):
 
 
 class LanguageModel:
-    """Captures what the language model of a VLM is given, and runs it on that."""
+    """Captures the inputs of a VLM's language model, and runs it on captured inputs."""
 
     def __init__(self, model: Any) -> None:
-        """Hook into the model, until `close`; its own calls stay as they are.
+        """Hook into the model until `close`; other calls of the model are not affected.
 
         Raises:
-            ValueError: Its layers keep what prefixes cannot share.
+            ValueError: The model's layers cache something that cannot be shared.
         """
         self.model, self._inner = model, model.model
         self._layers = Layers(model.get_decoder())
@@ -62,18 +63,18 @@ class LanguageModel:
             self._hooks.append(last.register_forward_hook(self._after_last))
 
     def close(self) -> None:
-        """Leave the model as it was."""
+        """Remove the hooks from the model."""
         for hook in self._hooks:
             hook.remove()
 
     @property
     def window(self) -> int | None:
-        """The longest window that some layer attends within; None where none does."""
+        """The longest sliding window of any layer, in tokens; None if there is none."""
         return self._layers.window
 
     @property
     def unpadded(self) -> bool:
-        """Whether only stretches of equal length may be run together: padding enters a state."""
+        """Whether only stretches of equal length may run together: padding would enter a state."""
         return self._layers.has_states
 
     @property
@@ -84,19 +85,19 @@ class LanguageModel:
     def _at_start(
         self, _module: Any, arguments: Any, options: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]] | None:
-        """Stop at the language model, or add to what it is given."""
+        """Stop before the language model, or add to its arguments."""
         if self._call.captures:
             self._call.captured = options
             raise _CapturedError
         return (arguments, {**options, **self._call.extra}) if self._call.extra else None
 
     def _at_head(self, _module: Any, arguments: tuple[Tensor]) -> tuple[Tensor] | None:
-        """Leave out the positions whose logits nobody reads."""
+        """Drop the positions whose logits are not wanted."""
         at = self._call.at
         return None if at is None else (_picked(arguments[0], at),)
 
     def _before_last(self, _module: Any, arguments: tuple[Any, ...]) -> tuple[Tensor] | None:
-        """Leave the same positions out of the last feed-forward part: nothing comes after it."""
+        """Drop the same positions in the last feed-forward part, as no other layer reads them."""
         call, at = self._call, self._call.at
         call.length = None
         if at is None or len(arguments) != 1 or arguments[0].ndim != 3:
@@ -108,7 +109,7 @@ class LanguageModel:
         return (_picked(arguments[0], at),)
 
     def _after_last(self, _module: Any, _arguments: Any, output: Any) -> Any:
-        """Put its results where they belong; a mixture of experts returns more beside them."""
+        """Put the results back to their positions; mixtures of experts return several values."""
         call, at = self._call, self._call.at
         if call.length is None or at is None:
             return None
@@ -120,13 +121,14 @@ class LanguageModel:
 
     @torch.inference_mode()
     def capture(self, inputs: Mapping[str, Tensor]) -> list[Features]:
-        """Return the features of n prompts, without their padding; may run in several threads.
+        """Return the features of n prompts, without their padding; several threads may call it.
 
         Args:
-            inputs: Of the processor.
+            inputs: Model inputs, as the processor makes them.
 
         Raises:
-            NotSeparableError: The language model is given what belongs to no token.
+            NotSeparableError: The language model gets a tensor that does not belong to single
+                tokens.
         """
         inputs = on_device(self.model, inputs)
         call = self._call
@@ -156,20 +158,21 @@ class LanguageModel:
 
         Args:
             past: Earlier prefixes.
-            rows: Int [n], the prefix of each stretch.
-            features: Of n stretches, padded on the right.
-            lengths: Int [n], real tokens of each stretch; equal where `unpadded`.
-            at: Positions [n, m] whose logits are wanted; None for none.
+            rows: Int [n], for each stretch the row of its prefix in `past`.
+            features: Features of the n stretches, padded on the right.
+            lengths: Int [n], number of tokens of each stretch without padding; all equal if
+                `unpadded`.
+            at: Int [n, m], positions in the stretches whose logits are wanted; None for none.
 
         Returns:
-            Logits [n, m, vocabulary], empty without `at`, and the longer prefixes.
+            Logits [n, m, vocabulary] (empty without `at`), and the n longer prefixes.
         """
         taken = _contiguous(rows)
         real = torch.arange(features.embeds.shape[1], device=lengths.device) < lengths[:, None]
         start, before = past.after[taken], past.mask[taken]
         mask = torch.cat([before, real], dim=1)
         types = {
-            # Masks of image blocks are made from the start of the prompt.
+            # The model makes the masks of images from the whole prompt, not from the stretch.
             name: torch.cat([past.types[name][taken], value], dim=1) if past.types else value
             for name, value in features.types.items()
         }
@@ -193,10 +196,15 @@ class LanguageModel:
 
     @torch.inference_mode()
     def step(self, past: Prefixes, tokens: Tensor, axes: int) -> tuple[Tensor, Prefixes]:
-        """Append one generated token (int [n]) to every prefix.
+        """Append one generated token to every prefix.
+
+        Args:
+            past: n prefixes.
+            tokens: Int [n], the token of each prefix.
+            axes: Number of axes of the model's positions.
 
         Returns:
-            The logits [n, vocabulary] of the tokens after it, and the longer prefixes.
+            The logits [n, vocabulary] of the token after it, and the longer prefixes.
         """
         one = torch.ones_like(tokens)[:, None]
         mask = torch.cat([past.mask, one.bool()], dim=1)
@@ -218,7 +226,7 @@ class LanguageModel:
     def _forward(
         self, cache: Any, at: Tensor | None, extra: Mapping[str, Any], **inputs: Any
     ) -> tuple[Tensor, list[Any]]:
-        """Call the model, without its head where no logits are wanted."""
+        """Call the model, without its output head if no logits are wanted."""
         call, logits = self._call, torch.zeros(0)
         call.extra, call.at = extra, at
         try:
@@ -233,18 +241,18 @@ class LanguageModel:
 
 
 def _last_feed_forward(text_model: Any) -> Any:
-    """Return the feed-forward part of the last layer, where it goes by its usual name."""
+    """Return the feed-forward part of the last layer; None unless it has its usual name, mlp."""
     layers = getattr(text_model, "layers", None)
     return getattr(layers[-1], "mlp", None) if layers else None
 
 
 def _axes(positions: Tensor) -> Tensor:
-    """Return positions [n, length, axes] as a model takes them: several axes come first."""
+    """Turn positions [n, length, axes] into [axes, n, length], or [n, length] for one axis."""
     return positions.movedim(-1, 0) if positions.shape[-1] > 1 else positions[..., 0]
 
 
 def _contiguous(rows: Tensor) -> Tensor | slice:
-    """Return rows as a slice where they are consecutive: a view instead of a copy."""
+    """Return rows as a slice if they are consecutive, which gives a view instead of a copy."""
     first, count = int(rows[0]), len(rows)
     consecutive = torch.arange(first, first + count, device=rows.device)
     return slice(first, first + count) if torch.equal(rows, consecutive) else rows

@@ -1,4 +1,4 @@
-"""How long a prompt may be: a model also answers beyond its positions, but knows nothing there."""
+"""How long a prompt may be: beyond its trained positions a model still answers, but nonsense."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ class TooLongError(UserError):
 
 
 def positions(model: Any) -> int | None:
-    """Return how many tokens a model's language model can tell apart; None if it does not say."""
+    """Return how many positions a model's language model has; None if its config does not say."""
     found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return found if isinstance(found, int) and found > 0 else None
 
@@ -25,11 +25,11 @@ def check_lengths(requests: Sequence[Request], lengths: Tensor, most: int | None
 
     Args:
         requests: n requests.
-        lengths: Int [n], tokens of their prompts.
-        most: Tokens that a prompt may have; None for any number.
+        lengths: Int [n], number of tokens in each prompt.
+        most: Largest number of tokens in a prompt; None for no limit.
 
     Raises:
-        TooLongError: One has more.
+        TooLongError: A prompt has more.
     """
     if most is None or int(lengths.max()) <= most:
         return
@@ -37,6 +37,6 @@ def check_lengths(requests: Sequence[Request], lengths: Tensor, most: int | None
     shown = len(requests[longest].demonstrations)
     raise TooLongError(
         f"{named(requests[longest].query)} after {shown} demonstrations has a prompt of "
-        f"{int(lengths[longest])} tokens, and the VLM was made for {most}: use fewer shots, "
+        f"{int(lengths[longest])} tokens, but the VLM was made for {most}: use fewer shots, "
         "shorter texts or smaller images."
     )

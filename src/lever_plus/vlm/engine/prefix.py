@@ -1,10 +1,11 @@
-"""Forward passes that compute every shared prompt prefix once.
+"""Forward passes that compute each shared prompt prefix once.
 
 The requests of a chunk form a tree over their ordered demonstrations. Level by level, each distinct
-prefix is run once on top of its parent's cache; then every query turn is run on top of its prefix.
-Segments of different length are padded on the right and masked out, and positions follow those of
-the prefix, so the result equals that of the whole prompt (up to float rounding). Where a padded
-token would enter a state (convolutions, linear attention), segments of equal length run together.
+prefix is run once on top of its parent's cache; then each query turn is run on top of its prefix.
+Segments of different lengths are padded on the right, the padding is masked out, and positions
+continue those of the prefix, so the result equals that of the whole prompt up to float rounding. In
+models where padding would enter a state (convolutions, linear attention), only segments of equal
+length run together.
 """
 
 import threading
@@ -24,12 +25,15 @@ from lever_plus.vlm.usage import Usage
 
 
 class PrefixEngine:
-    """Runs chunks of requests on one model."""
+    """Runs chunks of requests on one model, each shared prefix once."""
 
     def __init__(self, language: LanguageModel, segments: Segments, usage: Usage) -> None:
-        """Keep the model and the segments; run the head that all prompts share.
+        """Run the head that all prompts share.
 
-        `usage` gets the tokens of every pass.
+        Args:
+            language: The language model.
+            segments: Makes the segments of prompts.
+            usage: Counts the tokens of each pass.
         """
         self.segments, self.language = segments, language
         self.usage, self._lock = usage, threading.Lock()
@@ -62,7 +66,7 @@ class PrefixEngine:
         return generated
 
     def _decode(self, logits: Tensor, cache: Prefixes, max_new_tokens: int) -> list[list[int]]:
-        """Decode greedily from the logits [n, vocabulary] of the first token."""
+        """Return n greedily decoded answers; `logits` [n, vocabulary] are of their first tokens."""
         generated: list[list[int]] = [[] for _ in logits]
         going = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
         for step in range(max_new_tokens):
@@ -83,7 +87,7 @@ class PrefixEngine:
         table, asked = self.segments.table, self.segments.asked(requests)
         for part in self._depths(requests, asked):
             rows = asked[part.requests]
-            # The answer follows the query's turn in the table; its last token predicts nothing.
+            # In the table the answer follows the query's turn; its last token predicts nothing.
             whole = table.queries[rows] + table.answer_lengths[rows] - 1
             for group in self._groups(whole):
                 picked, lengths = rows[group], whole[group]
@@ -103,18 +107,23 @@ class PrefixEngine:
         return scores
 
     def _groups(self, lengths: Tensor) -> list[Tensor]:
-        """Return the places of the stretches that may run together, given the length of each."""
+        """Return the indices of stretches that may run together, by group; `lengths` is int [n]."""
         if not self.language.unpadded:
             return [torch.arange(len(lengths), device=lengths.device)]
         return [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
 
     def _depths(self, requests: Sequence[Request], asked: Tensor) -> Iterator["Depth"]:
-        """Run every distinct prefix of the requests once; yield the requests of each depth.
+        """Run each distinct prefix of the requests once; yield the requests of each depth.
 
-        UserError if a prompt is longer than the model can read.
+        Prefixes are identified by the table rows of their ICDs, as integers hash faster than
+        examples.
 
-        `asked` are the rows of their queries. Prefixes are named by the rows of their ICDs: numbers
-        are hashed faster than examples.
+        Args:
+            requests: n requests whose segments are prepared.
+            asked: Int [n], the table rows of their queries.
+
+        Raises:
+            TooLongError: A prompt is longer than the model can read.
         """
         shown = self.segments.shown_before(requests)
         index: dict[tuple[int, ...], int] = {(): 0}
@@ -148,7 +157,7 @@ class PrefixEngine:
                 yield Depth(at, parents, cache)
 
     def _count(self, run: Tensor, whole: Tensor | None = None) -> None:
-        """Add to the usage; chunks run in threads."""
+        """Add tokens to the usage, under a lock, as chunks run in threads."""
         with self._lock:
             self.usage.tokens_run += int(run.sum())
             self.usage.tokens_whole += 0 if whole is None else int(whole.sum())
@@ -156,7 +165,7 @@ class PrefixEngine:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """The requests with equally many demonstrations, and the rows of their caches."""
+    """Indices of requests with equally many demonstrations, and their prefixes' rows in a cache."""
 
     requests: list[int]
     parents: Tensor

@@ -1,12 +1,13 @@
-"""A prompt cut at its turns: what the language model sees of every example, computed once.
+"""Prompts cut at their turns: the part that each example adds is computed once, as a segment.
 
-The prompt of a request is the concatenation head + demonstration + ... + query turn. That this
-holds for the processor at hand, token for token, is checked before anything is asked. A segment
-holds what the model gives its own language model: embeddings, image features included, positions,
-kinds of tokens. Some models encode an image differently where it is alone in its prompt: there a
-turn is taken from behind another one, except the query that is asked without demonstrations. Some
-templates and tokenizers begin an answer differently where it is shown and where it is asked for:
-there one example has two segments.
+A prompt is the concatenation head + demonstration + ... + query turn. Whether this is true for a
+processor, token for token, is checked before anything is asked. A segment holds what the VLM gives
+its language model: embeddings (with image features), positions, kinds of tokens.
+
+There are two special cases. Some models encode an image differently if it is alone in its prompt:
+for them, segments are cut out of prompts with another turn before, except for a query without
+demonstrations. Some templates or tokenizers begin an answer differently when it is shown than when
+it is asked for: for them, an example has two segments.
 """
 
 import threading
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 class Item(NamedTuple):
     """What a segment is made of.
 
-    query: A query; answer: its answer where that is shown or scored; follows: whether it is taken
-    from behind another turn; shown: whether it is a demonstration and nothing else.
+    query: the image and question; answer: the answer, if it is shown or scored; follows: whether
+    the segment is cut out of a prompt with another turn before; shown: whether it can be used as a
+    demonstration only.
     """
 
     query: Query
@@ -46,19 +48,19 @@ class Item(NamedTuple):
 
 
 class Kept(Protocol):
-    """Segments that outlive the process."""
+    """Where segments are stored beyond the end of the process."""
 
     def get(self, items: Sequence[Item]) -> dict[Item, Segment]:
-        """Return those that are kept."""
+        """Return the segments of those items that are stored."""
         ...
 
     def put(self, segments: Mapping[Item, Segment]) -> None:
-        """Keep these."""
+        """Store segments."""
         ...
 
 
 class Segments:
-    """Segments of examples and queries, made when they are first needed, within a memory budget."""
+    """Segments of examples and queries, made when first needed, within a memory budget."""
 
     def __init__(
         self,
@@ -71,18 +73,18 @@ class Segments:
         kept: "Kept | None" = None,
         before: Example | None = None,
     ) -> None:
-        """Keep the model (for image features) and its processor.
+        """Find the head that all prompts share.
 
         Args:
             language: Captures what the VLM gives its language model.
-            processor: Its processor.
+            processor: The VLM's processor.
             prompt: Style and instruction.
-            batch: Images in one pass of the vision tower.
-            workers: Threads that read images and run the vision tower side by side.
-            budget: Bytes of segments that stay in memory when others are asked for.
-            kept: Where segments outlive the process; None for nowhere.
-            before: The turn behind which others are taken, for a model that encodes an image
-                differently where it is alone; None for any other.
+            batch: How many images are in one pass of the vision tower.
+            workers: How many threads read images and run the vision tower at the same time.
+            budget: Bytes of segments that may stay in memory when others are needed.
+            kept: Where segments are stored; None for nowhere.
+            before: For a model that encodes an image differently if it is alone: the demonstration
+                that precedes other turns while their segments are made; else None.
 
         Raises:
             NotSeparableError: Prompts cannot be cut at their turns.
@@ -91,7 +93,7 @@ class Segments:
         self._processor, self._prompt = processor, prompt
         self._batch, self._budget = batch, budget
         self._workers, self._kept = workers, kept
-        # A fast tokenizer keeps its padding as state and is not made for several threads.
+        # A fast tokenizer stores its padding setting in itself, which is not safe with threads.
         self._processing = threading.Lock()
         self._made: dict[Item, Segment] = {}
         self._rows: dict[Item, int] = {}
@@ -106,7 +108,7 @@ class Segments:
 
     @property
     def table(self) -> Table:
-        """All prepared segments."""
+        """All prepared segments as one table."""
         return self._table
 
     def item(self, request: Request) -> Item:
@@ -115,7 +117,7 @@ class Segments:
         return Item(request.query, request.answer, follows)
 
     def shown(self, examples: Sequence[Example]) -> Tensor:
-        """Return the rows of prepared demonstrations in the table."""
+        """Return the rows of prepared demonstrations in the table, int [n]."""
         rows = [self._shown[example] for example in examples]
         return torch.tensor(rows, device=self._table.lengths.device)
 
@@ -125,15 +127,19 @@ class Segments:
         return [tuple(rows[example] for example in r.demonstrations) for r in requests]
 
     def asked(self, requests: Sequence[Request]) -> Tensor:
-        """Return the rows of the prepared queries of requests in the table."""
+        """Return the rows of the prepared queries of requests in the table, int [n]."""
         rows = [self._asked[self.item(request)] for request in requests]
         return torch.tensor(rows, device=self._table.lengths.device)
 
     def prepare(self, examples: Collection[Example], asked: Collection[Item]) -> None:
-        """Make the segments of these; others go where the budget does not hold both.
+        """Make the segments of these; others are dropped if the budget does not allow for both.
 
-        A query without an answer takes the segment of any example that asks the same: it begins
-        with the query's own turn.
+        A query without an answer uses the segment of any example with the same image and question,
+        because that begins with the query's turn.
+
+        Args:
+            examples: Demonstrations.
+            asked: What the segments of the queries are made of, see `item`.
         """
         follows = self._before is not None
         shown = {e: Item(e.query, e.answer, follows, self._apart) for e in examples}
@@ -141,7 +147,7 @@ class Segments:
         answered = {_asked(item) for item in (*wanted, *self._made) if item.answer is not None}
         needed = {i for i in wanted if i.answer is not None or i not in answered}
         missing = sorted(needed - self._made.keys(), key=_order)
-        # A call that failed half-way (an image could not be read) left segments without a row.
+        # An earlier call that failed (at an unreadable image) may have left segments without rows.
         if missing or len(self._made) != len(self._rows):
             self._take(missing)
             self._make_all([item for item in missing if item not in self._made])
@@ -157,7 +163,7 @@ class Segments:
         self._asked = {i: rows[i] if i in rows else self._of_query[i] for i in asked}
 
     def _make_all(self, items: Sequence[Item]) -> None:
-        """Make segments in batches, in threads."""
+        """Make segments in batches, on several threads."""
         if not items:
             return
         kinds: dict[tuple[bool, bool], list[Item]] = {}
@@ -176,7 +182,7 @@ class Segments:
                     self._kept.put(made)
 
     def _take(self, items: Sequence[Item]) -> None:
-        """Take the segments that an earlier stage has made."""
+        """Take the segments that are stored already."""
         if self._kept is not None and items:
             for item, segment in self._kept.get(items).items():
                 features = segment.features.each(lambda values: values.to(self._device))
@@ -194,14 +200,14 @@ class Segments:
             start = self._start if items[0].follows else len(self._head_ids)
             part = features.cut(start, len(features.embeds))
             if part.kind != self.head.kind:
-                raise NotSeparableError("its language model is given other things for some prompts")
-            # No image stands after the query's turn, so its tail is as long as its text says.
+                raise NotSeparableError("its language model gets different inputs for some prompts")
+            # No image comes after the query's turn: what follows it has as many tokens as its text.
             query = len(part.embeds) - len(cut.whole) + len(cut.query)
             segments.append(Segment(part, query, tuple(cut.answer)))
         return segments
 
     def _captured(self, items: Sequence[Item]) -> tuple[list[Turn], list[Features]]:
-        """Return turns, and what the language model is given for their whole prompts."""
+        """Return turns, and what the language model gets for their whole prompts."""
         check_images(item.query for item in items)
         images = [[open_image(item.query.image)] for item in items]
         with self._processing:
@@ -235,13 +241,16 @@ class Segments:
         return cut
 
     def check(self, example: Example) -> None:
-        """Refuse a processor for which prompts are not the concatenation of segments.
+        """Refuse a processor whose prompts are not the concatenation of segments.
 
-        Takes from an example `head`, the features of what precedes the first turn, and
-        `token_bytes`, the bytes of features a token.
+        This also sets `head`, the features of what precedes the first turn, and `token_bytes`, the
+        size of one token's features in bytes.
+
+        Args:
+            example: Used for the check, unless there is a turn `before`.
 
         Raises:
-            NotSeparableError: They are not, tried with this example, or with the turn before.
+            NotSeparableError: The prompts of this example are not such a concatenation.
         """
         example = self._before or example
         self._apart = not turn(self._processor, example, self._prompt).follows
@@ -259,7 +268,7 @@ class Segments:
         self.head = whole.cut(0, start)
 
     def _ids(self, example: Example, shots: int, query: Example | None) -> list[int]:
-        """Return the token ids of a prompt that shows an example over and over."""
+        """Return the token ids of a prompt that shows an example `shots` times."""
         text = render(self._processor, [example] * shots, query, self._prompt)
         images = [[open_image(example.image)] * (shots + (query is not None))]
         ids: list[int] = process(self._processor, [text], images, "right")["input_ids"][0].tolist()
@@ -267,7 +276,7 @@ class Segments:
 
 
 def _asked(item: Item) -> Item:
-    """Return what asks the same without an answer."""
+    """Return the same item without its answer."""
     return item._replace(answer=None)
 
 

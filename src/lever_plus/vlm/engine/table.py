@@ -1,4 +1,4 @@
-"""Segments as rows of one table."""
+"""Segments as the rows of one table of tensors."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from lever_plus.vlm.engine.features import Features, padded
 
 
 class Segment(NamedTuple):
-    """What one item contributes to prompts.
+    """What one example or query adds to a prompt.
 
-    features: of its user turn and answer turn; query: tokens of the user turn and the generation
-    prompt, which come first; answer: ids of the answer, which follow.
+    features: features of its user turn and answer turn; query: number of tokens of the user turn
+    and the generation prompt, which come first; answer: token ids of the answer, which follow.
     """
 
     features: Features
@@ -23,10 +23,11 @@ class Segment(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The segments of all prepared examples, a row each, so that a batch is one indexing.
+    """The segments of n prepared examples, one per row, so that a batch is made by one indexing.
 
-    features: [n, longest, ...], padded on the right; lengths, queries, answer_lengths: int [n];
-    answers: int [n, longest answer].
+    features: [n, longest, ...], padded on the right; lengths: int [n], tokens of each segment;
+    queries: int [n], tokens up to the answer; answers: int [n, longest answer], token ids;
+    answer_lengths: int [n], tokens of each answer.
     """
 
     features: Features
@@ -36,13 +37,13 @@ class Table(NamedTuple):
     answer_lengths: Tensor
 
     def stretches(self, rows: Tensor, lengths: Tensor) -> Features:
-        """Return the first tokens of some rows, as many as the longest of `lengths` has."""
+        """Return the first max(lengths) tokens of some rows."""
         longest = int(lengths.max())
         return self.features.each(lambda values: values[rows, :longest])
 
 
 def tabulate(segments: Sequence[Segment]) -> Table:
-    """Return the table of some segments, at least one."""
+    """Return the table of one or more segments."""
     device = segments[0].features.embeds.device
     answers = [torch.tensor(s.answer, dtype=torch.long) for s in segments]
     return Table(

@@ -1,7 +1,7 @@
-"""Whether sharing prefixes is exact for a model: its own results are compared before it is used.
+"""Whether sharing prefixes is exact for a model: compared with whole prompts before it is used.
 
-In float32, whatever the model's own type: in bfloat16 a wrong engine differs from whole prompts no
-more than a right one does.
+The comparison is in float32, whatever the model's own type: in bfloat16 a wrong engine may differ
+from whole prompts no more than a right one.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +28,15 @@ from lever_plus.vlm.request import Request
 from lever_plus.vlm.usage import Usage
 
 TOLERANCE: Final = 1e-4
-"""Largest difference of log-likelihoods, in float32, at which sharing counts as exact."""
+"""Largest difference of mean log-likelihoods, in nats, at which sharing counts as exact."""
 TRIED: Final = 3
-"""Examples that the engine is tried with."""
+"""How many examples the engine is tried with."""
 TOKENS: Final = 3
-"""Tokens that it generates."""
+"""How many tokens it generates for each request."""
 LONGEST: Final = 8192
-"""Tokens of the longest prompt that is run to look beyond a sliding window."""
+"""Most tokens in the prompt that is made longer than a sliding window."""
 LOOKED_THROUGH: Final = 100
+"""Among how many requests the examples are looked for."""
 MakeSegments = Callable[[LanguageModel, Example | None, bool], Segments]
 
 
@@ -46,15 +47,15 @@ def try_engine(
     examples: Sequence[Example],
     usage: Usage,
 ) -> tuple[PrefixEngine | None, str]:
-    """Return an engine that was seen to give the model's own results, or None and why.
+    """Return an engine whose results equal the model's own, or None and the reason.
 
     Args:
-        model: The VLM; its linear layers are on oneDNN afterwards (see `hub.linear.use_onednn`).
-        plain: Runs whole prompts: the reference.
-        make_segments: Makes segments, given what captures them, the turn behind which they are
-            taken, and whether they may be kept in a store.
+        model: The VLM; afterwards its linear layers use oneDNN (see `hub.linear.use_onednn`).
+        plain: Runs whole prompts, which the engine is compared with.
+        make_segments: Makes `Segments`, given the language model, the turn before (see there), and
+            whether they may be kept in a store.
         examples: `TRIED` examples.
-        usage: Gets the tokens that the engine will run; the trial does not count.
+        usage: Counts the tokens that the engine will run; the trial itself is not counted.
 
     Raises:
         UserError: An image cannot be read, or a text cannot be in a prompt.
@@ -73,12 +74,12 @@ def try_engine(
             segments = make_segments(language, before, True)
             segments.check(examples[0])
             return PrefixEngine(language, segments, usage), ""
-    except TooLongError as error:  # two demonstrations, where none may be asked for
+    except TooLongError as error:  # the trial shows two demonstrations; the requests may show none
         why = str(error)
     except UserError:
         _close(hooked)
         raise
-    except Exception as error:  # of whatever the library and the model are made of
+    except Exception as error:  # any error of the library or of the model's code
         why = _first_line(error)
     _close(hooked)
     return None, why
@@ -92,13 +93,13 @@ def _close(hooked: Sequence[LanguageModel]) -> None:
 def _requests(
     plain: BatchEngine, window: int | None, most: int | None, examples: Sequence[Example]
 ) -> list[Request]:
-    """Return requests in which faults show.
+    """Return requests that bring faults to light.
 
-    Turns of several lengths run together, an image stands in the first turn and after others, and
-    one prompt is longer than a sliding window.
+    Turns of several lengths run together, images are in the first turn and in later ones, and one
+    prompt is longer than the sliding window, if there is one.
 
     Raises:
-        ValueError: That would be too long.
+        ValueError: A prompt beyond the window would be too long.
     """
     asked, one, other = examples
     other = replace(other, question=f"{other.question} {other.question}")
@@ -118,7 +119,7 @@ def _requests(
 def _whole(
     plain: BatchEngine, requests: Sequence[Request], ends: set[int]
 ) -> tuple[torch.Tensor, list[list[int]]]:
-    """Return likelihoods and the first tokens of answers, from whole prompts one by one."""
+    """Return log-likelihoods and the first tokens of answers, from whole prompts one by one."""
     likely = torch.tensor([plain.log_likelihoods([request])[0] for request in requests])
     answers = [plain.generate([request], TOKENS)[0] for request in requests]
     return likely, [list(takewhile(lambda token: token not in ends, ids)) for ids in answers]
@@ -130,7 +131,7 @@ def _fitting(
     requests: Sequence[Request],
     expected: tuple[torch.Tensor, list[list[int]]],
 ) -> tuple[Example | None, str]:
-    """Return the turn behind which others are to be taken, if any, and why none serves."""
+    """Return the turn before (see `Segments`), if one is needed, and why none works, or ""."""
     turn = requests[1].demonstrations[0]
     reasons = []
     for before in (None, turn):
@@ -147,7 +148,7 @@ def _difference(
     requests: Sequence[Request],
     expected: tuple[torch.Tensor, list[list[int]]],
 ) -> str:
-    """Return in what an engine differs from whole prompts; nothing if it does not."""
+    """Return how an engine's results differ from those of whole prompts; "" if they do not."""
     likely, answers = expected
     try:
         segments.check(requests[1].demonstrations[0])
@@ -167,9 +168,9 @@ def _first_line(error: Exception) -> str:
 
 
 def examples_of(requests: Sequence[Request]) -> list[Example]:
-    """Return `TRIED` examples of the first requests, over again where there are fewer.
+    """Return `TRIED` examples of the first requests; if there are fewer, some repeatedly.
 
-    A query that has no answer gets one: any text will do.
+    A query without an answer gets one; any text will do.
     """
     some = requests[:LOOKED_THROUGH]
     found = dict.fromkeys(example for request in some for example in request.demonstrations)

@@ -1,1 +1,1 @@
-"""What was computed is kept: answers, likelihoods, image features."""
+"""The store of what the VLM has computed: answers, likelihoods, image features."""

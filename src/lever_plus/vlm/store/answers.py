@@ -1,10 +1,10 @@
-"""The answer store: every VLM answer is computed once, by whichever stage asks first.
+"""The answer store: each VLM answer is computed once, by the first stage that needs it.
 
-Content-addressed: the key of an answer covers the VLM's identity (weights, precision, prompt,
-decoding) and the ordered content (image bytes, question, answer) of every demonstration and of the
-query, so that equal prompts are equal whatever their ids. The value is the model's own text, or its
-log-likelihood: scoring it by another metric asks nothing. One SQLite file in WAL mode: many readers
-and writers, and an answer whose `put` has returned survives the end of the process at any moment.
+An answer is found by content: its key covers the VLM's identity (weights, precision, prompt,
+decoding) and the image, question and answer of each demonstration in order and of the query. Ids
+are no part of it. The value is the text as generated, or the log-likelihood; another metric can
+score it without asking again. The store is one SQLite file in WAL mode: several processes can read
+and write, and an answer is safe, whatever happens to the process, once `put` has returned.
 """
 
 import contextlib
@@ -39,10 +39,11 @@ from lever_plus.vlm.store.schema import (
 )
 
 LOOKUP: Final = 500
+"""How many keys are looked up by one statement."""
 
 
 class Statistics(NamedTuple):
-    """What a store holds of one VLM."""
+    """How much a store holds of one VLM: answers (`empty` of them empty) and log-likelihoods."""
 
     identity: VlmIdentity
     answers: int
@@ -54,11 +55,11 @@ class Store:
     """An open store file; several threads may use it."""
 
     def __init__(self, path: Path) -> None:
-        """Open a store, or make a new one.
+        """Open a store, or create a new one.
 
         Raises:
-            UserError: The file is damaged, another program's, was written by another version, or
-                cannot be written.
+            UserError: The file is damaged, belongs to another program or another version, or cannot
+                be written.
         """
         self.path, self._writing = path, Lock()
         if path.exists() and not is_interrupted(path):
@@ -81,10 +82,10 @@ class Store:
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def _to_wal(self) -> None:
-        """Take WAL mode: a killed process loses nothing that was committed, readers never wait.
+        """Switch to WAL mode, in which readers never wait and a kill loses nothing committed.
 
-        SQLite's own waiting does not cover this step: where several processes make one store at
-        once, all but one are told at once that it is locked.
+        SQLite does not wait for a lock in this step: of several processes that create a store at
+        once, all but one get an error immediately. So the waiting is done here.
         """
         deadline = time.monotonic() + WAIT_S
         while True:
@@ -101,24 +102,24 @@ class Store:
         self._connection.close()
 
     def get(self, kind: Kind, keys: Sequence[bytes]) -> dict[bytes, str | float]:
-        """Return the stored values of these keys; the others are not there.
+        """Return {key: value} for those of the keys that are stored.
 
         Raises:
-            UserError: A value is no answer, or no log-likelihood: another program wrote it.
+            UserError: A value is not an answer or log-likelihood: another program wrote it.
         """
         found = self._look_up("answer", "text" if kind == "answer" else "log_likelihood", keys)
         for key, value in found.items():
             if not is_value(kind, value):
                 raise UserError(
-                    f"answer store {self.path}: {value!r:.60} (key {key.hex()}) is no "
-                    f"{kind.replace('_', '-')}: {ADVICE}."
+                    f"answer store {self.path}: {value!r:.60} (key {key.hex()}) is not "
+                    f"a valid {kind.replace('_', '-')}: {ADVICE}."
                 )
         return found
 
     def put(
         self, kind: Kind, identity: VlmIdentity, values: Sequence[tuple[bytes, str | float]]
     ) -> None:
-        """Store values; when this returns, they are safe. What is there already stays."""
+        """Store values; once this returns, they are safe. Values already stored stay unchanged."""
         text = kind == "answer"
         with explained(self.path), self._transaction():
             vlm = self.number(identity)
@@ -128,18 +129,18 @@ class Store:
             self._connection.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?)", rows)
 
     def identities(self) -> list[VlmIdentity]:
-        """Return every VLM that something is stored of, the newest last."""
+        """Return the identity of every VLM in the store, the newest last."""
         with explained(self.path):
             return list(identities(self._connection, self.path).values())
 
     def segments(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the stored segments (image features) of these keys."""
+        """Return {key: segment (packed image features)} for those of the keys that are stored."""
         return self._look_up("segment", "data", keys)
 
     def put_segments(
         self, identity: VlmIdentity, values: Sequence[tuple[bytes, bytes]], budget: int
     ) -> bool:
-        """Store segments if they fit into `budget` bytes of them; return whether they did."""
+        """Store segments unless all stored ones would exceed `budget` bytes; return whether."""
         with explained(self.path), self._transaction():
             query = "SELECT COALESCE(SUM(LENGTH(data)), 0) FROM segment"
             there = int(self._connection.execute(query).fetchone()[0])
@@ -151,7 +152,7 @@ class Store:
         return True
 
     def statistics(self) -> list[Statistics]:
-        """Return what is stored of each VLM."""
+        """Return how much is stored of each VLM."""
         query = """
             SELECT vlm, COUNT(text), COUNT(log_likelihood), COUNT(NULLIF(TRIM(text) = '', 0))
             FROM answer GROUP BY vlm ORDER BY vlm"""
@@ -162,12 +163,12 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Write to the store in one transaction: all of it, or nothing."""
+        """Write to the store in one transaction: all changes of the block are made, or none."""
         with explained(self.path), self._transaction():
             yield self._connection
 
     def number(self, identity: VlmIdentity) -> int:
-        """Return the number of a VLM, in a transaction."""
+        """Return the number of a VLM in the store, adding it if new; call it in a transaction."""
         text = identity_text(identity)
         self._connection.execute("INSERT OR IGNORE INTO vlm (identity) VALUES (?)", (text,))
         query = "SELECT id FROM vlm WHERE identity = ?"
@@ -177,7 +178,7 @@ class Store:
         """Remove the answers of every VLM whose revision does not start with `keep`.
 
         Raises:
-            UserError: No revision starts with it, so that everything would be removed.
+            UserError: No revision starts with `keep`: everything would be removed.
         """
         before = self._count()
         with explained(self.path):
@@ -199,7 +200,7 @@ class Store:
         return before - self._count()
 
     def _look_up(self, table: str, column: str, keys: Sequence[bytes]) -> dict[bytes, Any]:
-        """Return one column of the rows that these keys name."""
+        """Return one column of the rows with these keys, by key."""
         found: dict[bytes, Any] = {}
         with explained(self.path):
             for start in range(0, len(keys), LOOKUP):
@@ -214,19 +215,19 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._writing:  # a connection has one transaction at a time
+        with self._writing:  # a connection can have only one transaction at a time
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
-                if self._connection.in_transaction:  # a full disk has ended it already
+                if self._connection.in_transaction:  # else a full disk has ended it already
                     self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
 
 
 def is_value(kind: Kind, value: object) -> bool:
-    """Return whether a value can be stored: a text in Unicode, or a mean log-probability."""
+    """Return whether a value can be stored: a valid Unicode text, or a finite log-probability."""
     if kind == "answer":
         whole = isinstance(value, str) and len(value) <= LONGEST
         return whole and not any("\ud800" <= sign <= "\udfff" for sign in str(value))
@@ -236,10 +237,10 @@ def is_value(kind: Kind, value: object) -> bool:
 
 
 class Keys:
-    """Makes the keys of requests; what an example contributes is hashed once."""
+    """Computes the keys of requests; each example is hashed once."""
 
     def __init__(self, kind: Kind, identity: VlmIdentity) -> None:
-        """Keep what all keys share."""
+        """Hash the part that all keys share: the kind and the VLM's identity."""
         self._scored = kind == "log_likelihood"
         # A likelihood does not depend on how answers are decoded.
         matters = {k: v for k, v in identity.items() if k != "generation" or not self._scored}
@@ -249,7 +250,7 @@ class Keys:
         self._asked: dict[tuple[Query, str | None], bytes] = {}
 
     def of(self, request: Request) -> bytes:
-        """Return the key of a request; an answer counts only where it is scored."""
+        """Return the key of a request; its answer is part of it only for log-likelihoods."""
         key = self._shared.copy()
         key.update(b"".join([self._of_demonstration(e) for e in request.demonstrations]))
         key.update(self._of_query(request.query, request.answer if self._scored else None))
@@ -269,7 +270,7 @@ class Keys:
 
 
 def _content(query: Query, answer: str | None) -> bytes:
-    """Return the hash of an image and a question, and of an answer if there is one."""
+    """Return the hash of an image and a question, and of the answer if there is one."""
     content = json.dumps([query.image_sha256, query.question]).encode()
     digest = hashlib.blake2b(content, digest_size=KEY_BYTES)
     if answer is not None:

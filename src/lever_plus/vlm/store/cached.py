@@ -1,4 +1,4 @@
-"""A VLM behind an answer store: only what no stage has asked before is asked."""
+"""A VLM with an answer store: only requests that no stage has made before are computed."""
 
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -27,23 +27,24 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value", str, float)
 BLOCK: Final = 20_000
-"""Requests that are asked together: what a back end holds in memory is bounded by it."""
+"""How many requests go to the back end at once; this bounds the memory that it needs."""
 
 
 class StoredVlm:
-    """A VLM whose answers are kept; the figures of its work are in `usage`."""
+    """A VLM whose answers are kept in a store; `usage` counts its requests."""
 
     def __init__(self, backend: Backend, store: Store | None) -> None:
-        """Put a store before a backend; without one, everything is asked.
+        """Take a back end and a store; without a store every request is computed.
 
         Raises:
-            UserError: What identifies the VLM cannot be shown: no store could be read any more.
+            UserError: The VLM's identity has characters that cannot be printed; a store with it
+                could not be read again.
         """
         for name, value in backend.identity.items():
             if not str(value).isprintable():
                 raise UserError(
-                    f"the VLM's {name} is {value!r}, in which there are characters that cannot be "
-                    "shown: name it without them."
+                    f"the VLM's {name} is {value!r}, which has characters that cannot be printed: "
+                    "choose another without them."
                 )
         self._backend, self._store = backend, store
         self._identity: VlmIdentity | None = None
@@ -55,7 +56,7 @@ class StoredVlm:
 
     @property
     def identity(self) -> VlmIdentity:
-        """What the answers depend on; a server is asked for it once, see `request.Told`."""
+        """Everything that the answers depend on; a server is asked for it once (`Told`)."""
         if self._identity is None:
             known = [] if self._store is None else self._store.identities()
             backend = self._backend
@@ -67,26 +68,26 @@ class StoredVlm:
 
     @property
     def prompt(self) -> PromptFormat:
-        """How its prompts look."""
+        """Style and instruction of its prompts."""
         return self._backend.prompt
 
     def instructed(self, instruction: str) -> "StoredVlm":
-        """Return the same VLM with another instruction, before the same store.
+        """Return the same VLM with another instruction and the same store.
 
-        Its answers are kept under an identity of their own; both count in one `usage`.
+        Its answers are kept under another identity; both VLMs count in the same `usage`.
 
         Args:
             instruction: Text after every question; may be empty.
 
         Raises:
-            UserError: It cannot be in a prompt, or the VLM is code of the user's own, which writes
-                its prompts itself.
+            UserError: The instruction cannot be in a prompt, or the back end is the user's own and
+                has no method `instructed`.
         """
         if instruction == self.prompt.instruction:
             return self
         if not isinstance(self._backend, Instructable):
             raise UserError(
-                "the VLM is a back end of your own, which writes its prompts itself: no other "
+                "the VLM is a back end of your own, without a method `instructed`: no other "
                 "instruction can be tried. Set evaluate.instructions to []."
             )
         other = StoredVlm(self._backend.instructed(instruction), self._store)
@@ -94,9 +95,9 @@ class StoredVlm:
         return other
 
     def answers(self, requests: Sequence[Request], *, description: str = "answers") -> list[str]:
-        """Return the answer to each request; equal requests are asked once.
+        """Return the answer to each request; equal requests are computed once.
 
-        The store keeps the text as it was generated; where an answer ends is decided here.
+        The store keeps the text as generated; the answer is cut out of it here.
         """
         texts = self._all("answer", requests, self._backend.answers, description)
         style = self._backend.prompt.style
@@ -108,16 +109,15 @@ class StoredVlm:
         """Return the mean log-probability of the tokens of each request's answer.
 
         Raises:
-            UserError: One of them is no finite number; those before it are stored.
+            UserError: One of them is not a finite number; those before it are stored.
         """
         return self._all("log_likelihood", requests, self._backend.log_likelihoods, description)
 
     def prompt_tokens(self, requests: Sequence[Request]) -> list[int] | None:
-        """Return how many tokens each prompt has, image tokens included; nothing is asked.
+        """Return how many tokens each prompt has, image tokens included, without asking the VLM.
 
-        None where that is not known: a server's tokens are its own (an answer from the store does
-        not say how many there were), and so are those of a back end of one's own; and where a
-        processor's prompts are not the sum of their turns.
+        None if that is not known: for a server, whose tokenizer is not here; for a back end of your
+        own; and for a processor whose prompts are not the sum of their turns.
 
         Raises:
             UserError: A text cannot be in a prompt, or an image cannot be read.
@@ -126,19 +126,21 @@ class StoredVlm:
         if processor is None:
             return None
         if self._lengths is None:
-            from lever_plus.vlm.lengths import Lengths  # needs torch, which servers do not
+            from lever_plus.vlm.lengths import (
+                Lengths,
+            )  # needs torch, which is not installed for servers alone
 
             self._lengths = Lengths(processor, self.prompt)
         return self._lengths.of(requests)
 
     def check(self, examples: Iterable[Example | Query]) -> None:
-        """Refuse texts that would be more than text in a prompt, before anything is asked.
+        """Refuse texts that would act as a mark in a prompt, before anything is asked.
 
-        Whatever asks about many examples calls it with all of them first; every request is checked
-        in any case.
+        Each request is checked anyway. Call this first with all examples of a long task, so that an
+        error comes at its start.
 
         Args:
-            examples: Examples with the answers that they are shown with, or queries.
+            examples: Examples, whose answers are checked too, or queries.
 
         Raises:
             UserError: See `prompt.check_examples`.
@@ -171,11 +173,11 @@ class StoredVlm:
     def _answered(
         self, kind: Kind, requests: Sequence[Request], ask: Ask[Value]
     ) -> dict[int, Value]:
-        """Take what the store has, and ask the rest in prefix order, block by block."""
+        """Take the answers that the store has; ask for the rest in prefix order, in blocks."""
         keys = self._keys_of(kind, requests)
         values: dict[int, Value] = self._stored(kind, keys, range(len(requests)))
         rest = [i for i in range(len(requests)) if i not in values]
-        # Neighbours in prefix order: a block then shares as much as it can.
+        # In prefix order, so that the prompts of a block share as much as possible.
         order = [rest[i] for i in prefix_order([requests[i] for i in rest])]
         for start in range(0, len(order), BLOCK):
             block = order[start : start + BLOCK]
@@ -186,12 +188,12 @@ class StoredVlm:
         return values
 
     def _announce(self, requests: int, description: str) -> None:
-        """Let the stage's one bar grow; it is quiet where there is no terminal."""
+        """Add requests to the stage's progress bar, which is shown in a terminal only."""
         self._bar.total += requests
         self._bar.set_description_str(description, refresh=False)
 
     def _keys_of(self, kind: Kind, requests: Sequence[Request]) -> list[bytes]:
-        """Return the key of each request; none without a store."""
+        """Return the key of each request; an empty list without a store."""
         if self._store is None:
             return []
         keys = self._keys.setdefault(kind, Keys(kind, self.identity))
@@ -200,7 +202,7 @@ class StoredVlm:
     def _stored(
         self, kind: Kind, keys: Sequence[bytes], numbers: Sequence[int]
     ) -> dict[int, Value]:
-        """Return what the store has of some requests, by number."""
+        """Return the values that the store has for some requests, by number."""
         if self._store is None:
             return {}
         found = self._store.get(kind, [keys[i] for i in numbers])
@@ -217,7 +219,7 @@ class StoredVlm:
         block: Sequence[int],
         ask: Ask[Value],
     ) -> dict[int, Value]:
-        """Ask some requests, and store every chunk as soon as it is answered."""
+        """Ask the requests of a block, and store each chunk as soon as it is answered."""
 
         def done(indices: Sequence[int], answers: Sequence[Value]) -> None:
             pairs = [(block[i], value) for i, value in zip(indices, answers, strict=True)]
@@ -234,7 +236,7 @@ class StoredVlm:
         return dict(zip(block, ask([requests[i] for i in block], done), strict=True))
 
     def _made_by(self, kind: Kind) -> VlmIdentity:
-        """Return what is written beside values that were just asked for."""
+        """Return the identity under which new values are stored."""
         return self._backend.recorded(kind) if isinstance(self._backend, Told) else self.identity
 
     def _count(self, values: Collection[str | float]) -> None:
@@ -251,7 +253,7 @@ class StoredVlm:
 
 
 def _with_answer(request: Request) -> Example | Query:
-    """Return what is asked, with its answer where that is scored."""
+    """Return the query, with the answer if its likelihood is asked for."""
     query = request.query
     if request.answer is None:
         return query
@@ -259,16 +261,16 @@ def _with_answer(request: Request) -> Example | Query:
 
 
 def _no_value(kind: Kind, request: Request) -> UserError:
-    """A log-likelihood that is no number would rank demonstrations at random."""
+    """Return the error for a value that cannot be stored, such as a log-likelihood that is NaN."""
     shown = [example.question_id for example in request.demonstrations]
     asked = f"{request.query.question!r} ({request.query.image}) after demonstrations {shown}"
     if kind == "answer":
         return UserError(
-            f"the VLM's answer to {asked} is no text that can be stored: the answers before it are "
-            "stored; see what the VLM's server or back end returns."
+            f"the VLM's answer to {asked} is not a text that can be stored: the answers before it "
+            "are stored. Check what the VLM's server or back end returns."
         )
     return UserError(
-        f"the VLM's log-likelihood of {request.answer!r} as the answer to {asked} is no finite "
-        "number up to 0: a longer vlm.dtype (float32) usually mends that. The answers before it "
-        "are stored."
+        f"the VLM's log-likelihood of {request.answer!r} as the answer to {asked} is not a "
+        "finite number up to 0: a more precise vlm.dtype (float32) usually helps. The answers "
+        "before it are stored."
     )

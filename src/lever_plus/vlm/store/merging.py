@@ -1,7 +1,7 @@
-"""Merging answer stores: everything of one is checked, then all of it is added, or nothing.
+"""Merging answer stores: one is checked as a whole, then all of its answers are added, or none.
 
-Somebody else's store is not trusted: its rows must be what a store's rows are, and an answer that
-differs from the one that is there is a conflict, which a person decides.
+A store from elsewhere is not trusted: every row must have the form of a store's row. If both stores
+have different answers to the same request, that is a conflict, and the user has to decide.
 """
 
 import math
@@ -23,7 +23,8 @@ from lever_plus.vlm.store.schema import (
 )
 
 CLOSE: Final = 1e-2
-"""Likelihoods that differ by less are one: processors round differently."""
+"""Log-likelihoods that differ by less (relatively, or in nats) count as equal: processors round
+differently."""
 BAD_ROW: Final = f"""
     SELECT hex(substr(key, 1, {KEY_BYTES})) FROM answer
     WHERE NOT (
@@ -38,10 +39,10 @@ Row = tuple[bytes, int, str | None, float | None]
 
 
 def check_sources(sources: Sequence[Path], into: Path) -> None:
-    """Refuse sources that cannot be merged, before a store is opened or made.
+    """Refuse sources that cannot be merged, before a store is opened or created.
 
     Raises:
-        UserError: One is missing, damaged, no answer store, or the very store that they go into.
+        UserError: One is missing, damaged, not an answer store, or the store `into` itself.
     """
     for source in sources:
         _refuse_itself(source, into)
@@ -53,18 +54,19 @@ def merge(store: Store, source: Path, *, keep_own: bool = False) -> int:
     """Add everything that another store holds; return how many answers were new.
 
     Args:
-        store: Gets the answers, all or none.
+        store: The store that gets the answers, all or none.
         source: File of the other store, which is only read.
-        keep_own: Keep the store's own answer where both have one and they differ.
+        keep_own: If both have different answers to a request, keep the one in `store`; without it
+            that is an error.
 
     Raises:
-        UserError: The source is missing, damaged, no answer store or this very store; or both hold
-            an answer to the same request, and they differ.
+        UserError: The source is missing, damaged, not an answer store or the same store; or both
+            have different answers to the same request.
     """
     _refuse_itself(source, store.path)
     added = 0
     with looked_at(source) as theirs:
-        theirs.execute("BEGIN")  # what was checked is what is read
+        theirs.execute("BEGIN")  # so that the rows that are read are those that were checked
         vlms = _check(theirs, source)
         with store.writing() as ours:
             numbers = {number: store.number(identity) for number, identity in vlms.items()}
@@ -87,7 +89,7 @@ def _refuse_itself(source: Path, into: Path) -> None:
 
 
 def _rows(connection: sqlite3.Connection, path: Path) -> Iterator[list[Row]]:
-    """Yield the answers of a store, some at a time; errors name it, not the one they go to."""
+    """Yield the answers of a store in parts; errors name this store, not the other."""
     with explained(path):
         rows = connection.execute("SELECT key, vlm, text, log_likelihood FROM answer")
         while part := rows.fetchmany(LOOKUP):
@@ -95,7 +97,7 @@ def _rows(connection: sqlite3.Connection, path: Path) -> Iterator[list[Row]]:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> dict[int, VlmIdentity]:
-    """Refuse a store with damaged pages, or with a row that no store writes; return its VLMs."""
+    """Return a store's VLMs; refuse damaged pages, and rows that no store writes."""
     (told,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if told != "ok":
         raise UserError(f"answer store {path}: it is damaged ({told}): {ADVICE}.")
@@ -123,5 +125,5 @@ def _conflict(
     return UserError(
         f"{source} and {path} hold different answers to the same request ({other!r:.60} and "
         f"{mine!r:.60}, key {key.hex()}), so nothing was merged: find out which is right, or keep "
-        "those of the store that is merged into (--keep-own)."
+        f"those of {path} (--keep-own)."
     )

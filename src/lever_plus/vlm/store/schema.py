@@ -1,7 +1,7 @@
-"""What makes a SQLite file an answer store, and how to tell without changing it.
+"""What makes a SQLite file an answer store, and how to check that without changing the file.
 
-Files come from elsewhere: other databases, other people's stores. Before anything is written, and
-whenever a store is only read, it is opened so that neither the file nor its neighbours change.
+A file may be another program's database or another user's store. Before anything is written, and
+whenever a store is only read, it is opened so that neither it nor the files beside it change.
 """
 
 import json
@@ -21,13 +21,16 @@ from lever_plus.vlm.request import VlmIdentity
 
 SCHEMA: Final = 1
 APPLICATION: Final = int.from_bytes(b"LvP+", "big")
-"""What `PRAGMA application_id` says of an answer store; 0 in those of before."""
+"""`PRAGMA application_id` of an answer store; stores of older versions have 0."""
 KEY_BYTES: Final = 16
 LONGEST: Final = 2**20
-"""Characters of an answer; what is longer was not made by a VLM."""
+"""Largest number of characters in an answer; no VLM generates a longer one here."""
 WAIT_S: Final = 60.0
+"""How long a writer waits for other writers, in seconds."""
 LOOK_S: Final = 10.0
+"""How long a reader waits for a lock, in seconds."""
 SETTLED_S: Final = 0.05
+"""How long a file may look damaged because another process is creating it, in seconds."""
 TABLES: Final = {
     "vlm": "CREATE TABLE vlm (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE)",
     "answer": """CREATE TABLE answer (
@@ -38,19 +41,20 @@ TABLES: Final = {
 ) WITHOUT ROWID""",
 }
 SQLITES_OWN: Final = frozenset({"sqlite_stat1", "sqlite_stat4"})
+"""Tables that SQLite itself adds when somebody runs ANALYZE."""
 ADVICE: Final = "name another file, or move this one away (answers are then computed again)"
 
 
 def check_schema(connection: sqlite3.Connection, path: Path, *, may_be_empty: bool) -> None:
-    """Refuse a database that is no answer store, or one of another version.
+    """Refuse a database that is not an answer store, or is one of another version.
 
     Args:
-        connection: To it.
+        connection: The open database.
         path: Its file, for the error.
         may_be_empty: Whether a database without tables may become a store.
 
     Raises:
-        UserError: It has other tables, columns, triggers or views than a store has.
+        UserError: Its tables, columns, triggers or views are not those of a store.
     """
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -63,9 +67,9 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, may_be_empty: bo
         raise UserError(f"{path} is another program's database ({names}): {ADVICE}.")
     if version not in (0, SCHEMA):
         raise UserError(
-            f"{path} was written by schema version {version} of the answer store, this is version "
-            f"{SCHEMA}: set scoring.store to another file, or move this one away (answers are then "
-            "computed again)."
+            f"{path} was written by schema version {version} of the answer store, and this "
+            f"program uses version {SCHEMA}: set scoring.store to another file, or move this one "
+            "away (answers are then computed again)."
         )
     if not found and may_be_empty:
         return
@@ -73,7 +77,7 @@ def check_schema(connection: sqlite3.Connection, path: Path, *, may_be_empty: bo
         ("table", name): _plain(sql) for name, sql in TABLES.items()
     }:
         names = ", ".join(sorted(str(name) for _, name in found.keys() ^ ours)) or "its columns"
-        raise UserError(f"{path} is no answer store, it has other tables ({names}): {ADVICE}.")
+        raise UserError(f"{path} is not an answer store: its tables differ ({names}): {ADVICE}.")
 
 
 def _plain(sql: object) -> str:
@@ -82,12 +86,12 @@ def _plain(sql: object) -> str:
 
 @contextmanager
 def looked_at(path: Path, *, may_be_empty: bool = False) -> Iterator[sqlite3.Connection]:
-    """Open a store for reading alone; nothing is written, not even beside it.
+    """Open a store only to read it; nothing is written, not even beside it.
 
     Raises:
-        UserError: It is missing, damaged, no answer store, or one of another version.
+        UserError: It is missing, damaged, not an answer store, or one of another version.
     """
-    check_file(path, "name a store file; it is made when a stage asks the VLM")
+    check_file(path, "name a store file; it is created when a stage first asks the VLM")
     with explained(path), closing(_reading(path)) as connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA query_only = ON")
@@ -96,9 +100,9 @@ def looked_at(path: Path, *, may_be_empty: bool = False) -> Iterator[sqlite3.Con
 
 
 def _reading(path: Path) -> sqlite3.Connection:
-    """Connect without a lock file where nobody writes; a log beside the file is read as well.
+    """Connect without creating a lock file if nobody writes; else read SQLite's log as well.
 
-    A file that another process is making at this moment looks damaged, but not for long.
+    A file that another process is just creating looks damaged for a moment.
     """
     address = f"file:{quote(str(path.absolute()))}?"
     deadline = time.monotonic() + SETTLED_S
@@ -116,7 +120,7 @@ def _reading(path: Path) -> sqlite3.Connection:
 
 
 def is_interrupted(path: Path) -> bool:
-    """Return whether a write to a database was broken off, which only a writer can put right."""
+    """Return whether a write was interrupted; opening the file for writing repairs it."""
     journal = Path(f"{path}-journal")
     return journal.exists() and journal.stat().st_size > 0
 
@@ -125,14 +129,14 @@ def identities(connection: sqlite3.Connection, path: Path) -> dict[int, VlmIdent
     """Return the VLMs of a store by number.
 
     Raises:
-        UserError: One of them is none.
+        UserError: An entry is not the identity of a VLM.
     """
     found = {}
     for number, text in connection.execute("SELECT id, identity FROM vlm ORDER BY id"):
         where = f"answer store {path}, VLM {number}"
         identity = checked(VlmIdentity, parse_json(_text(text), where, ADVICE), where, ADVICE)
         if not all(str(value).isprintable() for value in identity.values()):
-            raise UserError(f"{where}: its name cannot be shown: {ADVICE}.")
+            raise UserError(f"{where}: its name has characters that cannot be printed: {ADVICE}.")
         found[number] = identity
     return found
 
@@ -142,13 +146,13 @@ def _text(value: object) -> str:
 
 
 def identity_text(identity: VlmIdentity) -> str:
-    """Return what a store calls a VLM."""
+    """Return the text by which a store names a VLM."""
     return json.dumps(identity, sort_keys=True)
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into sentences; nothing that is stored is touched."""
+    """Turn errors of SQLite into errors for people; nothing that is stored is changed."""
     try:
         yield
     except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
@@ -157,19 +161,19 @@ def explained(path: Path) -> Iterator[None]:
 
 def _advice(error: BaseException) -> str:
     text = str(error)
-    # SQLite says "disk I/O error" of a quota, of a limit of a file's size, and of a broken disk.
+    # SQLite says "disk I/O error" for a quota, a limit on file sizes, and a broken disk alike.
     if any(sign in text for sign in ("disk is full", "No space left", "disk I/O error")):
         return (
             f"{text}. Everything stored before is safe: free some space, or set scoring.store to "
-            "another disk, and run again; only the rest is asked."
+            "another disk, and run again; only the missing answers are computed."
         )
     if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
-        return f"it cannot be written ({text}): set scoring.store to a file that can."
+        return f"it cannot be written ({text}): set scoring.store to a file that can be written."
     if "locked" in text:
-        return f"another process holds it ({text}): run again later."
+        return f"another process is using it ({text}): run again later."
     if isinstance(error, sqlite3.DatabaseError | UnicodeError):
         return (
-            f"it is damaged ({text}). It only saves time: move it away and answers are computed "
-            "again, or recover it with `sqlite3 FILE .recover`."
+            f"it is damaged ({text}). A store only saves time: move it away, and answers are "
+            "computed again, or recover it with `sqlite3 FILE .recover`."
         )
-    return f"it holds what no answer store does ({text}): {ADVICE}."
+    return f"it holds something that no answer store holds ({text}): {ADVICE}."

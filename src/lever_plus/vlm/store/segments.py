@@ -1,8 +1,8 @@
-"""Image features and token embeddings that outlive a process: computed once an image, not a stage.
+"""Image features and token embeddings in the store: computed once per image, not once per stage.
 
-A segment is kept beside the answers, under the VLM's identity and its own image, question and
-answer. Large models make megabytes an image, so what is kept has a budget; the rest is computed
-again.
+A segment is kept in the same file as the answers; its key covers the VLM's identity and the
+segment's image, question and answer. Features of large models take megabytes per image, so the
+stored ones have a size limit; beyond it they are computed again.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from lever_plus.vlm.store.schema import KEY_BYTES
 
 MEGABYTE: Final = 2**20
 FORMAT: Final = 2
-"""Of a segment in the store; part of its key, so that no other is read. 1 had embeddings alone."""
+"""Version of a stored segment; part of its key. Version 1 had only embeddings."""
 DTYPES: Final = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -41,21 +41,21 @@ class KeptSegments:
     """The segments of one VLM in a store."""
 
     def __init__(self, store: Store, identity: VlmIdentity, megabytes: int) -> None:
-        """Keep at most `megabytes` of segments in the store, those of other VLMs included."""
+        """Keep at most `megabytes` of segments in the store, including those of other VLMs."""
         self._store, self._identity = store, identity
         self._budget, self._full = megabytes * MEGABYTE, megabytes == 0
         shared = {k: v for k, v in identity.items() if k != "generation"}
         self._shared = json.dumps(shared, sort_keys=True)
 
     def get(self, items: Sequence[Item]) -> dict[Item, Segment]:
-        """Return those of these segments that are kept."""
+        """Return those of the segments that are stored."""
         keys = {self._key(item): item for item in items}
         found = self._store.segments(list(keys))
         kept = {keys[key]: _unpacked(data) for key, data in found.items()}
         return {item: segment for item, segment in kept.items() if segment is not None}
 
     def put(self, segments: Mapping[Item, Segment]) -> None:
-        """Keep segments, until the budget is spent."""
+        """Store segments until the size limit is reached."""
         if not self._full:
             rows = [(self._key(item), _packed(segment)) for item, segment in segments.items()]
             self._full = not self._store.put_segments(self._identity, rows, self._budget)
@@ -68,7 +68,7 @@ class KeptSegments:
 
 
 def _packed(segment: Segment) -> bytes:
-    """Return a line of JSON (ids; every tensor's name, type and shape), then the raw numbers."""
+    """Return one line of JSON (ids; name, type and shape of each tensor), then the raw numbers."""
     tensors = {k: v.cpu().contiguous() for k, v in segment.features.tensors().items()}
     shapes = {k: [_name(v.dtype), *v.shape] for k, v in tensors.items()}
     head = json.dumps([segment.query, segment.answer, segment.features.packed, shapes])
@@ -77,7 +77,7 @@ def _packed(segment: Segment) -> bytes:
 
 
 def _unpacked(data: object) -> Segment | None:
-    """Return a kept segment; None if it is not as `_packed` leaves one: it is computed again."""
+    """Return a stored segment; None if it is damaged: then it is computed again."""
     if not isinstance(data, bytes):
         return None
     try:
