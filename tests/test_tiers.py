@@ -114,7 +114,7 @@ def test_what_the_list_names_is_there() -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_room_has_a_fast_test(room: str) -> None:
     own = any(each.startswith(f"tests/{room}") for each in FAST)
-    assert own or is_fast(ELSEWHERE[room]), f"add a file of tests/{room} to tests/fast.txt"
+    assert own or is_fast(ELSEWHERE.get(room, "")), f"add a file of tests/{room} to tests/fast.txt"
 
 
 @pytest.mark.parametrize("what", IMPOSSIBLE)
