@@ -290,7 +290,7 @@ def test_other_questions_or_shots_are_not_compared(evaluated: Path) -> None:
     paths = Paths(evaluated)
     path, frame = paths.variant("light") / "scores.parquet", _scores(["grpo"])
     frame[frame["query_id"] > 0].to_parquet(path, index=False)
-    with pytest.raises(UserError, match="light/grpo was evaluated on 4 questions .* on 5"):
+    with pytest.raises(UserError, match="light/grpo was evaluated on 4 questions, .* on 5"):
         table.run(paths, 100)
     frame[frame["shot"] == 1].to_parquet(path, index=False)
     with pytest.raises(UserError, match=r"at shots \[1\], but default/rce at \[1, 2\]"):

@@ -127,7 +127,7 @@ def test_whatever_goes_wrong_is_a_sentence_on_the_page(
     assert file is None
     assert "it is none of JPEG" in page
     assert "no question was asked yet" in actions.again(None, [1])
-    assert "can't be shown" in actions.again(play.ask(asked.queries[0]), [77])
+    assert "be shown before this question" in actions.again(play.ask(asked.queries[0]), [77])
     few = Playground(stopping, lambda: play.vlm, own_world("few", play.world.pool[:2]), 3)
     assert "use a larger pool, or fewer shots" in Actions(few).ask(image, "What?", 0.0)[0]
 

@@ -66,7 +66,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", half)
-        with pytest.raises(UserError, match=r"study\.journal can't be written \(No space left"):
+        with pytest.raises(UserError, match=r"study\.journal can't be written to \(No space left"):
             study.ask()
     assert path.read_bytes() == before
     assert not os.path.lexists(f"{path}.lock")
