@@ -5,13 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from lever_plus.cli.panels import USE
 from lever_plus.cli.select import FEATURES
 from lever_plus.errors import UserError
 
 demo_app = typer.Typer()
 
 
-@demo_app.command()
+@demo_app.command(rich_help_panel=USE)
 def demo(
     checkpoint: Annotated[
         str | None,

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from lever_plus.cli.panels import OWN
+
 import_vqa_app = typer.Typer()
 
 
@@ -17,7 +19,7 @@ class Split(StrEnum):
     TEST = "test"
 
 
-@import_vqa_app.command("import-vqa")
+@import_vqa_app.command("import-vqa", rich_help_panel=OWN)
 def import_vqa(
     file: Annotated[Path, typer.Argument(help="The list: JSON lines, .json or .csv.")],
     split: Annotated[Split, typer.Option(help="Split that the questions are for.")],

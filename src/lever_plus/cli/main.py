@@ -14,6 +14,7 @@ import typer
 from lever_plus.cli.bench import bench_app
 from lever_plus.cli.demo import demo_app
 from lever_plus.cli.import_vqa import import_vqa_app
+from lever_plus.cli.panels import MORE, OWN
 from lever_plus.cli.select import select_app
 from lever_plus.cli.serve import serve_app
 from lever_plus.cli.stages import stages
@@ -45,17 +46,17 @@ app = typer.Typer(
     add_completion=False,
 )
 params_app = typer.Typer(help="Check or change params.yaml.", no_args_is_help=True)
-app.add_typer(stages)
 app.add_typer(select_app)
-app.add_typer(serve_app)
 app.add_typer(demo_app)
-app.add_typer(params_app, name="params")
-app.add_typer(import_vqa_app)
+app.add_typer(serve_app)
 app.add_typer(tools)
-app.add_typer(bench_app, name="bench")
-app.add_typer(track_app, name="track")
-app.add_typer(study_app, name="study")
-app.add_typer(world_app, name="world")
+app.add_typer(params_app, name="params", rich_help_panel=OWN)
+app.add_typer(import_vqa_app)
+app.add_typer(stages)
+app.add_typer(bench_app, name="bench", rich_help_panel=MORE)
+app.add_typer(track_app, name="track", rich_help_panel=MORE)
+app.add_typer(study_app, name="study", rich_help_panel=MORE)
+app.add_typer(world_app, name="world", rich_help_panel=MORE)
 
 
 ParamsFile = Annotated[Path, typer.Option(help="The params file.")]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from lever_plus.cli.panels import USE
 from lever_plus.errors import UserError
 
 select_app = typer.Typer()
@@ -21,7 +22,7 @@ Candidates = Annotated[
 ]
 
 
-@select_app.command()
+@select_app.command(rich_help_panel=USE)
 def select(
     checkpoint: Annotated[
         str,

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from lever_plus.cli.panels import USE
 from lever_plus.cli.select import CANDIDATES, FEATURES, Candidates
 from lever_plus.errors import needs
 
 serve_app = typer.Typer()
 
 
-@serve_app.command()
+@serve_app.command(rich_help_panel=USE)
 def serve(
     checkpoint: Annotated[
         str,

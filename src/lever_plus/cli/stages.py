@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from lever_plus.cli.panels import MORE, RESULTS, STAGES
 from lever_plus.cli.tools import Seed, check_tables, training_seed
 from lever_plus.cli.track import pipeline_runs, synchronise
 from lever_plus.config.names import GRPO, RCE, SFT
@@ -79,43 +80,43 @@ def _train(stage: str, given: int | None) -> None:
     typer.echo(f"{stage}: {usage.describe()}")
 
 
-@stages.command()
+@stages.command(rich_help_panel=STAGES)
 def prepare() -> None:
     """Read the examples of every split, or make the embedded data set, and check them."""
     _run("prepare")
 
 
-@stages.command()
+@stages.command(rich_help_panel=STAGES)
 def pool() -> None:
     """Draw the pool of every query."""
     _run("pool")
 
 
-@stages.command("in_context")
+@stages.command("in_context", rich_help_panel=STAGES)
 def in_context() -> None:
     """Measure what the VLM reads from demonstrations, on the embedded data set."""
     _run("in_context")
 
 
-@stages.command()
+@stages.command(rich_help_panel=STAGES)
 def embed() -> None:
     """Compute CLIP features of every example."""
     _run("embed")
 
 
-@stages.command("sft_data")
+@stages.command("sft_data", rich_help_panel=STAGES)
 def sft_data() -> None:
     """Search for the demonstration sequences with the best InfoScore, for the SFT queries."""
     _run("sft_data")
 
 
-@stages.command()
+@stages.command(rich_help_panel=STAGES)
 def sft(seed: Seed = None) -> None:
     """Train the SFT policies of a seed, which imitate the InfoScore search."""
     _train(SFT, seed)
 
 
-@stages.command("rl_data")
+@stages.command("rl_data", rich_help_panel=STAGES)
 def rl_data(seed: Seed = None) -> None:
     """Make the RL data of a seed: candidates that its SFT policy proposes, with their scores."""
     from lever_plus.config.file import load_params
@@ -123,19 +124,19 @@ def rl_data(seed: Seed = None) -> None:
     _run("rl_data", seed=training_seed(load_params(), seed))
 
 
-@stages.command()
+@stages.command(rich_help_panel=STAGES)
 def rce(seed: Seed = None) -> None:
     """Train the off-line policies of a seed: RCE with every schedule in rce.tau, and AGRO."""
     _train(RCE, seed)
 
 
-@stages.command()
+@stages.command(rich_help_panel=STAGES)
 def grpo(seed: Seed = None) -> None:
     """Train the on-policy policies of a seed: GRPO, and from it the policy that can stop."""
     _train(GRPO, seed)
 
 
-@stages.command()
+@stages.command(rich_help_panel=STAGES)
 def evaluate() -> None:
     """Score all policies and baselines on the test questions, and log the results to MLflow."""
     _run("evaluate")
@@ -147,13 +148,13 @@ def evaluate() -> None:
         )
 
 
-@stages.command()
+@stages.command(rich_help_panel=STAGES)
 def report() -> None:
     """Write tables, plots, model cards and the HTML report."""
     _run("report")
 
 
-@stages.command()
+@stages.command(rich_help_panel=MORE)
 def ablate(
     variant: Annotated[
         str | None, typer.Argument(help="Name of a variant in ablations/variants.yaml.")
@@ -192,7 +193,7 @@ def ablate(
     typer.echo(run(variant, paths, tracks).text)
 
 
-@stages.command()
+@stages.command(rich_help_panel=RESULTS)
 def results() -> None:
     """Print the results tables, and where to find more."""
     from rich.console import Console
@@ -208,7 +209,7 @@ def results() -> None:
     typer.echo("DVC:     .venv/bin/dvc metrics show, .venv/bin/dvc plots show")
 
 
-@stages.command()
+@stages.command(rich_help_panel=MORE)
 def deps(
     write: Annotated[bool, typer.Option(help="Correct the lists in dvc.yaml.")] = False,
 ) -> None:

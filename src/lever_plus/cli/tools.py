@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from lever_plus.cli.panels import MORE, OWN, RESULTS
 from lever_plus.errors import UserError, needs
 
 tools = typer.Typer()
 metric_app = typer.Typer(help="The official VQA accuracy.", no_args_is_help=True)
 store_app = typer.Typer(help="The answer store.", no_args_is_help=True)
-tools.add_typer(metric_app, name="metric")
-tools.add_typer(store_app, name="store")
+tools.add_typer(metric_app, name="metric", rich_help_panel=MORE)
+tools.add_typer(store_app, name="store", rich_help_panel=MORE)
 Seed = Annotated[
     int | None, typer.Option(help="Training seed. Default: the first one in params.yaml.")
 ]
@@ -53,7 +54,7 @@ def _rl_data_of(seed: int | None) -> Path:
     return Paths().rl_data(training_seed(load_params(), seed))
 
 
-@tools.command()
+@tools.command(rich_help_panel=OWN)
 def doctor(
     params: Annotated[
         Path, typer.Option(help="params.yaml, or a preset to check merged into it.")
@@ -72,7 +73,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@tools.command()
+@tools.command(rich_help_panel=RESULTS)
 def headroom(seed: Seed = None) -> None:
     """Say whether there is anything to learn from the RL data, before anything is trained."""
     from lever_plus.data.pools import read_pools
@@ -85,7 +86,7 @@ def headroom(seed: Seed = None) -> None:
     print_headroom(measure(records))
 
 
-@tools.command()
+@tools.command(rich_help_panel=RESULTS)
 def power(
     delta: Annotated[
         float,
@@ -100,7 +101,7 @@ def power(
     print_power(read_summary(Paths()), delta)
 
 
-@tools.command()
+@tools.command(rich_help_panel=RESULTS)
 def show(
     question_id: Annotated[int, typer.Argument(help="Id of a test question, such as 3000005.")],
 ) -> None:
@@ -112,7 +113,7 @@ def show(
     report.show(Paths(), question_id)
 
 
-@tools.command("import-rl")
+@tools.command("import-rl", rich_help_panel=MORE)
 def import_rl(
     file: Annotated[Path, typer.Argument(help="RL JSON of the older system.")],
     pool: Annotated[Path, typer.Option(help="Pool file that the pointers belong to.")],
@@ -144,7 +145,7 @@ def import_rl(
     )
 
 
-@tools.command("export-rl")
+@tools.command("export-rl", rich_help_panel=MORE)
 def export_rl(
     folder: Annotated[Path, typer.Argument(help="RL data, such as artifacts/rl_data/seed1.")],
     file: Annotated[Path, typer.Argument(help="JSON file that is written.")],
