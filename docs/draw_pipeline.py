@@ -53,7 +53,7 @@ def drawn(stages: dict[str, Any]) -> str:
     places = {
         stage: (column, row)
         for row, generation in enumerate(nx.topological_generations(graph))
-        # The stage from which the way goes on for longest is in the first column.
+        # The stage from which the longest way leads is in the first column.
         for column, stage in enumerate(
             sorted(generation, key=lambda name: -len(nx.descendants(graph, name)))
         )

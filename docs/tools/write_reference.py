@@ -1,6 +1,6 @@
 """Writes the pages of docs/reference that the code knows: commands, params, metrics and the API.
 
-`python docs/tools/write_reference.py` writes them anew; a test compares them.
+`python docs/tools/write_reference.py` writes them; a test compares them.
 """
 
 import sys

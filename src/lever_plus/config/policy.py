@@ -22,7 +22,7 @@ class StatefulPolicyParams(Section):
     """A network whose step sees what was picked before."""
 
     kind: Literal["stateful"] = Field(
-        description="each step scores the candidates anew, given what was picked before"
+        description="each step scores the candidates again, given what was picked before"
     )
     hidden: Width = Field(description="width of the policy")
     logit_clip: Annotated[float, Field(ge=0.01, le=1e4)] = Field(

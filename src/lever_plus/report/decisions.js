@@ -56,7 +56,7 @@
     } else if (choice.pointers.length === 1) {
       made.append(tiles(choice.pointers[0], choice.kinds[0], choice, choice.answers));
     } else {
-      made.append(element("p", "label", "searched anew for every number of demonstrations"));
+      made.append(element("p", "label", "searched again for every number of demonstrations"));
       choice.pointers.forEach((pointer, i) =>
         made.append(tiles(pointer, choice.kinds[i], choice, [choice.answers[i]])));
     }

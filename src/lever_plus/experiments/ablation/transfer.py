@@ -39,7 +39,7 @@ PLACE: Final = ("vlm", POOL)
 def run(name: str, paths: Paths, vlm: StoredVlm | None = None) -> Outcome:
     """Use the policies of a variant elsewhere, with every seed of `ablations/variants.yaml`.
 
-    Pools are drawn anew if the transfer changes how. The policies get queries that they have not
+    Pools are drawn again if the transfer changes how. The policies get queries that they have not
     seen, as always, so it does not matter what they saw in training.
 
     Args:
