@@ -59,7 +59,7 @@ def test_a_list_in_another_format_is_the_same_pool(path: Path, name: str, text: 
 
 
 def test_examples_that_the_pipeline_wrote_are_a_pool(path: Path) -> None:
-    """Their images are relative to the folder that the file is in; hashes are computed anew."""
+    """Their images are relative to the folder that the file is in; hashes are computed again."""
     write(path, {**LINE, "answers": ["red"] * 10, "question_id": 7, "image_id": 8})
     (example,) = read_pool(path)
     copy = path.with_name("copy.jsonl")

@@ -20,7 +20,9 @@ from lever_plus.files.checking import explained
 from lever_plus.files.writing import write_text
 from lever_plus.files.yaml_files import dump_yaml, parse_yaml, read_yaml
 
-PARAMS_ADVICE: Final = "run from the project's root folder, where it is; docs/reference/params.md explains it"
+PARAMS_ADVICE: Final = (
+    "run from the project's root folder, where it is; docs/reference/params.md explains it"
+)
 PRESET_ADVICE: Final = "see presets/"
 TABLES = {"options", "samples", "stochastic_beam", "targets", "tau"}
 """Settings that map names to values: a preset replaces them whole instead of merging into them."""

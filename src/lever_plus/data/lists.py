@@ -21,7 +21,7 @@ from lever_plus.files.reading import check_file, read_lines, read_text
 IDS: Final = ("question_id", "image_id")
 FIELDS: Final = frozenset({"image", "question", "answer", "answers", *IDS})
 COMPUTED: Final = frozenset({"fallback", "image_sha256"})
-"""Fields of the pipeline's own examples, which may be such a list: they are computed again, not read."""
+"""Fields that the pipeline's own examples have, too: they are computed again, not read."""
 ORDER: Final = ("question", "answer", "image")
 """What the values of a row mean that is itself a JSON list."""
 ADVICE: Final = "name a file of JSON lines, a JSON list (.json) or CSV with named columns (.csv)"

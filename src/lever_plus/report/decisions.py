@@ -79,7 +79,7 @@ class Choice:
 
     @property
     def nested(self) -> bool:
-        """Whether every shot shows the first ICDs of one pointer (the oracle searches again for each)."""
+        """Whether every shot shows the first ICDs of one pointer (not of the oracle)."""
         return all(a.pointer == self.pointer[: len(a.pointer)] for a in self.answers)
 
     @property
