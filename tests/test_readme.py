@@ -153,11 +153,16 @@ SHOT = 2
 """Of the front page's numbers: as many demonstrations as most questions need."""
 
 
+BEGIN = {"trained": "**Lever-Plus**: ", "ceiling": "upper bound: "}
+"""{kind of a method: how its row begins}."""
+
+
 def front() -> str:
-    """Return the results in at most seven rows."""
+    """Return the results in at most seven rows, and what training took."""
     summary = _summary()
     methods = methods_in(summary)
-    price = load_params(ROOT / "params.yaml").pointer.price
+    params = load_params(ROOT / "params.yaml")
+    data, price = params.data, params.pointer.price
     stop = next(row for row in _metrics("stop")["rows"] if row["price"] == price)
     rows = []
     for name in front_methods(summary):
@@ -166,9 +171,15 @@ def front() -> str:
         shown = f"{row['demonstrations']:.2f} on average" if row is stop else str(row["shots"])
         trained = str(row["seeds"]) if methods[name].kind == "trained" else "none"
         numbers = [shown, tables.percent(row), f"{row['n']:,}", trained]
-        rows.append([explained(methods[name]), *numbers])
-    heads = ["how examples are chosen", "shown", "accuracy [95 %]", "questions", "trainings"]
-    return _table(heads, rows)
+        begin = BEGIN.get(methods[name].kind, "")
+        rows.append([f"{begin}{explained(methods[name])}", *numbers])
+    heads = ["how examples are chosen", "examples shown", "accuracy in % [95 % interval]"]
+    cost = next(row for row in summary["means"] if row["method"] == GRPO_STOP)["vlm_requests"]
+    trained = (
+        f"Training grpo-stop used {data.rl_queries:,} questions with known answers, {data.source.dev} "
+        f"others to decide when training ends, and asked the model {cost:,.0f} times."
+    )
+    return _table([*heads, "test questions", "training runs"], rows, [trained])
 
 
 PLOT = ROOT / "docs" / "front_plot.png"

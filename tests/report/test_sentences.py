@@ -99,7 +99,7 @@ def test_what_stopping_saves_and_what_the_oracle_reaches_is_said() -> None:
         "where trial and error (grpo) shows 1.50; it loses 5.0 points ["
     ) in text
     assert (
-        f"A search that is told the true answers (oracle) reaches {accuracy_of(summary, 'oracle')}"
+        f"A search that knows the true answers (oracle) reaches {accuracy_of(summary, 'oracle')}"
         in text
     )
     assert "With 2 demonstrations, the best learned selector closes 75 % [" in text
@@ -127,7 +127,7 @@ def test_what_may_be_chance_is_said() -> None:
     assert ", which may be chance; it was trained once" in close
     assert any(
         sentence.startswith(
-            "Compared with learning from rated demonstrations (rce), trial and error (grpo) loses "
+            "Compared with learning from scored lists (rce), trial and error (grpo) loses "
             "0.5 points"
         )
         for sentence in said

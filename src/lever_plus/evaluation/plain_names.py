@@ -30,19 +30,19 @@ PLAIN_NAMES: Final[Mapping[str, str]] = {
     SIIR: "nearest by image",
     SITR: "question text nearest to the image",
     MIXED: "nearest by question text and image",
-    DIVERSE: "near by question text, but varied",
+    DIVERSE: "similar by question text, but varied",
     FIXED: "the same demonstrations for every question",
     STTR_AS_MANY: "nearest by question text, as many as the stopping selector shows",
     SFT: "imitation of a search",
     SFT_BEAMS: "imitation of only the best finds of a search",
-    RCE: "learning from rated demonstrations",
-    AGRO: "learning from differences between rated demonstrations",
+    RCE: "learning from scored lists",
+    AGRO: "learning from differences between scored lists",
     GRPO: "trial and error",
-    GRPO_STOP: "trial and error that decides how many",
-    ORACLE: "a search that is told the true answers",
+    GRPO_STOP: "trial and error that learns when to stop",
+    ORACLE: "a search that knows the true answers",
 }
 """{method: plain name}, for the methods whose names do not depend on params.yaml."""
-BEST_OF: Final = "the best of several tries, told the true answers"
+BEST_OF: Final = "the best of several tries, by the true answers"
 
 
 def plain_name(method: Method) -> str:

@@ -31,7 +31,7 @@ def front_methods(summary: Summary, learned: str | None = None) -> list[str]:
     """Return at most seven methods that tell the story, each only if the summary has it.
 
     They are: no demonstrations, random ones, the best by similarity, imitation, off-line learning,
-    a learned selector, and the search that is told the true answers.
+    a learned selector, and the search that knows the true answers.
 
     Args:
         summary: metrics/summary.json.
