@@ -176,8 +176,9 @@ def front() -> str:
     heads = ["how examples are chosen", "examples shown", "accuracy in % [95 % interval]"]
     cost = next(row for row in summary["means"] if row["method"] == GRPO_STOP)["vlm_requests"]
     trained = (
-        f"Training grpo-stop used {data.rl_queries:,} questions with known answers, {data.source.dev} "
-        f"others to decide when training ends, and asked the model {cost:,.0f} times."
+        f"Training grpo-stop used {data.rl_queries:,} questions with known answers, "
+        f"{data.source.dev} others to decide when training ends, and asked the model {cost:,.0f} "
+        "times."
     )
     return _table([*heads, "test questions", "training runs"], rows, [trained])
 
