@@ -166,6 +166,7 @@ def test_files_with_slow_tests_run_last(pytester: pytest.Pytester) -> None:
     slow = "import pytest\n@pytest.mark.slow\ndef test_slow(): ...\ndef test_quick(): ..."
     pytester.makepyfile(test_a=slow, test_b="def test_b(): ...", test_params_table=slow)
     pytester.makeini("[pytest]\nmarkers = slow\n  long")
-    done = pytester.runpytest_inprocess("-p", "tiers", "-p", "no:xdist", "--collect-only", "-q")
+    # In a process of its own: this one may have imported another test_params_table.
+    done = pytester.runpytest_subprocess("-p", "tiers", "-p", "no:xdist", "--collect-only", "-q")
     files = [line.partition("::")[0] for line in done.outlines if "::" in line]
     assert files == ["test_b.py", *["test_params_table.py"] * 2, *["test_a.py"] * 2]

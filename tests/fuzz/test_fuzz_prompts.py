@@ -94,16 +94,16 @@ class Counted:
         return known
 
 
-@pytest.mark.parametrize(
-    ("name", "style"),
-    [
-        *((name, "chat") for name in CHOICES.values()),
-        *(
-            pytest.param(name, "flat", marks=[pytest.mark.long] if number > 2 else [])
-            for number, name in enumerate(CHOICES.values())
-        ),
-    ],
-)
+def styles() -> Iterator[Any]:
+    """Yield every family with both styles of prompts; the flat style of most is a long test."""
+    for number, family in enumerate(CHOICES.values()):
+        for style in ("chat", "flat"):
+            marks = [pytest.mark.long] if style == "flat" and number > 2 else []
+            place = f"{family.id}-{style}"
+            yield pytest.param(*family.values, style, marks=[*family.marks, *marks], id=place)
+
+
+@pytest.mark.parametrize(("name", "style"), styles())
 def test_no_text_adds_removes_or_ends_anything(name: str, style: Style) -> None:
     _, processor = FAMILIES[name].build()
     counted, rng = Counted(processor), random.Random(f"{name} {style}")
