@@ -162,11 +162,14 @@ def test_where_every_part_is_installed_a_test_that_is_skipped_fails(
     assert done.parseoutcomes() == outcomes
 
 
-def test_files_with_slow_tests_run_last(pytester: pytest.Pytester) -> None:
+def test_files_with_slow_tests_run_last(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slow = "import pytest\n@pytest.mark.slow\ndef test_slow(): ...\ndef test_quick(): ..."
     pytester.makepyfile(test_a=slow, test_b="def test_b(): ...", test_params_table=slow)
     pytester.makeini("[pytest]\nmarkers = slow\n  long")
     # In a process of its own: this one may have imported another test_params_table.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
     done = pytester.runpytest_subprocess("-p", "tiers", "-p", "no:xdist", "--collect-only", "-q")
     files = [line.partition("::")[0] for line in done.outlines if "::" in line]
     assert files == ["test_b.py", *["test_params_table.py"] * 2, *["test_a.py"] * 2]
