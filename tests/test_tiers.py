@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import tiers
 from test_structure import ROOMS
 from tiers import NO_SKIPS
 from tiny_world import ROOT
@@ -162,10 +163,13 @@ def test_where_every_part_is_installed_a_test_that_is_skipped_fails(
     assert done.parseoutcomes() == outcomes
 
 
-def test_files_with_slow_tests_run_last(pytester: pytest.Pytester) -> None:
+def test_files_with_slow_tests_run_last(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiers, "LONGEST", ("test_tier_c.py",))
     slow = "import pytest\n@pytest.mark.slow\ndef test_slow(): ...\ndef test_quick(): ..."
-    pytester.makepyfile(test_a=slow, test_b="def test_b(): ...", test_params_table=slow)
+    pytester.makepyfile(test_tier_a=slow, test_tier_b="def test_b(): ...", test_tier_c=slow)
     pytester.makeini("[pytest]\nmarkers = slow\n  long")
     done = pytester.runpytest_inprocess("-p", "tiers", "-p", "no:xdist", "--collect-only", "-q")
     files = [line.partition("::")[0] for line in done.outlines if "::" in line]
-    assert files == ["test_b.py", *["test_params_table.py"] * 2, *["test_a.py"] * 2]
+    assert files == ["test_tier_b.py", *["test_tier_c.py"] * 2, *["test_tier_a.py"] * 2]

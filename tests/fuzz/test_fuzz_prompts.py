@@ -97,11 +97,14 @@ class Counted:
 @pytest.mark.parametrize(
     ("name", "style"),
     [
-        *((name, "chat") for name in CHOICES.values()),
-        *(
-            pytest.param(name, "flat", marks=[pytest.mark.long] if number > 2 else [])
-            for number, name in enumerate(CHOICES.values())
-        ),
+        pytest.param(
+            name,
+            style,
+            marks=[*choice.marks, *([pytest.mark.long] if style == "flat" and number > 2 else [])],
+            id=f"{name}-{style}",
+        )
+        for number, (name, choice) in enumerate(CHOICES.items())
+        for style in ("chat", "flat")
     ],
 )
 def test_no_text_adds_removes_or_ends_anything(name: str, style: Style) -> None:
