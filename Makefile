@@ -8,7 +8,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
 # Two processes; the tests of a file stay together, and tests/tiers.py says which files come first.
-PYTEST := pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes on two cores: many tests wait, for processes that they start or for locks.
+PYTEST := pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 INSTALLED := .venv/.installed
 VLLM := .venv.vllm/.installed
 LMMS := .venv.lmms-eval/.installed

@@ -39,8 +39,8 @@ def test_an_error_is_one_sentence_without_traceback(tmp_path: Path) -> None:
     done = run("pool", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "lever-plus: params.yaml is missing: run from the project's root folder, or write it as "
-        "the README says."
+        "lever-plus: params.yaml is missing: run from the project's root folder, where it is; "
+        "docs/reference/params.md explains it."
     )
 
 

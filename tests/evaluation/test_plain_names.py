@@ -14,7 +14,7 @@ COMMON = {"random", "oracle", "vote", "fixed", "mixed"}
 
 def test_a_name_is_explained_before_it_is_named() -> None:
     assert explained(REGISTRY["sttr"]) == "nearest by question text (sttr)"
-    assert explained(REGISTRY["oracle"]) == "a search that is told the true answers (oracle)"
+    assert explained(REGISTRY["oracle"]) == "a search that knows the true answers (oracle)"
 
 
 @pytest.mark.parametrize("method", list(REGISTRY), ids=lambda method: method.name)

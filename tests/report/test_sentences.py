@@ -95,7 +95,7 @@ def test_what_stopping_saves_and_what_the_oracle_reaches_is_said() -> None:
     way = way_to_oracle(scores, REGISTRY, 200)
     text = " ".join(sentences(summary, scores, 200, way)).replace("\N{NO-BREAK SPACE}", " ")
     assert (
-        "Trial and error that decides how many (grpo-stop) shows 0.75 demonstrations on average "
+        "Trial and error that learns when to stop (grpo-stop) shows 0.75 demonstrations on average "
         "where trial and error (grpo) shows 1.50; it loses 5.0 points ["
     ) in text
     assert (
