@@ -7,8 +7,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # glibc: keep freed tensors instead of giving them back to the kernel; scoring is an eighth faster.
 export MALLOC_MMAP_THRESHOLD_ := 1073741824
 export MALLOC_TRIM_THRESHOLD_ := 1073741824
-# Two processes; the tests of a file stay together, and tests/tiers.py says which files come first.
-# Three processes on two cores: many tests wait, for processes that they start or for locks.
+# Three processes on two cores, for many tests wait for processes that they start. The tests of a file
+# stay together, and tests/tiers.py says which files come first.
 PYTEST := pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 INSTALLED := .venv/.installed
 VLLM := .venv.vllm/.installed
