@@ -16,7 +16,7 @@ from lever_plus.files.yaml_files import read_yaml
 from tiny_world import ROOT
 
 BLOCKS = all_blocks()
-SHOWN = {"", "text", "json", "jsonl", "csv", "mermaid"}
+SHOWN = {"", "text", "json", "jsonl", "csv"}
 """What is looked at, not typed."""
 GUIDES = "docs/guides/"
 RUN = {"bash": GUIDES, "python": "", "yaml": ""}

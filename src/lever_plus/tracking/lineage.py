@@ -21,11 +21,9 @@ CODE = "the code it runs, written by `make deps`"
 """Comment in dvc.yaml between what a stage reads and the source files that it depends on."""
 MODULES = {RCE: "offline"}
 """Stages whose module has another name: users know the stage by its first method."""
-SHARED_ROOMS = frozenset(
-    (
-        *("data", "evaluation", "features", "files", "hub", "metric"),
-        *("policy", "report", "selectors", "vlm"),
-    )
+SHARED_ROOMS = (
+    *("data", "evaluation", "features", "files", "hub", "metric", "policy", "report", "selectors"),
+    "vlm",
 )
 """Rooms that a stage depends on as a whole if it imports anything from them.
 
