@@ -582,6 +582,18 @@ MUTATIONS: Final = (
         "a policy that is trained anew is registered as the older one",
     ),
     Mutation(
+        "tracking/run.py",
+        "elif model and (key, step, last.timestamp) not in in_model:",
+        "elif False:",
+        "a kill between a run's figures and its model's leaves the model without them",
+    ),
+    Mutation(
+        "tracking/runs.py",
+        "if not complete or (model and model.tags.get(SUMMARY_MD5) != key):",
+        "if not complete:",
+        "a model that is registered after its run was evaluated has no figures",
+    ),
+    Mutation(
         "features/kept.py",
         "return row if _content(key, row) == content else None",
         "return row",

@@ -1,15 +1,16 @@
 """The model registry: every selector once, the champion until somebody names another."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_kills import save, trainings
-from test_runs import write
+from test_runs import SUMMARY, write
 
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
-from lever_plus.tracking.registry import CHAMPION, MODEL, Registry, Save, Selectors
+from lever_plus.tracking.registry import CHAMPION, LOGGED, MODEL, Registry, Save, Selectors
 from lever_plus.tracking.runs import Synced, sync
 from lever_plus.tracking.store import Store
 from lever_plus.tracking.training_run import TrainingRun, md5
@@ -110,3 +111,66 @@ def test_a_training_that_is_repeated_to_the_byte_is_the_same_version(
     runs[0].history.write_text(runs[0].history.read_text().replace("0.75", "0.875"))
     assert synced(params, runs) == (1, 0, 0)
     assert versions(client) == [1, 2]
+
+
+def evaluated(folder: Path, params: Params, runs: list[TrainingRun], how: Save = save) -> Synced:
+    summary = folder / "summary.json"
+    summary.write_text(json.dumps(SUMMARY))
+    return sync(params, runs, summary, folder / "usage", selectors=Selectors(runs, runs[0], how))
+
+
+def figures(client: Any) -> list[set[tuple[str, int, float]]]:
+    """Return the metrics (name, step, value) of each version's logged model, by seed."""
+    found = client.search_model_versions(f"name = '{MODEL}'")
+    found = sorted(found, key=lambda version: version.tags["pipeline.seed"])
+    models = [client.get_logged_model(version.tags[LOGGED]) for version in found]
+    return [{(m.key, m.step, m.value) for m in model.metrics or ()} for model in models]
+
+
+FIGURES = [{("curve/acc", 1, 0.6), ("curve/acc", 2, 0.7)}, {("curve/acc", 1, 0.8)}]
+
+
+def check_figures(client: Any) -> None:
+    first, second = figures(client)
+    assert first >= FIGURES[0]
+    assert second >= FIGURES[1]
+
+
+@pytest.mark.slow
+def test_a_model_has_its_figures_though_mlflow_was_stopped_between_its_run_and_it(
+    client: Any, params: Params, runs: list[TrainingRun], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """MLflow writes the figures of a run, and then, in another transaction, those of its model."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    written = SqlAlchemyStore._log_model_metrics
+
+    def stopped(self: Any, run_id: str, metrics: list[Any], *args: Any, **named: Any) -> None:
+        if any(metric.model_id for metric in metrics):
+            raise RuntimeError("killed")
+        written(self, run_id, metrics, *args, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqlAlchemyStore, "_log_model_metrics", stopped)
+        with pytest.raises(UserError, match="killed"):
+            evaluated(tmp_path, params, runs)
+    assert figures(client) == [set(), set()]
+    assert evaluated(tmp_path, params, runs) == (0, 2, 0)
+    check_figures(client)
+    for run in Store().runs("tags.`pipeline.stage` = 'grpo'"):
+        for metric in ("curve/acc", "eval/acc/mean"):
+            points = [point.step for point in Store().history(run.info.run_id, metric)]
+            assert len(points) == len(set(points)), "a figure is in its run twice"
+    assert evaluated(tmp_path, params, runs) == (0, 0, 0)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_registered_later_gets_the_figures_of_its_run(
+    client: Any, params: Params, runs: list[TrainingRun], tmp_path: Path
+) -> None:
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps(SUMMARY))
+    assert sync(params, runs, summary, tmp_path / "usage") == (2, 3, 0)
+    assert evaluated(tmp_path, params, runs) == (0, 2, 2)
+    check_figures(client)
+    assert evaluated(tmp_path, params, runs) == (0, 0, 0)

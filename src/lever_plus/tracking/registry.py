@@ -128,7 +128,8 @@ class Registry:
         If two machines create one at once, both use the older one and delete the other.
         """
         ask, client = self._store.ask, self._client
-        if not self._models(run_id, tags[CHECKPOINT_MD5]):
+        checkpoint = tags[CHECKPOINT_MD5]
+        if not self._store.models(run_id, checkpoint):
             ask(
                 client.create_logged_model,
                 self._store.experiment,
@@ -137,18 +138,14 @@ class Registry:
                 tags=dict(tags),
                 model_type="selector",
             )
-        first, *others = self._models(run_id, tags[CHECKPOINT_MD5])
+        first, *others = self._store.models(run_id, checkpoint)
         for other in others:
             self._delete(
-                lambda: [m.model_id for m in self._models(run_id, tags[CHECKPOINT_MD5])],
+                lambda: [m.model_id for m in self._store.models(run_id, checkpoint)],
                 other.model_id,
                 client.delete_logged_model,
             )
         return first
-
-    def _models(self, run_id: str, checkpoint: str) -> list[Any]:
-        found = self._store.models(run_id)
-        return [model for model in found if model.tags.get(CHECKPOINT_MD5) == checkpoint]
 
     def crown(self, checkpoint: str) -> None:
         """Give the version with this policy (its md5) the alias champion, unless it once had it."""

@@ -20,10 +20,10 @@ class Run:
     """One run; metrics are sent in batches. Methods raise UserError if a call fails."""
 
     def __init__(
-        self, client: Any, run_id: str, ask: Callable[..., Any], model: str | None = None
+        self, client: Any, run_id: str, ask: Callable[..., Any], model: Any = None
     ) -> None:
-        """Take MLflow's client, the run's id, what calls MLflow, and its logged model's id."""
-        self._client, self.id, self._ask, self.model = client, run_id, ask, model
+        """Take MLflow's client, the run's id, what calls MLflow, and the run's logged model."""
+        self._client, self.id, self._ask, self._model = client, run_id, ask, model
         self._buffer: list[Any] = []
         self._flushed = time.monotonic()
 
@@ -76,11 +76,15 @@ class Run:
         self.log(metrics, int(row["step"]))
 
     def log_anew(self, metrics: Mapping[tuple[str, int], float]) -> None:
-        """Log the values, {(metric, step): value}, that the run does not hold yet, in one call.
+        """Log the values, {(metric, step): value}, that the run or its model does not hold yet.
 
         Calling it again with the same values changes nothing, even on several machines at once: all
-        of them would add points with the same time stamp, which MLflow keeps once.
+        of them would add points with the same time stamp, which MLflow keeps once. MLflow writes a
+        point to the run first, and then to the model; after a kill between the two, the same point
+        is logged again.
         """
+        model = self._model
+        in_model = {(p.key, p.step, p.timestamp) for p in model.metrics or ()} if model else set()
         held: dict[tuple[str, int], Any] = {}
         for key in {key for key, _ in metrics}:
             points = self._ask(self._client.get_metric_history, self.id, key)
@@ -90,12 +94,15 @@ class Run:
             last = held.get((key, step))
             if last is None or last.value != value:
                 self._add(key, value, step, last.timestamp + 1 if last else started)
+            elif model and (key, step, last.timestamp) not in in_model:
+                self._add(key, value, step, last.timestamp)
         self.flush()
 
     def _add(self, key: str, value: float, step: int, time_ms: int) -> None:
         from mlflow.entities import Metric
 
-        self._buffer.append(Metric(key, float(value), time_ms, step, model_id=self.model))
+        model_id = self._model.model_id if self._model else None
+        self._buffer.append(Metric(key, float(value), time_ms, step, model_id=model_id))
 
     def flush(self) -> None:
         """Send the buffer."""
@@ -119,6 +126,11 @@ class Run:
 
         entities = [RunTag(key, value) for key, value in tags.items()]
         self._ask(self._client.log_batch, self.id, tags=entities)
+
+    def tag_model(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run's logged model, if it has one."""
+        if self._model:
+            self._ask(self._client.set_logged_model_tags, self._model.model_id, dict(tags))
 
     def end(self, status: str = "FINISHED", tags: Mapping[str, str] | None = None) -> None:
         """Send what is left and end the run.

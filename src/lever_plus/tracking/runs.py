@@ -16,7 +16,7 @@ from lever_plus.config.names import AGRO
 from lever_plus.config.params import Params
 from lever_plus.files.names import check_name
 from lever_plus.tracking.address import project_root, tracking_uri
-from lever_plus.tracking.checkpoints import whole_tags
+from lever_plus.tracking.checkpoints import checkpoint_md5, whole_tags
 from lever_plus.tracking.evaluations import Evaluation, read_ablations, read_evaluation, read_usage
 from lever_plus.tracking.hashes import data_inputs
 from lever_plus.tracking.history import Row, read_history
@@ -181,10 +181,16 @@ def _project_method(
         return 0
     for place, run in enumerate(trained):
         run_id = store.find(run.key()) if run.is_whole else None
+        if run_id is None:
+            continue
         # If several trainings gave the same history, `find` returns the newest run.
-        if run_id and store.find({**run.key(), **whole}) != run_id:
-            opened = store.open(run_id)
+        complete = store.find({**run.key(), **whole}) == run_id
+        # A model may be registered after its run was evaluated.
+        model = next(iter(store.models(run_id, checkpoint_md5(run))), None)
+        if not complete or (model and model.tags.get(SUMMARY_MD5) != key):
+            opened = store.open(run_id, model)
             opened.log_anew(evaluation.values(method, place))
+            opened.tag_model(whole)
             opened.tag(whole)
             added += 1
     tags = {"pipeline.stage": "evaluate", "pipeline.method": method}

@@ -11,6 +11,7 @@ from lever_plus.files.secrets import without_secrets
 from lever_plus.tracking.address import shown, tracking_uri
 from lever_plus.tracking.alone import alone
 from lever_plus.tracking.calls import ask
+from lever_plus.tracking.checkpoints import CHECKPOINT_MD5
 from lever_plus.tracking.lineage import git_commit
 from lever_plus.tracking.makers import (
     CLOSE,
@@ -167,19 +168,24 @@ class Store:
         run.log_params({key: without_secrets(str(value)) for key, value in params.items()})
         return run
 
-    def open(self, run_id: str) -> Run:
-        """Return an existing run, to add to it and to its logged model."""
-        found = self.models(run_id)
-        return Run(self._client, run_id, self.ask, found[0].model_id if found else None)
+    def open(self, run_id: str, model: Any = None) -> Run:
+        """Return an existing run, to add to it and to a logged model of it (one of `models`)."""
+        return Run(self._client, run_id, self.ask, model)
 
-    def models(self, run_id: str) -> list[Any]:
-        """Return the logged models of a run, the oldest first; of several the oldest is kept."""
+    def models(self, run_id: str, checkpoint: str) -> list[Any]:
+        """Return a run's logged models that hold a policy, the oldest first.
+
+        Args:
+            run_id: MLflow's id of the run.
+            checkpoint: md5 of the policy's file. Of several models the oldest is kept.
+        """
         found = self.ask(
             self._client.search_logged_models,
             [self._experiment],
             filter_string=f"source_run_id = '{run_id}'",
         )
-        return sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
+        held = [model for model in found if model.tags.get(CHECKPOINT_MD5) == checkpoint]
+        return sorted(held, key=lambda model: (model.creation_timestamp, model.model_id))
 
     def clear_lost(self) -> None:
         """Close or delete the runs whose processes are gone; call it inside `alone`."""
