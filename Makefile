@@ -105,7 +105,7 @@ deps: $(INSTALLED) ## Write each stage's import closure into dvc.yaml
 
 docs: $(INSTALLED) ## Build the documentation into site/, with every link checked
 	mkdocs build
-	@echo "site/index.html is its first page; make docs-serve shows it with its search"
+	@echo "open site/index.html"
 
 docs-serve: $(INSTALLED) ## Show the documentation on loopback, and again after every change
 	mkdocs serve --dev-addr 127.0.0.1:8000
