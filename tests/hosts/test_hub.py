@@ -103,6 +103,7 @@ def test_nothing_is_fetched_or_sent_where_the_environment_does_not_allow_it(
         load_selector(checkpoint, revision="main")
 
 
+@pytest.mark.long
 def test_a_hub_that_refuses_is_quoted(served: Served, checkpoint: Path, tmp_path: Path) -> None:
     _, environment = served
     gone = {**environment, "HF_ENDPOINT": "http://127.0.0.1:9"}

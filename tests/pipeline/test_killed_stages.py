@@ -88,7 +88,7 @@ def kill_often(zygote: Zygote, ran: Ran, stage: str, times: int, root: Path) -> 
             answered = 0
 
 
-@pytest.mark.parametrize("stage", others_long(STAGES, {"sft_data", "grpo"}))
+@pytest.mark.parametrize("stage", others_long(STAGES, {"grpo"}))
 def test_a_stage_that_was_killed_ends_as_one_that_was_not(
     zygote: Zygote, ran: Ran, stage: str, tmp_path: Path
 ) -> None:

@@ -62,6 +62,20 @@ def leaves(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 VALUES = leaves(YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8")))
 SHOWN_HERE = [key for key, leaf in SETTINGS.items() if "::" not in leaf.shown]
+QUICK = ("prepare", "in_context", "embed", "pool", "sft_data")
+"""Stages that run in a moment: `make test` tries all their settings."""
+
+
+def in_tiers(keys: list[str]) -> list[Any]:
+    """Return settings for a test; of a stage that is not quick, `make test` tries the first one."""
+    tried: set[str] = set()
+    found = []
+    for key in keys:
+        stages = {part.partition(":")[0] for part in SETTINGS[key].shown.split()} - {*QUICK}
+        later = bool(stages) and stages <= tried
+        found.append(pytest.param(key, marks=[pytest.mark.long] if later else []))
+        tried |= stages
+    return found
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
@@ -156,7 +170,7 @@ def known() -> dict[Any, dict[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", SHOWN_HERE)
+@pytest.mark.parametrize("key", in_tiers(SHOWN_HERE))
 def test_another_value_changes_what_its_stages_write(
     ran: Ran, house: World, known: dict[Any, dict[str, str]], key: str, tmp_path: Path
 ) -> None:

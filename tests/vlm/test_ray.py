@@ -75,6 +75,7 @@ def test_results_are_those_of_this_process(
     assert vlm.usage.tokens_whole == local.usage.tokens_whole
 
 
+@pytest.mark.long
 def test_another_instruction_is_asked_on_the_same_actors(
     vlm: RayVlm, local: HuggingFaceVlm, requests: list[Request]
 ) -> None:
@@ -86,6 +87,7 @@ def test_another_instruction_is_asked_on_the_same_actors(
     assert other.usage is vlm.usage
 
 
+@pytest.mark.long
 def test_another_model_under_the_same_path_does_not_answer(
     folders: Folders, settings: HuggingFaceVlmParams, requests: list[Request], local: HuggingFaceVlm
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_killed_actor_is_replaced_and_nothing_is_lost(
     assert after[1] == before[1]
 
 
+@pytest.mark.long
 def test_actors_load_a_bfloat16_model(
     folders: Folders, settings: HuggingFaceVlmParams, vlm: RayVlm, requests: list[Request]
 ) -> None:
