@@ -166,9 +166,8 @@ def test_the_search_box_finds_names_as_people_write_them(address: str, tmp_path:
             tab.open("about:blank")  # what the last search found is no longer there
             tab.open(f"{address}/index.html")
             tab.wait(f"document.readyState === 'complete' && {BOX}")
-            tab.value(
-                f"{OPEN}, {BOX}.focus(), {BOX}.value = {json.dumps(typed)}, {BOX}.dispatchEvent({KEY})"
-            )
+            tab.value(f"{OPEN}, {BOX}.focus(), {BOX}.value = {json.dumps(typed)}")
+            tab.value(f"{BOX}.dispatchEvent({KEY})")
             tab.wait(f"{HEADINGS}.length")
             found = tab.value(f"{HEADINGS}.map(each => each.textContent.trim())")
             assert heading in found, (typed, found)
