@@ -66,7 +66,7 @@ types: $(INSTALLED)
 pytest: $(INSTALLED)
 	$(PYTEST) -m 'not long and not vllm and not lmms'
 
-test-fast: $(INSTALLED) ## Ruff and the quick tests of every room, after an edit (under 90 seconds)
+test-fast: $(INSTALLED) ## Ruff and the quick tests of every subpackage, after an edit (under 90 seconds)
 	ruff check --quiet .
 	$(PYTEST) -m 'not slow and not long' @tests/fast.txt
 

@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: a small embedded data set and tiny untrained models."""
+"""Fixtures that several subpackages share: a small embedded data set and tiny untrained models."""
 
 import os
 

@@ -1,7 +1,7 @@
 """Known mistakes that the tests must catch: `make mutants` applies each to a copy and runs them.
 
 A mutation is killed if a test fails that passes without it. The fast tests of the pipeline run
-first, then those of the file's own room. Exit 1: a mutation survives, its text is not in the
+first, then those of the file's own subpackage. Exit 1: a mutation survives, its text is not in the
 source, or the tests fail without any.
 """
 

@@ -184,16 +184,17 @@ def test_what_the_extras_bring_is_blocked() -> None:
 
 def test_every_module_of_the_core_loads_with_the_base_alone(base: Base, tmp_path: Path) -> None:
     source = ROOT / "src"
-    paths = [p for room in CORE for p in _modules(source / "lever_plus" / room)]
-    modules = [".".join(p.relative_to(source).with_suffix("").parts) for p in paths]
+    paths = [path for name in CORE for path in _modules(source / "lever_plus" / name)]
+    modules = [".".join(path.relative_to(source).with_suffix("").parts) for path in paths]
     assert len(modules) > 40
     names = [module.removesuffix(".__init__") for module in modules]
     done = base.run(IMPORT, tmp_path, modules=names, blocked=set(blocked()))
     assert done.returncode == 0, done.stderr
 
 
-def _modules(room: Path) -> list[Path]:
-    return sorted(room.rglob("*.py")) if room.is_dir() else [room.with_suffix(".py")]
+def _modules(path: Path) -> list[Path]:
+    """Return the modules of a subpackage, or a module that is one file."""
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
 
 
 def test_the_command_line_helps_with_the_base_alone(base: Base, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The rooms: imports run downwards only, and files stay small."""
+"""The subpackages: imports run downwards only, and files stay small."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import pytest
 from tiny_world import ROOT
 
 PACKAGE = ROOT / "src" / "lever_plus"
-ROOMS = [
+SUBPACKAGES = [
     "errors",
     "files",
     "config",
@@ -34,25 +34,26 @@ ROOMS = [
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def rooms_imported(path: Path) -> set[str]:
+def subpackages_imported(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    assert "lever_plus" not in names, f"{path} imports the public face, which is above all rooms"
+    assert "lever_plus" not in names, f"{path} imports the public face, above all subpackages"
     parts = [name.split(".") for name in names]
     return {part[1] for part in parts if part[0] == "lever_plus" and len(part) > 1}
 
 
-def test_a_file_imports_only_rooms_above_its_own() -> None:
+def test_a_file_imports_only_subpackages_listed_before_its_own() -> None:
     below: dict[str, list[str]] = {}
     for path in FILES:
-        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room == "__init__":
+        subpackage = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if subpackage == "__init__":
             continue
-        wrong = [r for r in rooms_imported(path) if ROOMS.index(r) > ROOMS.index(room)]
+        own = SUBPACKAGES.index(subpackage)
+        wrong = [each for each in subpackages_imported(path) if SUBPACKAGES.index(each) > own]
         if wrong:
             below[str(path.relative_to(PACKAGE))] = wrong
     assert below == {}
@@ -133,7 +134,7 @@ OWNERS = {
 PARSING = re.compile(r"json\.loads?\(|\.write_text\(|\bYAML\(")
 
 
-def test_files_are_read_and_written_by_one_room() -> None:
+def test_files_are_read_and_written_by_one_subpackage() -> None:
     parsing = {
         str(path.relative_to(PACKAGE))
         for path in FILES

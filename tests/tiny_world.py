@@ -1,4 +1,4 @@
-"""A small embedded data set and where tiny models lie: what several rooms' tests share."""
+"""A small embedded data set and where tiny models lie: what several subpackages' tests share."""
 
 from dataclasses import dataclass
 from pathlib import Path

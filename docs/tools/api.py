@@ -1,4 +1,4 @@
-"""The pages of `reference/api/`: the public face, then a page for each room, for mkdocstrings."""
+"""The pages of `reference/api/` for mkdocstrings: the public face, then one for each subpackage."""
 
 import ast
 from collections.abc import Iterator
@@ -9,32 +9,32 @@ from tables import table
 
 PACKAGE: Final = Path(__file__).parents[2] / "src" / "lever_plus"
 ON_PARAMS: Final = "config"
-"""The room whose fields are parameters, which have a page of their own."""
+"""The subpackage whose fields are parameters, which have a page of their own."""
 WITHOUT_FIELDS: Final = "    options:\n      show_if_no_docstring: false"
 FACE: Final = "index.md"
 OPENING: Final = """# Python
 
-The public face is what `import lever_plus` offers. The package has rooms, and each has a page with
-every public module, class, function and method. [Architecture](../../architecture.md) says what the
-rooms are for; a room imports only rooms that are listed there before it.
+The public face is what `import lever_plus` offers. The package consists of subpackages. Each has a
+page with every public module, class, function and method; the
+[architecture](../../architecture.md#subpackages) says what each is for.
 """
 
 
 def pages() -> dict[str, str]:
     """Return {file name: text} of every page."""
-    return {FACE: _face(), **{f"{room}.md": _room(room) for room in rooms()}}
+    return {FACE: _face(), **{f"{name}.md": _subpackage(name) for name in subpackages()}}
 
 
-def rooms() -> list[str]:
-    """Return the rooms, in alphabetical order."""
-    return sorted({_room_of(path) for path in _files()})
+def subpackages() -> list[str]:
+    """Return the subpackages, and `errors`, in alphabetical order."""
+    return sorted({_subpackage_of(path) for path in _files()})
 
 
 def _files() -> Iterator[Path]:
     return (p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "__init__.py")
 
 
-def _room_of(path: Path) -> str:
+def _subpackage_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -48,7 +48,7 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _says_something(path: Path) -> bool:
-    """An `__init__` file that holds its docstring alone says what the room's page says first."""
+    """An `__init__` file with nothing but a docstring says what its page begins with."""
     return path.name != "__init__.py" or len(_tree(path).body) > 1
 
 
@@ -56,13 +56,13 @@ def _summary(path: Path) -> str:
     return (ast.get_docstring(_tree(path)) or "").strip()
 
 
-def _room(room: str) -> str:
-    files = [path for path in _files() if _room_of(path) == room]
+def _subpackage(name: str) -> str:
+    files = [path for path in _files() if _subpackage_of(path) == name]
     opening = _summary(files[0])
     modules = [f"::: {_name(path)}" for path in files if _says_something(path)]
-    if room == ON_PARAMS:
+    if name == ON_PARAMS:
         modules = [f"{module}\n{WITHOUT_FIELDS}" for module in modules]
-    return "\n\n".join([f"# {room}", opening, *modules]) + "\n"
+    return "\n\n".join([f"# {name}", opening, *modules]) + "\n"
 
 
 def _face() -> str:
@@ -78,8 +78,8 @@ def _face() -> str:
         for name, place in sorted(places.items(), key=lambda item: item[0].lower())
     ]
     names = table(["`from lever_plus import ...`", "what it is"], rows)
-    others = ", ".join(f"[{room}]({room}.md)" for room in rooms())
-    return "\n".join([OPENING, names, "", "All rooms: " + others + ".", ""])
+    others = ", ".join(f"[{name}]({name}.md)" for name in subpackages())
+    return "\n".join([OPENING, names, "", "All subpackages: " + others + ".", ""])
 
 
 def _says(place: str, name: str) -> str:

@@ -125,7 +125,7 @@ def _parts(key: str, section: Mapping[str, Any], known: Mapping[str, Any]) -> It
     """Yield a section, or one part for each of its kinds, then the kinds of what it holds."""
     members = _members(section, known)
     if len(members) > 1:
-        yield Part(key, _other(section), []) if "." not in key else Part(key, "", [])
+        yield Part(key, _other(section), [])
     for member in members:
         kind = member["properties"].get("kind", {}).get("const")
         title = f"{key}, kind: {kind}" if len(members) > 1 else key

@@ -28,7 +28,7 @@ def pages() -> dict[Path, str]:
 
 
 def write() -> None:
-    """Write them, and remove pages of rooms that are gone."""
+    """Write them, and remove pages of subpackages that are gone."""
     wanted = pages()
     for path in set((REFERENCE / "api").glob("*.md")) - wanted.keys():
         path.unlink()

@@ -225,13 +225,8 @@ def test_the_settings_on_a_page_are_valid(
         (tmp_path / f"{module}.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     preset = tmp_path / "preset.yaml"
-    preset.write_text(_with_scores(block.text), encoding="utf-8")
+    preset.write_text(block.text, encoding="utf-8")
     assert load_with_preset(ROOT / "params.yaml", preset) != load_params(ROOT / "params.yaml")
-
-
-def _with_scores(text: str) -> str:
-    """Return settings with the scores that a reward of one's own needs."""
-    return text + "rl_data: {scores: [gt_prob]}\n" if "function:" in text else text
 
 
 @pytest.mark.slow

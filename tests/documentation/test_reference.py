@@ -65,9 +65,9 @@ def test_a_page_is_what_the_code_says(path: Path) -> None:
     assert path.read_text("utf-8") == WRITTEN[path], "run `python docs/tools/write_reference.py`"
 
 
-def test_there_is_a_page_for_every_room_and_for_no_other() -> None:
+def test_there_is_a_page_for_every_subpackage_and_for_no_other() -> None:
     folder = ROOT / "docs" / "reference" / "api"
-    assert {path.stem for path in folder.glob("*.md")} == {"index", *api.rooms()}
+    assert {path.stem for path in folder.glob("*.md")} == {"index", *api.subpackages()}
 
 
 def test_every_parameter_is_on_its_page_with_a_meaning() -> None:

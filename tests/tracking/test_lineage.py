@@ -22,9 +22,9 @@ def package(tmp_path: Path) -> Path:
     root = tmp_path / "src"
     files = {
         "pipeline/one.py": "from lever_plus.a import f\n",
-        "a.py": "def f():\n    from lever_plus.room import b\n    return b\n",
-        "room/__init__.py": '"""Room."""\n',
-        "room/b.py": "import json\n",
+        "a.py": "def f():\n    from lever_plus.part import b\n    return b\n",
+        "part/__init__.py": '"""Part."""\n',
+        "part/b.py": "import json\n",
         "unused.py": "",
     }
     for name, text in files.items():
@@ -37,7 +37,7 @@ def package(tmp_path: Path) -> Path:
 def test_the_closure_follows_imports_inside_functions(package: Path) -> None:
     closure = import_closure("lever_plus.pipeline.one", package)
     names = [str(path.relative_to(package / "lever_plus")) for path in closure]
-    assert names == ["a.py", "pipeline/one.py", "room/b.py"]
+    assert names == ["a.py", "part/b.py", "pipeline/one.py"]
 
 
 @pytest.mark.parametrize(("path", "package"), PIPELINES.items(), ids=str)
@@ -69,15 +69,15 @@ def test_shipped_models_are_data_wherever_code_is_listed_and_part_of_no_other_de
 def test_a_folder_stands_for_its_files_where_all_of_them_are_imported(package: Path) -> None:
     """One that holds another file too would make the stage depend on what it does not import."""
     text = "stages:\n  one:\n    deps: []\n"
-    room = package / "lever_plus" / "room"
-    assert "- src/lever_plus/room\n" in with_code_deps(text, package.parent)
-    (room / "other.py").write_text("")
+    part = package / "lever_plus" / "part"
+    assert "- src/lever_plus/part\n" in with_code_deps(text, package.parent)
+    (part / "other.py").write_text("")
     after = with_code_deps(text, package.parent)
-    assert "- src/lever_plus/room/b.py\n" in after
+    assert "- src/lever_plus/part/b.py\n" in after
     assert "other.py" not in after
 
 
-def test_a_shared_room_is_listed_whole(package: Path) -> None:
+def test_a_shared_subpackage_is_listed_whole(package: Path) -> None:
     """Whatever a stage imports from it: dvc.yaml is short enough to be read."""
     lever_plus = package / "lever_plus"
     (lever_plus / "data").mkdir()

@@ -25,7 +25,7 @@ IN_CONTEXT: Final = {
     "both_halves": "one for each half",
     "both_halves_reversed": "the same in the other order",
     "both_halves_then_other": "one for each half, then one with house words of other meanings",
-    "twin": "one that explains both (no pool has such a twin)",
+    "twin": "one that explains both (no pool holds such an example)",
 }
 """{row of metrics/in_context.json: which demonstrations are shown}, in the order of the story."""
 IN_CONTEXT_HEADER: Final = ["shown before a question in two house words", "right"]

@@ -21,14 +21,14 @@ CODE = "the code it runs, written by `make deps`"
 """Comment in dvc.yaml between what a stage reads and the source files that it depends on."""
 MODULES = {RCE: "offline"}
 """Stages whose module has another name: users know the stage by its first method."""
-SHARED_ROOMS = (
+SHARED_SUBPACKAGES = (
     *("data", "evaluation", "features", "files", "hub", "metric", "policy", "report", "selectors"),
     "vlm",
 )
-"""Rooms that a stage depends on as a whole if it imports anything from them.
+"""Subpackages that a stage depends on as a whole if it imports anything from them.
 
-The others are listed file by file: what researchers change most (config, training), and rooms
-that hold what no stage may depend on (pipeline, tracking, house_words with its recipe).
+The others are listed file by file: what researchers change most (config, training), and
+subpackages that hold what no stage may depend on (pipeline, tracking, house_words with its recipe).
 """
 
 
@@ -94,17 +94,17 @@ def _imports(code: str) -> tuple[str, ...]:
 
 
 def _short(code: list[Path], package: Path) -> list[Path]:
-    """Replace files by their folder: in shared rooms always, else where all its modules are listed.
+    """Replace files by their folder: in shared subpackages always, else if it is listed completely.
 
     A stage's list stays short enough to be read, and DVC, which parses its lock file between any
     two stages, keeps one entry instead of many.
     """
     short: set[Path] = set()
     for path in code:
-        room = path.relative_to(package).parts[0]
+        subpackage = path.relative_to(package).parts[0]
         modules = {p for p in path.parent.rglob("*.py") if p.name != "__init__.py"}
-        if room in SHARED_ROOMS:
-            short.add(package / room)
+        if subpackage in SHARED_SUBPACKAGES:
+            short.add(package / subpackage)
         elif path.parent != package and modules <= set(code):
             short.add(path.parent)
         else:
@@ -128,7 +128,7 @@ def with_code_deps(
     Args:
         dvc_yaml: Content of the file; comments and all other entries stay as they are.
         root: The project's root.
-        package: Room of the stages, see `module_of`.
+        package: Subpackage of the stages, see `module_of`.
         params_of: Returns the keys of params.yaml that a stage reads; None leaves them as they are.
     """
     content = parse_yaml(dvc_yaml, "dvc.yaml", "restore it", comments=True)

@@ -148,7 +148,7 @@ class Told(Protocol):
 
 
 class Vlm(Protocol):
-    """A frozen VLM as the other rooms use it; `StoredVlm` is a back end with a store."""
+    """A frozen VLM as the other subpackages use it; `StoredVlm` is a back end with a store."""
 
     @property
     def identity(self) -> VlmIdentity:
