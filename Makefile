@@ -54,23 +54,23 @@ dashboard: $(INSTALLED) ## optuna-dashboard on the study's storage, on loopback
 test: lint ## Ruff, mypy and tests of every property, before a commit (under 8 minutes)
 	$(MAKE) --no-print-directory -j 2 types pytest # mypy needs one core for a minute, where it has no cache
 
-lint: $(INSTALLED)
+lint: $(INSTALLED) ## Ruff, dvc.yaml and the Dockerfile (seconds)
 	ruff check .
 	ruff format --check .
 	lever-plus deps
 	hadolint Dockerfile
 
-types: $(INSTALLED)
+types: $(INSTALLED) ## Mypy, in strict mode
 	mypy
 
-pytest: $(INSTALLED)
+pytest: $(INSTALLED) ## The tests of `make test`, without lint and types
 	$(PYTEST) -m 'not long and not vllm and not lmms'
 
 test-fast: $(INSTALLED) ## Ruff and the quick tests of every subpackage, after an edit (under 90 seconds)
 	ruff check --quiet .
 	$(PYTEST) -m 'not slow and not long' @tests/fast.txt
 
-test-long: $(INSTALLED) ## The longest tests, which CI runs too (more whole pipelines and kills)
+test-long: $(INSTALLED) ## The longest tests, which CI runs each night (more whole pipelines and kills)
 	$(PYTEST) -m long
 
 # A vLLM for CPUs, which brings a torch of its own; what it does not need to serve text and images

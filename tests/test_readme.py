@@ -168,7 +168,8 @@ def front() -> str:
     for name in front_methods(summary):
         at = {row["shots"]: row for row in summary["rows"] if row["method"] == name}
         row = stop if name == GRPO_STOP else at.get(SHOT) or at[0]
-        shown = f"{row['demonstrations']:.2f} on average" if row is stop else str(row["shots"])
+        few = f"{row['demonstrations']:.2f} on average, at most {row['shots']}"
+        shown = few if row is stop else str(row["shots"])
         trained = str(row["seeds"]) if methods[name].kind == "trained" else "none"
         numbers = [shown, tables.percent(row), f"{row['n']:,}", trained]
         begin = BEGIN.get(methods[name].kind, "")

@@ -34,10 +34,10 @@ def reader(
     written_pool(folder / "pool.jsonl", pool)
     shutil.copy(world.splits["test"][0].image, folder / "photo.png")
     shutil.copytree(MODELS, folder / "models")
-    with (folder / "questions.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(
-            [("question", "answer", "image"), *((e.question, e.answer, e.image) for e in pool)]
-        )
+    for name in ("train.csv", "test.csv"):
+        with (folder / name).open("w", encoding="utf-8", newline="") as file:
+            rows = ((e.question, e.answer, e.image) for e in pool)
+            csv.writer(file).writerows([("question", "answer", "image"), *rows])
     questions = [{"image": e.image, "question": e.question, "answers": e.answers} for e in pool]
     lines = "".join(json.dumps(row) + "\n" for row in questions)
     (folder / "questions.jsonl").write_text(lines, encoding="utf-8")

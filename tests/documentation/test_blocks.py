@@ -79,6 +79,7 @@ AROUND = {
     "curl",
     "ls",
     "printf",
+    "sed",
     "echo",
     "unset",
 }
@@ -90,8 +91,9 @@ MADE = (
 )
 """What the pipeline and the commands make."""
 YOURS = (
-    *("pool.jsonl", "photo.png", "questions.csv", "questions.jsonl", "other.sqlite"),
+    *("pool.jsonl", "photo.png", "train.csv", "test.csv", "questions.jsonl", "other.sqlite"),
     *("models/", "data/", "tasks", "results", "my-pool", "my_", "/mnt/", "lmms_eval"),
+    *("/path/to/", "/out"),
 )
 """What a reader has, or names."""
 ENDINGS = "yaml|json|jsonl|csv|png|sqlite|py|txt|md|db|html|toml"
@@ -171,7 +173,7 @@ def _pip(words: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     known = extras["optional-dependencies"].keys()
     for word in words:
-        found = re.fullmatch(r"(?:lever-plus|\.)\[(.*)\]", word)
+        found = re.fullmatch(r"(?:(?:/.*/)?lever-plus|\.)\[(.*)\]", word)
         assert not found or set(found[1].split(",")) <= known, word
 
 
@@ -270,6 +272,7 @@ def test_commands_are_taken_apart_as_a_shell_does() -> None:
         "lever-plus bench scoring --ablation",
         "make reproduce",
         "pip install 'lever-plus[everything]'",
+        "pip install '/path/to/lever-plus[everything]'",
         "docker compose up pipelines",
     ],
 )

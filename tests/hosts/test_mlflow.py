@@ -232,7 +232,7 @@ def test_the_champion_is_loaded_and_served_by_its_name(
     model = mlflow.pyfunc.load_model(champion)
     assert chosen(model.predict(rows(asked, 200))) == ids(asked)
     port, log = free_port(), tmp_path / "served.log"
-    (command,) = re.findall(r"^(mlflow models serve .*) -p 5000$", GUIDE.read_text(), re.MULTILINE)
+    (command,) = re.findall(r"^(mlflow models serve .*) -p 5001$", GUIDE.read_text(), re.MULTILINE)
     assert champion in command
     config = json.dumps({"vlm": {"model": "shipped:vlm", "max_new_tokens": 1}})
     environment = {

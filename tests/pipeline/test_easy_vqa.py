@@ -22,6 +22,7 @@ INSTALL = "pip install -c constraints.txt easy-vqa\n"
 """The only command that is not run: the package is in the test environment."""
 FEWER = "data: {source: {train: {sample: 240}, dev: {held_out: 40}, test: {sample: 60}}}\n"
 SIZES = {"train": 240, "dev": 40, "test": 60}
+OWN_SIZES = {"train": 80, "dev": 10, "test": 20}
 
 
 def blocks(language: str) -> list[str]:
@@ -29,7 +30,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
-GET, OWN_LIST, PRESET, TINY, RUN = blocks("console")
+GET, PRESET, TINY, RUN, OWN_LISTS, OWN_SETTINGS, OWN_RUN = blocks("console")
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +102,12 @@ def test_the_page_s_list_of_ones_own_is_imported(
     for gray, name in enumerate(("street", "beach")):
         draw(tmp_path / "photos" / f"{name}.jpg", gray)
     (rows,) = blocks("csv")
-    name, *command = shlex.split(OWN_LIST)
+    name, *command = shlex.split(OWN_LISTS.splitlines()[0])
     assert name == "lever-plus"
     Path(command[1]).write_text(rows)
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
+    assert 'set image_name of data.source.train to "{image_id}.jpg"' in done.output
     made = tmp_path / "data" / "own" / "train"
     files = (made / "questions.json", made / "annotations.json", made / "images")
     examples = read_vqa_files(*files, "{image_id}.jpg")
@@ -113,6 +115,34 @@ def test_the_page_s_list_of_ones_own_is_imported(
         ("What colour is the door?", "green"),
         ("How many people are there?", "2"),
     ]
+
+
+@pytest.mark.long
+def test_the_pipeline_reads_lists_of_ones_own(tmp_path: Path) -> None:
+    """As the page says; what a reader edits by hand is replaced here."""
+    project = Project(tmp_path)
+    for split, count in (("train", 50), ("test", 10)):
+        rows = []
+        for number in range(count):
+            draw(tmp_path / "photos" / f"{split}{number}.jpg", number + 100 * (split == "test"))
+            rows += [f"What is {word}?,red,photos/{split}{number}.jpg" for word in ("this", "that")]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["question,answer,image", *rows]) + "\n")
+    said = project.bash(OWN_LISTS)
+    assert said.count('"{image_id}.jpg"') == 2
+    project.bash(OWN_SETTINGS)
+    own = tmp_path / "own.yaml"
+    text = own.read_text().replace("{image_id}.png", "{image_id}.jpg")
+    text = text.replace("sample: 2000", "sample: 80").replace("sample: 1000", "sample: null")
+    text = text.replace("{held_out: 300}", "{held_out: 10}")
+    text = text.replace("data:\n", "data:\n  rl_queries: 80\n  sft_queries: 20\n", 1)
+    own.write_text(text)
+    overlay, *rest = OWN_RUN.splitlines()
+    project.bash(overlay)
+    project.bash(TINY)
+    said = project.bash("\n".join(rest))
+    assert "MISSING" not in said
+    splits = read_splits(tmp_path / "artifacts" / "prepare", tmp_path)
+    assert {split: len(rows) for split, rows in splits.items()} == OWN_SIZES
 
 
 def test_the_doctor_says_where_the_files_come_from(
