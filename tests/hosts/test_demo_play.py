@@ -194,7 +194,7 @@ def test_a_hand_may_not_show_what_a_selector_may_not(play: Playground, asked: As
     query, number = asked.queries[0], asked.pool[0].question_id
     with pytest.raises(PointerError, match="example 77 can't be shown"):
         play.ask_by_hand(query, [number, 77])
-    with pytest.raises(PointerError, match="there twice"):
+    with pytest.raises(PointerError, match="chosen twice"):
         play.ask_by_hand(query, [number, number])
     with pytest.raises(PointerError, match="has another image"):
         play.ask_by_hand(asked.pool[0].query, [number])

@@ -135,7 +135,10 @@ BAD = [
     ({"image": "What is in the picture?"}, "cannot be read"),
     ({"image": "https://example.org/a.png"}, "nothing is downloaded"),
     ({"image": "data:image/png;base64,@@"}, "is not the data URL of an image"),
-    ({"shots": 9}, "this selector picks 1 to 2 demonstrations, not 9"),
+    (
+        {"shots": 9},
+        "this selector can pick 1 to 2 demonstrations, but 9 were asked for: ask for 2 or fewer",
+    ),
     ({"pool": []}, "use a larger pool, or fewer shots"),
     ({"pool": [{"image": "gone.png", "question": "a", "answer": "b"}]}, "image gone.png cannot be"),
     ({"shot": 2}, "Extra inputs are not permitted"),

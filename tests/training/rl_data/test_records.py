@@ -345,7 +345,7 @@ def first(row: Line) -> Line:
         (lambda row: row.update(pool=[11, 10, 12, 13]), "query 2 has a different pool"),
         (
             lambda row: row["candidates"][1].update(pointer=[11, 10]),
-            "is there twice",
+            "occurs twice",
         ),
     ],
 )
