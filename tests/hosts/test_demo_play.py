@@ -252,7 +252,7 @@ def test_what_cannot_be_asked_is_a_sentence(
     ):
         with pytest.raises(UserError, match=said):
             play.query(given, question)
-    with pytest.raises(UserError, match="picks 1 to 2 demonstrations, not 3"):
+    with pytest.raises(UserError, match="can pick 1 to 2 demonstrations, but 3 were asked for"):
         Playground(trained, shipped, play.world, 3)
     few = Playground(trained, shipped, World("few", asked.pool[:1]), SHOTS)
     with pytest.raises(UserError, match="use a larger pool, or fewer shots"):

@@ -121,7 +121,11 @@ def test_images_are_opened_whole_whatever_lmms_eval_has_set(
         ({"image": None, "question": "What?"}, {}, '"image" is missing'),
         ({"question": 5}, {}, '"question" is missing or is not a string'),
         ({"question": "<image>"}, {}, "VLMs read as a special token"),
-        ({"question": "What?"}, {"shots": 3}, "picks 1 to 2 demonstrations, not 3"),
+        (
+            {"question": "What?"},
+            {"shots": 3},
+            "can pick 1 to 2 demonstrations, but 3 were asked for",
+        ),
         ({"question": "What?"}, {"shots": -1}, "shots: input should be greater than or equal"),
         ({"question": "What?"}, {"pool": None}, "asks for 2 demonstrations, but names no pool"),
         ({"question": "What?"}, {"pool": "gone.jsonl"}, "gone.jsonl"),

@@ -116,7 +116,7 @@ def test_the_vlm_answers_without_and_with_them(
         ({"question": " "}, '"question" has no text'),
         ({"question": "What <image>?"}, "VLMs read as a special token"),
         ({"question": 3}, "question: input should be a valid string, not 3"),
-        ({"shots": 0}, "picks 1 to 2 demonstrations, not 0"),
+        ({"shots": 0}, "can pick 1 to 2 demonstrations, but 0 were asked for"),
         ({"shots": 99}, "use a larger pool, or fewer shots"),
         ({"shots": True}, "shots: input should be a valid integer"),
         ({"pool": []}, '"pool" has 0 examples: it must have between 1 and 1,024'),
@@ -377,5 +377,5 @@ def test_a_pool_and_a_selector_are_tried_before_anybody_asks(
 ) -> None:
     with pytest.raises(UserError, match="use a larger pool, or fewer shots"):
         Service(load_selector(checkpoint), asked.pool[:1], SHOTS)
-    with pytest.raises(UserError, match="picks 1 to 2 demonstrations, not 3"):
+    with pytest.raises(UserError, match="can pick 1 to 2 demonstrations, but 3 were asked for"):
         Service(load_selector(checkpoint), asked.pool, 3)
