@@ -213,7 +213,9 @@ def test_what_is_missing_or_too_much_is_one_sentence(
     assert "nowhere holds no checkpoint" in refused(*nowhere, "--pool", pool)
     no_image = asked(checkpoint, Query("none.png", "What?"))
     assert "image none.png cannot be read" in refused(*no_image, "--pool", pool)
-    assert "picks 1 to 4 demonstrations, not 5" in refused(*options, "--pool", pool, "--shots", 5)
+    assert "can pick 1 to 4 demonstrations, but 5 were asked for" in refused(
+        *options, "--pool", pool, "--shots", 5
+    )
     few = tmp_path / "few.jsonl"
     few.write_text(pool.read_text().partition("\n")[0])
     assert "but the pool has 1 examples with another image" in refused(*options, "--pool", few)

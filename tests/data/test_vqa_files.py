@@ -120,7 +120,7 @@ def test_a_key_that_is_there_twice_is_refused_in_whatever_way_it_is_spelled(
     path = files.folder / "q.json"
     text = path.read_text().replace('"image_id": 1', f'"{twice}": 2, "image_id": 1')
     path.write_text(text)
-    with pytest.raises(UserError, match=r"q\.json is not valid JSON \(the key 'image_id' is there"):
+    with pytest.raises(UserError, match=r"q\.json is not valid JSON \(the key 'image_id' occurs"):
         load(path, QuestionsFile, "questions")
 
 
@@ -144,7 +144,7 @@ def test_a_missing_folder_of_images_is_named(files: Files, tmp_path: Path) -> No
 
 
 def test_another_number_of_answers_is_a_marked_fallback_only_on_request(files: Files) -> None:
-    """Without ten answers there is no official metric: a score by exact match is marked as such."""
+    """Without ten answers there is no VQA accuracy: a score by exact match is marked as such."""
     files.annotations[1]["answers"] = [{"answer_id": 1, "answer": "Yes."}]
     with pytest.raises(UserError, match="do not have 10 answers"):
         files.read()

@@ -61,7 +61,7 @@ def questions(tmp_path: Path) -> list[Example]:
     for number in range(QUESTIONS):
         image = tmp_path / f"question{number}.png"
         image.write_bytes(f"picture {number % IMAGES}".encode())
-        # Three humans that agree with an answer make its official accuracy 0.9.
+        # Three humans that agree with an answer make its VQA accuracy 0.9.
         humans = 3 if number == 0 else 10
         answers = (*[f"answer {number}"] * humans, *["other"] * (10 - humans))
         found.append(Example(str(image), f"question {number}", f"answer {number}", answers))

@@ -61,7 +61,7 @@ def test_secrets_are_hidden_and_what_is_around_them_stays(text: str) -> None:
         "max_tokens=5 is above 3, total_tokens: 7",
         "set the password: use the environment variable OPENAI_API_KEY",
         'question 7: the token "<image>" ends a turn',
-        "the key 'a' is there twice; a basic mistake; key=a",
+        "the key 'a' occurs twice; a basic mistake; key=a",
         "git@github.com:a/b.git and task-scheduling and risk-averse_questions",
     ],
 )

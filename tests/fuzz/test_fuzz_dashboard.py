@@ -134,7 +134,9 @@ def test_foreign_hosts_and_pages(dashboard: Dashboard) -> None:
 def test_a_taken_port_is_named(dashboard: Dashboard) -> None:
     from lever_plus.experiments.study.dashboard import dashboard_server
 
-    with pytest.raises(UserError, match=rf"127.0.0.1:{dashboard.port} .*choose another --port"):
+    with pytest.raises(
+        UserError, match=rf"127.0.0.1:{dashboard.port} .*choose another --port or --host"
+    ):
         dashboard_server(dashboard.storage, "127.0.0.1", dashboard.port)
     with pytest.raises(UserError, match="cannot listen on no.such.host"):
         dashboard_server(dashboard.storage, "no.such.host.invalid", 0)

@@ -85,7 +85,7 @@ def wrong_fields() -> Iterator[tuple[str, bytes, bytes]]:
             yield f"{key} is {value[:20]}", texts[0].encode(), texts[1].encode()
         texts = list(good)
         texts[place] = texts[place].replace(field, f"{field}, {field}", 1)
-        yield f"{field} is there twice", texts[0].encode(), texts[1].encode()
+        yield f"{field} occurs twice", texts[0].encode(), texts[1].encode()
 
 
 def test_files_in_vqav2_format(folder: Path) -> None:

@@ -199,7 +199,7 @@ def _shown(stop: dict[str, Any]) -> None:
     ("changes", "message"),
     [
         ({"price": 0.06}, "has a price twice"),
-        ({"demonstrations": 4.5}, "has more demonstrations than shots in a row"),
+        ({"demonstrations": 4.5}, "a row has more demonstrations than shots"),
         ({"n": 0}, "rows.1.n"),
     ],
 )

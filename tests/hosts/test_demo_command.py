@@ -139,6 +139,8 @@ def test_what_it_lacks_it_says_in_a_sentence(
     pool = written_pool(tmp_path / "pool.jsonl", asked.pool)
     own = ("--checkpoint", checkpoint, "--pool", pool, "--vlm", "shipped:vlm")
     assert "a price has no effect" in refused(*own, "--price", "0.1")
-    assert "picks 1 to 2 demonstrations, not 3" in refused(*own, "--shots", SHOTS + 1)
-    assert "choose another --port" in refused(*own, "--host", "192.0.2.1")
+    assert "can pick 1 to 2 demonstrations, but 3 were asked for" in refused(
+        *own, "--shots", SHOTS + 1
+    )
+    assert "choose another --port or --host" in refused(*own, "--host", "192.0.2.1")
     assert "nowhere holds no model" in refused(*own[:4], "--vlm", "nowhere")

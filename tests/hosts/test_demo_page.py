@@ -67,7 +67,7 @@ def test_a_round_shows_every_method_with_its_demonstrations_and_its_answer(
     page = View(play).round(found)
     columns = [lines(part) for part in re.findall(r"<section.*?</section>", page, re.DOTALL)]
     names = [column.split("\n", 3)[2].strip() for column in columns]
-    assert names == ["without", "random", "similar", "learned", "learned, stops"]
+    assert names == ["no demonstrations", "random", "similar", "learned", "learned, stops"]
     assert "nearest by question text" in columns[2]
     for column, shown in zip(columns, found.shown, strict=True):
         places = [column.index(f"{e.question}\n\n{e.answer}") for e in shown.examples]

@@ -194,7 +194,7 @@ def test_a_hand_may_not_show_what_a_selector_may_not(play: Playground, asked: As
     query, number = asked.queries[0], asked.pool[0].question_id
     with pytest.raises(PointerError, match="example 77 can't be shown"):
         play.ask_by_hand(query, [number, 77])
-    with pytest.raises(PointerError, match="there twice"):
+    with pytest.raises(PointerError, match="chosen twice"):
         play.ask_by_hand(query, [number, number])
     with pytest.raises(PointerError, match="has another image"):
         play.ask_by_hand(asked.pool[0].query, [number])
@@ -252,7 +252,7 @@ def test_what_cannot_be_asked_is_a_sentence(
     ):
         with pytest.raises(UserError, match=said):
             play.query(given, question)
-    with pytest.raises(UserError, match="picks 1 to 2 demonstrations, not 3"):
+    with pytest.raises(UserError, match="can pick 1 to 2 demonstrations, but 3 were asked for"):
         Playground(trained, shipped, play.world, 3)
     few = Playground(trained, shipped, World("few", asked.pool[:1]), SHOTS)
     with pytest.raises(UserError, match="use a larger pool, or fewer shots"):

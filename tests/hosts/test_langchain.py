@@ -144,9 +144,12 @@ def test_examples_that_are_added_at_once_have_numbers_of_their_own(
         ({"image": "nowhere.png", "question": "What?"}, "image nowhere.png cannot be read"),
         ({"image": "red", "question": "What?"}, "image red cannot be read"),
         ({"image": "https://a.org/b.png", "question": "What?"}, "nothing is downloaded"),
-        ({"image": None}, '"question" is missing, or is not a text'),
+        ({"image": None}, '"question" is missing or is not a string'),
         ({"image": None, "question": " "}, '"question" has no text'),
-        ({"image": None, "question": "What <image>?"}, "which VLMs read as a mark, not as text"),
+        (
+            {"image": None, "question": "What <image>?"},
+            "which VLMs read as a special token, not as text",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_an_error_of_langchain(

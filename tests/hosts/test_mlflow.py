@@ -135,7 +135,10 @@ BAD = [
     ({"image": "What is in the picture?"}, "cannot be read"),
     ({"image": "https://example.org/a.png"}, "nothing is downloaded"),
     ({"image": "data:image/png;base64,@@"}, "is not the data URL of an image"),
-    ({"shots": 9}, "this selector picks 1 to 2 demonstrations, not 9"),
+    (
+        {"shots": 9},
+        "this selector can pick 1 to 2 demonstrations, but 9 were asked for: ask for 2 or fewer",
+    ),
     ({"pool": []}, "use a larger pool, or fewer shots"),
     ({"pool": [{"image": "gone.png", "question": "a", "answer": "b"}]}, "image gone.png cannot be"),
     ({"shot": 2}, "Extra inputs are not permitted"),
@@ -174,7 +177,7 @@ def test_what_is_no_model_is_refused(checkpoint: Path, asked: Asked, tmp_path: P
         save_model(tmp_path / "b", checkpoint, [Example("gone.png", "What?", "red")])
     with pytest.raises(UserError, match="use a larger pool, or fewer shots"):
         save_model(tmp_path / "b", checkpoint, asked.pool[:SHOTS])
-    with pytest.raises(UserError, match="picks 1 to 2 demonstrations, not 3"):
+    with pytest.raises(UserError, match="can pick 1 to 2 demonstrations, but 3 were asked for"):
         save_model(tmp_path / "b", checkpoint, asked.pool, Options(shots=3))
     with pytest.raises(UserError, match="holds no checkpoint"):
         save_model(tmp_path / "c", tmp_path / "nothing", asked.pool)

@@ -114,9 +114,9 @@ def test_the_vlm_answers_without_and_with_them(
         ({"image": "data:image/png;base64,aGFsbG8="}, "the image cannot be read: it is none of"),
         ({"image": "data:text/plain;base64,aGFsbG8="}, "is not the data URL of an image"),
         ({"question": " "}, '"question" has no text'),
-        ({"question": "What <image>?"}, "VLMs read as a mark"),
+        ({"question": "What <image>?"}, "VLMs read as a special token"),
         ({"question": 3}, "question: input should be a valid string, not 3"),
-        ({"shots": 0}, "picks 1 to 2 demonstrations, not 0"),
+        ({"shots": 0}, "can pick 1 to 2 demonstrations, but 0 were asked for"),
         ({"shots": 99}, "use a larger pool, or fewer shots"),
         ({"shots": True}, "shots: input should be a valid integer"),
         ({"pool": []}, '"pool" has 0 examples: it must have between 1 and 1,024'),
@@ -140,7 +140,7 @@ def test_what_cannot_be_asked_is_a_sentence(
         (b"{", {}, 400, "the request is not valid JSON"),
         (b"", {}, 400, "the request is not valid JSON"),
         (b"[]", {}, 400, "the request: "),
-        (b'{"shots": NaN}', {}, 400, "NaN is no number"),
+        (b'{"shots": NaN}', {}, 400, "NaN is not a number"),
         (b"\xff", {}, 400, "the request"),
         (b"{}", {"Content-Type": "text/plain"}, 415, "send JSON"),
         (b"{}", {"Host": "evil.example"}, 403, "this host name is not served"),
@@ -377,5 +377,5 @@ def test_a_pool_and_a_selector_are_tried_before_anybody_asks(
 ) -> None:
     with pytest.raises(UserError, match="use a larger pool, or fewer shots"):
         Service(load_selector(checkpoint), asked.pool[:1], SHOTS)
-    with pytest.raises(UserError, match="picks 1 to 2 demonstrations, not 3"):
+    with pytest.raises(UserError, match="can pick 1 to 2 demonstrations, but 3 were asked for"):
         Service(load_selector(checkpoint), asked.pool, 3)

@@ -102,7 +102,7 @@ def test_a_vlm_that_the_recipe_lacks_and_a_mistyped_setting_are_named(tmp_path: 
     with pytest.raises(UserError, match="unknown key prbes"):
         read_recipe(places.params)
     places.params.write_text(text.replace("vlm-2:", "CLIP:"))
-    with pytest.raises(UserError, match="vlms: 'CLIP': 'clip' means something else"):
+    with pytest.raises(UserError, match="vlms: 'CLIP': 'clip' is reserved"):
         read_recipe(places.params)
 
 

@@ -54,7 +54,7 @@ TWO = {"question_id": 2, "answer": "two"}
             r"predictions have no annotation .*\[9\]",
         ),
         ([YES], r"1 questions have no prediction .*p\.json \(first ids: \[2\]\)"),
-        ([YES, YES, YES, TWO], r"1 questions are there twice .*p\.json \(first ids: \[1\]\)"),
+        ([YES, YES, YES, TWO], r"1 questions occur twice .*p\.json \(first ids: \[1\]\)"),
         ([{"id": 1}], r"p\.json, entry 0: question_id is missing"),
         ([YES, {**TWO, "answer": None}], r"p\.json, entry 1 \(question_id 2\): answer: "),
         ([YES, {**TWO, "question_id": True}], "entry 1 .*question_id: .*not True"),
@@ -78,7 +78,7 @@ def test_predictions_must_be_those_of_the_annotated_questions(
         ({"answers": [{"answer": "yes"}]}, r"1 questions do not have 10 human answers .*\[2\]"),
         ({"answers": [{"answer": 2}] * 10}, r"entry 1 \(question_id 2\): answers.0.answer"),
         ({"answers": None}, r"entry 1 \(question_id 2\): answers"),
-        ({"question_id": 1}, r"1 questions are there twice in .*annotations"),
+        ({"question_id": 1}, r"1 questions occur twice in .*annotations"),
         ({"question_id": "2"}, "entry 1 .*question_id: .*not '2'"),
     ],
 )

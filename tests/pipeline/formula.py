@@ -74,7 +74,7 @@ def reply(shown: Sequence[Example], asked: Query, instruction: str = "") -> str:
 
 
 def accuracy(shown: Sequence[Example], example: Example, instruction: str = "") -> float:
-    """Return the official accuracy of the formula's answer: 1, 0.6 or 0."""
+    """Return the VQA accuracy of the formula's answer: 1, 0.6 or 0."""
     return vqa_accuracy(reply(shown, example.query, instruction), example.answers)
 
 

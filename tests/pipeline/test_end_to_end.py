@@ -86,7 +86,7 @@ def test_nothing_is_run_again(project: Project) -> None:
 
 @pytest.mark.slow
 def test_mlflow_has_a_run_for_every_training_stage(project: Project) -> None:
-    assert "0 runs made, 0 given their evaluation" in project.cli("track", "sync")
+    assert "0 runs created, 0 got their evaluation" in project.cli("track", "sync")
 
 
 @pytest.mark.slow
@@ -131,8 +131,8 @@ def test_the_same_seed_gives_the_same_bytes(project: Project) -> None:
         project.cli(*command.split())
     changed = [str(path) for path in files if path.read_bytes() != before[path]]
     assert changed == []
-    assert "0 runs made, 6 given their evaluation" in project.cli("track", "sync")
-    assert "0 runs made, 0 given their evaluation" in project.cli("track", "sync")
+    assert "0 runs created, 6 got their evaluation" in project.cli("track", "sync")
+    assert "0 runs created, 0 got their evaluation" in project.cli("track", "sync")
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def test_a_variant_is_trained_evaluated_tracked_and_compared(project: Project) -
     }
     made = project.folder / "artifacts" / "ablations" / "fewer" / "seed1"
     assert (made / "grpo" / "policy.safetensors").is_file()
-    assert "0 runs made" in project.cli("track", "sync")
+    assert "0 runs created" in project.cli("track", "sync")
     assert "Data and pipelines are up to date" in project.dvc("repro", "ablations/dvc.yaml")
 
 
@@ -250,8 +250,8 @@ def test_a_clone_pulls_the_data_has_nothing_to_run_and_fills_its_mlflow_store(
     clone.dvc("pull")
     assert "Data and pipelines are up to date" in clone.dvc("repro")
     said = clone.cli("track", "sync")
-    assert "0 runs made" not in said
-    assert "0 runs made, 0 given their evaluation" in clone.cli("track", "sync")
+    assert "0 runs created" not in said
+    assert "0 runs created, 0 got their evaluation" in clone.cli("track", "sync")
 
 
 @pytest.mark.long

@@ -1,7 +1,7 @@
 """Every stage on the formula world: who is asked, what is trained, and that each part is wired.
 
-Test questions choose nothing, trained policies are between random and the best there is, and every
-number of the tables is that of the checkpoint and the setting that it names.
+Nothing is chosen on test questions, trained policies are between random and the best there is, and
+every number of the tables is that of the checkpoint and the setting that it names.
 """
 
 import hashlib

@@ -249,7 +249,7 @@ def test_the_table_says_what_is_gained_over_similarity_and_lost_to_training_ther
     least = min(family, key=lambda each: each["p"])
     assert least["p_holm"] == pytest.approx(min(1.0, len(family) * least["p"]), abs=1e-5)
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "|" in line]
-    assert "to one trained there [95 %]" in lines[0]
+    assert "minus one trained there [95 %]" in lines[0]
     assert lines[0][2:5] == ["0", "1", "2"]
     assert {len(line) for line in lines} == {len(lines[0])}
 

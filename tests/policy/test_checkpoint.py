@@ -224,9 +224,11 @@ def test_a_feature_space_of_another_checkpoint_is_refused(
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    assert "nowhere holds no checkpoint: run the stage" in refused(tmp_path / "nowhere")
+    assert "nowhere holds no checkpoint: name another folder" in refused(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "empty holds no checkpoint: run the stage" in refused(tmp_path / "empty")
+    assert "empty holds no checkpoint: name another folder, or run the stage" in refused(
+        tmp_path / "empty"
+    )
 
 
 def test_a_missing_part_is_refused_and_named(saved: Path, tmp_path: Path) -> None:

@@ -77,6 +77,6 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
 
 def test_the_best_epoch_is_the_first_of_equals() -> None:
     rows = [{"epoch": e, "dev_reward": r} for e, r in ((0, 0.1), (1, 0.4), (2, 0.4))]
-    assert best_row([{"epoch": 0, "loss": 1.0}, *rows]) == (1, 0.4)
-    with pytest.raises(UserError):
-        best_row([{"epoch": 0}])
+    assert best_row([{"epoch": 0, "loss": 1.0}, *rows], "sft", "dvc repro") == (1, 0.4)
+    with pytest.raises(UserError, match="history of sft has no dev_reward: run `dvc repro`"):
+        best_row([{"epoch": 0}], "sft", "dvc repro")

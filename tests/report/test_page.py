@@ -53,7 +53,7 @@ def test_the_sections_are_in_the_order_in_which_they_are_asked_for(html: str) ->
     assert re.findall(r'<details class="part"><summary><h3>(.*?)</h3>', html) == [
         "Accuracy",
         "What each method costs",
-        "What the VLM reads",
+        "What the VLM learns from demonstrations",
         "Paired differences",
         "Accuracy over shots",
         "What each demonstration adds",
@@ -192,7 +192,7 @@ def test_the_ideal_reader_is_shown_beside_what_was_measured(html: str, project: 
 
 
 def test_what_the_vlm_reads_is_said_in_words(html: str) -> None:
-    rows = cells(section(html, "What the VLM reads"))
+    rows = cells(section(html, "What the VLM learns from demonstrations"))
     assert ["none, and the question in plain words", "0.0 %"] in rows
     assert ["one for each half", "30.0 %"] in rows
     assert len(rows) == 11
@@ -211,7 +211,7 @@ def test_other_data_have_no_ideal_reader(project: Made, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "ideal_reader.json").read_text()) == {}
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "The ideal reader" not in html
-    assert "What the VLM reads" not in html
+    assert "What the VLM learns from demonstrations" not in html
     assert '"needs":""' in html
     assert "must be told" not in html
 

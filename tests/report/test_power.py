@@ -1,4 +1,4 @@
-"""`lever-plus power`: what is shown now, and what trainings and questions would show."""
+"""`lever-plus power`: what is detectable now, and with more trainings and questions."""
 
 import numpy as np
 import pytest

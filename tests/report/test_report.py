@@ -102,7 +102,8 @@ def test_what_was_trained_once_is_marked_and_the_mark_explained(summary: tables.
     ]
     stream = io.StringIO()
     tables.print_tables(summary, Console(file=stream, width=150), {}, STOP)
-    assert stream.getvalue().count("† one training: the interval does not include training.") == 2
+    once = "† trained only once: the interval does not include how much trainings differ."
+    assert stream.getvalue().count(once) == 2
 
 
 def test_every_gain_stands_under_its_demonstration(summary: tables.Summary) -> None:

@@ -57,7 +57,9 @@ def test_other_numbers_of_shots_than_the_policy_s_are_refused(
 ) -> None:
     query = task.environment.examples[task.dev[0]].query
     pool = of(task, task.environment.pools.of(task.dev[0]))
-    with pytest.raises(UserError, match=f"picks 1 to {SHOTS} demonstrations, not {shots}"):
+    with pytest.raises(
+        UserError, match=f"can pick 1 to {SHOTS} demonstrations, but {shots} were asked for"
+    ):
         learned.select(query, pool, shots)
 
 

@@ -157,7 +157,7 @@ def test_what_cannot_be_shown_is_refused_and_nothing_is_added(
     for bad, said in (
         (Example("gone.png", "What?", "red"), "image gone.png cannot be read"),
         (Example(str(damaged), "What?", "red"), r"damaged.png cannot be read"),
-        (replace(examples[5], answer="<image>"), "VLMs read as a mark"),
+        (replace(examples[5], answer="<image>"), "VLMs read as a special token"),
         (replace(examples[5], question=" "), "has no text"),
     ):
         with pytest.raises(UserError, match=said):
@@ -174,7 +174,7 @@ def test_too_small_a_pool_is_explained(trained: LearnedSelector, examples: list[
     pool = LivePool(trained, examples[:SHOTS])
     with pytest.raises(UserError, match="the pool has 1 examples with another image"):
         pool.select(query, SHOTS)
-    with pytest.raises(UserError, match="this selector picks 1 to 2 demonstrations, not 3"):
+    with pytest.raises(UserError, match="can pick 1 to 2 demonstrations, but 3 were asked for"):
         LivePool(trained, examples).select(query, 3)
     with pytest.raises(UserError, match="candidates is 0"):
         LivePool(trained, examples, candidates=0)

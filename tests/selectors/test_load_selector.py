@@ -119,5 +119,7 @@ def test_another_encoder_is_refused(checkpoint: Path, folders: Folders, tmp_path
 
 def test_more_shots_than_it_was_made_for_are_refused(checkpoint: Path, world: World) -> None:
     query = replace(world.splits["dev"][0].query, image_sha256="")
-    with pytest.raises(UserError, match=f"picks 1 to {SHOTS} demonstrations, not {SHOTS + 1}"):
+    with pytest.raises(
+        UserError, match=f"can pick 1 to {SHOTS} demonstrations, but {SHOTS + 1} were asked for"
+    ):
         load_selector(checkpoint).select(query, world.splits["train"], SHOTS + 1)

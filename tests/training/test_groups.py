@@ -136,7 +136,7 @@ def test_imported_data_need_scores_only_at_shots_that_weigh_something() -> None:
 
 
 def test_pointers_of_another_length_than_the_weights_are_refused() -> None:
-    with pytest.raises(UserError, match=r"has 2 ICDs, but reward.shot_weights has 3"):
+    with pytest.raises(UserError, match=r"has 2 demonstrations, but reward.shot_weights has 3"):
         groups_from_records([record(7, last_shot_only(0.6))], POOLS, soft([0.0, 0.0, 1.0]))
 
 

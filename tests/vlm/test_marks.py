@@ -105,7 +105,7 @@ def test_marks_of_families_that_are_not_at_hand_are_known_too() -> None:
         "<ImageHere>",
         "<eoa>",
     ):
-        with pytest.raises(UserError, match="VLMs read as a mark"):
+        with pytest.raises(UserError, match="VLMs read as a special token"):
             check_examples([Example("i.png", f"what {mark} is it?", "red", question_id=1)])
 
 
@@ -151,7 +151,7 @@ def test_a_normaliser_that_makes_a_mark_is_seen_through() -> None:
     backend = processor.tokenizer.backend_tokenizer
     backend.normalizer = normalizers.Replace("\u2020", "<stop>")
     processor.tokenizer.add_tokens([AddedToken("<stop>", special=True, normalized=True)])
-    assert "changes the marks" in refused(processor, question="what is \u2020?")
+    assert "changes the special tokens" in refused(processor, question="what is \u2020?")
 
 
 def test_a_placeholder_of_the_processor_s_own_is_seen_through(
@@ -167,7 +167,7 @@ def test_a_placeholder_of_the_processor_s_own_is_seen_through(
         return made
 
     monkeypatch.setattr(type(llava), "__call__", own)
-    assert "changes the marks" in refused(llava, question="what is {here}, then?")
+    assert "changes the special tokens" in refused(llava, question="what is {here}, then?")
 
 
 def test_an_answer_that_the_template_leaves_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """Time and memory of what grows with the data: reading RL data, the bootstrap, many questions.
 
-The data are made here, like those of the pipeline: records with sixteen candidates of four ICDs,
-pools of 64, and a score table with as many methods, shots and seeds as the pipeline evaluates.
-Reading, summarising and the report (see `bench.report`) each run in a process of their own, so that
-the peak memory of each is measured separately.
+The data are made here, like those of the pipeline: records with sixteen candidates of four
+demonstrations, pools of 64, and a score table with as many methods, shots and seeds as the pipeline
+evaluates. Reading, summarising and the report (see `bench.report`) each run in a process of their
+own, so that the peak memory of each is measured separately.
 """
 
 import json

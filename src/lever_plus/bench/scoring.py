@@ -7,9 +7,9 @@
     full_store    the same requests again, when the store has every answer
 Models are loaded before the clock starts; everything else counts, including reading images. The
 naive loop runs with one torch thread and with all; the faster run counts.
-There are two workloads. RL data: 200 queries, each with 12 pointers of four ICDs, at shots 1-4.
-InfoScore: searches with beam 5 and two shots for 20 queries. Pointers are drawn uniformly, so few
-prefixes are shared by chance.
+There are two workloads. RL data: 200 queries, each with 12 pointers of four demonstrations, at
+shots 1-4. InfoScore: searches with beam 5 and two shots for 20 queries. Pointers are drawn
+uniformly, so few prefixes are shared by chance.
 """
 
 import json

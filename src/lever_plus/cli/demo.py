@@ -36,7 +36,13 @@ def demo(
         Path | None,
         typer.Option(help="Folder of the CLIP encoder. Default: where it was in training."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. There is no password: whoever reaches another address than "
+            "the default can use the page."
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     shots: Annotated[
         int | None,

@@ -22,7 +22,6 @@ from lever_plus.vlm.backends.words import quoted
 
 VQA: Final = "https://visualqa.org/download.html"
 OKVQA: Final = "https://okvqa.allenai.org/download.html"
-OWN: Final = "where your own files are, and correct its path in data.source"
 EASY: Final = "the package easy-vqa (see docs/guides/own-data.md)"
 COCO: Final = "https://cocodataset.org/#download"
 ORIGINS: Final = {
@@ -32,6 +31,7 @@ ORIGINS: Final = {
     "easy-vqa": (EASY, EASY),
 }
 """{part of a file's name: where its questions and annotations come from, and its images}."""
+OWN: Final = "put your own there, or correct the path in data.source"
 NEED_TORCHVISION: Final = (
     *("qwen2", "qwen3", "smolvlm", "llavaonevision", "lfm2", "lfm3", "gemma4", "internvl"),
     *("minicpmv", "molmo2", "glm4"),
@@ -75,10 +75,10 @@ def _data(params: Params) -> Iterator[Item]:
             yield Item(f"data, {name}", found=True, note="will be held out of the training split")
             continue
         named = (found for part, found in ORIGINS.items() if part in split.questions.lower())
-        where, images = next(named, (OWN, OWN))
+        where, images = next(named, ("", ""))
         for kind in ("questions", "annotations"):
             path = root / getattr(split, kind)
-            note = f"{path}" if path.is_file() else f"{path} is missing: get it from {where}"
+            note = f"{path}" if path.is_file() else f"{path} is missing: {_get(where)}"
             yield Item(f"data, {name} {kind}", path.is_file(), note)
         yield _images(f"data, {name} images", root / split.images, images)
     yield from _texts(source, params.vlm, params.evaluate.instructions)
@@ -118,12 +118,16 @@ def _texts(source: VqaFilesSource, vlm: VlmParams, instructions: list[str]) -> I
     yield Item("data, texts", found=True, note=f"checked{reader.limits}")
 
 
+def _get(where: str) -> str:
+    return f"get it from {where}" if where else OWN
+
+
 def _images(name: str, folder: Path, where: str) -> Item:
-    if not folder.is_dir():
-        return Item(name, found=False, note=f"{folder} is missing: get it from {where}")
-    count = sum(1 for _ in folder.iterdir())
-    empty = f"{folder} is empty: put the images there; get them from {where}"
-    return Item(name, count > 0, f"{folder}, {count} files" if count else empty)
+    count = sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+    if count:
+        return Item(name, found=True, note=f"{folder}, {count} files")
+    lacks = "empty" if folder.is_dir() else "missing"
+    return Item(name, found=False, note=f"{folder} is {lacks}: {_get(where)}")
 
 
 def _vlm(params: Params) -> Iterator[Item]:

@@ -94,7 +94,7 @@ def pool() -> None:
 
 @stages.command("in_context", rich_help_panel=STAGES)
 def in_context() -> None:
-    """Measure what the VLM reads from demonstrations, on the embedded data set."""
+    """Measure how well the VLM learns from demonstrations, on the embedded data set."""
     _run("in_context")
 
 
@@ -112,13 +112,13 @@ def sft_data() -> None:
 
 @stages.command(rich_help_panel=STAGES)
 def sft(seed: Seed = None) -> None:
-    """Train the SFT policies of a seed, which imitate the InfoScore search."""
+    """Train the SFT policies for one training seed: they imitate the InfoScore search."""
     _train(SFT, seed)
 
 
 @stages.command("rl_data", rich_help_panel=STAGES)
 def rl_data(seed: Seed = None) -> None:
-    """Make the RL data of a seed: candidates that its SFT policy proposes, with their scores."""
+    """Make the RL data for one training seed: its SFT policy's candidates, with their scores."""
     from lever_plus.config.file import load_params
 
     _run("rl_data", seed=training_seed(load_params(), seed))
@@ -126,13 +126,13 @@ def rl_data(seed: Seed = None) -> None:
 
 @stages.command(rich_help_panel=STAGES)
 def rce(seed: Seed = None) -> None:
-    """Train the off-line policies of a seed: RCE with every schedule in rce.tau, and AGRO."""
+    """Train the offline policies for one training seed: RCE with all of rce.tau, and AGRO."""
     _train(RCE, seed)
 
 
 @stages.command(rich_help_panel=STAGES)
 def grpo(seed: Seed = None) -> None:
-    """Train the on-policy policies of a seed: GRPO, and from it the policy that can stop."""
+    """Train the GRPO policies for one training seed: GRPO, and from it the policy that can stop."""
     _train(GRPO, seed)
 
 
@@ -144,7 +144,9 @@ def evaluate() -> None:
         typer.echo(f"track: {synchronise(patient=False)}")
     except Exception as error:
         typer.echo(
-            f"MLflow: {without_secrets(str(error))}; run `lever-plus track sync` later.", err=True
+            f"MLflow: {without_secrets(str(error)).rstrip('.')}; run `lever-plus track sync` "
+            "later.",
+            err=True,
         )
 
 

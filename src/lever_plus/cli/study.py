@@ -101,7 +101,8 @@ def study_show() -> None:
             typer.echo(f"{len(files)} files in {folder}; {made} trials are new in MLflow")
         except Exception as error:
             typer.echo(
-                f"MLflow: {without_secrets(str(error))}; run `lever-plus study show` later.",
+                f"MLflow: {without_secrets(str(error)).rstrip('.')}; run `lever-plus study show` "
+                "later.",
                 err=True,
             )
 
@@ -163,7 +164,10 @@ def study_promote() -> None:
         )
     best = max(candidates, key=lambda candidate: candidate.difference.mean)
     if not best.accepted(settings):
-        typer.echo("The baseline is kept: no trial is surely better within the KL budget.")
+        typer.echo(
+            f"The baseline is kept: trial {best.trial.number}, the best of those trained again, is "
+            "not shown to be better within the KL budget."
+        )
         return
     accept(best, params, settings, Path("params.yaml"))
     number = best.trial.number
@@ -185,7 +189,8 @@ def _crown(study: Any, number: int) -> None:
         Registry(Store()).crown_trial(f"lever-plus-{study.study_name}", study_tags(study), number)
     except Exception as error:
         typer.echo(
-            f"MLflow: {without_secrets(str(error))}; the alias champion was not set.", err=True
+            f"MLflow: {without_secrets(str(error)).rstrip('.')}; the alias champion was not set.",
+            err=True,
         )
 
 
@@ -193,10 +198,14 @@ def _crown(study: Any, number: int) -> None:
 def study_dashboard(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 8080,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; only this machine can open the pages.")
+        str,
+        typer.Option(
+            help="Address to listen on. There is no password: a program that reaches another "
+            "address than the default can read and delete studies."
+        ),
     ] = "127.0.0.1",
 ) -> None:
-    """Serve optuna-dashboard for the study; only this machine can open it."""
+    """Serve optuna-dashboard for the study, to browsers on this machine."""
     _check_installed()
     from lever_plus.experiments.study.dashboard import dashboard_server
     from lever_plus.experiments.study.settings import read_settings

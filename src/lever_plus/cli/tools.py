@@ -10,7 +10,7 @@ from lever_plus.cli.panels import MORE, OWN, RESULTS
 from lever_plus.errors import UserError, needs
 
 tools = typer.Typer()
-metric_app = typer.Typer(help="The official VQA accuracy.", no_args_is_help=True)
+metric_app = typer.Typer(help="The metric, VQA accuracy.", no_args_is_help=True)
 store_app = typer.Typer(help="The answer store.", no_args_is_help=True)
 tools.add_typer(metric_app, name="metric", rich_help_panel=MORE)
 tools.add_typer(store_app, name="store", rich_help_panel=MORE)
@@ -163,7 +163,9 @@ def export_rl(
     from lever_plus.training.rl_data.records import read_rl_data
 
     if file.resolve().parent == folder.resolve() or file.resolve() == pool.resolve():
-        raise UserError(f"{file} is among the files that are read here: name another file.")
+        raise UserError(
+            f"{file} is the pool file, or is in the folder of the RL data: name a file elsewhere."
+        )
     _, records = read_rl_data(folder, read_pools(pool))
     count = write_exchange(file, records, shot)
     picks = "whole pointers" if shot is None else f"pointers cut to {shot}"

@@ -43,7 +43,7 @@ def synchronise(*, patient: bool = True) -> str:
     store = Store() if patient else Store(seconds=CALL_S, budget=BUDGET_S)
     done = sync(params, runs, paths.summary, paths.usage, paths.ablations, store, selectors)
     return (
-        f"{done.made} runs made, {done.evaluated} given their evaluation, {done.registered} "
+        f"{done.made} runs created, {done.evaluated} got their evaluation, {done.registered} "
         f"selectors registered; store {store.place}"
     )
 

@@ -23,9 +23,11 @@ class EmbeddedSource(Section):
     """The embedded data set, house words, which is made from the seed."""
 
     kind: Literal["embedded"] = Field(description="the embedded data set")
-    train: Items = Field(description="training items; each may be used as an ICD")
+    train: Items = Field(description="training items; each may be used as a demonstration")
     dev: Items = Field(description="dev items, on which choices (epochs, settings) are made")
-    test: Items = Field(description="test items, which are only reported and choose nothing")
+    test: Items = Field(
+        description="test items, which are only reported: nothing is chosen on them"
+    )
     plain_share: Share = Field(
         description="probability that a word of a question is plain, not a house word"
     )
@@ -60,11 +62,15 @@ class VqaFilesSource(Section):
         description="score questions with another number of answers by exact match, and mark them; "
         "else they are refused"
     )
-    train: VqaSplit = Field(description="training split; each question may be used as an ICD")
+    train: VqaSplit = Field(
+        description="training split; each question may be used as a demonstration"
+    )
     dev: VqaSplit | HeldOut = Field(
         description="dev split, on which choices (epochs, settings) are made"
     )
-    test: VqaSplit = Field(description="test split, which is only reported and chooses nothing")
+    test: VqaSplit = Field(
+        description="test split, which is only reported: nothing is chosen on it"
+    )
 
 
 class DataParams(Section):
@@ -72,10 +78,10 @@ class DataParams(Section):
 
     source: Annotated[EmbeddedSource | VqaFilesSource, Field(discriminator="kind")]
     rl_queries: Count = Field(
-        description="number of training items, from the first on, that are queries of RL training"
+        description="number of training items that are queries of RL training: the first ones"
     )
     sft_queries: Count = Field(
-        description="number of those, from the first on, that are queries of SFT, too"
+        description="number of those that are queries of SFT, too: the first ones"
     )
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] | None = Field(
         description="report images of different splits whose 64-bit perceptual hashes differ in at "

@@ -12,7 +12,7 @@ class GrpoParams(OptimParams):
     """Group-relative policy optimisation."""
 
     start: Text = Field(
-        description="off-line method whose policy training starts from: agro, or one of rce.tau"
+        description="offline method whose policy training starts from: agro, or one of rce.tau"
     )
     rounds: Whole = Field(
         description="rounds of fresh candidates; 0: train on the candidates of the RL data"
@@ -33,7 +33,8 @@ class GrpoParams(OptimParams):
     clip_low: Positive = Field(description="ratios below 1 - clip_low give no gradient")
     clip_high: Positive = Field(description="ratios above 1 + clip_high give no gradient")
     kl: Literal["exact", "k3"] = Field(
-        description="KL of the whole step distributions, or its k3 estimate from the candidates"
+        description="exact: KL of the whole step distributions; k3: the older system's penalty "
+        "r - 1 - log r with r = policy / reference, which is not an estimate of this KL"
     )
     kl_beta: NonNegative = Field(description="weight of the KL to the reference")
     kl_target: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(

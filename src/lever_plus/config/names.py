@@ -36,5 +36,7 @@ def check_methods(names: Collection[str]) -> None:
     """Refuse names that the pipeline's own methods have; ValueError says which."""
     for name in names:
         if name.casefold().startswith(BEST_OF):
-            raise ValueError(f"{name!r}: names that begin with {BEST_OF} mean something else")
+            raise ValueError(
+                f"{name!r}: names that begin with {BEST_OF} are reserved: choose another name"
+            )
     check_apart(names, TAKEN)

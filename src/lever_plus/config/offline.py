@@ -1,4 +1,4 @@
-"""Off-line training on the RL data: which candidates are used, RCE and AGRO."""
+"""Offline training on the RL data: which candidates are used, RCE and AGRO."""
 
 from typing import Annotated, Literal
 

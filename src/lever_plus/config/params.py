@@ -40,7 +40,8 @@ class Params(Section):
         description="seeds of whole trainings: each has its own SFT, RL data, RCE, AGRO and GRPO",
     )
     threads: Few = Field(
-        description="torch threads of embedding; parts of an RL batch that are computed in parallel"
+        description="number of torch threads for embedding, and of parts into which an RL batch is "
+        "split to be computed in parallel"
     )
     data: DataParams
     pool: PoolParams

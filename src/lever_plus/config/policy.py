@@ -47,10 +47,13 @@ PolicyParams = Annotated[
 class PointerParams(Section):
     """The length of pointers, and the price of a demonstration."""
 
-    shots: Annotated[int, Field(ge=1, le=16)] = Field(description="ICDs in a pointer (K of shot K)")
+    shots: Annotated[int, Field(ge=1, le=16)] = Field(
+        description="demonstrations in a pointer (K of shot K)"
+    )
     price: NonNegative = Field(
         description="for policies that decide when to stop: the reward that one more demonstration "
-        "must be expected to bring, else it is not shown"
+        "(or, with `price_per: token`, each token that it adds) must be expected to bring, else it "
+        "is not shown"
     )
     price_per: Literal["demonstration", "token"] = Field(
         description="what the price is paid for: each demonstration, or each token that it adds"

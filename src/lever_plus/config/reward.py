@@ -5,7 +5,7 @@ The reward of a shot is, with the weights of params.yaml,
     clip(bias + hard * h + soft * s + gt_prob * g + near_miss * (1 - h) * r + log_prob * q)
 
     h  `vqa_correct`, 0 or 1: whether any human gave the answer
-    s  `vqa_acc_score`: the official accuracy, in [0, 1]
+    s  `vqa_acc_score`: the VQA accuracy, in [0, 1]
     g  `vqa_gt_prob`: the probability of the true answer
     r  `vqa_rel_score`: how near the answer is to a human one, in [0, 1]
     q  the log-probability of the pointer under the generator that proposed it
@@ -66,7 +66,7 @@ class RewardParams(Section):
 
     bias: Signed = Field(default=0.0, description="added to every answer's reward")
     hard: NonNegative = Field(default=0.0, description="weight of the hard score, 0 or 1")
-    soft: NonNegative = Field(default=0.0, description="weight of the official accuracy")
+    soft: NonNegative = Field(default=0.0, description="weight of the VQA accuracy")
     gt_prob: NonNegative = Field(default=0.0, description="weight of the true answer's probability")
     near_miss: NonNegative = Field(
         default=0.0, description="weight of a wrong answer's nearness to a human one"

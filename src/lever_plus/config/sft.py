@@ -15,7 +15,7 @@ class SftDataParams(Section):
     beam: Few = Field(
         description="sequences kept after each step; the next scores every extension of them"
     )
-    shots: Annotated[int, Field(ge=1, le=16)] = Field(description="ICDs per sequence")
+    shots: Annotated[int, Field(ge=1, le=16)] = Field(description="demonstrations per sequence")
 
 
 class SftParams(OptimParams):
@@ -27,7 +27,7 @@ class SftParams(OptimParams):
     )
 
     temperature: Temperature = Field(
-        description="targets are weighed by softmax(InfoScore / temperature)"
+        description="targets are weighted by softmax(InfoScore / temperature)"
     )
     dropout: Dropout
     patience: Count | None = Field(

@@ -9,7 +9,7 @@ from lever_plus.config.optim import OptimParams
 
 
 class StopParams(OptimParams):
-    """GRPO that decides after every pick whether to show another demonstration.
+    """GRPO that decides before every pick whether another demonstration is worth its price.
 
     The group size, the clipping and the weight of the KL are those of `grpo`. Credit is always per
     step and the KL always exact, whatever `grpo` says.
@@ -25,7 +25,7 @@ class StopParams(OptimParams):
         description="rounds of fresh candidates after that; each has `epochs` passes over them"
     )
     fixed_share: Share = Field(
-        description="shots are weighed in this share by reward.shot_weights, and for the rest by "
+        description="shots are weighted in this share by reward.shot_weights, and for the rest by "
         "the probability that the policy stops there"
     )
     prices: Annotated[list[NonNegative], Distinct, Field(min_length=1)] = Field(

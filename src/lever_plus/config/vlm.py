@@ -95,7 +95,8 @@ class HuggingFaceVlmParams(Section):
         description="megabytes of memory for embeddings of images and questions"
     )
     prefix_reuse: bool = Field(
-        description="compute demonstrations that prompts begin with once, where that is exact"
+        description="compute the demonstrations with which several prompts begin only once, where "
+        "that is exact"
     )
     workers: Few = Field(description="threads that run forward passes in parallel on a CPU")
 
@@ -125,7 +126,7 @@ class OpenAiVlmParams(Section):
         description="seconds from a request to the end of its answer, at most"
     )
     patience_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        description="seconds for which a request is repeated that fails but may succeed later; "
+        description="how many seconds a request that fails but may succeed later is repeated; "
         "should be longer than a restart of the server"
     )
     canary: Literal["mark", "refuse", "off"] = Field(

@@ -58,7 +58,7 @@ class Example:
         image_id: Examples with the same one show the same image.
         image_sha256: Key of the image's content, see `images.image_sha256`; "" if it is not known
             yet, see `hashed`.
-        fallback: Whether its score is an exact match instead of the official metric. The settings
+        fallback: Whether its score is an exact match instead of VQA accuracy. The settings
             can allow that for a question without as many answers as the metric needs.
     """
 
@@ -173,7 +173,7 @@ def _check_distinct(examples: Sequence[Example], where: str) -> None:
     counts = Counter(example.question_id for example in examples)
     twice = next((number for number, count in counts.items() if count > 1), None)
     if twice is not None:
-        raise UserError(f"{where}: question id {twice} is there twice: {PREPARE}.")
+        raise UserError(f"{where}: question id {twice} occurs twice: {PREPARE}.")
 
 
 def read_splits(folder: Path, root: Path = Path()) -> dict[str, list[Example]]:

@@ -156,7 +156,7 @@ def _example(row: _Row, images: Path, image_name: str | None) -> Example:
     elif answers:
         shown = _text({"answers": most_frequent_answer(answers)}, "answers", where)
     else:
-        raise UserError(f"{where}: answer is missing.")
+        raise UserError(f"{where}: answer is missing: add it.")
     return Example(
         image=str(image),
         question=_text(fields, "question", where),
@@ -176,8 +176,13 @@ def _is_file(path: Path) -> bool:
 
 def _text(fields: dict[str, Any], name: str, where: str) -> str:
     value = fields.get(name)
+    if name not in fields:
+        raise UserError(f"{where}: {name} is missing: add it.")
     if not isinstance(value, str) or not is_plain(value):
-        raise UserError(f"{where}: {name} is {_short(value)}, not a text.")
+        raise UserError(
+            f"{where}: {name} is {_short(value)}: write a text with visible characters and no "
+            "control characters."
+        )
     return value
 
 
@@ -190,6 +195,8 @@ def _answers(fields: dict[str, Any], where: str) -> tuple[str, ...]:
 
 def _number(fields: dict[str, Any], name: str, where: str) -> int:
     value = fields.get(name)
+    if value is None:
+        raise UserError(f"{where}: {name} is missing: add it.")
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_ID:
         raise UserError(f"{where}: {name} is {_short(value)}, not a whole number from 0 up.")
     return value
@@ -205,6 +212,6 @@ def _check_ids(examples: list[Example], path: Path) -> None:
     repeated = [number for number, count in ids.items() if count > 1]
     if repeated:
         raise UserError(
-            f"{path}: question_id {repeated[0]} is there twice (the id of a row without one is its "
+            f"{path}: question_id {repeated[0]} occurs twice (the id of a row without one is its "
             "number): give every row its own id, or none of them."
         )

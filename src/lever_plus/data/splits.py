@@ -48,7 +48,8 @@ def hold_out(
     """
     if count >= len(examples):
         raise UserError(
-            f"{count} questions cannot be held out of {len(examples)}: lower data.source.dev."
+            f"{count} questions cannot be held out of {len(examples)}: lower "
+            "data.source.dev.held_out."
         )
     by_image: dict[int, list[Example]] = {}
     for example in examples:
@@ -60,7 +61,9 @@ def hold_out(
         out += by_image.pop(images[i])
     kept = [example for rows in by_image.values() for example in rows]
     if not kept:
-        raise UserError("holding dev out by image leaves no training question: lower its size.")
+        raise UserError(
+            "holding dev out by image leaves no training question: lower data.source.dev.held_out."
+        )
     return kept, out[:count]
 
 

@@ -99,7 +99,7 @@ def why_no_text(text: str) -> str:
 
 def is_a_mark(mark: str) -> str:
     """Return what is wrong with a text that holds a mark, as the end of a sentence."""
-    return f"holds {mark!r}, which VLMs read as a mark, not as text"
+    return f"holds {mark!r}, which VLMs read as a special token, not as text"
 
 
 def why_no_prompt(question: str, answer: str | None) -> str:

@@ -128,7 +128,7 @@ def read_vqa_files(
     there = _file_names(images, {Path(name).parent for name in names.values()})
     _refuse(
         [i for i, name in names.items() if name not in there],
-        f"images of {questions} are missing in {images}, such as {image_name}",
+        f"images of {questions} are missing in {images}, where they would be named {image_name}",
     )
     return [
         _example(q, annotated[i], shown[i], str(images / names[q.image_id]), fallback=i in odd)

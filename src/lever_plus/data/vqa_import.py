@@ -18,7 +18,7 @@ QUESTIONS: Final = "questions.json"
 ANNOTATIONS: Final = "annotations.json"
 IMAGES: Final = "images"
 HUMANS: Final = 10
-"""How often the only answer of a question is written: the official metric needs ten."""
+"""How often the only answer of a question is written: VQA accuracy needs ten."""
 IDS_OF_A_SPLIT: Final = 1_000_000_000
 """Range of ids of each split, so that no two overlap: row 3 of dev is question 2,000,000,003."""
 
@@ -71,7 +71,7 @@ def import_list(
 
 
 def _check_questions(listed: Mapping[str, Example]) -> None:
-    """Refuse a question that is there twice, and an answer that contradicts its `answers`."""
+    """Refuse a question that occurs twice, and an answer that contradicts its `answers`."""
     first: dict[tuple[str, str], str] = {}
     for where, example in listed.items():
         other = first.setdefault((example.image, example.question), where)

@@ -21,7 +21,7 @@ class AblationPart(Part):
     """Accuracy of a method in a variant, and its number of requests to the VLM, if known.
 
     policies: the variant that trained the policies; used: the variant with whose VLM and pools they
-    were evaluated; to_trained_there: the difference to the same method trained in that variant.
+    were evaluated; to_trained_there: the difference from the same method trained in that variant.
     """
 
     asks: str = ""

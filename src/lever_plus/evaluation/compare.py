@@ -18,7 +18,7 @@ from lever_plus.vlm.scorer import Scorer
 from lever_plus.vlm.store.cached import StoredVlm
 
 HUMANS = 10
-"""The number of human answers per question that the official metric needs."""
+"""The number of human answers per question that VQA accuracy needs."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Evaluation:
 
     Attributes:
         scores: One row for each question, method and number of demonstrations.
-        rows: The accuracy (official VQA accuracy in [0, 1]) of each method with each number of
-            demonstrations: `method`, `shots`, `accuracy`, `ci95` (95 % interval), `n` (questions),
-            and the mean length of its prompts, `demonstrations` and `prompt_tokens`.
+        rows: The VQA accuracy (convention "community", see `metric.vqa_accuracy`), in [0, 1], of
+            each method with each number of demonstrations: `method`, `shots`, `accuracy`, `ci95`
+            (95 % interval), `n` (questions), and the mean length of its prompts, `demonstrations`
+            and `prompt_tokens`.
         means: The same, as the mean over 1..K demonstrations.
-        differences: The difference of each method to the first selector, paired by question:
-            `method`, `versus`, `shots`, `difference`, `ci95`, `n`, `p`.
+        differences: The accuracy of each further selector minus that of the first, paired by
+            question (zero-shot is not among them): `method`, `versus`, `shots`, `difference`,
+            `ci95`, `n`, `p`.
     """
 
     scores: pd.DataFrame
@@ -128,7 +130,7 @@ def _numbered(questions: Sequence[Example], *, allow_fallback: bool) -> list[Exa
         if len(question.answers) != HUMANS and not allow_fallback:
             raise UserError(
                 f"question {question.question!r} ({question.image}) has {len(question.answers)} "
-                f"human answers; the official metric needs {HUMANS}. Pass allow_fallback=True to "
+                f"human answers; VQA accuracy needs {HUMANS}. Pass allow_fallback=True to "
                 "score such questions by exact match."
             )
         image = images.setdefault(question.image_sha256, len(images) + 1)

@@ -95,7 +95,10 @@ def evaluate_vote(
     pools: Sequence[Sequence[Example]],
     shots: int,
 ) -> pd.DataFrame:
-    """Score the most frequent answer of the ICDs, without the VLM; of equals, the first wins."""
+    """Score the most frequent answer of the demonstrations, without the VLM.
+
+    Of answers that are equally frequent, the first wins.
+    """
 
     def voted(selection: Selection) -> str:
         return Counter(shown.answer for shown in selection.examples).most_common(1)[0][0]

@@ -58,16 +58,21 @@ BEST_INSTRUCTION: Final = Method(
 BASELINES: Final = (
     Method(RANDOM, EVALUATE, "baseline", "drawn at random from the pool"),
     Method(STTR, EVALUATE, "similarity", "nearest by question text"),
-    Method(VOTE, EVALUATE, "baseline", f"most frequent answer of {STTR}'s, without the VLM"),
+    Method(
+        VOTE,
+        EVALUATE,
+        "baseline",
+        f"most frequent answer among the demonstrations of {STTR}, without the VLM",
+    ),
     Method(SIIR, EVALUATE, "similarity", "nearest by image"),
     Method(SITR, EVALUATE, "similarity", "question text nearest to the query's image"),
     Method(MIXED, EVALUATE, "similarity", "nearest by question text and image together"),
     Method(DIVERSE, EVALUATE, "similarity", "near by question text, and unlike each other"),
-    Method(FIXED, EVALUATE, "baseline", "one pointer for all queries, chosen on dev"),
+    Method(FIXED, EVALUATE, "baseline", "the same demonstrations for all queries, chosen on dev"),
 )
 IMITATED: Final = {
     "scores": "imitation of all scores of an InfoScore beam search, which sees the true answers",
-    "beams": "imitation of the best sequences alone that the InfoScore search kept",
+    "beams": "imitation of only the best sequences that the InfoScore search kept",
 }
 """{what a method of SFT imitates: label}."""
 REGRESSION: Final = Method(
@@ -77,16 +82,19 @@ REGRESSION: Final = Method(
     "AGRO, a regression on the differences of the RL data's rewards inside each group",
 )
 ON_POLICY: Final = Method(
-    GRPO, GRPO, "trained", "GRPO, with a KL to the off-line policy of the same seed"
+    GRPO, GRPO, "trained", "GRPO, with a KL penalty towards the offline policy of the same seed"
 )
 ON_POLICY_STOP: Final = Method(
     GRPO_STOP,
     GRPO,
     "trained",
-    "GRPO that decides after every pick whether to show another, at a price",
+    "GRPO that decides before every pick whether another demonstration is worth its price",
 )
 AS_MANY: Final = Method(
-    STTR_AS_MANY, EVALUATE, "similarity", f"as {STTR}, but as many as {GRPO_STOP} shows"
+    STTR_AS_MANY,
+    EVALUATE,
+    "similarity",
+    f"like {STTR}, but with as many demonstrations as {GRPO_STOP} shows",
 )
 SEARCH: Final = Method(
     ORACLE, EVALUATE, "ceiling", "an InfoScore beam search that sees the true answer"
@@ -209,7 +217,8 @@ def methods_in(summary: Mapping[str, Any]) -> Methods:
 
 
 def _best_of(count: int) -> Method:
-    label = f"the best of {count} pointers sampled from {SFT}, told by the true answer"
+    lists = f"the best of {count} lists of demonstrations sampled from {SFT}"
+    label = f"{lists}, chosen with the true answer"
     return Method(best_of_name(count), EVALUATE, "ceiling", label)
 
 

@@ -1,6 +1,6 @@
 """Scores of methods by training and question, and the rows of tables computed from them.
 
-If a method is trained more than once, intervals of its accuracy and of differences to it cover
+If a method is trained more than once, intervals of its accuracy and of differences from it cover
 trainings and images (`trainings`). All other intervals are a bootstrap over images; if a method was
 trained only once, its row says that the interval does not include training. The draws of the random
 baseline are averaged for each question: they are independent for each question, so the bootstrap

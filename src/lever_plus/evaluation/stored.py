@@ -193,7 +193,7 @@ def read_stop(path: Path) -> dict[str, Any]:
     if len(set(prices)) < len(prices):
         raise UserError(f"{path} has a price twice: {ADVICE}.")
     if any(row.demonstrations > row.shots for row in stop.rows):
-        raise UserError(f"{path} has more demonstrations than shots in a row: {ADVICE}.")
+        raise UserError(f"{path}: a row has more demonstrations than shots: {ADVICE}.")
     return {"price_per": stop.price_per, **content}
 
 

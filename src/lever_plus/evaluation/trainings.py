@@ -189,14 +189,20 @@ def power(spread: Spread, delta: float, runs: int, questions: int, level: float 
 def questions_needed(
     spread: Spread, delta: float, runs: int = 0, level: float = 0.05
 ) -> int | None:
-    """Return with how many questions a difference is found with 80 % power; None if with none."""
+    """Return with how many questions a difference is found with 80 % power.
+
+    None if more than MOST_QUESTIONS would be needed.
+    """
     return _fewest(lambda n: power(spread, delta, runs, n, level), 2, MOST_QUESTIONS)
 
 
 def trainings_needed(
     spread: Spread, delta: float, questions: int, level: float = 0.05
 ) -> int | None:
-    """Return with how many trainings a difference is found with 80 % power; None if over 30."""
+    """Return with how many trainings a difference is found with 80 % power.
+
+    None if more than MOST_TRAININGS would be needed.
+    """
     return _fewest(lambda runs: power(spread, delta, runs, questions, level), 2, MOST_TRAININGS)
 
 

@@ -56,11 +56,18 @@ def check_apart(names: Iterable[str], taken: Collection[str] = ()) -> None:
     Raises:
         ValueError: Names the first that is refused; pydantic makes it part of a model's error.
     """
-    known = {name.casefold(): f"{name!r} means something else" for name in taken}
+    reserved, known = {name.casefold(): name for name in taken}, dict[str, str]()
     for name in names:
-        if why := known.get(name.casefold()):
+        folded = name.casefold()
+        why = ""
+        if folded in reserved:
+            why = f"{reserved[folded]!r} is reserved"
+        elif folded in known:
+            case = f"it differs from {known[folded]!r} only in upper and lower case"
+            why = "it occurs twice" if name == known[folded] else case
+        if why:
             raise ValueError(f"{name!r}: {why}: choose another name")
-        known[name.casefold()] = f"upper and lower case alone do not tell it from {name!r}"
+        known[folded] = name
 
 
 def _name(name: str) -> str:

@@ -44,7 +44,8 @@ def parse_yaml(text: str, where: str, advice: str, *, comments: bool = False) ->
     try:
         content = yaml.load(text)
     except YAMLError as error:
-        raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split())
+        raise UserError(f"{where} is not YAML ({why}): {advice}.") from error
     except RecursionError as error:
         raise UserError(f"{where}: nested too deeply: {advice}.") from error
     # ruamel makes dates and numbers with Python's own functions, which raise all of these.

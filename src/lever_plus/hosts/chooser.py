@@ -165,7 +165,7 @@ def text_of(text: object, name: str) -> str:
         UserError: It is not a string, or can't be part of a prompt.
     """
     if not isinstance(text, str):
-        raise UserError(f'"{name}" is missing, or is not a text.')
+        raise UserError(f'"{name}" is missing or is not a string: send a string.')
     if why := why_no_text(text):
         raise UserError(f'"{name}" {why}.')
     return text

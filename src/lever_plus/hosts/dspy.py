@@ -8,7 +8,6 @@ models, `dspy.Evaluate`, `save` and `load` all work as they do with `dspy.Predic
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lever_plus.data.examples import Example
@@ -43,7 +42,6 @@ class LeverPlusPredict(dspy.Module):  # type: ignore[misc]
         image: str = "image",
         question: str = "question",
         answer: str = "answer",
-        folder: str | Path | None = None,
     ) -> None:
         """Check the signature, and prepare the pool.
 
@@ -56,7 +54,6 @@ class LeverPlusPredict(dspy.Module):  # type: ignore[misc]
             image: Name of the image's field (a `dspy.Image`).
             question: Name of the question's field (a `str`).
             answer: Name of the answer's field (a `str`).
-            folder: Folder for images that come without a file; None uses a temporary folder.
 
         Raises:
             SelectionError: The signature lacks a field, or an image of the pool can't be read.
@@ -78,7 +75,7 @@ class LeverPlusPredict(dspy.Module):  # type: ignore[misc]
                     "(image=..., question=..., answer=...)."
                 )
         try:
-            self._chooser = Chooser(selector, pool, shots, folder)
+            self._chooser = Chooser(selector, pool, shots)
         except UserError as error:
             raise SelectionError(str(error)) from error
 

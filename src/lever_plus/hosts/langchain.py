@@ -59,7 +59,8 @@ class LeverPlusExampleSelector(BaseExampleSelector):
             shots: How many demonstrations to choose; a selector that `stops` may choose fewer.
             images: How images of chosen examples are returned: as a data URL ("url"), which can be
                 part of a message, or as the path of the file ("path").
-            folder: Folder for added images that come as data URLs; None uses a temporary folder.
+            folder: Folder for added images that come as data URLs; None uses the folder of a
+                `LivePool` that has one, or else a temporary folder.
 
         Raises:
             SelectionError: An image of the pool can't be read.

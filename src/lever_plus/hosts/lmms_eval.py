@@ -126,7 +126,7 @@ def doc_to_text(doc: Doc, lmms_eval_specific_kwargs: Any = None) -> str:
 
 
 def process_results(doc: Doc, results: list[str]) -> dict[str, float]:
-    """Return the official VQA accuracy of an answer, in [0, 1].
+    """Return the VQA accuracy of an answer, in [0, 1].
 
     Args:
         doc: A document; its field `answers` has the human answers.

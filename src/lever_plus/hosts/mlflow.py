@@ -127,7 +127,10 @@ def _parts(
     copied.mkdir()
     longest = _copy_checkpoint(checkpoint, copied)
     if options.shots > longest:
-        raise UserError(f"this selector picks 1 to {longest} demonstrations, not {options.shots}.")
+        raise UserError(
+            f"this selector can pick 1 to {longest} demonstrations, but {options.shots} were asked "
+            f"for: ask for {longest} or fewer (shots)."
+        )
     # Checked here, because MLflow only warns if a model can't answer its own input example.
     candidates_for(hashed_query(pool[0].query), pool, options.shots)
     rows = [

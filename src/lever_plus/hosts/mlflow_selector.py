@@ -36,7 +36,7 @@ POOL: Final = "pool"
 """Names of the model's artifacts."""
 NEEDED: Final = {
     "image": '"image" is missing: every question needs an image.',
-    "question": '"question" is missing, or is not a text.',
+    "question": '"question" is missing or is not a string: send a string.',
 }
 
 
@@ -192,7 +192,10 @@ class SelectorModel(PythonModel):
         """
         if params:
             raise SelectionError(
-                UserError(f"no params are known ({', '.join(params)}): send rows.")
+                UserError(
+                    f"this model takes no params, but got {', '.join(params)}: send only rows with "
+                    "an image and a question."
+                )
             )
         try:
             # A request's images are kept in files until it is answered.

@@ -41,7 +41,7 @@ class IdealReader:
         return self._hidden[query_id].needs
 
     def accuracy(self, query_id: int, pointer: Sequence[int]) -> float:
-        """Return the expected official VQA accuracy of the reader's answer, in [0, 1].
+        """Return the expected VQA accuracy of the reader's answer, in [0, 1].
 
         The expectation is over its guesses.
 

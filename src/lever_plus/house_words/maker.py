@@ -162,7 +162,7 @@ def word_meaning(
 def human_answers(rng: np.random.Generator, meaning: Meaning, card: Card) -> list[str]:
     """Return 10 answers: 2 or 3 people answer in plain English, and sometimes one at random.
 
-    So the official accuracy has steps: 1 for the majority's word, 0.6 or 0.9 for the English word,
+    So the VQA accuracy has steps: 1 for the majority's word, 0.6 or 0.9 for the English word,
     0.3 for a random answer, 0 for any other.
     """
     answers = [meaning.answer(card)] * HUMANS

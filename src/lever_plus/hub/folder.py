@@ -17,7 +17,7 @@ from lever_plus.files.reading import is_there, read_bytes
 from lever_plus.files.tensors import read_header
 from lever_plus.hub.repository import NotFetchedError, fetch, is_hub_id
 
-ADVICE: Final = "get the whole checkpoint again, or name another folder in params.yaml"
+ADVICE: Final = "get the whole checkpoint again, or name another folder"
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 PICKLES: Final = ("pytorch_model", "tf_model", "flax_model", "model.ckpt", "consolidated")
@@ -64,10 +64,10 @@ def find_folder(path: str, revision: str | None) -> Path:
         except NotFetchedError as error:
             raise UserError(
                 f"{path} holds no model: there is no such folder, and it is {error}: correct the "
-                "path in params.yaml."
+                "path."
             ) from error
     if not is_there(folder / "config.json"):
-        raise UserError(f"{path} holds no model: correct the path in params.yaml.")
+        raise UserError(f"{path} holds no model: correct the path.")
     return folder
 
 

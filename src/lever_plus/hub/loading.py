@@ -12,6 +12,9 @@ NEVER: Final = {"trust_remote_code": False, "local_files_only": True}
 """Options of every load: no code of the folder runs, and the network is not used."""
 OLD_BUFFERS: Final = ("position_ids", "inv_freq", "masked_bias", "num_batches_tracked")
 """Endings of names of buffers that earlier versions saved, although they are not weights."""
+ADVICE: Final = (
+    "get the whole checkpoint again, or use a model that this version of transformers supports"
+)
 LACKS_TORCHVISION: Final = "Missing optional dependencies: torchvision"
 """What transformers says (not in an ImportError) if a processor works only with torchvision."""
 
@@ -132,14 +135,15 @@ def explained(path: str) -> Iterator[None]:
             missing = LACKS_TORCHVISION in str(error)
             what = "it needs torchvision" if missing else _first_line(error).partition(". ")[0]
             raise UserError(
-                f"{path} cannot be loaded: {what}: pip install 'lever-plus[vision]'."
+                f"{path} cannot be loaded: {what}: install the package that this names "
+                "(torchvision and num2words: pip install 'lever-plus[vision]')."
             ) from error
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{path} cannot be loaded without its own code (auto_map), which is never run: use "
                 "a model that transformers supports."
             ) from error
-        raise UserError(f"{path} cannot be loaded: {_first_line(error)}") from error
+        raise UserError(f"{path} cannot be loaded ({_first_line(error)}): {ADVICE}.") from error
 
 
 def _check_torchvision(path: str, error: BaseException) -> None:
@@ -173,7 +177,7 @@ def _check_report(report: Any, path: str) -> None:
             "its config.json belongs to another model. Get the whole checkpoint."
         )
     if report.get("error_msgs"):
-        raise UserError(f"{path} cannot be loaded: {report['error_msgs'][0]}")
+        raise UserError(f"{path} cannot be loaded ({report['error_msgs'][0]}): {ADVICE}.")
 
 
 def _check_finite(model: Any, path: str) -> None:

@@ -1,4 +1,4 @@
-"""Official VQA accuracy in three conventions, and the normal form of answers."""
+"""VQA accuracy in three conventions, and the normal form of answers."""
 
 from lever_plus.metric.vqa import normalize_answer, vqa_accuracy
 

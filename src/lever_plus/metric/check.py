@@ -111,7 +111,7 @@ def compare(predictions: Path, annotations: Path) -> Comparison:
         annotations: VQAv2 annotations of the same questions, with ten human answers each.
 
     Raises:
-        UserError: A file is missing or has another format; or a question is there twice, is in only
+        UserError: A file is missing or has another format; or a question occurs twice, is in only
             one of the files, or does not have ten answers.
     """
     annotated = _annotations(annotations)
@@ -151,7 +151,7 @@ def _rows(kind: type[Answered], content: Any, path: Path) -> list[Answered]:
         )
     rows = [_row(kind, row, f"{path}, entry {number}") for number, row in enumerate(content)]
     counts = Counter(row.question_id for row in rows)
-    _refuse([i for i, count in counts.items() if count > 1], f"questions are there twice in {path}")
+    _refuse([i for i, count in counts.items() if count > 1], f"questions occur twice in {path}")
     return rows
 
 

@@ -31,7 +31,7 @@ def requests_to_train(paths: Paths, method: str, seed: int, start: str) -> int:
         paths: Paths of the project, or of a variant; a variant uses the project's other stages.
         method: A trained method.
         seed: Its training seed.
-        start: The off-line method that GRPO starts from (`grpo.start`).
+        start: The offline method that GRPO starts from (`grpo.start`).
 
     Raises:
         UserError: A metrics file is missing, or does not have this number.

@@ -1,4 +1,4 @@
-"""Stage grpo: off-line policy and VLM -> the on-policy policies of one seed.
+"""Stage grpo: offline policy and VLM -> the on-policy policies of one seed.
 
 These are the policy of GRPO and, trained further from it, a policy that decides when to stop.
 """
@@ -42,7 +42,7 @@ def run(
 ) -> Outcome:
     """Train the policies of one seed, all of them or those that `methods` names.
 
-    GRPO starts from an off-line policy of the same seed, and `grpo-stop` from GRPO's policy; the
+    GRPO starts from an offline policy of the same seed, and `grpo-stop` from GRPO's policy; the
     KL of each training is measured against the policy that it starts from.
     """
     workspace = Workspace(paths, settings.vlm, settings.scoring, vlm)

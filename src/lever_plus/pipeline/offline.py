@@ -1,4 +1,4 @@
-"""Stage rce: RL data and SFT policy -> the off-line policies of one seed.
+"""Stage rce: RL data and SFT policy -> the offline policies of one seed.
 
 These are RCE with every tau schedule, and AGRO on the same candidates. One process trains them all,
 because starting a process takes as long as a training.

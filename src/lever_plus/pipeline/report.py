@@ -58,7 +58,7 @@ LEAD = (
 METHOD = (
     "95 % intervals cover the images of the test questions, and trainings where a method is "
     "trained several times. Differences are paired by question and by training seed. Training "
-    "epochs and settings are chosen on dev questions; test questions choose nothing."
+    "epochs and settings are chosen on dev questions; nothing is chosen on test questions."
 )
 DECISIONS = 60
 """How many test questions the page shows decisions for."""
@@ -234,7 +234,9 @@ def _sections(
         + folded("The methods", table(tables.METHOD_HEADER, known, words=True))
         + sections.instruction_section(instructions.tried_in(diagnostics, said)),
         "What each method costs": sections.cost_section(summary, read_timing(paths)),
-        "What the VLM reads": sections.in_context_section(read_in_context(paths.in_context)),
+        "What the VLM learns from demonstrations": sections.in_context_section(
+            read_in_context(paths.in_context)
+        ),
         "Paired differences": sections.paired_section(summary),
         "Accuracy over shots": curves.over_shots(curve, summary, methods),
         "What each demonstration adds": sections.gain_section(summary),

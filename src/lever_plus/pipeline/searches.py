@@ -72,12 +72,12 @@ def read_searches(path: Path) -> dict[int, list[ScoredPrefix]]:
     """Read the searches.
 
     Raises:
-        UserError: A line is damaged, or a query or a prefix is there twice.
+        UserError: A line is damaged, or a query or a prefix occurs twice.
     """
     searches: dict[int, list[ScoredPrefix]] = {}
     for row in json_lines_as(SearchRow, path, ADVICE):
         if row.query_id in searches:
-            raise UserError(f"{path}: query {row.query_id} is there twice: {ADVICE}.")
+            raise UserError(f"{path}: query {row.query_id} occurs twice: {ADVICE}.")
         scored = [ScoredPrefix(s.prefix, s.candidates, s.info_scores) for s in row.scored]
         if len({each.prefix for each in scored}) < len(scored):
             raise UserError(f"{path}: query {row.query_id} has a prefix twice: {ADVICE}.")

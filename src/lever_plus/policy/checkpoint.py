@@ -150,7 +150,7 @@ def load_policy(
     if config.pool_sha256 != pool_sha256 and not allow_other_pool:
         raise UserError(
             f"{folder} was trained on pools {config.pool_sha256[:12]}, not {pool_sha256[:12]}: "
-            "train it again (`dvc repro`), or allow another pool explicitly to measure transfer."
+            "train it again (`dvc repro`), or pass allow_other_pool=True to measure transfer."
         )
     if config.feature_space != space_sha256:
         raise UserError(
@@ -170,7 +170,8 @@ def read_config(folder: Path) -> CheckpointConfig:
                 "can no longer be used: train it again (`dvc repro`)."
             )
         raise UserError(
-            f"{folder} holds no checkpoint: run the stage that trains it (`dvc repro`)."
+            f"{folder} holds no checkpoint: name another folder, or run the stage that trains it "
+            "(`dvc repro`)."
         )
     content = read_bytes(path, ADVICE, limit=LARGEST)
     parse_json(content, str(path), ADVICE)

@@ -34,8 +34,8 @@ def browser(
     return (
         f'<p class="note">{len(decisions)} test questions, and what each method showed the model. '
         "Under each demonstration is what the model answered after it and those before it. An "
-        "answer is right if any person gave it; its score is the official VQA accuracy. The "
-        "buttons filter by the answers with the most demonstrations. For any other test question, "
+        "answer is right if any person gave it; its score is the VQA accuracy. The buttons "
+        "filter by the answers with the most demonstrations. For any other test question, "
         "run <code>lever-plus show QUESTION_ID</code>.</p>"
         "<noscript><p><strong>The browser of decisions needs JavaScript.</strong></p></noscript>"
         '<div class="controls" hidden><div class="filters" role="group" aria-label="Filter">'

@@ -20,7 +20,7 @@ BUDGET: Final = 200_000
 KINDS: Final = {
     "complement": "explains a word of the question",
     "duplicate": "explains what is explained already",
-    "harmful": "misleads: its words mean something else",
+    "harmful": "misleads: a word in it means something else",
     "idle": "explains nothing that is asked",
 }
 """{kind of a pick: what it does for the question}."""

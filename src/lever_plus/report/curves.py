@@ -17,7 +17,7 @@ from lever_plus.report.tables import STOP_HEADER, STOP_UNITS, Summary, notes, st
 Row = dict[str, Any]
 TEXT: Final = (
     "This policy decides, before the first demonstration and after each one, whether another is "
-    "worth its price: {unit}. It may show at most {shots}; shown is how many it shows on average "
+    "worth its price: {unit}. It may show at most {shots}. shown: how many it shows on average "
     "over questions and trainings."
 )
 

@@ -15,7 +15,7 @@ from lever_plus.data.examples import Example
 from lever_plus.evaluation.methods import ORACLE, Methods
 
 POLICY: Final = GRPO
-"""`FLAGS` compare this method with the first one that learns off-line, and with the oracle."""
+"""`FLAGS` compare this method with the first one that learns offline, and with the oracle."""
 FLAGS: Final = {
     "gained": "GRPO right, RCE wrong",
     "lost": "GRPO wrong, RCE right",
@@ -44,7 +44,7 @@ class Answered(NamedTuple):
         pointer: Ids of those shown, in order.
         answer: What the VLM said.
         right: Whether any human gave this answer.
-        score: Official VQA accuracy, in [0, 1].
+        score: VQA accuracy in [0, 1], convention "community".
         kinds: Of the picks, where a `Reader` knows them.
     """
 
@@ -79,7 +79,10 @@ class Choice:
 
     @property
     def nested(self) -> bool:
-        """Whether every shot shows the first ICDs of one pointer (not of the oracle)."""
+        """Whether every shot shows the first demonstrations of one pointer.
+
+        Not so for the oracle.
+        """
         return all(a.pointer == self.pointer[: len(a.pointer)] for a in self.answers)
 
     @property

@@ -30,7 +30,7 @@ DPI: Final = 160
 def front_methods(summary: Summary, learned: str | None = None) -> list[str]:
     """Return at most seven methods that tell the story, each only if the summary has it.
 
-    They are: no demonstrations, random ones, the best by similarity, imitation, off-line learning,
+    They are: no demonstrations, random ones, the best by similarity, imitation, offline learning,
     a learned selector, and the search that knows the true answers.
 
     Args:

@@ -105,18 +105,27 @@ def count_parameters(path: Path) -> int:
     return read_header(path, "run the stage that trains it again (`dvc repro`)").numbers
 
 
-def best_row(history: Sequence[Row]) -> tuple[int, float]:
-    """Return epoch and dev reward of the policy that was kept: the first with the best reward."""
+def best_row(history: Sequence[Row], name: str, command: str) -> tuple[int, float]:
+    """Return epoch and dev reward of the policy that was kept: the first with the best reward.
+
+    Args:
+        history: The rows of its training.
+        name: The policy's name, for the error.
+        command: What trains it again.
+
+    Raises:
+        UserError: No row has a dev reward.
+    """
     rows = [row for row in history if "dev_reward" in row]
     if not rows:
-        raise UserError("a training history has no dev_reward: run its stage again.")
+        raise UserError(f"the training history of {name} has no dev_reward: run `{command}`.")
     best = max(rows, key=lambda row: float(row["dev_reward"]))
     return int(best["epoch"]), float(best["dev_reward"])
 
 
 def _facts(policy: Trained, config: CheckpointConfig) -> dict[str, Any]:
     meta = policy.made_with
-    epoch, reward = best_row(policy.history)
+    epoch, reward = best_row(policy.history, policy.name, policy.command)
     facts = {
         "pools, sha256": config.pool_sha256,
         "encoder, sha256": config.encoder.sha256,
@@ -135,7 +144,7 @@ def _facts(policy: Trained, config: CheckpointConfig) -> dict[str, Any]:
 
 
 def _results(policy: Trained, scores: pd.DataFrame, methods: Methods, resamples: int) -> str:
-    """Return the accuracies of this training seed, and its differences to the references."""
+    """Return the accuracies of this training seed, and its differences from the references."""
     of_method = scores[scores["method"] == policy.method]
     part = of_method[of_method["seed"] == policy.seed]
     if part.empty:

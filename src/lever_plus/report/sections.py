@@ -94,8 +94,8 @@ def gain_section(summary: Summary) -> str:
         return note("This is not known, because zero-shot was not evaluated.")
     text = (
         "Points of VQA accuracy that one more demonstration adds, paired by question: the first "
-        "compared with none, the second with one, and so on. What may be chance is judged for all "
-        "demonstrations of a method together."
+        "compared with none, the second with one, and so on. Holm's correction is over all numbers "
+        "of demonstrations of one method."
     )
     marks = tables.notes(summary["gains"])
     return note(" ".join([text, *marks])) + table(tables.gain_header(summary), rows)
@@ -221,7 +221,7 @@ def _share(row: Row) -> str:
 
 
 def headroom_section(found: Headroom) -> str:
-    """Return what the RL data held to be learned."""
+    """Return how much there is to learn from the RL data."""
     text = (
         f"The RL data have {found.queries} queries with {found.candidates:.1f} candidates each, on "
         "average. Values are VQA accuracy x 100 with the most demonstrations."
@@ -235,12 +235,13 @@ def diagnostics_section(diagnostics: Mapping[str, Any]) -> str:
     order, copy = diagnostics["order"], diagnostics["copy"]
     last = max((row["shots"] for row in copy), default=0)
     text = (
-        "copied: answers that equal the answer of a demonstration, or of the last one. shown: "
-        "questions whose true answer is that of a demonstration. A method that is right only where "
-        "the answer was shown has learned to find answers, not to explain questions."
+        "copied: answers that equal the answer of any demonstration; copied last: that of the last "
+        "one. shown: questions whose true answer is that of a demonstration. if shown, if not "
+        "shown: VQA accuracy x 100 on those questions and on the others. A method that is right "
+        "only where the answer was shown has learned to retrieve answers."
     )
     sentence = (
-        "Order matters beside choice: the score of a question has a standard deviation of "
+        "Order compared with choice: the score of a question has a standard deviation of "
         f"{100 * order['order_spread']:.1f} points over {order['orders']} orders of the same "
         f"demonstrations, and of {100 * order['set_spread']:.1f} points over {order['sets']} "
         f"random sets of demonstrations ({order['questions']} questions)."
@@ -287,7 +288,7 @@ def ablation_section(rows: Sequence[Row], summary: Summary) -> str:
         ]
         for row in rows
     ]
-    html = table([*header, "difference [95 %]", "to", "reward std in groups"], cells)
+    html = table([*header, "difference [95 %]", "compared with", "reward std in groups"], cells)
     told = tables.notes([*rows, *(row["difference"] for row in rows if row["difference"])])
     text = (
         "Requests count all that the VLM was asked to train a method and what it builds on. "

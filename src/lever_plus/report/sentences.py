@@ -14,7 +14,7 @@ from lever_plus.report.tables import Summary, shots_of
 Row = dict[str, Any]
 SPACE: Final = "\N{NO-BREAK SPACE}"
 READING: Final = (
-    "Accuracy is the official VQA accuracy on test questions, averaged over all numbers of "
+    "Accuracy is the VQA accuracy on test questions, averaged over all numbers of "
     "demonstrations. Brackets are 95 % intervals. Where a difference may be chance, the sentence "
     "says so."
 )
@@ -72,7 +72,7 @@ def sentences(
 
 
 def _verdict(rows: Sequence[Row]) -> str:
-    """Return whether learning helps, by the differences to methods that are not learned."""
+    """Return whether learning helps, by the differences from methods that are not learned."""
     better = [row for row in rows if row["separable"] and row["difference"] > 0]
     if rows and len(better) == len(rows):
         return (

@@ -20,7 +20,7 @@ NUMERALS: Final = {1: "1st", 2: "2nd", 3: "3rd"}
 Summary = dict[str, Any]
 ONCE: Final = "†"
 NOT_SEPARABLE: Final = "n.s."
-ONE_TRAINING: Final = "one training: the interval does not include training."
+ONE_TRAINING: Final = "trained only once: the interval does not include how much trainings differ."
 CHANCE: Final = (
     "the difference may be chance, given all that the table compares (Holm's correction, 5 %); its "
     "interval is that of this comparison alone."
@@ -77,7 +77,7 @@ def notes(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def accuracy_rows(summary: Summary) -> Iterator[list[str]]:
-    """Yield one line a method: name, accuracy at each shot, mean, n, seeds with their spread."""
+    """Yield one line per method: name, accuracy at each shot, mean, n, seeds with their spread."""
     shots = shots_of(summary)
     means = {row["method"]: row for row in summary["means"]}
     for method in dict.fromkeys(row["method"] for row in summary["rows"]):
@@ -104,7 +104,7 @@ def mean_differences(summary: Summary) -> list[dict[str, Any]]:
 
 
 def difference_rows(summary: Summary) -> Iterator[list[str]]:
-    """Yield one line a method: its paired differences of the mean over shots."""
+    """Yield one line per method: its paired differences of the mean over shots."""
     means = mean_differences(summary)
     for method in dict.fromkeys(row["method"] for row in means):
         versus = {row["versus"]: points(row) for row in means if row["method"] == method}
@@ -117,7 +117,7 @@ def gain_header(summary: Summary) -> list[str]:
 
 
 def gain_rows(summary: Summary) -> Iterator[list[str]]:
-    """Yield one line a method: what each further demonstration adds, in points."""
+    """Yield one line per method: what each further demonstration adds, in points."""
     gains = summary.get("gains", [])
     for method in dict.fromkeys(row["method"] for row in gains):
         added = {row["shots"]: points(row) for row in gains if row["method"] == method}
@@ -125,7 +125,7 @@ def gain_rows(summary: Summary) -> Iterator[list[str]]:
 
 
 def paired_rows(summary: Summary, shots: int | str = "mean") -> Iterator[list[str]]:
-    """Yield one line a method and reference: paired difference, wins, losses, ties, p-values."""
+    """Yield one line per method and reference: paired difference, wins, losses, ties, p-values."""
     for row in summary["differences"]:
         if row["shots"] == shots:
             counts = [str(row[key]) for key in ("wins", "losses", "ties")]
@@ -155,7 +155,7 @@ def difference_header(summary: Summary) -> list[str]:
 
 
 def cost_rows(summary: Summary, milliseconds: Mapping[str, float]) -> Iterator[list[str]]:
-    """Yield one line a method: its mean accuracy, and what it costs; "" where that is not known.
+    """Yield one line per method: its mean accuracy, and what it costs; "" where that is not known.
 
     Args:
         summary: metrics/summary.json; one that an older version wrote has no costs: no lines.
@@ -176,7 +176,7 @@ def cost_rows(summary: Summary, milliseconds: Mapping[str, float]) -> Iterator[l
 
 
 def stop_rows(prices: Iterable[dict[str, Any]]) -> list[list[str]]:
-    """Return one line a price: accuracy, demonstrations shown, and prompt tokens.
+    """Return one line per price: accuracy, demonstrations shown, and prompt tokens.
 
     Args:
         prices: Rows of metrics/stop.json.
@@ -200,7 +200,7 @@ def _references(summary: Summary) -> list[str]:
 
 
 def method_rows(summary: Summary) -> Iterator[list[str]]:
-    """Yield one line a method: its name, its plain name, its kind, and how it works.
+    """Yield one line per method: its name, its plain name, its kind, and how it works.
 
     Raises:
         UserError: The summary is of an older version.

@@ -20,7 +20,7 @@ from lever_plus.report.tables import Summary, mean_differences, notes, points
 from lever_plus.training.rl_data.headroom import Headroom
 
 HEADS: Final = ("shot", "example", "question", "answer", "log-prob")
-PAIR_HEADS: Final = ("methods", "n", "trainings", "shown now", "n needed", "measured")
+PAIR_HEADS: Final = ("methods", "n", "trainings", "detectable now", "n needed", "measured")
 PLANNED_TRAININGS: Final = (2, 3, 5, 10)
 PLANNED_QUESTIONS: Final = (300, 1_000, 3_000, 10_000)
 SAID: Final = ("the VLM says", "score")
@@ -87,7 +87,7 @@ def print_power(summary: Summary, delta: float) -> None:
 
 def _plan(spread: Spread, delta: float) -> Table:
     """Return the differences that numbers of trainings and questions show, and what one needs."""
-    table = _table("Two trained methods: smallest difference that is shown, in points")
+    table = _table("Two trained methods: smallest difference that is detected, in points")
     for head in ("trainings", *(f"{n:,} questions" for n in PLANNED_QUESTIONS)):
         table.add_column(head, justify="right")
     table.add_column(f"questions for {delta:g}", justify="right")

@@ -13,15 +13,15 @@ from lever_plus.report.page import bullets, note, table
 Row = dict[str, Any]
 NOTE: Final = (
     "VQA accuracy x 100, mean over all numbers of demonstrations, followed by the difference in "
-    "points to similarity with the same VLM and pools, paired by question. Rows: the variant that "
-    "trained the policies. Columns: the variant whose VLM and pools they were used with."
+    "points from similarity with the same VLM and pools, paired by question. Rows: the variant "
+    "that trained the policies. Columns: the variant whose VLM and pools they were used with."
 )
 LOST_NOTE: Final = (
     "Compared with the same method trained there, paired by question and training seed. kept: the "
     "gain over similarity as a share of the gain of the method trained there. The intervals of "
     "both differences show how certain it is."
 )
-LOST_HEADER: Final = ["method", "trained", "used", "to one trained there [95 %]", "kept", "n"]
+LOST_HEADER: Final = ["method", "trained", "used", "minus one trained there [95 %]", "kept", "n"]
 
 
 def transfer_section(rows: Sequence[Row]) -> str:

@@ -57,7 +57,8 @@ class BestOfSamples:
         if unknown:
             raise UserError(
                 f"the best of {self._count} samples needs the true answers to "
-                f"{unknown[0].question!r} ({unknown[0].image}), which it was not given."
+                f"{unknown[0].question!r} ({unknown[0].image}), which it was not given: pass this "
+                "question with its answers in `answered`."
             )
         generator = torch.Generator().manual_seed(self._seed)
 

@@ -7,7 +7,7 @@ For a query x with the true answer y, a candidate c after a prefix of demonstrat
 where P is the geometric mean of the probabilities of the answer's tokens under teacher forcing
 (Yang et al. 2024, "Lever LM", arXiv 2312.10104). The terms of a sequence telescope, so beam search
 ranks sequences by P(y | sequence, x). Deviation: a new demonstration is appended to the prefix, so
-that shot k of a pointer is always its first k ICDs; the paper prepends it.
+that shot k of a pointer is always its first k demonstrations; the paper prepends it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -170,7 +170,8 @@ class InfoScoreSearch:
         if unknown:
             raise UserError(
                 f"the InfoScore search needs the true answer of {unknown[0].question!r} "
-                f"({unknown[0].image}), which it was not given."
+                f"({unknown[0].image}), which it was not given: pass this question with its answer "
+                "in `answered`."
             )
         asked = [(query, self._answers[query]) for query in queries]
         found = beam_search(

@@ -33,8 +33,9 @@ class LearnedSelector(BatchSelector):
     Attributes:
         policy: The policy, in eval mode.
         features: Where features of queries and candidates come from.
-        price: The reward that one more demonstration must be expected to bring, else it is not
-            shown; None: as many are shown as are asked for.
+        price: The reward that one more demonstration (or, with `price_per: token`, each token that
+            it adds) must be expected to bring, else it is not shown; None: as many are shown as are
+            asked for.
         folder: The checkpoint from which it was loaded; None: it was not loaded.
     """
 
@@ -61,7 +62,8 @@ class LearnedSelector(BatchSelector):
             )
         if price is not None and not 0 <= price <= highest:
             raise UserError(
-                f"this selector was trained with prices from 0 to {highest:g}, not {price:g}."
+                f"this selector was trained with prices from 0 to {highest:g}, not {price:g}: "
+                "choose a price in that range."
             )
         self.policy, self.features, self.price = policy.eval(), features, price
         self.folder = folder
@@ -120,7 +122,10 @@ class LearnedSelector(BatchSelector):
     def _check_shots(self, shots: int) -> None:
         longest = self.policy.config.shots
         if not 1 <= shots <= longest:
-            raise UserError(f"this selector picks 1 to {longest} demonstrations, not {shots}.")
+            raise UserError(
+                f"this selector can pick 1 to {longest} demonstrations, but {shots} were asked "
+                f"for: ask for {longest} or fewer (shots)."
+            )
 
     @torch.no_grad()
     def decode(
@@ -201,8 +206,9 @@ def load_selector(
         batch_size: Images or texts in one forward pass of the encoder.
         features: Folder that keeps features of images and texts for later processes; None: they
             are kept in memory.
-        price: For a selector that decides when to stop: the reward that one more demonstration must
-            be expected to bring, else it is not shown. None: as many are shown as are asked for.
+        price: For a selector that decides when to stop: the reward that one more demonstration (or,
+            with `price_per: token`, each token that it adds) must be expected to bring, else it is
+            not shown. None: as many are shown as are asked for.
         revision: Branch, tag or commit on the Hub; None: the newest.
 
     Raises:

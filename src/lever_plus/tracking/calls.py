@@ -90,7 +90,10 @@ def said(place: str, error: BaseException) -> str:
             return f"The MLflow store {place} {meaning}."
     text = without_secrets(text or type(error).__name__)
     short = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-    return f"The MLflow store {place} can't be used ({short}): find out what is wrong with it."
+    return (
+        f"The MLflow store {place} can't be used ({short}): correct that, or set "
+        "MLFLOW_TRACKING_URI to another store."
+    )
 
 
 def be_quiet() -> None:

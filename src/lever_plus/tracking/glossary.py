@@ -9,10 +9,9 @@ from typing import Final
 GLOSSARY: Final = {
     "dev/reward": "reward of the greedy pointers on dev, weighted over shots; the weights of the "
     "epoch with the highest are kept",
-    "train/dev_accuracy": "official VQA accuracy of the greedy pointers on dev, mean over shots "
-    "1..K",
+    "train/dev_accuracy": "VQA accuracy of the greedy pointers on dev, mean over shots 1..K",
     "train/dev_changed": "share of dev selections that differ from those before the training",
-    "train/dev_distinct_icds": "number of different ICDs in the dev selections",
+    "train/dev_distinct_icds": "number of different demonstrations in the dev selections",
     "train/kl": "exact KL to the policy before the training, along the dev pointers, in nats per "
     "pointer",
     "train/kl_step_<t>": "the part of `train/kl` at step t; the parts sum to it",
@@ -33,7 +32,8 @@ GLOSSARY: Final = {
     "train/distinct_share": "share of the candidates that do not repeat another",
     "train/round": "grpo: number of the round of fresh candidates",
     "train/surrogate": "grpo: the part of the loss that is the clipped objective",
-    "train/kl_penalty": "grpo: KL to the reference on the training candidates, before kl_beta",
+    "train/kl_penalty": "grpo: KL to the reference on the training candidates, before it is "
+    "multiplied by kl_beta",
     "train/kl_share": "grpo: share of the KL term in the loss, by absolute values",
     "train/kl_beta": "grpo: weight of the KL",
     "train/clip_ratio": "grpo: share of the ratios of a query that are clipped, mean over queries",
@@ -45,15 +45,15 @@ GLOSSARY: Final = {
     "over queries",
     "train/list_ess": "agro: effective sample size of a query's candidates under the policy, as a "
     "share of their number",
-    "eval/acc/shot_<k>": "official VQA accuracy on the test questions with k demonstrations, for "
-    "the run's seed",
+    "eval/acc/shot_<k>": "VQA accuracy on the test questions with k demonstrations, for the run's "
+    "seed",
     "eval/acc/shot_<k>_ci95_<bound>": "bounds of the 95 % interval of the mean over seeds; it "
     "covers images and, if there are several, trainings",
     "eval/acc/mean": "the mean over shots 1..K, for the run's seed",
     "eval/acc/ci95_<bound>": "bounds of the 95 % interval of the mean over shots and seeds",
     "curve/acc": "the accuracies again, with the number of shots as MLflow step",
-    "delta/vs_<method>": "difference to another method in the mean over shots and seeds, paired by "
-    "question",
+    "delta/vs_<method>": "difference from another method in the mean over shots and seeds, paired "
+    "by question",
     "delta/vs_<method>_<bound>": "bounds of its 95 % interval",
     "scoring/requests": "distinct requests to the VLM, including those that the store answered",
     "scoring/store_hits": "requests that the store answered",

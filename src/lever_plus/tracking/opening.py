@@ -173,7 +173,8 @@ def _check_schema(place: str, kind: str, schema: Schema) -> bool:
     if version is not None and version not in known:
         raise UserError(
             f"The MLflow store {place} was made by a newer MLflow than {mlflow.__version__} "
-            f"(version {version} of its tables): install that version."
+            f"(its tables have version {version}): install a newer MLflow, or set "
+            "MLFLOW_TRACKING_URI to another store."
         )
     if runs:
         raise UserError(

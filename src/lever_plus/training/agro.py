@@ -1,6 +1,6 @@
 """AGRO: group-variance regression on the RL data.
 
-Of the off-line objectives, this one has the firmest theory:
+Of the offline objectives, this one has the firmest theory:
     loss = mean Var_group[R - beta log(pi / reference)] / (2 beta)    (see `losses.agro`)
 The reference is a frozen copy of the policy before training. With `credit: total` the optimum is
 proportional to reference * exp(R / beta), the solution of the KL-regularised problem. This holds

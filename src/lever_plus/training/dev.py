@@ -2,9 +2,9 @@
 
 A dev evaluation writes these keys into a history row; all are about the policy's greedy pointers:
     dev_reward           their realised reward
-    dev_accuracy         their official accuracy, mean over shots
+    dev_accuracy         their VQA accuracy, mean over shots
     dev_changed          share of them that differ from those before training
-    dev_distinct_icds    how many different ICDs they use
+    dev_distinct_icds    how many different demonstrations they use
     entropy              entropy of the step distributions along them, nats, mean over steps
     entropy_step_<t>     the same at step t
     kl                   exact KL to the policy before training along them, nats, sum over steps

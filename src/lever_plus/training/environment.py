@@ -199,7 +199,7 @@ class Environment:
         return shot_rewards(scores, reward)[:, 0]
 
     def added_tokens(self, queries: Sequence[int], pointers: Sequence[Sequence[int]]) -> Tensor:
-        """Return how many tokens the first 0..T ICDs add to a prompt, float [pointers, T + 1].
+        """Return how many tokens the first 0..T demonstrations add: float [pointers, T + 1].
 
         Raises:
             UserError: The VLM does not say how long its prompts are.

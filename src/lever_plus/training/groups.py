@@ -161,9 +161,9 @@ def _shots(query: int, candidate: Candidate, weights: Sequence[float]) -> list[S
     """Return the scored shots 1..T; None for a shot without a score, whose weight must be 0."""
     if len(candidate.pointer) != len(weights):
         raise UserError(
-            f"query {query}: a pointer of the RL data has {len(candidate.pointer)} ICDs, but "
-            f"reward.shot_weights has {len(weights)} weights: set pointer.shots to "
-            f"{len(candidate.pointer)}, and give as many weights."
+            f"query {query}: a pointer of the RL data has {len(candidate.pointer)} "
+            f"demonstrations, but reward.shot_weights has {len(weights)} weights: set "
+            f"pointer.shots to {len(candidate.pointer)}, and give as many weights."
         )
     scored = {shot.shot: shot for shot in candidate.shots}
     lacking = [k for k, w in enumerate(weights, start=1) if w > 0 and k not in scored]

@@ -41,9 +41,10 @@ def rce(log_probs: Tensor, returns: Tensor, keep: Tensor, tau: float) -> Tensor:
     """Return reward-weighted cross-entropy: -mean_B sum_T sum_G softmax_G(R_t / tau) log pi_t.
 
     Its optimum depends on mu, the mixture of generators that filled the list: after a prefix, the
-    probability of the next ICD is proportional to its probability under mu, times the mean of
-    exp(R_t / tau) over the list's pointers that begin with this prefix and this ICD. If returns are
-    equal at all steps, that is mu * exp(R / tau) for whole pointers. So RCE serves as a baseline.
+    probability of the next pick is proportional to its probability under mu, times the mean of
+    exp(R_t / tau) over the list's pointers that begin with this prefix and this pick. If returns
+    are equal at all steps, that is mu * exp(R / tau) for whole pointers. So RCE serves as a
+    baseline.
 
     Args:
         log_probs: [B, G, T].

@@ -105,7 +105,9 @@ class Marks:
     def _changed(self, shown: Shown) -> str:
         """Return how a prompt with these texts differs from a neutral one in its tokens, or ""."""
         text = self._draw([shown], shown)
-        marks = "changes the marks of the prompt: this VLM reads a part of it as a token of its own"
+        marks = (
+            "changes the special tokens of the prompt: this VLM reads a part of it as such a token"
+        )
         if self._marks(text) != self._neutral:
             return marks
         if any(not _ids(self._processor, part) for part in shown):

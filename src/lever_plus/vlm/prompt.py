@@ -169,7 +169,7 @@ def render(
 
     Args:
         processor: A Hugging Face processor; its chat template decides the format of style "chat".
-        demonstrations: The ICDs, in prompt order.
+        demonstrations: What is shown before the query, in prompt order.
         query: What is to be answered; None renders the demonstrations alone.
         prompt: Style and instruction.
 

@@ -49,8 +49,8 @@ def scored_answer(request: Request) -> str:
 def prefix_order(requests: Sequence[Request]) -> list[int]:
     """Return the positions of the requests in an order that puts equal beginnings side by side.
 
-    Requests that begin with the same ICDs are neighbours; those with the same demonstrations keep
-    their order.
+    Requests that begin with the same demonstrations are neighbours; those with exactly the same
+    ones keep their order.
     """
     # Not a set: where the sort below leaves ties, the order must be the same in every process.
     examples = dict.fromkeys(e for request in requests for e in request.demonstrations)

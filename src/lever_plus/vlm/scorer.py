@@ -1,4 +1,4 @@
-"""Scores of pointers: each distinct request is asked once and scored by the official metric."""
+"""Scores of pointers: each distinct request is asked once and scored by VQA accuracy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class ShotScore:
     Attributes:
         answer: The generated answer.
         vqa_correct: 1 if any human gave this answer (accuracy above 0), else 0.
-        vqa_acc_score: Official VQA accuracy in [0, 1], convention "community".
+        vqa_acc_score: VQA accuracy in [0, 1], convention "community".
         fallback: Whether the score is an exact match instead, see `Example.fallback`.
     """
 
@@ -142,7 +142,7 @@ def _prefixes(examples: Sequence[Example], pointers: Sequence[Sequence[Example]]
 
 
 def score_answer(answer: str, example: Example) -> ShotScore:
-    """Score an answer by the official metric, or by exact match if `example.fallback` is set.
+    """Score an answer by VQA accuracy, or by exact match if `example.fallback` is set.
 
     Raises:
         UserError: The example has no human answers.

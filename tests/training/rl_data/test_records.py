@@ -345,7 +345,7 @@ def first(row: Line) -> Line:
         (lambda row: row.update(pool=[11, 10, 12, 13]), "query 2 has a different pool"),
         (
             lambda row: row["candidates"][1].update(pointer=[11, 10]),
-            "is there twice",
+            "occurs twice",
         ),
     ],
 )
@@ -374,7 +374,7 @@ def test_a_key_twice_is_refused_by_line(folder: Path) -> None:
     path = folder / "records.jsonl"
     text = path.read_text(encoding="utf-8").replace('"query_id": 3', '"query_id": 2, "query_id": 3')
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"line 3 is not valid JSON \(the key 'query_id' is there"):
+    with pytest.raises(UserError, match=r"line 3 is not valid JSON \(the key 'query_id' occurs"):
         read(folder)
 
 

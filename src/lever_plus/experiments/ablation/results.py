@@ -1,6 +1,6 @@
 """The results of a variant: its scores on the test questions, and facts about its training.
 
-The test questions choose nothing.
+Nothing is chosen on the test questions.
 """
 
 import shutil

@@ -22,6 +22,7 @@ from lever_plus.experiments.ablation.variants import (
     DEFAULT,
     FACTS,
     SCORES,
+    VARIANTS,
     Transfer,
     Variant,
     Variants,
@@ -76,7 +77,8 @@ class Tables:
         """
         if key not in self:
             raise UserError(
-                f"ablations/variants.yaml compares with {key}, but that is not evaluated."
+                f"{VARIANTS} compares with {key}, but that is not evaluated: run it, or correct "
+                "`versus`."
             )
         name, _, method = key.partition("/")
         scores = self._scores[name]

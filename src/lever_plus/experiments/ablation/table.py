@@ -21,7 +21,7 @@ from lever_plus.report.tables import known, markdown, notes, percent, points
 
 Row = dict[str, Any]
 DIFFERENCES: Final = ("difference", "to_trained_there")
-"""Differences of a row: to what its variant is compared with, and, for a transfer, to the same
+"""Differences of a row: from what its variant is compared with, and, for a transfer, from the same
 method trained at the place where the transfer uses it."""
 
 
@@ -86,10 +86,10 @@ def as_markdown(rows: list[Row], question: str) -> str:
     distinct = list({(row["variant"], row["method"]): row for row in shown}.values())
     shots = sorted({shot for row in distinct for shot in row["shots"]}, key=int)
     header = ["variant", "method", *shots, "mean [95 %]", "seeds", "requests"]
-    header += ["difference [95 %]", "to"]
+    header += ["difference [95 %]", "compared with"]
     lines = [_cells(row, shots) for row in distinct]
     if any(row["to_trained_there"] for row in distinct):
-        header.append("to one trained there [95 %]")
+        header.append("minus one trained there [95 %]")
         for row, line in zip(distinct, lines, strict=True):
             line.insert(-1, points(row["to_trained_there"]) if row["to_trained_there"] else "")
     told = notes([*distinct, *(row[k] for row in distinct for k in DIFFERENCES if row[k])])

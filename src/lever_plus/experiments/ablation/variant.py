@@ -2,7 +2,7 @@
 
 The variant runs the pipeline's own stage functions. Everything that it does not change is read from
 the pipeline's outputs, so variants share data, features, pools and the answer store. The SFT
-policy, RL data and off-line policies of a seed are those that the pipeline made with the same seed.
+policy, RL data and offline policies of a seed are those that the pipeline made with the same seed.
 So the seeds of variants must be training seeds, and intervals over them cover the whole training.
 """
 

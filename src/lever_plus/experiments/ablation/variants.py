@@ -272,13 +272,19 @@ def stages_to_run(variant: Variant, base: Params, changed: Params, root: Path) -
     ]
     early = [stage for stage in touched if stage not in (*CHAIN, *MEASURING)]
     if early:
-        raise UserError(f"this variant changes stage {early[0]}, which all variants share.")
+        raise UserError(
+            f"{VARIANTS}: this variant changes stage {early[0]}, which all variants share: remove "
+            "that change."
+        )
     firsts = [CHAIN.index(stage) for stage in touched if stage in CHAIN]
     if not firsts and not variant.params and variant.preset is None:
         return []
     last = max(CHAIN.index(stage_of(method)) for method in variant.trained)
     if not firsts or min(firsts) > last:
-        raise UserError("this variant changes nothing that affects the training of its methods.")
+        raise UserError(
+            f"{VARIANTS}: this variant changes nothing that affects the training of its methods: "
+            "change something that does, or remove it."
+        )
     return list(CHAIN[min(firsts) : last + 1])
 
 

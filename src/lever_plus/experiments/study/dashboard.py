@@ -108,7 +108,8 @@ def dashboard_server(storage: Any, host: str, port: int) -> WSGIServer:
         server = make_server(host, port, _nothing, _Server, _Quiet)
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"the dashboard cannot listen on {host}:{port} ({error}): choose another --port."
+            f"the dashboard cannot listen on {host}:{port} ({error}): choose another --port or "
+            "--host."
         ) from error
     server.set_app(Guarded(wsgi(storage), server.server_port))
     return server

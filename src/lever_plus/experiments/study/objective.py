@@ -1,4 +1,4 @@
-"""One trial: train off-line on the RL data, and compare with the RCE-only policy on dev.
+"""One trial: train offline on the RL data, and compare with the RCE-only policy on dev.
 
 The objective is the paired difference of dev accuracy (mean over shots), trial minus baseline,
 averaged over the same training seeds. The KL to the RCE policy is a constraint. A trial reports the
@@ -62,7 +62,7 @@ class Measured(NamedTuple):
     """The result of one seed of a trial on dev.
 
     Attributes:
-        difference: Paired difference to the baseline, mean over shots, [questions].
+        difference: Paired difference from the baseline, mean over shots, [questions].
         accuracies: Mean accuracy at each shot.
         kl: KL to the RCE policy, nats per pointer.
         reward: Best realised reward; NaN if nothing was trained after RCE.

@@ -38,7 +38,7 @@ class Candidate(NamedTuple):
 
     Attributes:
         trial: The trial.
-        difference: Paired difference to the RCE-only policy, with its corrected interval.
+        difference: Paired difference from the RCE-only policy, with its corrected interval.
         kl: KL to the RCE policy, nats per pointer, mean over seeds.
     """
 

@@ -42,7 +42,7 @@ def _different(values: Each) -> Each:
     keys = [sorted(each) if isinstance(each, list) else each for each in given]
     for number, key in enumerate(keys):
         if key in keys[:number]:
-            raise ValueError(f"{given[number]} is there twice")
+            raise ValueError(f"{given[number]} occurs twice")
     return values
 
 

@@ -115,7 +115,10 @@ class Playground:
         """
         most = selector.policy.config.shots
         if not 1 <= shots <= most:
-            raise UserError(f"this selector picks 1 to {most} demonstrations, not {shots}.")
+            raise UserError(
+                f"this selector can pick 1 to {most} demonstrations, but {shots} were asked for: "
+                f"ask for {most} or fewer (--shots)."
+            )
         self.selector, self.world, self.shots = selector, world, shots
         self.gallery = [hashed(example) for example in world.gallery]
         self._seed, self._pictures = seed, Pictures()
@@ -229,7 +232,7 @@ class Playground:
             numbers: `question_id` of each demonstration, in the order in which they are shown.
 
         Raises:
-            PointerError: A demonstration is not in the query's pool, is there twice, or has the
+            PointerError: A demonstration is not in the query's pool, was chosen twice, or has the
                 query's image.
             UserError: There are too many demonstrations, or the VLM does not answer.
         """
@@ -246,7 +249,7 @@ class Playground:
                     "question's pool that has another image."
                 )
         if len(set(numbers)) < len(numbers):
-            raise PointerError("a demonstration is there twice: remove one of the two.")
+            raise PointerError("a demonstration was chosen twice: remove one of the two.")
         examples = tuple(known[number] for number in numbers)
         request = Request(examples, query)
         (answer,) = self._worker.submit(

@@ -121,7 +121,8 @@ def serve(play: Playground, host: str, port: int, price: float | None = None) ->
         listening = socket.create_server((host, port), family=_family(host))
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"the page can't be served on {host}, port {port} ({error}): choose another --port."
+            f"the page can't be served on {host}, port {port} ({error}): choose another --port or "
+            "--host."
         ) from error
     config = uvicorn.Config(
         application(play, host, price), log_level="warning", timeout_graceful_shutdown=PATIENCE_S

@@ -10,6 +10,7 @@ from typing import Final
 from lever_plus.data.examples import Example
 from lever_plus.data.images import open_image
 from lever_plus.evaluation.methods import RANDOM, ZERO_SHOT
+from lever_plus.evaluation.plain_names import PLAIN_NAMES
 from lever_plus.features.similarities import STTR
 from lever_plus.files.secrets import without_secrets
 from lever_plus.hosts.demo.play import BY_HAND, LABELS, LEARNED, STOPPING, Playground, Round, Shown
@@ -17,7 +18,7 @@ from lever_plus.hosts.demo.why import Step
 
 SIDE: Final = 160
 """Longest side of a picture on the page, in pixels."""
-TITLES: Final = {ZERO_SHOT: "without", RANDOM: RANDOM, STTR: "similar"}
+TITLES: Final = {ZERO_SHOT: PLAIN_NAMES[ZERO_SHOT], RANDOM: RANDOM, STTR: "similar"}
 """Plainer titles of some methods; the name that the tables use is shown next to them."""
 
 

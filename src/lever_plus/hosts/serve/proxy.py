@@ -114,7 +114,9 @@ class Proxy:
     def _prepared(self, body: bytes, pictures: Pictures) -> _Prepared:
         content = parse_json(body, "the request", ADVICE)
         if not isinstance(content, dict):
-            raise UserError(f"the request is {described(content)}: {ADVICE}.")
+            raise UserError(
+                f"the request is {described(content)}, but must be a JSON object: {ADVICE}."
+            )
         found = question_in(content.get("messages"), self._prompt)
         if isinstance(found, str):
             return _Prepared(content, None, None, found)

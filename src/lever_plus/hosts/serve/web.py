@@ -142,4 +142,4 @@ def client_error(error: UserError) -> JSONResponse:
 
 def described(content: Any) -> str:
     """Return what an error calls a body that is not a JSON object."""
-    return "a list" if isinstance(content, list) else "not an object"
+    return "a list" if isinstance(content, list) else "a single value"

@@ -17,7 +17,7 @@ DRAWS: Final = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Headroom:
-    """How good the candidates of the RL data are, by official accuracy at the last shot.
+    """How good the candidates of the RL data are, by VQA accuracy at the last shot.
 
     Attributes:
         queries: Number of groups (one per query).

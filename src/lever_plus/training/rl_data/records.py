@@ -37,13 +37,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Shot(Row):
-    """The VLM's answer with the first `shot` ICDs of a pointer, and its score."""
+    """The VLM's answer with the first `shot` demonstrations of a pointer, and its score."""
 
     shot: Annotated[int, Field(ge=1)]
     answer: str
     vqa_correct: Annotated[Literal[0, 1], BeforeValidator(whole)]
     vqa_acc_score: Share
-    fallback: bool = Field(description="an exact match, not the official metric")
+    fallback: bool = Field(description="an exact match, not VQA accuracy")
     vqa_gt_prob: Share | None = Field(
         default=None, description="probability of the true answer; null: not asked for"
     )
@@ -118,13 +118,13 @@ def check_pointers(record: QueryRecord, where: str, advice: str = MEND) -> None:
     """Refuse a pointer with two different outcomes; equal repeats are allowed.
 
     Raises:
-        UserError: A pointer is there twice, with different answers or scores.
+        UserError: A pointer occurs twice, with different answers or scores.
     """
     known: dict[tuple[int, ...], tuple[Shot, ...]] = {}
     for candidate in record.candidates:
         if known.setdefault(candidate.pointer, candidate.shots) != candidate.shots:
             raise UserError(
-                f"{where}: query {record.query_id}: pointer {list(candidate.pointer)} is there "
+                f"{where}: query {record.query_id}: pointer {list(candidate.pointer)} occurs "
                 f"twice, with different answers or scores: {advice}."
             )
 

@@ -179,8 +179,8 @@ class HuggingFaceVlm:
         return self.params.workers if self.params.device == "cpu" else 1
 
     def _say_plain(self) -> None:
-        message = f"prompts run whole, without prefix reuse, because {self.why_plain}."
-        warnings.warn(message, stacklevel=3)
+        message = "prompts run whole, without prefix reuse (slower, same answers), because"
+        warnings.warn(f"{type(self.model).__name__}: {message} {self.why_plain}.", stacklevel=3)
 
     def _run(
         self,

@@ -115,8 +115,8 @@ class PrefixEngine:
     def _depths(self, requests: Sequence[Request], asked: Tensor) -> Iterator["Depth"]:
         """Run each distinct prefix of the requests once; yield the requests of each depth.
 
-        Prefixes are identified by the table rows of their ICDs, as integers hash faster than
-        examples.
+        Prefixes are identified by the table rows of their demonstrations, as integers hash
+        faster than examples.
 
         Args:
             requests: n requests whose segments are prepared.
