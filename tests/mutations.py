@@ -129,7 +129,7 @@ MUTATIONS: Final = (
         "pipeline/offline.py",
         'workspace.queries("dev")',
         'workspace.queries("train", 30)',
-        "the off-line epochs are chosen on training questions",
+        "the offline epochs are chosen on training questions",
     ),
     Mutation(
         "pipeline/offline.py",
@@ -148,7 +148,7 @@ MUTATIONS: Final = (
         "pipeline/offline.py",
         "groups = workspace.groups(paths.rl_data(seed),",
         "groups = workspace.groups(paths.rl_data(1),",
-        "the off-line policies of every seed learn from the first seed's RL data",
+        "the offline policies of every seed learn from the first seed's RL data",
     ),
     Mutation(
         "pipeline/grpo.py",
@@ -264,7 +264,7 @@ MUTATIONS: Final = (
         "policy, queries = workspace.load_policy(paths.trained(GRPO, seed)), groups.queries",
         "policy, queries = workspace.load_policy("
         "paths.trained(settings.grpo.start, seed)), groups.queries",
-        "STOP starts from the off-line policy",
+        "STOP starts from the offline policy",
     ),
     Mutation(
         "training/stop.py",
@@ -444,7 +444,7 @@ MUTATIONS: Final = (
         "training/offline.py",
         "torch.tensor(environment.trained_weights)",
         "torch.ones(len(environment.trained_weights))",
-        "off-line training does not know the weights of the shots",
+        "offline training does not know the weights of the shots",
     ),
     Mutation(
         "training/agro.py",

@@ -58,7 +58,7 @@ CASES: dict[str, tuple[Train, Any, float]] = {
         0.0,
     ),
     "stop": (stop, STOP.model_copy(update={"passes": 2, "rounds": 2, "epochs": 2}), 0.0),
-    "grpo off-line": (grpo, GRPO.model_copy(update={"epochs": 6, "rounds": 0}), 0.0),
+    "grpo offline": (grpo, GRPO.model_copy(update={"epochs": 6, "rounds": 0}), 0.0),
 }
 """Trainings of six epochs, their settings and the policy's dropout."""
 CASE = pytest.mark.parametrize("case", CASES)

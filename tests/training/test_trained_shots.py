@@ -23,7 +23,7 @@ FEW: Final[dict[str, tuple[Train, Any]]] = {
     "agro": (agro, AGRO.model_copy(update={"epochs": 1})),
     "agro in rounds": (agro, AGRO.model_copy(update={"epochs": 1, "rounds": 1})),
     "grpo": (grpo, GRPO.model_copy(update={"rounds": 2})),
-    "grpo off-line": (grpo, OFFLINE),
+    "grpo offline": (grpo, OFFLINE),
 }
 CASES = pytest.mark.parametrize("case", FEW)
 CREDIT = pytest.mark.parametrize("credit", CREDITS)

@@ -243,7 +243,7 @@ ALL_SHORT = [
     *(short_sft, short_sft_beams, short_rce, short_agro, short_agro_rounds),
     *(short_grpo, short_offline, short_stop),
 ]
-"""Every loss, on-line and off-line, for two or four epochs."""
+"""Every loss, online and offline, for two or four epochs."""
 
 
 def dev_reward(task: IdentityTask, policy: Policy) -> float:
