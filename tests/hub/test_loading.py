@@ -28,8 +28,11 @@ BUILT_FOR_ANOTHER.__cause__ = RuntimeError("operator torchvision::nms does not e
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (VIDEO, r"VideoProcessor requires .* environment: pip install 'lever-plus\[vision\]'\.$"),
-        (IMAGE, r"loaded: it needs torchvision: pip install 'lever-plus\[vision\]'\.$"),
+        (
+            VIDEO,
+            r"VideoProcessor requires .* environment: install .*'lever-plus\[vision\]'\)\.$",
+        ),
+        (IMAGE, r"loaded: it needs torchvision: install .*pip install 'lever-plus\[vision\]'\)\.$"),
         (
             BUILT_FOR_ANOTHER,
             r"torchvision does not load \(operator torchvision::nms does not exist\): install the "

@@ -132,7 +132,10 @@ def test_an_example_that_cannot_be_cut_repeats_nothing(
         return generate(chunk, tokens)
 
     monkeypatch.setattr(small.engine, "generate", fails_later)
-    with pytest.warns(UserWarning, match="whole, without prefix reuse, because the answer 'x'"):
+    with pytest.warns(
+        UserWarning,
+        match=r"whole, without prefix reuse \(slower, same answers\), because the answer 'x'",
+    ):
         answers = small.answers(requests, lambda indices, _: reported.extend(indices))
     assert answers == vlm.answers(requests)
     assert sorted(reported) == list(range(len(requests)))

@@ -259,5 +259,5 @@ def test_a_trial_that_is_too_long_refuses_no_shorter_prompt(
     assert params.vlm.kind == "huggingface"
     vlm = StoredVlm(HuggingFaceVlm(str(folders.vlm), params.vlm), None)
     wordy = replace(world.splits["test"][0].query, question="what is the digit? " * 100)
-    with pytest.warns(UserWarning, match="without prefix reuse, because .* made for 512"):
+    with pytest.warns(UserWarning, match=r"without prefix reuse \(.*\), because .* made for 512"):
         assert len(vlm.answers([Request((), wordy)])) == 1

@@ -126,7 +126,7 @@ def rl_data(seed: Seed = None) -> None:
 
 @stages.command(rich_help_panel=STAGES)
 def rce(seed: Seed = None) -> None:
-    """Train the offline policies for one training seed: RCE with all of rce.tau, and AGRO."""
+    """Train the offline policies for one training seed: RCE (each rce.tau schedule) and AGRO."""
     _train(RCE, seed)
 
 

@@ -179,8 +179,8 @@ class HuggingFaceVlm:
         return self.params.workers if self.params.device == "cpu" else 1
 
     def _say_plain(self) -> None:
-        message = "prompts run whole, without prefix reuse (slower, same answers), because"
-        warnings.warn(f"{type(self.model).__name__}: {message} {self.why_plain}.", stacklevel=3)
+        how = "prompts run whole, without prefix reuse (slower, same answers), because"
+        warnings.warn(f"{type(self.model).__name__}: {how} {self.why_plain}.", stacklevel=3)
 
     def _run(
         self,

@@ -164,7 +164,7 @@ def _difference(
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def examples_of(requests: Sequence[Request]) -> list[Example]:
