@@ -137,7 +137,7 @@ BAD = [
     ({"image": "data:image/png;base64,@@"}, "is not the data URL of an image"),
     (
         {"shots": 9},
-        "this selector can pick 1 to 2 demonstrations, but 9 were asked for: ask for 2 or fewer",
+        "this selector can pick 1 to 2 demonstrations, but 9 were asked for: ask for 1 to 2",
     ),
     ({"pool": []}, "use a larger pool, or fewer shots"),
     ({"pool": [{"image": "gone.png", "question": "a", "answer": "b"}]}, "image gone.png cannot be"),

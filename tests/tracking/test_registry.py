@@ -136,7 +136,6 @@ def check_figures(client: Any) -> None:
     assert second >= FIGURES[1]
 
 
-@pytest.mark.slow
 def test_a_model_has_its_figures_though_mlflow_was_stopped_between_its_run_and_it(
     client: Any, params: Params, runs: list[TrainingRun], tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -164,7 +163,6 @@ def test_a_model_has_its_figures_though_mlflow_was_stopped_between_its_run_and_i
     assert evaluated(tmp_path, params, runs) == (0, 0, 0)
 
 
-@pytest.mark.slow
 def test_a_model_that_is_registered_later_gets_the_figures_of_its_run(
     client: Any, params: Params, runs: list[TrainingRun], tmp_path: Path
 ) -> None:

@@ -8,11 +8,10 @@ import typer
 
 from lever_plus.cli.panels import MORE, RESULTS, STAGES
 from lever_plus.cli.tools import Seed, check_tables, training_seed
-from lever_plus.cli.track import pipeline_runs, synchronise
+from lever_plus.cli.track import pipeline_runs, synchronise, warn_of_mlflow
 from lever_plus.config.names import GRPO, RCE, SFT
 from lever_plus.errors import UserError
 from lever_plus.files.reading import read_text
-from lever_plus.files.secrets import without_secrets
 from lever_plus.files.writing import write_text
 from lever_plus.tracking.lineage import PACKAGE, module_of
 
@@ -143,11 +142,7 @@ def evaluate() -> None:
     try:
         typer.echo(f"track: {synchronise(patient=False)}")
     except Exception as error:
-        typer.echo(
-            f"MLflow: {without_secrets(str(error)).rstrip('.')}; run `lever-plus track sync` "
-            "later.",
-            err=True,
-        )
+        warn_of_mlflow(error, "run `lever-plus track sync` later")
 
 
 @stages.command(rich_help_panel=STAGES)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lever_plus.cli.track import warn_of_mlflow
 from lever_plus.errors import needs
 from lever_plus.files.secrets import without_secrets
 
@@ -100,11 +101,7 @@ def study_show() -> None:
             _, made = log_study(study, settings, files)
             typer.echo(f"{len(files)} files in {folder}; {made} trials are new in MLflow")
         except Exception as error:
-            typer.echo(
-                f"MLflow: {without_secrets(str(error)).rstrip('.')}; run `lever-plus study show` "
-                "later.",
-                err=True,
-            )
+            warn_of_mlflow(error, "run `lever-plus study show` later")
 
 
 def _print_trials(frame: Any, console: Any) -> None:
@@ -134,7 +131,6 @@ def _cell(value: Any) -> str:
 def study_storage() -> None:
     """Print where the study is stored, without a password."""
     from lever_plus.experiments.study.settings import read_settings
-    from lever_plus.files.secrets import without_secrets
     from lever_plus.pipeline.paths import Paths
 
     typer.echo(without_secrets(read_settings(Paths().study_settings).storage))
@@ -188,10 +184,7 @@ def _crown(study: Any, number: int) -> None:
     try:
         Registry(Store()).crown_trial(f"lever-plus-{study.study_name}", study_tags(study), number)
     except Exception as error:
-        typer.echo(
-            f"MLflow: {without_secrets(str(error)).rstrip('.')}; the alias champion was not set.",
-            err=True,
-        )
+        warn_of_mlflow(error, "the alias champion was not set")
 
 
 @study_app.command("dashboard")

@@ -9,6 +9,7 @@ import typer
 
 from lever_plus.config.names import GRPO, RCE
 from lever_plus.errors import UserError
+from lever_plus.files.secrets import without_secrets
 
 CALL_S: Final = 8.0
 BUDGET_S: Final = 120.0
@@ -46,6 +47,11 @@ def synchronise(*, patient: bool = True) -> str:
         f"{done.made} runs created, {done.evaluated} got their evaluation, {done.registered} "
         f"selectors registered; store {store.place}"
     )
+
+
+def warn_of_mlflow(error: Exception, then: str) -> None:
+    """Say on stderr why MLflow failed, and what follows from it; what was computed is on disk."""
+    typer.echo(f"MLflow: {without_secrets(str(error)).rstrip('.')}; {then}.", err=True)
 
 
 def _variant_runs(paths: Any) -> list[Any]:

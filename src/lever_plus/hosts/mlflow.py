@@ -23,7 +23,7 @@ from lever_plus.hosts.mlflow_selector import CHECKPOINT, POOL, Options, Selectio
 from lever_plus.hosts.pictures import file_url
 from lever_plus.policy.checkpoint import load_checkpoint
 from lever_plus.selectors.base import candidates_for
-from lever_plus.selectors.learned import FILES
+from lever_plus.selectors.learned import FILES, check_shots
 
 with needs("tracking", "lever_plus.hosts.mlflow"):
     import mlflow
@@ -125,12 +125,7 @@ def _parts(
         raise UserError("the pool is empty: a model needs examples that it can choose from.")
     options, copied = options or Options(), folder / CHECKPOINT
     copied.mkdir()
-    longest = _copy_checkpoint(checkpoint, copied)
-    if options.shots > longest:
-        raise UserError(
-            f"this selector can pick 1 to {longest} demonstrations, but {options.shots} were asked "
-            f"for: ask for {longest} or fewer (shots)."
-        )
+    check_shots(options.shots, _copy_checkpoint(checkpoint, copied))
     # Checked here, because MLflow only warns if a model can't answer its own input example.
     candidates_for(hashed_query(pool[0].query), pool, options.shots)
     rows = [

@@ -110,7 +110,7 @@ class LearnedSelector(BatchSelector):
         self, encoded: Encoded, pools: Sequence[Sequence[Example]], shots: int
     ) -> list[Selection]:
         """Return the same for queries and pools that are encoded already; errors as `decode`."""
-        self._check_shots(shots)
+        check_shots(shots, self.policy.config.shots)
         return [
             group[0] for group in _selections(self._decoded(self.policy, encoded, shots), pools)
         ]
@@ -118,14 +118,6 @@ class LearnedSelector(BatchSelector):
     def _decoded(self, policy: Policy, encoded: Encoded, shots: int) -> Decoded:
         whole = greedy(policy, encoded, shots)
         return whole if self.price is None else until_stop(policy, encoded, whole, self.price)
-
-    def _check_shots(self, shots: int) -> None:
-        longest = self.policy.config.shots
-        if not 1 <= shots <= longest:
-            raise UserError(
-                f"this selector can pick 1 to {longest} demonstrations, but {shots} were asked "
-                f"for: ask for {longest} or fewer (shots)."
-            )
 
     @torch.no_grad()
     def decode(
@@ -147,7 +139,7 @@ class LearnedSelector(BatchSelector):
         Raises:
             UserError: The policy cannot pick that many.
         """
-        self._check_shots(shots)
+        check_shots(shots, self.policy.config.shots)
         groups = []
         for start in range(0, len(queries), DECODE_BATCH):
             part = pools[start : start + DECODE_BATCH]
@@ -183,6 +175,15 @@ def _selections(decoded: Decoded, pools: Sequence[Sequence[Example]]) -> list[li
             pools, decoded.pointers.tolist(), decoded.log_probs.tolist(), strict=True
         )
     ]
+
+
+def check_shots(shots: int, longest: int) -> None:
+    """Raise UserError if a policy can't pick so many demonstrations; it picks 1 to `longest`."""
+    if not 1 <= shots <= longest:
+        raise UserError(
+            f"this selector can pick 1 to {longest} demonstrations, but {shots} were asked for: "
+            f"ask for 1 to {longest}."
+        )
 
 
 def load_selector(

@@ -17,7 +17,7 @@ from lever_plus.hosts.demo.world import World
 from lever_plus.hosts.pictures import Pictures
 from lever_plus.selectors.base import allowed_pools
 from lever_plus.selectors.baselines import RandomSelector, SimilaritySelector
-from lever_plus.selectors.learned import LearnedSelector
+from lever_plus.selectors.learned import LearnedSelector, check_shots
 from lever_plus.selectors.live_pool import CANDIDATES
 from lever_plus.vlm.request import Request, Vlm
 from lever_plus.vlm.scorer import ShotScore, score_answer
@@ -113,12 +113,7 @@ class Playground:
             UserError: An image of the gallery can't be read, the selector can't show as many
                 demonstrations, or the VLM can't be opened.
         """
-        most = selector.policy.config.shots
-        if not 1 <= shots <= most:
-            raise UserError(
-                f"this selector can pick 1 to {most} demonstrations, but {shots} were asked for: "
-                f"ask for {most} or fewer (--shots)."
-            )
+        check_shots(shots, selector.policy.config.shots)
         self.selector, self.world, self.shots = selector, world, shots
         self.gallery = [hashed(example) for example in world.gallery]
         self._seed, self._pictures = seed, Pictures()
