@@ -23,6 +23,7 @@ def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
             from lever_plus.tracking.store import EXPERIMENT
 
-            MlflowClient(f"sqlite:///{folder / 'new.db'}").create_experiment(EXPERIMENT)
+            files = str(folder / "mlruns" / EXPERIMENT)
+            MlflowClient(f"sqlite:///{folder / 'new.db'}").create_experiment(EXPERIMENT, files)
             (folder / "new.db").rename(path)
     return path

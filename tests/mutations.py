@@ -582,6 +582,24 @@ MUTATIONS: Final = (
         "a policy that is trained anew is registered as the older one",
     ),
     Mutation(
+        "tracking/registry.py",
+        "if age(other) < age(made):",
+        "if False:",
+        "two machines fill the same selector's model at once",
+    ),
+    Mutation(
+        "tracking/registry.py",
+        "if age(other) < age(made):",
+        "if age(other) > age(made):",
+        "of two machines that create a selector's model at once, the later one fills it",
+    ),
+    Mutation(
+        "tracking/registry.py",
+        "return first is not None and first.tags.get(LOGGED) == model_id",
+        "return first is not None",
+        "a selector that another machine has registered first is counted as registered here",
+    ),
+    Mutation(
         "tracking/run.py",
         "elif model and (key, step, last.timestamp) not in in_model:",
         "elif False:",

@@ -1,6 +1,7 @@
 """The model registry: every selector once, the champion until somebody names another."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,16 @@ from test_runs import SUMMARY, write
 
 from lever_plus.config.params import Params
 from lever_plus.errors import UserError
+from lever_plus.tracking.checkpoints import checkpoint_tags
+from lever_plus.tracking.makers import (
+    ALIVE,
+    DELETE,
+    ENDED,
+    MAKER,
+    STATE,
+    name_process,
+    opening_tags,
+)
 from lever_plus.tracking.registry import CHAMPION, LOGGED, MODEL, Registry, Save, Selectors
 from lever_plus.tracking.runs import Synced, sync
 from lever_plus.tracking.store import Store
@@ -89,18 +100,85 @@ def test_a_policy_that_is_trained_anew_meanwhile_is_no_version(
     assert versions(client) == []
 
 
-@pytest.mark.slow
-def test_of_two_machines_that_register_at_once_the_first_stays(
-    client: Any, params: Params, runs: list[TrainingRun], monkeypatch: pytest.MonkeyPatch
+def run_ids() -> dict[str, str]:
+    return {run.info.run_name: run.info.run_id for run in Store().runs("")}
+
+
+def test_of_two_machines_that_register_one_after_the_other_the_first_stays(
+    client: Any, params: Params, runs: list[TrainingRun]
 ) -> None:
-    """Neither has seen the other's version before it creates its own."""
+    """The second has not seen the first one's version before it creates its own."""
     synced(params, runs)
-    first = champion(client).version
-    with monkeypatch.context() as patch:
-        patch.setattr(Registry, "holds", lambda *_: False)
-        assert synced(params, runs).registered == 2
+    first = champion(client)
+    assert not Registry(Store()).register(runs[0], first.run_id, save)
     assert versions(client) == [1, 2]
-    assert champion(client).version == first
+    assert champion(client).version == first.version
+    (kept,) = Store().models(first.run_id, md5(runs[0].checkpoint))
+    assert kept.model_id == first.tags[LOGGED]
+
+
+def elsewhere(client: Any, run: TrainingRun, run_id: str) -> Any:
+    """Create the logged model of another machine that has just begun to fill it."""
+    name = json.dumps({**name_process(), "machine": "another"})
+    tags = {**run.tags, **checkpoint_tags(run), **opening_tags(DELETE), MAKER: name}
+    return client.create_logged_model(Store().experiment, "theirs", run_id, tags=tags)
+
+
+def test_a_model_that_another_machine_fills_is_left_to_it_until_its_machine_is_gone(
+    client: Any, params: Params, runs: list[TrainingRun]
+) -> None:
+    """Two that write the same files at once would mix them."""
+    nothing = Path("nothing")
+    sync(params, runs, nothing, nothing)
+    run_id = run_ids()[runs[0].name]
+    theirs = elsewhere(client, runs[0], run_id)
+    written: list[str] = []
+
+    def noted(run: TrainingRun, path: Path, run_id: str, model_id: str) -> None:
+        written.append(model_id)
+        save(run, path, run_id, model_id)
+
+    assert synced(params, runs, noted) == (0, 0, 1)
+    assert len(written) == 1
+    assert theirs.model_id not in written
+    (left,) = Store().models(run_id, md5(runs[0].checkpoint))
+    assert left.model_id == theirs.model_id
+    client.set_logged_model_tags(theirs.model_id, {ALIVE: "0"})
+    assert synced(params, runs, noted) == (0, 0, 1)
+    (left,) = Store().models(run_id, md5(runs[0].checkpoint))
+    assert left.model_id == written[-1] == champion(client).tags[LOGGED]
+    assert left.tags[STATE] == ENDED
+
+
+@pytest.mark.parametrize("theirs_is_older", [True, False])
+def test_of_two_machines_that_create_a_model_at_once_the_older_one_is_filled(
+    theirs_is_older: bool,
+    client: Any,
+    params: Params,
+    runs: list[TrainingRun],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither has seen the other's before it creates its own."""
+    nothing = Path("nothing")
+    sync(params, runs, nothing, nothing)
+    run_id = run_ids()[runs[0].name]
+    store = Store()
+    created = store.client.create_logged_model
+
+    def at_once(*args: Any, **named: Any) -> Any:
+        if theirs_is_older:
+            elsewhere(client, runs[0], run_id)
+            time.sleep(0.01)
+            return created(*args, **named)
+        made = created(*args, **named)
+        time.sleep(0.01)
+        elsewhere(client, runs[0], run_id)
+        return made
+
+    monkeypatch.setattr(store.client, "create_logged_model", at_once)
+    assert Registry(store).register(runs[0], run_id, save) is not theirs_is_older
+    left = [model.name for model in Store().models(run_id, md5(runs[0].checkpoint))]
+    assert left == (["theirs"] if theirs_is_older else ["grpo-seed1", "theirs"])
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """MLflow's model registry: every trained selector is a version, found by its checkpoint's md5.
 
 First the files of a logged model are uploaded, and it is marked READY; then one call with all tags
-makes it a version of the registered model `lever-plus`. After a kill between the two, the same
-logged model is filled again. So a version is either complete or does not exist.
+makes it a version of the registered model `lever-plus`. So a version is either complete or does not
+exist. Only the process that created a logged model fills it: what a killed one left is deleted, and
+a new one is created.
 """
 
 import warnings
@@ -14,7 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from lever_plus.errors import UserError
 from lever_plus.tracking.checkpoints import CHECKPOINT_MD5, checkpoint_md5, checkpoint_tags
-from lever_plus.tracking.store import Store
+from lever_plus.tracking.makers import DELETE, ENDED, STATE, UNDER_WAY, is_lost, opening_tags
+from lever_plus.tracking.store import Store, age
 from lever_plus.tracking.training_run import TrainingRun
 
 MODEL: Final = "lever-plus"
@@ -61,7 +63,7 @@ def register(store: Store, selectors: Selectors) -> int:
         if run_id is None:
             continue
         try:
-            if not registry.holds(checkpoint):
+            if registry.keep_first(checkpoint) is None:
                 count += registry.register(run, run_id, selectors.save)
         except UnsavedError as error:
             warnings.warn(f"{run.name} is not in the model registry: {error}", stacklevel=3)
@@ -82,12 +84,38 @@ class Registry:
         """Keep the store."""
         self._store, self._client = store, store.client
 
-    def holds(self, checkpoint: str) -> bool:
-        """Whether the policy with this md5 is registered."""
-        return bool(self._versions(MODEL, checkpoint))
+    def keep_first(self, checkpoint: str) -> Any | None:
+        """Return the version that holds the policy with this md5, or None.
+
+        If several hold it, all but the oldest are deleted, with their logged models: two machines
+        may register the same policy at once, and with a server between them, no lock holds for
+        both.
+        """
+        found = self._versions(MODEL, checkpoint)
+        if not found:
+            return None
+        first, *others = found
+        for version in others:
+            self._delete(
+                lambda: [each.version for each in self._versions(MODEL, checkpoint)],
+                version.version,
+                partial(self._client.delete_model_version, MODEL),
+            )
+            if version.tags.get(LOGGED) != first.tags.get(LOGGED):
+                self._delete_model(version.run_id, checkpoint, version.tags.get(LOGGED))
+        return first
+
+    def model(self, run_id: str, checkpoint: str) -> Any | None:
+        """Return the logged model of a run that is registered for a policy (its md5), or None."""
+        found = self._versions(MODEL, checkpoint)[:1]
+        registered = {version.tags.get(LOGGED) for version in found}
+        models = self._store.models(run_id, checkpoint)
+        return next((each for each in models if each.model_id in registered), None)
 
     def register(self, run: TrainingRun, run_id: str, save: Save) -> bool:
         """Register a training's selector as a version; return whether it was registered.
+
+        It is not if another machine registers it now, or has just done so.
 
         Args:
             run: The training. If its policy file changes meanwhile, the training is running again,
@@ -102,50 +130,71 @@ class Registry:
         ask, client = self._store.ask, self._client
         policy = checkpoint_tags(run)
         tags = {**run.tags, **policy}
-        model = self._logged_model(run, run_id, tags)
+        checkpoint = policy[CHECKPOINT_MD5]
+        model = self._new_model(run, run_id, tags)
+        if model is None:
+            return False
         model_id = str(model.model_id)
         with TemporaryDirectory(prefix="lever_plus") as folder:
             path = Path(folder) / "model"
             try:
                 save(run, path, run_id, model_id)
             except UserError as error:
+                self._delete_model(run_id, checkpoint, model_id)
                 raise UnsavedError(str(error)) from error
             if checkpoint_tags(run) != policy:
+                self._delete_model(run_id, checkpoint, model_id)
                 return False
             ask(client.log_model_artifacts, model_id, str(path))
         ask(client.finalize_logged_model, model_id, "READY")
+        # Before it is a version, so that no other process takes a version's model for a lost one.
+        ask(client.set_logged_model_tags, model_id, {STATE: ENDED})
         self._make_model(MODEL)
         # The place of the files: MLflow would look up models:/ID in its default store, not here.
         source, tags = model.artifact_location, {**tags, LOGGED: model_id}
         make = partial(client.create_model_version, await_creation_for=0, model_id=model_id)
         ask(make, MODEL, source, run_id, tags)
-        self._keep_first(policy[CHECKPOINT_MD5])
-        return True
+        first = self.keep_first(checkpoint)
+        return first is not None and first.tags.get(LOGGED) == model_id
 
-    def _logged_model(self, run: TrainingRun, run_id: str, tags: Mapping[str, str]) -> Any:
-        """Return the run's logged model of this policy; create it if it is missing.
+    def _new_model(self, run: TrainingRun, run_id: str, tags: Mapping[str, str]) -> Any | None:
+        """Create a logged model of the run's policy; None if another machine is filling one.
 
-        If two machines create one at once, both use the older one and delete the other.
+        If two machines create one at once, the older one is kept. What a killed process left is
+        deleted.
         """
-        ask, client = self._store.ask, self._client
-        checkpoint = tags[CHECKPOINT_MD5]
-        if not self._store.models(run_id, checkpoint):
-            ask(
-                client.create_logged_model,
-                self._store.experiment,
-                f"{run.method}-seed{run.seed}",
-                run_id,
-                tags=dict(tags),
-                model_type="selector",
-            )
-        first, *others = self._store.models(run_id, checkpoint)
-        for other in others:
-            self._delete(
-                lambda: [m.model_id for m in self._store.models(run_id, checkpoint)],
-                other.model_id,
-                client.delete_logged_model,
-            )
-        return first
+        ask, checkpoint = self._store.ask, tags[CHECKPOINT_MD5]
+        for left in self._under_way(run_id, checkpoint, lost=True):
+            self._delete_model(run_id, checkpoint, left.model_id)
+        made = ask(
+            self._client.create_logged_model,
+            self._store.experiment,
+            f"{run.method}-seed{run.seed}",
+            run_id,
+            tags={**tags, **opening_tags(DELETE)},
+            model_type="selector",
+        )
+        for other in self._under_way(run_id, checkpoint):
+            if age(other) < age(made):
+                self._delete_model(run_id, checkpoint, made.model_id)
+                return None
+        return made
+
+    def _under_way(self, run_id: str, checkpoint: str, *, lost: bool = False) -> list[Any]:
+        """Return the models of a policy that other processes are filling.
+
+        With `lost`, return those that killed processes left.
+        """
+        models = self._store.models(run_id, checkpoint)
+        found = [model for model in models if model.tags.get(STATE) == UNDER_WAY]
+        return [model for model in found if is_lost(model.tags) == lost]
+
+    def _delete_model(self, run_id: str, checkpoint: str, model_id: str) -> None:
+        self._delete(
+            lambda: [each.model_id for each in self._store.models(run_id, checkpoint)],
+            model_id,
+            self._client.delete_logged_model,
+        )
 
     def crown(self, checkpoint: str) -> None:
         """Give the version with this policy (its md5) the alias champion, unless it once had it."""
@@ -196,19 +245,6 @@ class Registry:
         wanted = f"name = '{model}' and tags.`{CHECKPOINT_MD5}` = '{checkpoint}'"
         found = self._store.ask(self._client.search_model_versions, wanted)
         return sorted(found, key=lambda version: int(version.version))
-
-    def _keep_first(self, checkpoint: str) -> None:
-        """Delete all versions of a policy but the oldest.
-
-        Two machines may register the same policy at once: with a server between them, no lock
-        holds for both.
-        """
-        for version in self._versions(MODEL, checkpoint)[1:]:
-            self._delete(
-                lambda: [each.version for each in self._versions(MODEL, checkpoint)],
-                version.version,
-                partial(self._client.delete_model_version, MODEL),
-            )
 
     def _delete(
         self, left: Callable[[], list[Any]], which: Any, delete: Callable[..., Any]

@@ -22,7 +22,7 @@ from lever_plus.tracking.hashes import data_inputs
 from lever_plus.tracking.history import Row, read_history
 from lever_plus.tracking.live import CALL_S, LiveLog
 from lever_plus.tracking.makers import CLOSE, DELETE
-from lever_plus.tracking.registry import Selectors, register
+from lever_plus.tracking.registry import Registry, Selectors, register
 from lever_plus.tracking.run import Run
 from lever_plus.tracking.store import OTHERS_S, Store
 from lever_plus.tracking.training_run import TrainingRun, md5
@@ -186,7 +186,7 @@ def _project_method(
         # If several trainings gave the same history, `find` returns the newest run.
         complete = store.find({**run.key(), **whole}) == run_id
         # A model may be registered after its run was evaluated.
-        model = next(iter(store.models(run_id, checkpoint_md5(run))), None)
+        model = Registry(store).model(run_id, checkpoint_md5(run))
         if not complete or (model and model.tags.get(SUMMARY_MD5) != key):
             opened = store.open(run_id, model)
             opened.log_anew(evaluation.values(method, place))

@@ -177,7 +177,7 @@ class Store:
 
         Args:
             run_id: MLflow's id of the run.
-            checkpoint: md5 of the policy's file. Of several models the oldest is kept.
+            checkpoint: md5 of the policy's file.
         """
         found = self.ask(
             self._client.search_logged_models,
@@ -185,7 +185,7 @@ class Store:
             filter_string=f"source_run_id = '{run_id}'",
         )
         held = [model for model in found if model.tags.get(CHECKPOINT_MD5) == checkpoint]
-        return sorted(held, key=lambda model: (model.creation_timestamp, model.model_id))
+        return sorted(held, key=age)
 
     def clear_lost(self) -> None:
         """Close or delete the runs whose processes are gone; call it inside `alone`."""
@@ -206,6 +206,11 @@ class Store:
         found.sort(key=lambda run: (run.info.end_time or 0, run.info.run_id))
         for run in found[1:]:
             self.ask(self._client.delete_run, run.info.run_id)
+
+
+def age(model: Any) -> tuple[int, str]:
+    """Return the key that sorts logged models, the oldest first, in the same order everywhere."""
+    return int(model.creation_timestamp), str(model.model_id)
 
 
 def _having(tags: Mapping[str, str]) -> str:
