@@ -1,7 +1,7 @@
 """Which process writes a run, and whether it still lives: runs that a kill left are found so.
 
 The first tags of a run name the process that writes it; its last tags say that it has ended. A run
-without the last tags whose process is gone was cut off.
+without the last tags whose process is gone was cut off. The same holds for a logged model.
 """
 
 import json
@@ -29,7 +29,7 @@ CLOCK_S: Final = 5.0
 
 
 def opening_tags(if_lost: str) -> dict[str, str]:
-    """Return the first tags of a run; `if_lost` is CLOSE or DELETE."""
+    """Return the first tags of a run or a logged model; `if_lost` is CLOSE or DELETE."""
     maker = json.dumps(name_process())
     return {STATE: UNDER_WAY, MAKER: maker, IF_LOST: if_lost, **alive_tags()}
 
@@ -89,10 +89,10 @@ def _is_running(process: int, started: float) -> bool:
 
 
 def is_lost(tags: Mapping[str, str]) -> bool:
-    """Whether the process that writes a run under way is gone.
+    """Whether the process that writes a run or a logged model under way is gone.
 
-    Runs that are to be deleted if lost are written under a lock. If such a run names this process,
-    which holds the lock now, an error has cut it off earlier.
+    What is to be deleted if lost is written under a lock. If it names this process, which holds the
+    lock now, an error has cut it off earlier.
     """
     try:
         maker = json.loads(tags[MAKER])
